@@ -1,0 +1,261 @@
+//! Bounded reading of request bodies.
+//!
+//! Limits: one body is at most [`Limits::bytes`] long and arrives within [`Limits::time`]; all
+//! bodies together hold at most [`Budget`] bytes. Bytes are charged when they have arrived, not when
+//! `Content-Length` announces them, so an attacker cannot book memory with a header. Small pieces are
+//! copied together, so that a body sent one byte at a time costs its length and not a buffer a byte.
+
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+    vec,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use sha2::{Digest, Sha256};
+
+use crate::reject::Reject;
+
+/// Pieces shorter than this are copied together.
+const SMALL: usize = 2048;
+
+/// What one body may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The longest body, in bytes.
+    pub bytes: u64,
+    /// From the first wait for the body to its last byte.
+    pub time: Duration,
+}
+
+/// The memory that all bodies may hold at one time.
+#[derive(Debug)]
+pub struct Budget {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Budget { limit, used: AtomicU64::new(0) })
+    }
+
+    /// How many bytes are held now.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// The part of a [`Budget`] that one body holds; given back when dropped.
+#[derive(Debug)]
+struct Share {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Share {
+    fn grow(&mut self, more: u64) -> Result<(), Reject> {
+        let used = self.budget.used.fetch_add(more, Ordering::Relaxed);
+        self.bytes += more;
+        if used.saturating_add(more) > self.budget.limit {
+            return Err(Reject::Overloaded("memory for bodies"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A whole body, as it came: the bytes that are verified and the bytes that are forwarded.
+#[derive(Debug)]
+pub struct Payload {
+    chunks: Vec<Bytes>,
+    length: usize,
+    sha256: OnceLock<[u8; 32]>,
+    whole: OnceLock<Bytes>,
+    share: Option<Share>,
+}
+
+impl Payload {
+    /// The pieces, in order; none of them is empty.
+    pub fn chunks(&self) -> &[Bytes] {
+        &self.chunks
+    }
+
+    /// The length in bytes.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there is no body.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The body in one piece; free if it came in one.
+    pub fn whole(&self) -> &[u8] {
+        match self.chunks.as_slice() {
+            [] => &[],
+            [only] => only,
+            many => self.whole.get_or_init(|| many.concat().into()),
+        }
+    }
+
+    /// The body as text, if it is UTF-8 throughout.
+    pub fn text(&self) -> Option<&str> {
+        std::str::from_utf8(self.whole()).ok()
+    }
+
+    /// SHA-256 of the body; free if it was taken on the way in.
+    pub fn sha256(&self) -> &[u8; 32] {
+        self.sha256.get_or_init(|| {
+            let mut digest = Sha256::new();
+            self.chunks.iter().for_each(|chunk| digest.update(chunk));
+            digest.finalize().into()
+        })
+    }
+}
+
+impl From<Bytes> for Payload {
+    /// A body that is in memory already.
+    fn from(bytes: Bytes) -> Self {
+        Payload {
+            length: bytes.len(),
+            chunks: if bytes.is_empty() { Vec::new() } else { vec![bytes] },
+            sha256: OnceLock::new(),
+            whole: OnceLock::new(),
+            share: None,
+        }
+    }
+}
+
+/// A body on its way to the upstream: the same bytes, with their share of the budget.
+#[derive(Debug)]
+pub struct Outgoing {
+    chunks: vec::IntoIter<Bytes>,
+    left: u64,
+    _share: Option<Share>,
+}
+
+impl From<Payload> for Outgoing {
+    fn from(payload: Payload) -> Self {
+        Outgoing {
+            left: payload.length as u64,
+            chunks: payload.chunks.into_iter(),
+            _share: payload.share,
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let chunk = self.chunks.next();
+        self.left -= chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// Reads a body to its end. With `digest`, SHA-256 is taken piece by piece as they arrive.
+///
+/// # Errors
+/// [`Reject::BodyTooLarge`], [`Reject::BodyTimeout`], [`Reject::BodyAborted`] or, when the budget is
+/// spent, [`Reject::Overloaded`].
+pub async fn receive<B>(
+    body: B,
+    limits: Limits,
+    budget: &Arc<Budget>,
+    digest: bool,
+) -> Result<Payload, Reject>
+where
+    B: Body<Data = Bytes>,
+{
+    let announced = body.size_hint().lower();
+    if announced > limits.bytes {
+        return Err(Reject::BodyTooLarge);
+    }
+    tokio::time::timeout(limits.time, collect(body, limits.bytes, budget, digest))
+        .await
+        .unwrap_or(Err(Reject::BodyTimeout))
+}
+
+async fn collect<B>(
+    body: B,
+    limit: u64,
+    budget: &Arc<Budget>,
+    digest: bool,
+) -> Result<Payload, Reject>
+where
+    B: Body<Data = Bytes>,
+{
+    let mut body = pin!(body);
+    let mut share = Share { budget: Arc::clone(budget), bytes: 0 };
+    let mut sha256 = digest.then(Sha256::new);
+    let mut chunks: Vec<Bytes> = Vec::new();
+    let mut small = BytesMut::new();
+    let mut length = 0usize;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Reject::BodyAborted)?;
+        let Ok(data) = frame.into_data() else { continue };
+        if data.is_empty() {
+            continue;
+        }
+        length += data.len();
+        if length as u64 > limit {
+            return Err(Reject::BodyTooLarge);
+        }
+        share.grow(data.len() as u64)?;
+        if let Some(sha256) = &mut sha256 {
+            sha256.update(&data);
+        }
+        if chunks.is_empty() {
+            chunks.push(data);
+        } else if data.len() < SMALL {
+            small.extend_from_slice(&data);
+        } else {
+            if !small.is_empty() {
+                chunks.push(small.split().freeze());
+            }
+            chunks.push(data);
+        }
+    }
+    if !small.is_empty() {
+        chunks.push(small.freeze());
+    }
+    Ok(Payload {
+        chunks,
+        length,
+        sha256: sha256.map(|d| OnceLock::from(<[u8; 32]>::from(d.finalize()))).unwrap_or_default(),
+        whole: OnceLock::new(),
+        share: Some(share),
+    })
+}
+
+#[cfg(test)]
+mod tests;

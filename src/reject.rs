@@ -1,0 +1,331 @@
+//! The one list of ways in which a request ends without the upstream's answer: its status, its
+//! metric label, its log level. Every match here is exhaustive, so a new way must say all three.
+
+use http::StatusCode;
+use tracing::Level;
+
+/// Why a request is not accepted as authentic, in the order of precedence: when several apply, the
+/// first is told (to the log and the metrics; the sender is never told).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// A header that the scheme needs is absent.
+    MissingHeader,
+    /// A security header came twice, or an underscore twin of it came.
+    DuplicateHeader,
+    /// The signature, or the event id, is outside its grammar.
+    MalformedSignature,
+    /// The timestamp is outside its grammar.
+    MalformedTimestamp,
+    /// The sender names an algorithm other than the scheme's.
+    BadAlg,
+    /// The token is not a well-formed JWT of the pinned kind.
+    MalformedToken,
+    /// The body, read to choose the key or the event id, is outside its grammar.
+    MalformedBody,
+    /// No configured key serves what the request names.
+    UnknownKey,
+    /// The token names a key that the key set does not have.
+    UnknownKid,
+    /// The signature is not the one that the key makes.
+    BadSignature,
+    /// A claim of the token (issuer, audience, subject …) is not the configured one.
+    Claim,
+    /// A header that must agree with what is signed does not.
+    Inconsistent,
+    /// Authentic, but too old, and no record of the event exists.
+    Stale,
+    /// Authentic, but from the future.
+    Future,
+    /// A header that the operator requires is absent or has another value.
+    RequiredHeader,
+    /// Authentic, but the unsigned context differs from that of the event's first request.
+    ContextMismatch,
+}
+
+impl Reason {
+    /// All reasons, in the order of precedence.
+    pub const ALL: [Reason; 16] = [
+        Reason::MissingHeader,
+        Reason::DuplicateHeader,
+        Reason::MalformedSignature,
+        Reason::MalformedTimestamp,
+        Reason::BadAlg,
+        Reason::MalformedToken,
+        Reason::MalformedBody,
+        Reason::UnknownKey,
+        Reason::UnknownKid,
+        Reason::BadSignature,
+        Reason::Claim,
+        Reason::Inconsistent,
+        Reason::Stale,
+        Reason::Future,
+        Reason::RequiredHeader,
+        Reason::ContextMismatch,
+    ];
+
+    /// The metric label, also the word in the log.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Reason::MissingHeader => "missing_header",
+            Reason::DuplicateHeader => "duplicate_header",
+            Reason::MalformedSignature => "malformed_signature",
+            Reason::MalformedTimestamp => "malformed_timestamp",
+            Reason::BadAlg => "bad_alg",
+            Reason::MalformedToken => "malformed_token",
+            Reason::MalformedBody => "malformed_body",
+            Reason::UnknownKey => "unknown_key",
+            Reason::UnknownKid => "unknown_kid",
+            Reason::BadSignature => "bad_signature",
+            Reason::Claim => "claim",
+            Reason::Inconsistent => "inconsistent",
+            Reason::Stale => "stale",
+            Reason::Future => "future",
+            Reason::RequiredHeader => "required_header",
+            Reason::ContextMismatch => "context_mismatch",
+        }
+    }
+}
+
+/// How a request ended, as counted in `sealgate_requests_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The upstream's answer to this very request went to the sender.
+    Forwarded,
+    /// A retry of an event that is done: acknowledged, not forwarded.
+    Duplicate,
+    /// The same request once more: not forwarded.
+    Replay,
+    /// A copy that came while another was in flight, and got that one's outcome.
+    Joined,
+    /// Not accepted as authentic.
+    Rejected,
+    /// Could not be judged or taken now; the sender is asked to come again.
+    Unavailable,
+    /// Anything else: malformed HTTP, limits, no route, an upstream that failed.
+    Error,
+}
+
+impl Outcome {
+    /// All outcomes.
+    pub const ALL: [Outcome; 7] = [
+        Outcome::Forwarded,
+        Outcome::Duplicate,
+        Outcome::Replay,
+        Outcome::Joined,
+        Outcome::Rejected,
+        Outcome::Unavailable,
+        Outcome::Error,
+    ];
+
+    /// The metric label, the word in the log and the value of `Sealgate-Answer`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Outcome::Forwarded => "forwarded",
+            Outcome::Duplicate => "duplicate",
+            Outcome::Replay => "replay",
+            Outcome::Joined => "joined",
+            Outcome::Rejected => "rejected",
+            Outcome::Unavailable => "unavailable",
+            Outcome::Error => "error",
+        }
+    }
+}
+
+/// A request that ends here, without the upstream's answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reject {
+    /// Not authentic, or authentic and refused for its age or context.
+    #[error("refused: {}", .0.label())]
+    Refused(Reason),
+    /// The same request once more, after its 2xx was written out.
+    #[error("replay of an acknowledged request")]
+    Replay,
+    /// Copies of the event are in flight and none had an outcome before `answer_within`.
+    #[error("another copy of the event is still in flight")]
+    InFlight,
+    /// The replay store cannot be asked.
+    #[error("the replay store is out of reach")]
+    StoreUnavailable,
+    /// The replay guard is full of records that still protect.
+    #[error("the replay guard is full")]
+    GuardFull,
+    /// The key set cannot be fetched.
+    #[error("the key set is out of reach")]
+    KeysUnavailable,
+    /// No memory is left for another body, or no slot for another upstream request.
+    #[error("over capacity: {0}")]
+    Overloaded(&'static str),
+    /// The body is longer than the route allows.
+    #[error("the body is over the limit")]
+    BodyTooLarge,
+    /// The body did not arrive in time.
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    /// The sender broke off within the body.
+    #[error("the body broke off")]
+    BodyAborted,
+    /// `Content-Encoding` other than identity.
+    #[error("the body is encoded")]
+    ContentEncoding,
+    /// The peer, or the route, is over its rate limit.
+    #[error("over the rate limit")]
+    RateLimited,
+    /// The peer is not on the route's allow-list.
+    #[error("the peer is not on the allow-list")]
+    NotAllowed,
+    /// No route has this host and path.
+    #[error("no such route")]
+    NoRoute,
+    /// The route does not take this method; the value of `Allow`.
+    #[error("wrong method")]
+    Method(&'static str),
+    /// HTTP that could be understood in two ways, or not at all.
+    #[error("ambiguous or malformed HTTP: {0}")]
+    BadRequest(&'static str),
+    /// No connection to the upstream; nothing was sent.
+    #[error("the upstream cannot be connected to")]
+    UpstreamConnect,
+    /// The upstream broke off, or sent what is not HTTP; what it did is unknown.
+    #[error("the upstream broke off")]
+    UpstreamReset,
+    /// The upstream's answer is over the limits.
+    #[error("the upstream's answer is over the limit")]
+    UpstreamTooLarge,
+    /// The upstream answered with a redirect, which no sender follows.
+    #[error("the upstream redirects")]
+    UpstreamRedirect,
+    /// The upstream had not answered within `upstream_timeout`.
+    #[error("the upstream has not answered in time")]
+    UpstreamTimeout,
+    /// The upstream had not answered within `answer_within`; the call goes on.
+    #[error("the upstream has not answered yet")]
+    Deadline,
+}
+
+impl Reject {
+    /// The status for the sender. `refusal` is the scheme's status for what is not authentic.
+    pub fn status(&self, refusal: StatusCode) -> StatusCode {
+        match self {
+            Reject::Refused(Reason::ContextMismatch) | Reject::Replay => StatusCode::CONFLICT,
+            Reject::Refused(_) => refusal,
+            Reject::InFlight
+            | Reject::StoreUnavailable
+            | Reject::GuardFull
+            | Reject::KeysUnavailable
+            | Reject::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Reject::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Reject::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Reject::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Reject::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Reject::NotAllowed => StatusCode::FORBIDDEN,
+            Reject::NoRoute => StatusCode::NOT_FOUND,
+            Reject::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Reject::BadRequest(_) | Reject::BodyAborted => StatusCode::BAD_REQUEST,
+            Reject::UpstreamConnect
+            | Reject::UpstreamReset
+            | Reject::UpstreamTooLarge
+            | Reject::UpstreamRedirect => StatusCode::BAD_GATEWAY,
+            Reject::UpstreamTimeout | Reject::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// How the request is counted.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Reject::Refused(_) => Outcome::Rejected,
+            Reject::Replay => Outcome::Replay,
+            Reject::InFlight
+            | Reject::StoreUnavailable
+            | Reject::GuardFull
+            | Reject::KeysUnavailable
+            | Reject::Overloaded(_) => Outcome::Unavailable,
+            Reject::BodyTooLarge
+            | Reject::BodyTimeout
+            | Reject::BodyAborted
+            | Reject::ContentEncoding
+            | Reject::RateLimited
+            | Reject::NotAllowed
+            | Reject::NoRoute
+            | Reject::Method(_)
+            | Reject::BadRequest(_)
+            | Reject::UpstreamConnect
+            | Reject::UpstreamReset
+            | Reject::UpstreamTooLarge
+            | Reject::UpstreamRedirect
+            | Reject::UpstreamTimeout
+            | Reject::Deadline => Outcome::Error,
+        }
+    }
+
+    /// Why the request was refused, if it was refused as not authentic.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Reject::Refused(reason) => Some(*reason),
+            _ => None,
+        }
+    }
+
+    /// How loud the log is: what the operator must mend is louder than what the internet does.
+    pub fn level(&self) -> Level {
+        match self {
+            Reject::StoreUnavailable | Reject::GuardFull | Reject::KeysUnavailable => Level::ERROR,
+            Reject::Refused(_)
+            | Reject::Replay
+            | Reject::InFlight
+            | Reject::Overloaded(_)
+            | Reject::UpstreamConnect
+            | Reject::UpstreamReset
+            | Reject::UpstreamTooLarge
+            | Reject::UpstreamRedirect
+            | Reject::UpstreamTimeout
+            | Reject::Deadline => Level::WARN,
+            Reject::BodyTooLarge
+            | Reject::BodyTimeout
+            | Reject::BodyAborted
+            | Reject::ContentEncoding
+            | Reject::RateLimited
+            | Reject::NotAllowed
+            | Reject::NoRoute
+            | Reject::Method(_)
+            | Reject::BadRequest(_) => Level::INFO,
+        }
+    }
+
+    /// Seconds for `Retry-After`, where the sender should come again.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self.outcome() {
+            Outcome::Unavailable => Some(2),
+            _ if *self == Reject::RateLimited => Some(1),
+            _ => None,
+        }
+    }
+}
+
+impl From<Reason> for Reject {
+    fn from(reason: Reason) -> Self {
+        Reject::Refused(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_listed_in_their_order_and_each_once() {
+        assert!(Reason::ALL.is_sorted());
+        let labels: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|r| r.label()).collect();
+        assert_eq!(labels.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn every_refusal_of_authenticity_has_the_schemes_status() {
+        for reason in Reason::ALL {
+            let expected = match reason {
+                Reason::ContextMismatch => StatusCode::CONFLICT,
+                _ => StatusCode::FORBIDDEN,
+            };
+            assert_eq!(Reject::from(reason).status(StatusCode::FORBIDDEN), expected);
+        }
+    }
+}
