@@ -1,0 +1,125 @@
+//! Values of scheme files that the document reader does not know by itself.
+
+use crate::{
+    document::{Field, Section},
+    scheme::source::{Source, Template, Wanted},
+};
+
+/// A list of strings; one string counts as a list of one, nothing as an empty list.
+pub(super) fn texts(field: Option<Field<'_>>) -> Vec<String> {
+    let items = field.map(|field| field.items()).unwrap_or_default();
+    items.iter().filter_map(Field::text).collect()
+}
+
+/// The sections of `[[name]]`.
+pub(super) fn sections(field: Option<Field<'_>>) -> Vec<Section<'_>> {
+    let items = field.map(|field| field.items()).unwrap_or_default();
+    items.iter().filter_map(Field::section).collect()
+}
+
+/// A scheme's id: small letters, digits and `-`.
+pub(super) fn id(field: &Field<'_>) -> Option<String> {
+    let id = field.text()?;
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if id.is_empty() || id.len() > 64 || !id.bytes().all(known) {
+        field.error("an id is made of small letters, digits and `-`", None);
+        return None;
+    }
+    Some(id)
+}
+
+/// A source.
+pub(super) fn source(field: &Field<'_>, wanted: &mut Wanted) -> Option<Source> {
+    let text = field.text()?;
+    match wanted.source(&text) {
+        Ok(source) => Some(source),
+        Err((message, help)) => {
+            field.error_within(0..text.len(), message, help);
+            None
+        }
+    }
+}
+
+/// Where a signature stands: sources, of which `header:X-Name-{n}` stands for ten numbered headers.
+pub(super) fn signature_sources(field: &Field<'_>, wanted: &mut Wanted) -> Option<Vec<Source>> {
+    let mut sources = Vec::new();
+    for item in field.items() {
+        let text = item.text()?;
+        match text.split_once("{n}") {
+            None => sources.push(source(&item, wanted)?),
+            Some((before, after)) => {
+                for number in 1..=10 {
+                    match wanted.source(&format!("{before}{number}{after}")) {
+                        Ok(source) => sources.push(source),
+                        Err((message, help)) => {
+                            item.error(message, help);
+                            return None;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    if sources.is_empty() {
+        field.error("a signature stands somewhere", None);
+        return None;
+    }
+    Some(sources)
+}
+
+/// A template.
+pub(super) fn template(field: &Field<'_>, wanted: &mut Wanted) -> Option<Template> {
+    let text = field.text()?;
+    match Template::parse(&text, wanted) {
+        Ok(template) => Some(template),
+        Err(error) => {
+            field.error_within(error.at, error.message, error.help);
+            None
+        }
+    }
+}
+
+/// The slot of a header that is named without `header:`.
+pub(super) fn header(field: &Field<'_>, wanted: &mut Wanted) -> Option<usize> {
+    let name = field.text()?;
+    wanted.header(&name).map_err(|message| field.error(message, None)).ok()
+}
+
+/// The slots of a list of headers.
+pub(super) fn headers(field: Option<Field<'_>>, wanted: &mut Wanted) -> Vec<usize> {
+    let items = field.map(|field| field.items()).unwrap_or_default();
+    items.iter().filter_map(|item| header(item, wanted)).collect()
+}
+
+/// Methods, as the value of `Allow`.
+pub(super) fn methods(field: &Field<'_>) -> Option<&'static str> {
+    const SETS: [&str; 15] = [
+        "GET",
+        "HEAD",
+        "GET, HEAD",
+        "POST",
+        "GET, POST",
+        "HEAD, POST",
+        "GET, HEAD, POST",
+        "PUT",
+        "GET, PUT",
+        "HEAD, PUT",
+        "GET, HEAD, PUT",
+        "POST, PUT",
+        "GET, POST, PUT",
+        "HEAD, POST, PUT",
+        "GET, HEAD, POST, PUT",
+    ];
+    let words = [("GET", 1), ("HEAD", 2), ("POST", 4), ("PUT", 8)];
+    let mut set = 0usize;
+    for item in field.items() {
+        set |= item.one_of(&words)?;
+    }
+    match SETS.get(set.wrapping_sub(1)) {
+        Some(methods) => Some(methods),
+        None => {
+            field.error("a sender uses some method", None);
+            None
+        }
+    }
+}

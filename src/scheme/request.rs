@@ -1,0 +1,274 @@
+//! What one request carries of what its scheme reads: gathered in one pass over the headers, then
+//! filled step by step while the request is judged.
+
+use std::borrow::Cow;
+
+use data_encoding::HEXLOWER;
+use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
+use sha2::{Digest, Sha256};
+
+use super::{
+    form,
+    json::{Found, Scalar},
+    source::{Filter, MAX_HEADERS, MAX_ITEMS, Piece, Source, Template, Value},
+};
+use crate::body::Payload;
+
+/// The headers that a route reads, prepared for the pass over a request's headers.
+#[derive(Clone, Debug)]
+pub(super) struct Slots {
+    names: Vec<HeaderName>,
+    /// Bit `n`: some name is `n` bytes long (63: or longer).
+    lengths: u64,
+}
+
+/// What the pass over the headers gives.
+pub(super) struct Gathered<'a> {
+    /// The values by slot.
+    pub(super) values: [Option<&'a HeaderValue>; MAX_HEADERS],
+    /// Whether one of the headers came twice, or as an underscore twin.
+    pub(super) duplicate: bool,
+}
+
+impl Slots {
+    /// Slots for at most [`MAX_HEADERS`] names; further names are not looked for.
+    pub(super) fn new(names: &[HeaderName]) -> Self {
+        let names: Vec<_> = names.iter().take(MAX_HEADERS).cloned().collect();
+        let lengths = names.iter().fold(0, |bits, name| bits | length_bit(name));
+        Slots { names, lengths }
+    }
+
+    /// The names, in the order of their slots.
+    pub(super) fn names(&self) -> &[HeaderName] {
+        &self.names
+    }
+
+    /// Puts each header into its slot. A name with `_` that would be one of the slots' with `-` counts
+    /// as that header come twice: PHP, WSGI and others fold both into one.
+    pub(super) fn gather<'a>(&self, headers: &'a HeaderMap) -> Gathered<'a> {
+        let mut values = [None; MAX_HEADERS];
+        let mut duplicate = false;
+        for (name, value) in headers {
+            if self.lengths & length_bit(name) == 0 {
+                continue;
+            }
+            if let Some(slot) = self.names.iter().position(|known| known == name) {
+                duplicate |= values[slot].replace(value).is_some();
+            } else if name.as_str().contains('_') {
+                duplicate |= self.names.iter().any(|known| folds_into(name, known));
+            }
+        }
+        Gathered { values, duplicate }
+    }
+}
+
+fn length_bit(name: &HeaderName) -> u64 {
+    1 << name.as_str().len().min(63)
+}
+
+fn folds_into(name: &HeaderName, known: &HeaderName) -> bool {
+    let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let (name, known) = (name.as_str(), known.as_str());
+    name.len() == known.len() && name.bytes().zip(known.bytes()).all(|(a, b)| fold(a) == fold(b))
+}
+
+/// One request, with everything that its scheme reads.
+pub(super) struct Request<'a> {
+    /// The head.
+    pub(super) head: &'a Parts,
+    /// The body.
+    pub(super) payload: &'a Payload,
+    /// The headers by slot.
+    pub(super) headers: [Option<&'a HeaderValue>; MAX_HEADERS],
+    /// The items of the signature by slot.
+    pub(super) items: [Option<&'a [u8]>; MAX_ITEMS],
+    /// The wanted members of the body.
+    pub(super) json: Vec<Found<'a>>,
+    /// The timestamp's text, as it came.
+    pub(super) timestamp: Option<Cow<'a, [u8]>>,
+    /// The address registered at the sender.
+    pub(super) public_url: Option<&'a str>,
+}
+
+impl<'a> Request<'a> {
+    /// The bytes of a header.
+    pub(super) fn header(&self, slot: usize) -> Option<&'a [u8]> {
+        self.headers[slot].map(HeaderValue::as_bytes)
+    }
+
+    /// The member that a pointer led to, in element `item` of `each`.
+    pub(super) fn json(&self, pointer: u16, item: u32) -> Option<&Scalar<'a>> {
+        let mut found = self.json.iter().filter(|f| f.pointer == pointer && f.item == item);
+        let first = found.next()?;
+        found.next().is_none().then_some(&first.value)
+    }
+
+    /// The signed address: the registered one, with the query of this request if it has one.
+    fn url(&self) -> Option<Cow<'a, str>> {
+        let registered = self.public_url?;
+        Some(match self.head.uri.query() {
+            None => Cow::Borrowed(registered),
+            Some(query) => {
+                let base = registered.split('?').next().unwrap_or(registered);
+                Cow::Owned(format!("{base}?{query}"))
+            }
+        })
+    }
+
+    fn query(&self, name: &str) -> Option<Vec<u8>> {
+        match self.url() {
+            Some(url) => form::only(url.split_once('?')?.1.as_bytes(), name),
+            None => form::only(self.head.uri.query()?.as_bytes(), name),
+        }
+    }
+
+    /// The bytes of a value; `None` if the request does not have it.
+    pub(super) fn value(&self, source: &Source, secret: &[u8], item: u32) -> Option<Cow<'_, [u8]>> {
+        match source {
+            Source::Body => Some(Cow::Borrowed(self.payload.whole())),
+            Source::Timestamp => self.timestamp.as_deref().map(Cow::Borrowed),
+            Source::Url => self.url().map(|url| Cow::Owned(url.into_owned().into_bytes())),
+            Source::Method => Some(Cow::Borrowed(self.head.method.as_str().as_bytes())),
+            Source::Path => {
+                let path = self.head.uri.path_and_query().map_or("/", |path| path.as_str());
+                Some(Cow::Borrowed(path.as_bytes()))
+            }
+            Source::Secret => Some(Cow::Owned(secret.to_vec())),
+            Source::FormSorted => Some(Cow::Owned(form::sorted(self.payload.whole()))),
+            Source::Header(slot) => self.header(*slot).map(Cow::Borrowed),
+            Source::Item(slot) => self.items[*slot].map(Cow::Borrowed),
+            Source::Json(pointer) => scalar(self.json(*pointer, item)?),
+            Source::Query(name) => self.query(name).map(Cow::Owned),
+            Source::Form(name) => form::only(self.payload.whole(), name).map(Cow::Owned),
+        }
+    }
+
+    /// Gives the bytes of `template` to `sink`, piece by piece, the body in the pieces it came in.
+    ///
+    /// Returns `false` if a value that must be there is not.
+    pub(super) fn feed(
+        &self,
+        template: &Template,
+        secret: &[u8],
+        item: u32,
+        sink: &mut dyn FnMut(&[u8]),
+    ) -> bool {
+        self.feed_pieces(&template.0, secret, item, sink)
+    }
+
+    fn feed_pieces(
+        &self,
+        pieces: &[Piece],
+        secret: &[u8],
+        item: u32,
+        sink: &mut dyn FnMut(&[u8]),
+    ) -> bool {
+        pieces.iter().all(|piece| match piece {
+            Piece::Literal(bytes) => {
+                sink(bytes);
+                true
+            }
+            Piece::Value(value) => self.feed_value(value, secret, item, sink),
+            Piece::Optional(pieces) => {
+                let mut part = Vec::new();
+                let whole =
+                    self.feed_pieces(pieces, secret, item, &mut |b| part.extend_from_slice(b));
+                if whole {
+                    sink(&part);
+                }
+                true
+            }
+        })
+    }
+
+    fn feed_value(
+        &self,
+        value: &Value,
+        secret: &[u8],
+        item: u32,
+        sink: &mut dyn FnMut(&[u8]),
+    ) -> bool {
+        match (&value.source, value.filters.as_slice()) {
+            (Source::Body, []) => self.payload.chunks().iter().for_each(|chunk| sink(chunk)),
+            (Source::Body, [Filter::Sha256]) => sink(&hex(self.payload.sha256())),
+            (Source::Secret, []) => sink(secret),
+            (source, filters) => {
+                let Some(mut bytes) = self.value(source, secret, item) else { return false };
+                for filter in filters {
+                    bytes = Cow::Owned(filtered(*filter, &bytes));
+                }
+                sink(&bytes);
+            }
+        }
+        true
+    }
+}
+
+/// The lower-case hex of a SHA-256.
+pub(super) fn hex(digest: &[u8; 32]) -> [u8; 64] {
+    let mut text = [0; 64];
+    HEXLOWER.encode_mut(digest, &mut text);
+    text
+}
+
+/// A scalar's bytes: a string's, or an integer's digits.
+pub(super) fn scalar<'s>(value: &'s Scalar<'_>) -> Option<Cow<'s, [u8]>> {
+    match value {
+        Scalar::Text(text) => Some(Cow::Borrowed(text.as_bytes())),
+        Scalar::Integer(value) => Some(Cow::Owned(value.to_string().into_bytes())),
+        Scalar::Other => None,
+    }
+}
+
+fn filtered(filter: Filter, bytes: &[u8]) -> Vec<u8> {
+    match filter {
+        Filter::Sha256 => hex(&Sha256::digest(bytes).into()).to_vec(),
+        Filter::Lower => bytes.to_ascii_lowercase(),
+        Filter::Json => json_string(bytes),
+        Filter::UrlDecode => url_decode(bytes),
+    }
+}
+
+/// A JSON string as `JSON.stringify` writes it, with its quotes.
+fn json_string(bytes: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(bytes);
+    serde_json::to_vec(&*text).unwrap_or_default()
+}
+
+/// HubSpot signs the URL with these characters decoded:
+/// <https://developers.hubspot.com/docs/api/webhooks/validating-requests>.
+fn url_decode(bytes: &[u8]) -> Vec<u8> {
+    const DECODED: [(&[u8; 3], u8); 13] = [
+        (b"%3A", b':'),
+        (b"%2F", b'/'),
+        (b"%3F", b'?'),
+        (b"%40", b'@'),
+        (b"%21", b'!'),
+        (b"%24", b'$'),
+        (b"%27", b'\''),
+        (b"%28", b'('),
+        (b"%29", b')'),
+        (b"%2A", b'*'),
+        (b"%2C", b','),
+        (b"%3B", b';'),
+        (b"%3D", b'='),
+    ];
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [first, tail @ ..] = rest {
+        let known = rest.first_chunk::<3>().and_then(|escape| {
+            DECODED.iter().find(|(known, _)| escape.eq_ignore_ascii_case(*known))
+        });
+        match known {
+            Some((_, byte)) => {
+                decoded.push(*byte);
+                rest = &rest[3..];
+            }
+            None => {
+                decoded.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    decoded
+}

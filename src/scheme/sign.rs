@@ -1,0 +1,259 @@
+//! Signing as a sender would, for trying a route out: `sealgate sign`, `send` and `demo`.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request as HttpRequest, request::Parts};
+
+use super::{
+    UnixMillis,
+    event::Event,
+    keys::{Choice, Named, Primed},
+    request::Request,
+    signature::{Encoding, Format},
+    source::{MAX_ITEMS, Source},
+    verify::Verifier,
+};
+use crate::body::Payload;
+
+/// A request to be signed.
+#[derive(Debug)]
+pub struct Draft<'d> {
+    /// The method.
+    pub method: http::Method,
+    /// Path and query.
+    pub path: &'d str,
+    /// Headers that are given; they are signed as they are and not made anew.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: &'d Payload,
+}
+
+impl Verifier {
+    /// The headers that the sender would send with a request, the given ones first. `key` is the name
+    /// of a configured key; without it, the key is the one that the headers and the body name.
+    ///
+    /// # Errors
+    /// Says in one sentence why the sender could not have made the request, or why it cannot be
+    /// imitated: no such key, a header that only the sender can fill, an asymmetric signature.
+    pub fn sign(
+        &self,
+        key: Option<&str>,
+        draft: Draft<'_>,
+        now: UnixMillis,
+    ) -> Result<HeaderMap, String> {
+        let scheme = &*self.scheme;
+        let mut headers = draft.headers;
+        for (slot, values) in &self.required {
+            give(&mut headers, &self.slots.names()[*slot], values.first().map_or("", |v| v))?;
+        }
+        if let Some(key) = key {
+            self.label(&mut headers, key)?;
+        }
+        for slot in self.made_up() {
+            give(&mut headers, &self.slots.names()[slot], &random_id())?;
+        }
+        let mut text = scheme.timestamp.as_ref().map(|t| t.unit.render(now.0));
+        if let Some(timestamp) = &scheme.timestamp
+            && let Source::Header(slot) = timestamp.from
+        {
+            let name = &self.slots.names()[slot];
+            give(&mut headers, name, text.as_deref().unwrap_or(""))?;
+            text = headers[name].to_str().ok().map(str::to_owned);
+        }
+        let agreeing: Vec<_> = scheme
+            .agree
+            .iter()
+            .filter_map(|agreement| match agreement.value {
+                Source::Header(slot) => Some((slot, &agreement.with)),
+                _ => None,
+            })
+            .collect();
+        let head = head(&draft.method, draft.path, headers.clone())?;
+        let mut request = self.request(&head, draft.body);
+        request.timestamp = text.as_deref().map(|text| Cow::Owned(text.as_bytes().to_vec()));
+        for (slot, template) in agreeing {
+            let mut value = Vec::new();
+            request.feed(template, &[], 0, &mut |piece| value.extend_from_slice(piece));
+            let value = String::from_utf8_lossy(&value);
+            give(&mut headers, &self.slots.names()[slot], &value)?;
+        }
+        let head = self::head(&draft.method, draft.path, headers.clone())?;
+        let mut request = self.request(&head, draft.body);
+        request.timestamp = text.as_deref().map(|text| Cow::Owned(text.as_bytes().to_vec()));
+        self.refuse_gaps(&request)?;
+        let key = match key {
+            Some(name) => self.ring.iter().find(|key| &*key.name == name),
+            None => self.chosen(&mut request)?,
+        };
+        let key = key.ok_or_else(|| {
+            let known: Vec<_> = self.keys().collect();
+            format!("no key for this request; the route has {}", known.join(", "))
+        })?;
+        let secret = key.secrets.first().ok_or("the key has no secret")?;
+        let tag = self.tag(secret, &request)?;
+        let value = self.written(&tag, text.as_deref());
+        let Some(Source::Header(slot)) = scheme.signature.from.first() else {
+            return Err(format!("the scheme `{}` has its signature in the body", scheme.id));
+        };
+        give(&mut headers, &self.slots.names()[*slot], &value)?;
+        Ok(headers)
+    }
+
+    fn request<'a>(&'a self, head: &'a Parts, payload: &'a Payload) -> Request<'a> {
+        Request {
+            head,
+            payload,
+            headers: self.slots.gather(&head.headers).values,
+            items: [None; MAX_ITEMS],
+            json: self.scheme.wanted.pointers.read(payload.whole()).unwrap_or_default(),
+            timestamp: None,
+            public_url: self.public_url.as_deref(),
+        }
+    }
+
+    /// Sets the headers that name a key.
+    fn label(&self, headers: &mut HeaderMap, key: &str) -> Result<(), String> {
+        let Choice::ByHeader { header, global, group, by, spaces, .. } = &self.scheme.choice else {
+            return Ok(());
+        };
+        let name = |slot: usize| &self.slots.names()[slot];
+        match key.split_once('/') {
+            None => give(headers, name(*header), global.first().map_or("", |v| v)),
+            Some((space, _)) => {
+                let space = spaces.iter().find(|known| *known.name == *space);
+                let space = space.ok_or_else(|| format!("the scheme has no keys `{key}`"))?;
+                give(headers, name(*header), group.first().map_or("", |v| v))?;
+                give(headers, name(*by), space.values.first().map_or("", |v| v))
+            }
+        }
+    }
+
+    /// The slots of ids that the sender makes up: event id and request id, not the signature.
+    fn made_up(&self) -> Vec<usize> {
+        let scheme = &*self.scheme;
+        let mut slots = scheme.identity.clone();
+        if let Event::Id { from, .. } = &scheme.event {
+            slots.extend(from.iter().filter_map(|source| match source {
+                Source::Header(slot) => Some(*slot),
+                _ => None,
+            }));
+        }
+        let timestamp = scheme.timestamp.as_ref().map(|t| t.from.clone());
+        slots.retain(|slot| {
+            let source = Source::Header(*slot);
+            !scheme.signature.from.contains(&source) && timestamp.as_ref() != Some(&source)
+        });
+        slots
+    }
+
+    /// Refuses a request that lacks a header which only the sender can fill.
+    fn refuse_gaps(&self, request: &Request<'_>) -> Result<(), String> {
+        let scheme = &*self.scheme;
+        let signature = |slot: &usize| scheme.signature.from.contains(&Source::Header(*slot));
+        let gap = scheme
+            .needs
+            .headers
+            .iter()
+            .find(|slot| request.headers[**slot].is_none() && !signature(slot));
+        match gap {
+            Some(slot) => Err(format!("give the header `{}`", self.slots.names()[*slot])),
+            None => Ok(()),
+        }
+    }
+
+    fn chosen(&self, request: &mut Request<'_>) -> Result<Option<&super::keys::Key>, String> {
+        let named = self.scheme.choice.named(request);
+        if let Named::Group(space) = named {
+            let reader = &self.scheme.choice.spaces()[space].reader;
+            let found = reader.read(request.payload.whole());
+            request.json = found.map_err(|_| "the body is not JSON as the sender writes it")?;
+        }
+        self.key(request, named).map_err(|_| "the body does not name its group".to_owned())
+    }
+
+    /// The bytes of the signature.
+    fn tag(&self, secret: &Primed, request: &Request<'_>) -> Result<Vec<u8>, String> {
+        let (mut engine, secret) = match secret {
+            Primed::Hmac(engine) => (engine.clone(), &[] as &[u8]),
+            Primed::Digest(engine, secret) => (engine.clone(), secret.expose()),
+            Primed::Token(..) => {
+                return Err("this sender sends the secret itself: give it as a header".to_owned());
+            }
+        };
+        let message = self.message(request);
+        if !request.feed(message, secret, 0, &mut |piece| engine.update(piece)) {
+            return Err("the request lacks something that is signed".to_owned());
+        }
+        Ok(engine.finish().bytes().to_vec())
+    }
+
+    /// The signature as the sender writes it.
+    fn written(&self, tag: &[u8], timestamp: Option<&str>) -> String {
+        let scheme = &*self.scheme;
+        let signature = &scheme.signature;
+        let encoded = match signature.encoding {
+            Encoding::Hex => data_encoding::HEXLOWER.encode(tag),
+            other => other.encode(tag),
+        };
+        let encoded = format!("{}{encoded}", signature.prefix);
+        let item = |slot: usize| {
+            let named = scheme.timestamp.as_ref().filter(|t| t.from == Source::Item(slot));
+            let algorithm = signature.algorithm.as_ref().filter(|(known, _)| *known == slot);
+            match (named, algorithm) {
+                (Some(_), _) => timestamp.map(str::to_owned),
+                (None, Some((_, name))) => Some(name.to_string()),
+                (None, None) => None,
+            }
+        };
+        match &signature.format {
+            Format::Raw | Format::List { .. } => encoded,
+            Format::Tagged { tag, .. } => format!("{tag}{encoded}"),
+            Format::KeyValue { separator, field } => {
+                let separator = char::from(*separator).to_string();
+                let timestamp = scheme.timestamp.as_ref().map(|t| &t.from);
+                let mut items = Vec::new();
+                let mut after = Vec::new();
+                for (slot, name) in scheme.wanted.items.iter().enumerate() {
+                    let Some(value) = item(slot) else { continue };
+                    let list = match timestamp {
+                        Some(Source::Item(t)) if *t == slot => &mut items,
+                        _ => &mut after,
+                    };
+                    list.push(format!("{name}={value}"));
+                }
+                items.push(format!("{field}={encoded}"));
+                items.append(&mut after);
+                items.join(&separator)
+            }
+            Format::Positional { separator, items } => {
+                let separator = char::from(*separator).to_string();
+                let mut parts: Vec<_> = (0..*items).map(|s| item(s).unwrap_or_default()).collect();
+                parts.push(encoded);
+                parts.join(&separator)
+            }
+        }
+    }
+}
+
+/// Sets a header that was not given.
+fn give(headers: &mut HeaderMap, name: &HeaderName, value: &str) -> Result<(), String> {
+    if headers.contains_key(name) {
+        return Ok(());
+    }
+    let value = HeaderValue::from_str(value).map_err(|_| format!("`{name}` has no valid value"))?;
+    headers.insert(name.clone(), value);
+    Ok(())
+}
+
+fn head(method: &http::Method, path: &str, headers: HeaderMap) -> Result<Parts, String> {
+    let request = HttpRequest::builder().method(method.clone()).uri(path).body(());
+    let (mut head, ()) = request.map_err(|e| format!("`{path}`: {e}"))?.into_parts();
+    head.headers = headers;
+    Ok(head)
+}
+
+fn random_id() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    data_encoding::HEXLOWER.encode(&bytes)
+}
