@@ -1,0 +1,280 @@
+//! What a request holds on to after it asked: a claim, a place among those who wait, a receipt.
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    answer::Answer,
+    reject::Reject,
+    replay::{
+        guard::{Backend, Guard, PATIENCE},
+        local::{End, Flight},
+        record::{Arrival, Identity, Token},
+        shared::{Shared, Standing},
+    },
+};
+
+/// How often a copy asks how the event stands that another process forwards.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Nothing was sent, or the upstream answered in full.
+    Known,
+    /// Something was sent and no whole answer came: the upstream may have acted.
+    Unknown,
+}
+
+/// The right to forward an event, held by one request at a time.
+///
+/// It ends by [`Claim::done`] or [`Claim::failed`]; dropped without either, it is released as an
+/// attempt with an unknown outcome, and the copies that joined are asked to come again.
+#[derive(Debug)]
+#[must_use = "dropping a claim releases it"]
+pub struct Claim(Option<Holding>);
+
+/// A claim that the claim map knows.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    guard: Arc<Guard>,
+    pub(crate) arrival: Arrival,
+    /// 0 when the claim has ended.
+    ticket: u64,
+    pub(crate) unknown: bool,
+    /// The name under which a shared store holds a lease for it, or may hold one.
+    pub(crate) lease: Option<Token>,
+    pub(crate) answer_by: Instant,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// A shared store is being asked for it.
+    Asking,
+    Held,
+    /// The upstream answered 2xx.
+    Succeeded(Answer),
+}
+
+impl Holding {
+    pub(crate) fn new(
+        guard: &Arc<Guard>,
+        arrival: Arrival,
+        ticket: u64,
+        unknown: bool,
+        answer_by: Instant,
+    ) -> Self {
+        Holding {
+            guard: Arc::clone(guard),
+            arrival,
+            ticket,
+            unknown,
+            lease: None,
+            answer_by,
+            stage: Stage::Asking,
+        }
+    }
+
+    pub(crate) fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
+    /// Gives the claim back as if it had never been; those who wait for the store's answer get `why`, or
+    /// look again.
+    pub(crate) fn withdraw(&mut self, why: Option<Reject>) {
+        self.guard.local.withdraw(&self.arrival, self.ticket, why);
+        self.ticket = 0;
+        self.guard.record_behind(self, 503);
+    }
+
+    /// Ends the claim here.
+    pub(crate) fn end(&mut self, end: End, outcome: impl FnOnce() -> Result<Answer, Reject>) {
+        let now = self.guard.clock.now();
+        self.guard.local.end(&self.arrival, self.ticket, end, outcome, now);
+        self.ticket = 0;
+    }
+
+    fn succeed(&mut self, answer: &Answer, behind: bool) {
+        let status = answer.status.as_u16();
+        self.end(Guard::done_here(&self.arrival, status, behind), || Ok(answer.clone()));
+        if behind {
+            self.guard.record_behind(self, status);
+        }
+    }
+
+    fn fail(&mut self, unknown: bool, status: u16, outcome: Result<Answer, Reject>) {
+        self.end(End::Failed { unknown: unknown || self.unknown }, || outcome);
+        self.guard.record_behind(self, status);
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        if self.ticket == 0 {
+            return;
+        }
+        match std::mem::replace(&mut self.stage, Stage::Held) {
+            Stage::Asking => self.withdraw(None),
+            Stage::Held => self.fail(true, 503, Err(Reject::InFlight)),
+            Stage::Succeeded(answer) => self.succeed(&answer, true),
+        }
+    }
+}
+
+impl Claim {
+    /// A claim on nothing: for deliveries that are alike on purpose, and for routes that only observe.
+    pub fn unrecorded() -> Self {
+        Claim(None)
+    }
+
+    pub(crate) fn holding(mut holding: Holding) -> Self {
+        holding.stage = Stage::Held;
+        Claim(Some(holding))
+    }
+
+    /// Whether an earlier attempt may have reached the upstream.
+    pub fn possible_duplicate(&self) -> bool {
+        self.0.as_ref().is_some_and(|holding| holding.unknown)
+    }
+
+    /// The upstream answered 2xx: the event is done, and recorded so when this returns; durably, if
+    /// the store is and can be written, else that is made up for later. The copies that joined get the
+    /// answer.
+    pub async fn done(self, answer: &Answer) -> Receipt {
+        let Some(mut holding) = self.0 else { return Receipt(None) };
+        let behind = match &holding.guard.backend {
+            Backend::None => false,
+            Backend::Disk(_) | Backend::Shared(_) => {
+                // What the upstream did stays true if this task is cancelled while it waits.
+                holding.stage = Stage::Succeeded(answer.clone());
+                let guard = Arc::clone(&holding.guard);
+                !guard.record_done(&holding, answer.status.as_u16()).await
+            }
+        };
+        holding.succeed(answer, behind);
+        Receipt::new(&holding.guard, &holding.arrival)
+    }
+
+    /// The attempt failed: the next copy may try. The copies that joined get `outcome`, which is
+    /// the upstream's answer or what became of it.
+    pub async fn failed(self, how: Failure, outcome: Result<Answer, Reject>) {
+        let Some(mut holding) = self.0 else { return };
+        let unknown = how == Failure::Unknown || holding.unknown;
+        let status = match &outcome {
+            Ok(answer) => answer.status,
+            Err(reject) => reject.status(StatusCode::UNAUTHORIZED),
+        }
+        .as_u16();
+        let guard = Arc::clone(&holding.guard);
+        if guard.record_failed(&holding, unknown, status).await {
+            holding.end(End::Told, || outcome);
+        } else {
+            holding.fail(unknown, status, outcome);
+        }
+    }
+}
+
+/// A copy of an event in flight.
+#[derive(Debug)]
+pub struct Joined {
+    place: Place,
+    receipt: Receipt,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// A request of this process forwards the event.
+    Here(watch::Receiver<Flight>),
+    /// A request of another process does.
+    Elsewhere(Arc<Guard>, Arrival),
+}
+
+/// What became of the copy that was forwarded.
+#[derive(Debug)]
+pub struct Settled {
+    /// The upstream's answer, or what became of it. Of an answer that another process got, there is
+    /// the status only.
+    pub outcome: Result<Answer, Reject>,
+    /// If the outcome is a 2xx: to be told when it is written out.
+    pub receipt: Option<Receipt>,
+}
+
+impl Joined {
+    pub(crate) fn here(
+        guard: &Arc<Guard>,
+        arrival: &Arrival,
+        flight: watch::Receiver<Flight>,
+    ) -> Self {
+        Joined { place: Place::Here(flight), receipt: Receipt::new(guard, arrival) }
+    }
+
+    pub(crate) fn elsewhere(guard: &Arc<Guard>, arrival: &Arrival) -> Self {
+        let place = Place::Elsewhere(Arc::clone(guard), *arrival);
+        Joined { place, receipt: Receipt::new(guard, arrival) }
+    }
+
+    /// Waits for the outcome, as long as it takes.
+    pub async fn outcome(self) -> Settled {
+        let outcome = match self.place {
+            Place::Here(flight) => landed(flight).await,
+            Place::Elsewhere(guard, arrival) => match &guard.backend {
+                Backend::Shared(shared) => reported(&guard, shared, &arrival).await,
+                Backend::None | Backend::Disk(_) => Err(Reject::InFlight),
+            },
+        };
+        let success = outcome.as_ref().is_ok_and(|answer| answer.status.is_success());
+        Settled { outcome, receipt: success.then_some(self.receipt) }
+    }
+}
+
+async fn landed(mut flight: watch::Receiver<Flight>) -> Result<Answer, Reject> {
+    loop {
+        match &*flight.borrow_and_update() {
+            Flight::Settled(outcome) => return Result::clone(outcome),
+            Flight::Withdrawn(why) => return Err(why.clone().unwrap_or(Reject::InFlight)),
+            Flight::Asking | Flight::Held => {}
+        }
+        if flight.changed().await.is_err() {
+            return Err(Reject::InFlight);
+        }
+    }
+}
+
+async fn reported(guard: &Guard, shared: &Shared, arrival: &Arrival) -> Result<Answer, Reject> {
+    loop {
+        let standing = shared.look(&arrival.key, Instant::now() + PATIENCE).await;
+        let status = match standing.map_err(|_| Reject::StoreUnavailable)? {
+            Standing::Done(done) => done.status,
+            Standing::Failed(status) => status,
+            // Whoever forwarded it is gone: the next copy takes it over.
+            Standing::Open => return Err(Reject::InFlight),
+            Standing::InFlight => {
+                guard.clock.sleep(POLL).await;
+                continue;
+            }
+        };
+        let status = StatusCode::from_u16(status).map_err(|_| Reject::StoreUnavailable)?;
+        return Ok(Answer::empty(status));
+    }
+}
+
+/// For telling that a 2xx was written out to the sender: the same request once more is then a replay.
+#[derive(Clone, Debug)]
+#[must_use = "tell it when the answer was written out"]
+pub struct Receipt(Option<(Arc<Guard>, Arrival, Identity)>);
+
+impl Receipt {
+    pub(crate) fn new(guard: &Arc<Guard>, arrival: &Arrival) -> Self {
+        Receipt(arrival.identity.map(|identity| (Arc::clone(guard), *arrival, identity)))
+    }
+
+    /// The 2xx was written out.
+    pub fn written(self) {
+        if let Some((guard, arrival, identity)) = self.0 {
+            guard.written(&arrival, identity);
+        }
+    }
+}

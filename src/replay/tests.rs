@@ -1,0 +1,387 @@
+use std::{
+    collections::HashSet,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::StatusCode;
+
+use super::{record::Identities, *};
+use crate::{answer::Answer, reject::Reason};
+
+mod disk;
+mod redis;
+
+const WINDOW: Duration = Duration::from_secs(300);
+const TTL: Duration = Duration::from_secs(86_400);
+const TERMS: Terms = Terms { window: Some(WINDOW), ttl: TTL };
+const UNTIMED: Terms = Terms { window: None, ttl: TTL };
+
+/// A request for event `event`, with identity `request`.
+fn arrival(event: u64, request: u8) -> Arrival {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&event.to_le_bytes());
+    Arrival { key, identity: Some([request; 16]), pin: [1; 16], stale: false, terms: TERMS }
+}
+
+struct Fixture {
+    replay: Replay,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+fn fixture(max_entries: usize) -> Fixture {
+    let options =
+        Options { store: Store::Memory, max_entries, on_store_failure: OnStoreFailure::Refuse };
+    Fixture::open(options, &Clock::manual(1_000_000))
+}
+
+impl Fixture {
+    fn open(options: Options, clock: &Clock) -> Fixture {
+        let metrics = Metrics::new().unwrap();
+        let clock = clock.clone();
+        let replay = Replay::open(options, clock.clone(), &metrics).unwrap();
+        Fixture { replay, clock, metrics }
+    }
+
+    async fn admit(&self, arrival: Arrival) -> Result<Claimed, Reject> {
+        self.replay.0.admit(arrival, Instant::now() + Duration::from_secs(5)).await
+    }
+
+    async fn won(&self, arrival: Arrival) -> Claim {
+        match self.admit(arrival).await {
+            Ok(Claimed::Won(claim)) => claim,
+            other => panic!("expected a claim, got {other:?}"),
+        }
+    }
+
+    async fn joined(&self, arrival: Arrival) -> Joined {
+        match self.admit(arrival).await {
+            Ok(Claimed::InFlight(joined)) => joined,
+            other => panic!("expected to join, got {other:?}"),
+        }
+    }
+
+    async fn retry(&self, arrival: Arrival) -> Receipt {
+        match self.admit(arrival).await {
+            Ok(Claimed::Done(Repeat::Retry(receipt))) => receipt,
+            other => panic!("expected a retry, got {other:?}"),
+        }
+    }
+
+    async fn refused(&self, arrival: Arrival) -> Reject {
+        match self.admit(arrival).await {
+            Err(reject) => reject,
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    async fn is_replay(&self, arrival: Arrival) -> bool {
+        matches!(self.admit(arrival).await, Ok(Claimed::Done(Repeat::Replay)))
+    }
+
+    /// in flight, done, failed
+    fn gauges(&self) -> (i64, i64, i64) {
+        let gauges = &self.metrics.replay;
+        (gauges.in_flight.get(), gauges.done.get(), gauges.failed.get())
+    }
+}
+
+fn ok() -> Answer {
+    Answer::empty(StatusCode::OK)
+}
+
+#[tokio::test]
+async fn a_copy_in_flight_joins_and_gets_the_answer() {
+    let f = fixture(10);
+    let claim = f.won(arrival(1, 1)).await;
+    assert!(!claim.possible_duplicate());
+    let joined = f.joined(arrival(1, 2)).await;
+    assert_eq!(f.gauges(), (1, 0, 0));
+    let mut answer = Answer::empty(StatusCode::CREATED);
+    answer.body = "made".into();
+    let _receipt = claim.done(&answer).await;
+    let settled = joined.outcome().await;
+    let got = settled.outcome.unwrap();
+    assert_eq!((got.status, got.body), (StatusCode::CREATED, answer.body));
+    assert!(settled.receipt.is_some());
+    assert_eq!(f.gauges(), (0, 1, 0));
+}
+
+#[tokio::test]
+async fn a_replay_is_the_same_request_after_its_answer_was_written_out() {
+    let f = fixture(10);
+    let first = f.won(arrival(1, 1)).await.done(&ok()).await;
+    // The sender hung up before the answer: the very same request again is a retry.
+    let again = f.retry(arrival(1, 1)).await;
+    first.written();
+    assert!(f.is_replay(arrival(1, 1)).await);
+    again.written();
+    f.retry(arrival(1, 2)).await.written();
+    f.retry(arrival(1, 3)).await.written();
+    for request in [1, 2, 3] {
+        assert!(f.is_replay(arrival(1, request)).await, "request {request}");
+    }
+    let _ = f.retry(arrival(1, 4)).await;
+    assert!(!f.is_replay(arrival(2, 1)).await, "another event");
+}
+
+#[tokio::test]
+async fn a_joined_copy_whose_answer_was_written_out_is_a_replay_afterwards() {
+    let f = fixture(10);
+    let claim = f.won(arrival(1, 1)).await;
+    let joined = f.joined(arrival(1, 2)).await;
+    let _ = claim.done(&ok()).await;
+    joined.outcome().await.receipt.unwrap().written();
+    assert!(f.is_replay(arrival(1, 2)).await);
+    let _ = f.retry(arrival(1, 1)).await;
+}
+
+#[tokio::test]
+async fn a_scheme_that_signs_nothing_fresh_has_no_replays() {
+    let f = fixture(10);
+    let plain = Arrival { identity: None, terms: UNTIMED, ..arrival(1, 0) };
+    f.won(plain).await.done(&ok()).await.written();
+    f.retry(plain).await.written();
+    let _ = f.retry(plain).await;
+}
+
+#[tokio::test]
+async fn a_failure_releases_and_is_not_remembered_as_an_answer() {
+    let f = fixture(10);
+    let claim = f.won(arrival(1, 1)).await;
+    let joined = f.joined(arrival(1, 2)).await;
+    let failure = Answer::empty(StatusCode::INTERNAL_SERVER_ERROR);
+    claim.failed(Failure::Known, Ok(failure)).await;
+    let settled = joined.outcome().await;
+    assert_eq!(settled.outcome.unwrap().status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(settled.receipt.is_none());
+    assert_eq!(f.gauges(), (0, 0, 1));
+    let claim = f.won(arrival(1, 1)).await;
+    assert!(!claim.possible_duplicate());
+    assert_eq!(f.gauges(), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_marks_every_later_attempt() {
+    let f = fixture(10);
+    f.won(arrival(1, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
+    let claim = f.won(arrival(1, 2)).await;
+    assert!(claim.possible_duplicate());
+    claim.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
+    assert!(f.won(arrival(1, 3)).await.possible_duplicate(), "the first may still have arrived");
+}
+
+#[tokio::test]
+async fn a_dropped_claim_is_released_as_unknown() {
+    let f = fixture(10);
+    let claim = f.won(arrival(1, 1)).await;
+    let joined = f.joined(arrival(1, 2)).await;
+    drop(claim);
+    assert_eq!(joined.outcome().await.outcome.unwrap_err(), Reject::InFlight);
+    assert_eq!(f.gauges(), (0, 0, 1));
+    assert!(f.won(arrival(1, 1)).await.possible_duplicate());
+}
+
+#[tokio::test]
+async fn another_context_is_refused_in_every_state() {
+    let f = fixture(10);
+    let other = |request| Arrival { pin: [2; 16], ..arrival(1, request) };
+    let mismatch = Reject::Refused(Reason::ContextMismatch);
+    let claim = f.won(arrival(1, 1)).await;
+    assert_eq!(f.refused(other(2)).await, mismatch, "in flight");
+    claim.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
+    assert_eq!(f.refused(other(3)).await, mismatch, "failed");
+    f.won(arrival(1, 1)).await.done(&ok()).await.written();
+    assert_eq!(f.refused(other(4)).await, mismatch, "done");
+    assert_eq!(f.refused(Arrival { stale: true, ..other(4) }).await, mismatch, "done, stale");
+    assert_eq!(f.gauges(), (0, 1, 0));
+}
+
+#[tokio::test]
+async fn a_stale_copy_is_a_retry_of_an_event_on_record_and_nothing_else() {
+    let f = fixture(10);
+    let stale = |event| Arrival { stale: true, ..arrival(event, 1) };
+    assert_eq!(f.refused(stale(1)).await, Reject::Refused(Reason::Stale));
+    assert_eq!(f.gauges(), (0, 0, 0));
+    let claim = f.won(arrival(1, 1)).await;
+    let _ = f.joined(stale(1)).await;
+    claim.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
+    let _ = f.won(stale(1)).await.done(&ok()).await;
+    let _ = f.retry(stale(1)).await;
+    f.clock.advance(TTL);
+    assert_eq!(f.refused(stale(1)).await, Reject::Refused(Reason::Stale));
+}
+
+#[tokio::test]
+async fn a_record_ends_with_its_time_to_live_and_not_before() {
+    let f = fixture(10);
+    let _ = f.won(arrival(1, 1)).await.done(&ok()).await;
+    f.clock.advance(TTL - Duration::from_millis(1));
+    let _ = f.retry(arrival(1, 2)).await;
+    f.clock.advance(Duration::from_millis(1));
+    let claim = f.won(arrival(1, 3)).await;
+    assert_eq!(f.gauges(), (1, 0, 0));
+    claim.failed(Failure::Unknown, Err(Reject::UpstreamTimeout)).await;
+    f.clock.advance(TTL);
+    f.replay.tidy();
+    assert_eq!(f.gauges(), (0, 0, 0));
+    assert_eq!(f.replay.0.local.used(), 0);
+    assert!(!f.won(arrival(1, 4)).await.possible_duplicate());
+}
+
+#[tokio::test]
+async fn a_full_guard_refuses_and_forgets_nothing_that_protects() {
+    let f = fixture(3);
+    let _ = f.won(arrival(1, 1)).await.done(&ok()).await;
+    f.won(arrival(2, 1)).await.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
+    let claim = f.won(arrival(3, 1)).await;
+    assert_eq!(f.refused(arrival(4, 1)).await, Reject::GuardFull);
+    // A copy of an event on record needs no room.
+    let _ = f.retry(arrival(1, 2)).await;
+    let _ = f.won(arrival(2, 1)).await.done(&ok()).await;
+    let _ = f.joined(arrival(3, 1)).await;
+    f.clock.advance(WINDOW * 2);
+    assert_eq!(f.refused(arrival(4, 1)).await, Reject::GuardFull, "not yet older");
+    f.clock.advance(Duration::from_millis(1));
+    let _ = f.won(arrival(4, 1)).await.done(&ok()).await;
+    let _ = f.won(arrival(5, 1)).await.done(&ok()).await;
+    assert_eq!(f.refused(arrival(6, 1)).await, Reject::GuardFull, "only in flight and fresh");
+    assert_eq!(f.gauges(), (1, 2, 0));
+    let _ = claim.done(&ok()).await;
+    assert_eq!(f.gauges(), (0, 3, 0));
+    assert_eq!(f.replay.0.local.used(), 3);
+}
+
+#[tokio::test]
+async fn a_fresh_copy_prolongs_the_protection() {
+    let f = fixture(2);
+    let _ = f.won(arrival(1, 1)).await.done(&ok()).await;
+    let _ = f.won(arrival(2, 1)).await.done(&ok()).await;
+    f.clock.advance(WINDOW);
+    // Signed anew, so that its copies are fresh for another window to both sides.
+    f.retry(arrival(1, 2)).await.written();
+    let _ = f.retry(Arrival { stale: true, ..arrival(2, 1) }).await;
+    f.clock.advance(WINDOW + Duration::from_millis(1));
+    let _ = f.won(arrival(3, 1)).await.done(&ok()).await;
+    assert!(f.is_replay(arrival(1, 2)).await);
+    assert_eq!(
+        f.refused(Arrival { stale: true, ..arrival(2, 1) }).await,
+        Reject::Refused(Reason::Stale),
+        "given up",
+    );
+}
+
+#[tokio::test]
+async fn a_scheme_without_a_window_gives_no_record_up() {
+    let f = fixture(1);
+    let untimed = |event| Arrival { terms: UNTIMED, ..arrival(event, 1) };
+    let _ = f.won(untimed(1)).await.done(&ok()).await;
+    f.clock.advance(TTL - Duration::from_millis(1));
+    assert_eq!(f.refused(untimed(2)).await, Reject::GuardFull);
+    f.clock.advance(Duration::from_millis(1));
+    let _ = f.won(untimed(2)).await;
+}
+
+#[tokio::test]
+async fn deliveries_that_are_alike_on_purpose_are_not_recorded() {
+    let f = fixture(1);
+    let claim = Claim::unrecorded();
+    assert!(!claim.possible_duplicate());
+    claim.done(&ok()).await.written();
+    Claim::unrecorded().failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
+    assert_eq!(f.gauges(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn repeated_attempts_leave_no_places_in_line() {
+    let f = fixture(100);
+    for _ in 0..10_000 {
+        f.clock.advance(Duration::from_millis(1));
+        f.won(arrival(1, 1)).await.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
+        f.replay.tidy();
+    }
+    assert!(f.replay.0.local.places() < 5_000, "{}", f.replay.0.local.places());
+    assert_eq!(f.gauges(), (0, 0, 1));
+}
+
+#[test]
+fn identities_are_bounded_and_the_newest_stay() {
+    let mut identities = Identities::default();
+    let identity = |n: usize| [u8::try_from(n + 1).unwrap(); 16];
+    for n in 0..2 * Identities::LIMIT {
+        assert!(identities.insert(identity(n)));
+        assert!(!identities.insert(identity(n)));
+    }
+    assert_eq!(identities.iter().count(), Identities::LIMIT);
+    assert!(identities.contains(&identity(2 * Identities::LIMIT - 1)));
+    assert!(identities.contains(&identity(Identities::LIMIT)));
+    assert!(!identities.contains(&identity(Identities::LIMIT - 1)));
+}
+
+/// Every copy is retried by its sender until it gets a 2xx; four of five forwards fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_events_in_fifty_copies_are_forwarded_once_each() {
+    const EVENTS: u64 = 1_000;
+    const COPIES: u8 = 50;
+    let f = Arc::new(fixture(10_000));
+    let under_way = Arc::new(Mutex::new(HashSet::<u64>::new()));
+    let successes = Arc::new(AtomicU64::new(0));
+    let failures = Arc::new(AtomicU64::new(0));
+    let mut copies = tokio::task::JoinSet::new();
+    for copy in 0..COPIES {
+        for event in 0..EVENTS {
+            let f = Arc::clone(&f);
+            let under_way = Arc::clone(&under_way);
+            let (successes, failures) = (Arc::clone(&successes), Arc::clone(&failures));
+            copies.spawn(async move {
+                let mut attempt = 0u64;
+                loop {
+                    attempt += 1;
+                    match f.admit(arrival(event, copy + 1)).await.unwrap() {
+                        Claimed::Won(claim) => {
+                            let news = under_way.lock().unwrap().insert(event);
+                            assert!(news, "two forwards of event {event} at one time");
+                            tokio::task::yield_now().await;
+                            under_way.lock().unwrap().remove(&event);
+                            match (event + u64::from(copy) + attempt) % 5 {
+                                0 => {
+                                    successes.fetch_add(1, Ordering::Relaxed);
+                                    claim.done(&ok()).await.written();
+                                    return;
+                                }
+                                1 => drop(claim),
+                                _ => {
+                                    failures.fetch_add(1, Ordering::Relaxed);
+                                    claim.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await
+                                }
+                            }
+                        }
+                        Claimed::InFlight(joined) => {
+                            if let Some(receipt) = joined.outcome().await.receipt {
+                                receipt.written();
+                                return;
+                            }
+                        }
+                        Claimed::Done(Repeat::Retry(receipt)) => return receipt.written(),
+                        Claimed::Done(Repeat::Replay) => panic!("copy {copy} has no answer yet"),
+                    }
+                }
+            });
+        }
+    }
+    while let Some(ended) = copies.join_next().await {
+        ended.unwrap();
+    }
+    assert_eq!(successes.load(Ordering::Relaxed), EVENTS);
+    assert!(failures.load(Ordering::Relaxed) > EVENTS, "the upstream failed now and then");
+    assert_eq!(f.gauges(), (0, 1_000, 0));
+    for event in 0..EVENTS {
+        for copy in 0..COPIES {
+            assert!(f.is_replay(arrival(event, copy + 1)).await);
+        }
+    }
+}

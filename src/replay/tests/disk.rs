@@ -1,0 +1,342 @@
+use std::{fs, path::Path};
+
+use super::*;
+use crate::replay::disk::{
+    entry::{Entry, Stage},
+    journal,
+};
+
+fn options(path: &Path, on_store_failure: OnStoreFailure) -> Options {
+    Options { store: Store::Disk { path: path.into() }, max_entries: 1_000_000, on_store_failure }
+}
+
+fn open(path: &Path, clock: &Clock) -> Fixture {
+    Fixture::open(options(path, OnStoreFailure::Refuse), clock)
+}
+
+impl Fixture {
+    fn disk(&self) -> &Disk {
+        match &self.replay.0.backend {
+            Backend::Disk(disk) => disk,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn break_disk(&self, broken: bool) {
+        self.disk().broken.store(broken, Ordering::Relaxed);
+    }
+
+    /// Everything handed over is in the files, as far as they can be written.
+    async fn flush(&self) {
+        self.replay.flush(Instant::now() + Duration::from_secs(30)).await;
+    }
+
+    fn store_up(&self) -> i64 {
+        self.metrics.store_up("disk").get()
+    }
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_known_is_known_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(1_000_000);
+    let f = open(dir.path(), &clock);
+    assert_eq!(f.store_up(), 1);
+    f.won(arrival(1, 1)).await.done(&ok()).await.written();
+    f.won(arrival(2, 1)).await.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
+    f.won(arrival(3, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
+    let in_flight = f.won(arrival(4, 1)).await;
+    f.flush().await;
+    // As after kill -9: nothing of the claim in flight is told any more.
+    std::mem::forget(in_flight);
+    let Fixture { replay, .. } = f;
+    let guard = replay.0;
+    until(|| Arc::strong_count(&guard) == 2).await;
+    let Backend::Disk(disk) = &guard.backend else { panic!("not a disk") };
+    disk.stop_for_test();
+
+    let f = open(dir.path(), &clock);
+    assert_eq!(f.gauges(), (0, 1, 3));
+    assert!(f.is_replay(arrival(1, 1)).await);
+    let _ = f.retry(Arrival { stale: true, ..arrival(1, 2) }).await;
+    let mismatch = Reject::Refused(Reason::ContextMismatch);
+    for event in 1..=4 {
+        let other = Arrival { pin: [2; 16], ..arrival(event, 2) };
+        assert_eq!(f.refused(other).await, mismatch, "event {event}");
+    }
+    assert!(!f.won(arrival(2, 2)).await.possible_duplicate());
+    assert!(f.won(arrival(3, 2)).await.possible_duplicate());
+    let claim = f.won(Arrival { stale: true, ..arrival(4, 1) }).await;
+    assert!(claim.possible_duplicate(), "in flight when the process ended");
+}
+
+#[tokio::test]
+async fn a_success_is_in_the_files_before_anybody_hears_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(1_000_000);
+    let f = open(dir.path(), &clock);
+    for event in 0..20 {
+        let claim = f.won(arrival(event, 1)).await;
+        let joined = f.joined(arrival(event, 2)).await;
+        let answer = ok();
+        let (_receipt, settled) = tokio::join!(claim.done(&answer), joined.outcome());
+        assert!(settled.outcome.is_ok());
+        let copy = copy.path().join(event.to_string());
+        copy_all(dir.path(), &copy);
+        let f = open(&copy, &clock);
+        let _ = f.retry(arrival(event, 3)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused_with_a_clear_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(1_000_000);
+    let f = open(dir.path(), &clock);
+    let metrics = Metrics::new().unwrap();
+    let error =
+        Replay::open(options(dir.path(), OnStoreFailure::Refuse), clock, &metrics).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the replay store at {} is held by another process: only one gateway at a time can use it",
+            dir.path().display()
+        )
+    );
+    drop(f);
+}
+
+#[tokio::test]
+async fn a_path_that_cannot_be_used_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    fs::write(&path, "not a directory").unwrap();
+    let metrics = Metrics::new().unwrap();
+    let options = options(&path, OnStoreFailure::Refuse);
+    let error = Replay::open(options, Clock::manual(0), &metrics).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("the replay store at {} cannot be used", path.display())),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_written_loses_nothing_and_refuses_what_is_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(1_000_000);
+    let f = open(dir.path(), &clock);
+    let first = f.won(arrival(1, 1)).await;
+    f.break_disk(true);
+    first.done(&ok()).await.written();
+    assert_eq!(f.store_up(), 0);
+    assert!(f.is_replay(arrival(1, 1)).await, "kept in this process");
+    assert_eq!(f.refused(arrival(2, 1)).await, Reject::StoreUnavailable);
+    assert_eq!(f.gauges(), (0, 1, 0), "the refused one left nothing");
+    f.clock.advance(WINDOW * 3);
+    assert!(behind(&f, 1), "not to be given up before it is written");
+    f.break_disk(false);
+    until(|| !behind(&f, 1)).await;
+    until(|| f.store_up() == 1).await;
+    let _ = f.won(arrival(2, 1)).await.done(&ok()).await;
+    drop(f);
+    let f = open(dir.path(), &clock);
+    assert!(f.is_replay(arrival(1, 1)).await, "written behind");
+    let _ = f.retry(arrival(2, 2)).await;
+}
+
+fn behind(f: &Fixture, event: u64) -> bool {
+    let record = f.replay.0.local.record(&arrival(event, 1).key).unwrap();
+    record.state == record::State::Done { status: 200, behind: true }
+}
+
+#[tokio::test]
+async fn with_local_a_disk_that_cannot_be_written_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(1_000_000);
+    let f = Fixture::open(options(dir.path(), OnStoreFailure::Local), &clock);
+    f.break_disk(true);
+    let _ = f.won(arrival(1, 1)).await.done(&ok()).await;
+    let _ = f.won(arrival(2, 1)).await.done(&ok()).await;
+    let _ = f.retry(arrival(1, 2)).await;
+    f.break_disk(false);
+    f.flush().await;
+    drop(f);
+    let f = open(dir.path(), &clock);
+    assert_eq!(f.gauges(), (0, 2, 0));
+}
+
+#[tokio::test]
+async fn records_that_are_over_leave_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(1_000_000);
+    let f = open(dir.path(), &clock);
+    let _ = f.won(arrival(1, 1)).await.done(&ok()).await;
+    f.clock.advance(TTL / 2);
+    let _ = f.won(arrival(2, 1)).await.done(&ok()).await;
+    f.clock.advance(TTL / 2);
+    f.replay.tidy();
+    f.flush().await;
+    drop(f);
+    // With the clock set back, what is in the files still lives.
+    let f = open(dir.path(), &Clock::manual(1_000_000));
+    assert_eq!(f.gauges(), (0, 1, 0));
+    drop(f);
+    clock.advance(TTL);
+    let f = open(dir.path(), &clock);
+    assert_eq!(f.gauges(), (0, 0, 0), "over while no process ran");
+    f.flush().await;
+    drop(f);
+    let f = open(dir.path(), &Clock::manual(1_000_000));
+    assert_eq!(f.gauges(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn more_records_than_there_may_be_are_all_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(1_000_000);
+    let f = open(dir.path(), &clock);
+    for event in 0..20 {
+        let _ = f.won(arrival(event, 1)).await.done(&ok()).await;
+    }
+    drop(f);
+    let smaller = Options { max_entries: 10, ..options(dir.path(), OnStoreFailure::Refuse) };
+    let f = Fixture::open(smaller, &clock);
+    assert_eq!(f.gauges(), (0, 20, 0));
+    assert_eq!(f.refused(arrival(20, 1)).await, Reject::GuardFull);
+    let _ = f.retry(arrival(0, 2)).await;
+}
+
+/// The journal's last record is cut off, or overwritten, at every one of its bytes.
+#[tokio::test]
+async fn a_torn_tail_is_dropped_and_nothing_before_it() {
+    const EVENTS: u64 = 5;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(1_000_000);
+    let f = open(dir.path(), &clock);
+    let mut ends = Vec::new();
+    for event in 0..=EVENTS {
+        let claim = f.won(arrival(event, 1)).await;
+        f.flush().await;
+        if event == EVENTS {
+            ends.push(end_of(dir.path()));
+        }
+        let _ = claim.done(&ok()).await;
+        ends.push(end_of(dir.path()));
+    }
+    let whole = tempfile::tempdir().unwrap();
+    copy_all(dir.path(), whole.path());
+    drop(f);
+    let (start, end) = (ends[ends.len() - 2], ends[ends.len() - 1]);
+    assert!(start + 40 < end, "the last record has some bytes: {start}..{end}");
+    let mut kept = 0;
+    for tear in [Tear::Cut, Tear::Zeroes, Tear::Hole] {
+        for at in start..end {
+            let torn = tempfile::tempdir().unwrap();
+            copy_all(whole.path(), torn.path());
+            tear.apply(&journal::newest(torn.path()).unwrap().unwrap(), at, end);
+            let f = open(torn.path(), &clock);
+            for event in 0..EVENTS {
+                let _ = f.retry(arrival(event, 2)).await;
+            }
+            // The rest may be whole already when the tear hits what pads it.
+            let _ = f.won(arrival(EVENTS + 1, 1)).await.done(&ok()).await;
+            kept += f.gauges().1 - i64::try_from(EVENTS).unwrap() - 1;
+        }
+    }
+    assert!(kept < i64::try_from(end - start).unwrap(), "{kept} tears left the last record whole");
+}
+
+fn end_of(path: &Path) -> u64 {
+    let bytes = fs::read(journal::newest(path).unwrap().unwrap()).unwrap();
+    journal::written(&bytes) as u64
+}
+
+#[derive(Clone, Copy)]
+enum Tear {
+    Cut,
+    Zeroes,
+    /// A page that did not reach the disk while the ones after it did.
+    Hole,
+}
+
+impl Tear {
+    fn apply(self, path: &Path, at: u64, end: u64) {
+        use std::io::{Seek, SeekFrom, Write};
+        let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        let length = usize::try_from(end - at).unwrap();
+        match self {
+            Tear::Cut => file.set_len(at).unwrap(),
+            Tear::Zeroes | Tear::Hole => {
+                file.seek(SeekFrom::Start(at)).unwrap();
+                let zeroes = if let Tear::Zeroes = self { length } else { length.min(8) };
+                file.write_all(&vec![0; zeroes]).unwrap();
+            }
+        }
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_all(&entry.path(), &to);
+        } else {
+            copy_sparse(&entry.path(), &to);
+        }
+    }
+}
+
+/// The journal's file is 64 MiB long and nearly all of it is a hole.
+fn copy_sparse(from: &Path, to: &Path) {
+    use std::io::{Read, Write};
+    let length = fs::metadata(from).unwrap().len();
+    let mut head = Vec::new();
+    fs::File::open(from).unwrap().take(1 << 16).read_to_end(&mut head).unwrap();
+    let mut file = fs::File::create(to).unwrap();
+    file.write_all(&head).unwrap();
+    file.set_len(length).unwrap();
+}
+
+#[test]
+fn an_entry_is_read_as_it_was_written() {
+    let mut answered = Identities::default();
+    for identity in 1..=3 {
+        answered.insert([identity; 16]);
+    }
+    let stages = [
+        Stage::Claimed,
+        Stage::Failed { unknown: false },
+        Stage::Failed { unknown: true },
+        Stage::Done { status: 204 },
+    ];
+    for stage in stages {
+        for window in [None, Some(300_000)] {
+            let entry = Entry {
+                stage,
+                pin: [7; 16],
+                touched: 1,
+                expires: 2,
+                ttl: 3,
+                window,
+                answered: answered.clone(),
+            };
+            let bytes = entry.encode();
+            assert_eq!(Entry::decode(&bytes), Some(entry));
+            for length in 0..bytes.len() {
+                let cut = Entry::decode(&bytes[..length]);
+                assert!(cut.is_none_or(|entry| entry.answered != answered), "{length} bytes");
+            }
+            let other_version = [&[2], &bytes[1..]].concat();
+            assert_eq!(Entry::decode(&other_version), None);
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! Against a real server, started here on a free port.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+};
+
+use super::*;
+
+/// A server of our own; `None`, with a message, where there is none on this machine.
+struct Server {
+    child: Child,
+    port: u16,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start() -> Option<Server> {
+        let program = ["redis-server", "valkey-server"].into_iter().find(|program| {
+            Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok()
+        });
+        let Some(program) = program else {
+            assert!(
+                std::env::var_os("SEALGATE_REQUIRE_ALL").is_none(),
+                "neither redis-server nor valkey-server is installed"
+            );
+            eprintln!("skipped: neither redis-server nor valkey-server is installed");
+            return None;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        // The port may be taken by another test between the two steps; then another one is tried.
+        for _ in 0..20 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut child = spawn(program, port, &dir);
+            if answers(&mut child, port).await {
+                return Some(Server { child, port, dir });
+            }
+        }
+        panic!("{program} does not start");
+    }
+
+    fn options(&self, on_store_failure: OnStoreFailure) -> Options {
+        let url = Secret::new(format!("redis://127.0.0.1:{}", self.port).into_bytes());
+        let store = Store::Redis { url, prefix: "sealgate:".into() };
+        Options { store, max_entries: 1_000, on_store_failure }
+    }
+
+    /// A replica that has reached the server.
+    async fn replica(&self, on_store_failure: OnStoreFailure) -> Fixture {
+        let f = Fixture::open(self.options(on_store_failure), &Clock::system());
+        f.until_store(1).await;
+        f
+    }
+
+    fn signal(&self, signal: &str) {
+        let status =
+            Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    async fn cli(&self, command: &[&str]) -> ::redis::Value {
+        let client = ::redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut query = ::redis::cmd(command[0]);
+        for arg in &command[1..] {
+            query.arg(*arg);
+        }
+        query.query_async(&mut connection).await.unwrap()
+    }
+
+    /// The lease of an event ends, as after so much time.
+    async fn end_lease(&self, event: u64) {
+        let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(event, 1).key));
+        self.cli(&["HSET", &key, "l", "1"]).await;
+    }
+
+    async fn restart(&mut self) {
+        let mut child = spawn("redis-server", self.port, &self.dir);
+        assert!(answers(&mut child, self.port).await, "the port is taken");
+        self.child = child;
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(program: &str, port: u16, dir: &tempfile::TempDir) -> Child {
+    Command::new(program)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        .args(["--appendonly", "yes", "--appendfsync", "always"])
+        .arg("--dir")
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+async fn answers(child: &mut Child, port: u16) -> bool {
+    let client = ::redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap();
+    loop {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        if let Ok(mut connection) = client.get_multiplexed_async_connection().await
+            && ::redis::cmd("PING").query_async::<()>(&mut connection).await.is_ok()
+        {
+            return true;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Fixture {
+    async fn until_store(&self, up: i64) {
+        let gauge = self.metrics.store_up("redis");
+        let wait = async {
+            while gauge.get() != up {
+                self.redis().ping().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap();
+    }
+
+    fn redis(&self) -> &Redis {
+        match &self.replay.0.backend {
+            Backend::Shared(Shared::Redis(redis)) => redis,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn flushed(&self) {
+        self.replay.flush(Instant::now() + Duration::from_secs(20)).await;
+        assert!(!self.replay.0.owes());
+    }
+}
+
+#[tokio::test]
+async fn two_replicas_know_the_same() {
+    let Some(server) = Server::start().await else { return };
+    let a = server.replica(OnStoreFailure::Refuse).await;
+    let b = server.replica(OnStoreFailure::Refuse).await;
+
+    // Done on one, known on the other: retry, replay, context.
+    a.won(arrival(1, 1)).await.done(&ok()).await.written();
+    a.flushed().await;
+    let _ = b.retry(arrival(1, 2)).await;
+    assert!(b.is_replay(arrival(1, 1)).await);
+    let other = Arrival { pin: [2; 16], ..arrival(1, 3) };
+    assert_eq!(b.refused(other).await, Reject::Refused(Reason::ContextMismatch));
+    // Also where the other has it in its own memory already.
+    a.retry(arrival(1, 4)).await.written();
+    a.flushed().await;
+    assert!(b.is_replay(arrival(1, 4)).await);
+
+    // Failed on one: pin and mark stand on the other.
+    a.won(arrival(2, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
+    assert_eq!(a.gauges(), (0, 1, 0), "the server keeps the failure");
+    let other = Arrival { pin: [2; 16], ..arrival(2, 2) };
+    assert_eq!(b.refused(other).await, Reject::Refused(Reason::ContextMismatch));
+    let claim = b.won(Arrival { stale: true, ..arrival(2, 2) }).await;
+    assert!(claim.possible_duplicate());
+    claim.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
+    assert!(a.won(arrival(2, 3)).await.possible_duplicate(), "the first may still have arrived");
+
+    let stale = Arrival { stale: true, ..arrival(3, 1) };
+    assert_eq!(a.refused(stale).await, Reject::Refused(Reason::Stale));
+    let _ = b.won(arrival(3, 1)).await;
+}
+
+#[tokio::test]
+async fn a_copy_on_another_replica_gets_the_outcome() {
+    let Some(server) = Server::start().await else { return };
+    let a = server.replica(OnStoreFailure::Refuse).await;
+    let b = server.replica(OnStoreFailure::Refuse).await;
+
+    let claim = a.won(arrival(1, 1)).await;
+    let joined = b.joined(arrival(1, 2)).await;
+    let other = Arrival { pin: [2; 16], ..arrival(1, 3) };
+    assert_eq!(b.refused(other).await, Reject::Refused(Reason::ContextMismatch));
+    let answer = Answer::empty(StatusCode::CREATED);
+    let (_receipt, settled) = tokio::join!(claim.done(&answer), joined.outcome());
+    assert_eq!(settled.outcome.unwrap().status, StatusCode::CREATED);
+    settled.receipt.unwrap().written();
+    b.flushed().await;
+    assert!(a.is_replay(arrival(1, 2)).await);
+
+    let claim = a.won(arrival(2, 1)).await;
+    let joined = b.joined(arrival(2, 2)).await;
+    let failed = claim.failed(Failure::Unknown, Err(Reject::UpstreamTimeout));
+    let ((), settled) = tokio::join!(failed, joined.outcome());
+    assert_eq!(settled.outcome.unwrap().status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(settled.receipt.is_none());
+
+    // A claim that is dropped is released as well.
+    let claim = a.won(arrival(3, 1)).await;
+    let joined = b.joined(arrival(3, 2)).await;
+    drop(claim);
+    let ((), settled) = tokio::join!(a.flushed(), joined.outcome());
+    assert_eq!(settled.outcome.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(b.won(arrival(3, 3)).await.possible_duplicate());
+}
+
+#[tokio::test]
+async fn a_dead_replicas_claim_is_taken_over_when_its_lease_ends() {
+    let Some(server) = Server::start().await else { return };
+    let a = server.replica(OnStoreFailure::Refuse).await;
+    let b = server.replica(OnStoreFailure::Refuse).await;
+    let lost = a.won(arrival(1, 1)).await;
+    let joined = b.joined(arrival(1, 2)).await;
+    server.end_lease(1).await;
+    assert_eq!(joined.outcome().await.outcome.unwrap_err(), Reject::InFlight);
+    let claim = b.won(arrival(1, 2)).await;
+    assert!(claim.possible_duplicate());
+
+    // The dead come back: a failure releases nothing that another holds by now …
+    lost.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
+    let c = server.replica(OnStoreFailure::Refuse).await;
+    let joined = c.joined(arrival(1, 3)).await;
+    drop(joined);
+    // … while a success is a fact.
+    server.end_lease(1).await;
+    let taken = c.won(arrival(1, 3)).await;
+    let _ = claim.done(&ok()).await;
+    taken.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
+    let _ = a.retry(arrival(1, 4)).await;
+    let _ = c.retry(arrival(1, 5)).await;
+}
+
+#[tokio::test]
+async fn a_lease_is_prolonged_while_its_claim_is_held() {
+    let Some(server) = Server::start().await else { return };
+    let a = server.replica(OnStoreFailure::Refuse).await;
+    let b = server.replica(OnStoreFailure::Refuse).await;
+    let claim = a.won(arrival(1, 1)).await;
+    server.end_lease(1).await;
+    a.replay.0.renew().await.unwrap();
+    let joined = b.joined(arrival(1, 2)).await;
+    drop((claim, joined));
+}
+
+#[tokio::test]
+async fn a_frozen_server_costs_a_second_and_loses_nothing() {
+    let Some(server) = Server::start().await else { return };
+    let refusing = server.replica(OnStoreFailure::Refuse).await;
+    let going_on = server.replica(OnStoreFailure::Local).await;
+    let _ = refusing.won(arrival(1, 1)).await.done(&ok()).await;
+    let in_flight = refusing.won(arrival(2, 1)).await;
+    server.signal("-STOP");
+    let start = std::time::Instant::now();
+    let answer = ok();
+    let late = tokio::time::timeout(Duration::from_secs(4), async {
+        tokio::join!(refusing.refused(arrival(3, 1)), in_flight.done(&answer))
+    });
+    let (refused, receipt) = late.await.unwrap();
+    assert_eq!(refused, Reject::StoreUnavailable);
+    assert!(start.elapsed() < Duration::from_millis(1_500), "{:?}", start.elapsed());
+    assert_eq!(refusing.metrics.store_up("redis").get(), 0);
+    receipt.written();
+    // What is known here is answered here.
+    let _ = refusing.retry(arrival(1, 2)).await;
+    assert!(refusing.is_replay(arrival(2, 1)).await);
+
+    let near = Instant::now() + Duration::from_millis(200);
+    let start = std::time::Instant::now();
+    let refused = refusing.replay.0.admit(arrival(4, 1), near).await.unwrap_err();
+    assert_eq!(refused, Reject::StoreUnavailable);
+    assert!(start.elapsed() < Duration::from_millis(700), "within its deadline");
+
+    let claim = going_on.won(arrival(5, 1)).await;
+    let joined = going_on.joined(arrival(5, 2)).await;
+    let _ = claim.done(&ok()).await;
+    assert!(joined.outcome().await.outcome.is_ok());
+    let unseen = Arrival { stale: true, ..arrival(6, 1) };
+    assert_eq!(going_on.refused(unseen).await, Reject::StoreUnavailable);
+    going_on.won(arrival(7, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
+    assert!(going_on.won(arrival(7, 2)).await.possible_duplicate());
+
+    server.signal("-CONT");
+    refusing.until_store(1).await;
+    refusing.flushed().await;
+    going_on.flushed().await;
+    let fresh = server.replica(OnStoreFailure::Refuse).await;
+    assert!(fresh.is_replay(arrival(2, 1)).await, "written behind, with its receipt");
+    let _ = fresh.retry(arrival(5, 3)).await;
+    assert!(fresh.won(arrival(7, 3)).await.possible_duplicate());
+    // The lease that was asked for in vain was given back.
+    assert!(!fresh.won(arrival(3, 2)).await.possible_duplicate());
+}
+
+#[tokio::test]
+async fn a_killed_server_that_comes_back_knows_what_it_knew() {
+    let Some(mut server) = Server::start().await else { return };
+    let f = server.replica(OnStoreFailure::Refuse).await;
+    let _ = f.won(arrival(1, 1)).await.done(&ok()).await;
+    let in_flight = f.won(arrival(2, 1)).await;
+    server.kill();
+    assert_eq!(f.refused(arrival(3, 1)).await, Reject::StoreUnavailable);
+    let _ = in_flight.done(&ok()).await;
+    server.restart().await;
+    f.until_store(1).await;
+    f.flushed().await;
+    let fresh = server.replica(OnStoreFailure::Refuse).await;
+    let _ = fresh.retry(arrival(1, 2)).await;
+    let _ = fresh.retry(arrival(2, 2)).await;
+    let _ = f.won(arrival(3, 1)).await.done(&ok()).await;
+}
+
+#[tokio::test]
+async fn what_a_full_cache_gives_up_the_server_still_knows() {
+    let Some(server) = Server::start().await else { return };
+    let options = Options { max_entries: 10, ..server.options(OnStoreFailure::Refuse) };
+    let f = Fixture::open(options, &Clock::system());
+    f.until_store(1).await;
+    for event in 0..50 {
+        let _ = f.won(arrival(event, 1)).await.done(&ok()).await;
+        // A record leaves only when it is older than the moment.
+        let now = f.clock.now();
+        while f.clock.now() == now {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(f.gauges(), (0, 10, 0));
+    let _ = f.retry(arrival(0, 2)).await;
+}
+
+#[tokio::test]
+async fn a_record_of_another_format_is_left_alone() {
+    let Some(server) = Server::start().await else { return };
+    let f = server.replica(OnStoreFailure::Refuse).await;
+    let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(1, 1).key));
+    server.cli(&["HSET", &key, "v", "2", "s", "x"]).await;
+    assert_eq!(f.refused(arrival(1, 1)).await, Reject::StoreUnavailable);
+    assert_eq!(server.cli(&["HGET", &key, "s"]).await, ::redis::Value::BulkString(b"x".to_vec()));
+}
+
+#[tokio::test]
+async fn a_record_in_the_server_lasts_as_long_as_the_route_says() {
+    let Some(server) = Server::start().await else { return };
+    let f = server.replica(OnStoreFailure::Refuse).await;
+    let terms = Terms { window: Some(WINDOW), ttl: Duration::from_secs(50) };
+    let _ = f.won(Arrival { terms, ..arrival(1, 1) }).await.done(&ok()).await;
+    let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(1, 1).key));
+    let ::redis::Value::Int(left) = server.cli(&["PTTL", &key]).await else { panic!() };
+    assert!((40_000..=50_000).contains(&left), "{left}");
+}
+
+#[test]
+fn a_url_that_is_none_is_refused_without_being_told() {
+    let url = Secret::new(b"http://user:hunter2@host".to_vec());
+    let store = Store::Redis { url, prefix: String::new() };
+    let options = Options { store, max_entries: 1, on_store_failure: OnStoreFailure::Refuse };
+    let error = Replay::open(options, Clock::system(), &Metrics::new().unwrap()).unwrap_err();
+    assert!(error.to_string().starts_with("not the URL of a Redis server"), "{error}");
+}
+
+/// The copies of an event come in on two replicas, from senders that retry until they have a 2xx.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn copies_on_two_replicas_are_forwarded_once() {
+    const EVENTS: u64 = 100;
+    let Some(server) = Server::start().await else { return };
+    let replicas = [
+        Arc::new(server.replica(OnStoreFailure::Refuse).await),
+        Arc::new(server.replica(OnStoreFailure::Refuse).await),
+    ];
+    let under_way = Arc::new(Mutex::new(HashSet::<u64>::new()));
+    let successes = Arc::new(AtomicU64::new(0));
+    let mut copies = tokio::task::JoinSet::new();
+    for event in 0..EVENTS {
+        for copy in 0..6u8 {
+            let f = Arc::clone(&replicas[usize::from(copy % 2)]);
+            let (under_way, successes) = (Arc::clone(&under_way), Arc::clone(&successes));
+            copies.spawn(async move {
+                let mut attempt = u64::from(copy);
+                loop {
+                    attempt += 1;
+                    match f.admit(arrival(event, copy + 1)).await {
+                        Ok(Claimed::Won(claim)) => {
+                            assert!(under_way.lock().unwrap().insert(event), "two forwards");
+                            tokio::task::yield_now().await;
+                            assert!(under_way.lock().unwrap().remove(&event));
+                            if (event + attempt) % 3 == 0 {
+                                successes.fetch_add(1, Ordering::Relaxed);
+                                return claim.done(&ok()).await.written();
+                            }
+                            claim.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
+                        }
+                        Ok(Claimed::InFlight(joined)) => {
+                            if let Some(receipt) = joined.outcome().await.receipt {
+                                return receipt.written();
+                            }
+                        }
+                        Ok(Claimed::Done(Repeat::Retry(receipt))) => return receipt.written(),
+                        Ok(Claimed::Done(Repeat::Replay)) => {
+                            panic!("copy {copy} has no answer yet")
+                        }
+                        Err(reject) => assert_eq!(reject, Reject::InFlight),
+                    }
+                }
+            });
+        }
+    }
+    while let Some(ended) = copies.join_next().await {
+        ended.unwrap();
+    }
+    assert_eq!(successes.load(Ordering::Relaxed), EVENTS);
+}
