@@ -1,0 +1,365 @@
+//! The way to the upstream and back.
+//!
+//! A forward belongs to the event and not to the sender's connection: it goes on when the sender
+//! hangs up or its deadline passes, and its outcome is recorded before anybody is answered. What may
+//! have reached the upstream is never sent again from here: only a request that hyper hands back
+//! unsent, or a connection that could not be opened, is tried once more.
+
+mod detached;
+mod headers;
+mod pool;
+
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Request, Response, Uri, request::Parts, uri::PathAndQuery};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use tokio::time::Instant;
+
+pub use self::{detached::Detached, headers::Peer};
+use self::{
+    headers::Mark,
+    pool::{AnswerHead, Pool},
+};
+use crate::{
+    answer::Answer,
+    body::{Outgoing, Payload},
+    metrics::{RouteMetrics, UpstreamCode},
+    reject::Reject,
+    replay::{Claim, Failure, Settled},
+    scheme::Verified,
+};
+
+/// The first wait between attempts to connect; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+/// Connecting ends so long before `answer_within` does, to leave time for the 502 itself.
+const ANSWER_RESERVE: Duration = Duration::from_millis(500);
+
+/// An upstream origin: `http://host:port`, with a path of its own or the sender's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// The path to call instead of the sender's; `None` keeps the sender's.
+    pub path: Option<String>,
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Uri = text.parse().map_err(|_| format!("`{text}` is not a URL"))?;
+        let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
+            return Err(format!("`{text}` must be http://host:port, with or without a path"));
+        };
+        if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+            return Err(format!("`{text}` may have neither a query nor a user"));
+        }
+        let path = Some(uri.path()).filter(|path| *path != "/");
+        Ok(Origin {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: uri.port_u16().unwrap_or(80),
+            path: path.map(str::to_owned),
+        })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Which `Host` the upstream sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// The one that the sender called.
+    Preserve,
+    /// The upstream's own host and port.
+    Upstream,
+    /// A fixed name.
+    Name(HeaderValue),
+}
+
+/// The upstreams of one route, as configured.
+#[derive(Clone, Debug)]
+pub struct UpstreamOptions {
+    /// One or more; tried in turns.
+    pub origins: Vec<Origin>,
+    /// Which `Host` they see.
+    pub host: HostPolicy,
+    /// The whole exchange with the upstream.
+    pub timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle: Duration,
+    /// The longest body of an answer that is passed on.
+    pub answer_bytes: u64,
+    /// The longest head of an answer.
+    pub answer_head_bytes: usize,
+}
+
+/// The upstreams of one route, with their connections.
+#[derive(Debug)]
+pub struct Upstream {
+    options: UpstreamOptions,
+    pools: Vec<(Arc<Pool>, HeaderValue)>,
+    next: AtomicUsize,
+}
+
+/// What a forward needs besides the request and the proofs.
+pub struct Context {
+    /// The connection that the request came on.
+    pub peer: Peer,
+    /// The request id.
+    pub request_id: HeaderValue,
+    /// When the sender must have its answer.
+    pub answer_by: Instant,
+    /// How many bytes of the path the route's pattern took; what follows is kept on a wildcard.
+    pub matched: Option<usize>,
+    /// The route's metrics.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// Sends an authentic request that holds its event's claim, and settles the claim by what comes
+/// back. Takes both proofs by value: there is no other way to the upstream for what is enforced.
+pub async fn send(
+    upstream: Arc<Upstream>,
+    mut head: Parts,
+    payload: Payload,
+    verified: Verified,
+    claim: Claim,
+    context: Context,
+) -> Settled {
+    let mark =
+        Mark::Verified { verified: &verified, possible_duplicate: claim.possible_duplicate() };
+    headers::to_upstream(&mut head, payload.len(), &context.peer, &context.request_id, &mark);
+    let outcome = upstream.exchange(head, payload.into(), &context).await;
+    settle(claim, outcome).await
+}
+
+/// Settles a claim: `done` is recorded before the outcome is told, a failure releases it.
+pub async fn settle(claim: Claim, outcome: Result<Answer, Reject>) -> Settled {
+    let receipt = match &outcome {
+        Ok(answer) if answer.status.is_success() => Some(claim.done(answer).await),
+        Ok(_) => {
+            claim.failed(Failure::Known, outcome.clone()).await;
+            None
+        }
+        Err(reject) => {
+            let how = match reject {
+                Reject::UpstreamConnect | Reject::UpstreamRedirect => Failure::Known,
+                _ => Failure::Unknown,
+            };
+            claim.failed(how, outcome.clone()).await;
+            None
+        }
+    };
+    Settled { outcome, receipt }
+}
+
+/// Sends what came on a route that only observes, marked with what would have been the reason and
+/// never as verified. The claim is settled like any other; for what is not new and authentic it is
+/// one that records nothing.
+pub async fn observe(
+    upstream: Arc<Upstream>,
+    mut head: Parts,
+    payload: Payload,
+    claim: Claim,
+    mark: Option<&'static str>,
+    context: Context,
+) -> Settled {
+    let mark = Mark::Observed(mark);
+    headers::to_upstream(&mut head, payload.len(), &context.peer, &context.request_id, &mark);
+    let outcome = upstream.exchange(head, payload.into(), &context).await;
+    settle(claim, outcome).await
+}
+
+impl Upstream {
+    /// Upstreams without connections.
+    pub fn new(options: UpstreamOptions) -> Arc<Self> {
+        let head = AnswerHead { bytes: options.answer_head_bytes, headers: 100 };
+        let pools = options
+            .origins
+            .iter()
+            .map(|origin| {
+                let authority = HeaderValue::from_str(&origin.to_string())
+                    .unwrap_or_else(|_| HeaderValue::from_static("upstream"));
+                (Pool::new(origin.clone(), options.idle, head), authority)
+            })
+            .collect();
+        Arc::new(Upstream { options, pools, next: AtomicUsize::new(0) })
+    }
+
+    async fn exchange(
+        &self,
+        head: Parts,
+        body: Outgoing,
+        context: &Context,
+    ) -> Result<Answer, Reject> {
+        let started = Instant::now();
+        let left = context.answer_by.saturating_duration_since(started);
+        let connect_by = started + left.saturating_sub(ANSWER_RESERVE).max(left / 2);
+        let call = self.call(head, body, connect_by, context.matched);
+        let outcome = tokio::time::timeout(self.options.timeout, call)
+            .await
+            .unwrap_or(Err(Reject::UpstreamTimeout));
+        let code = match &outcome {
+            Ok(answer) if answer.status.is_success() => UpstreamCode::Success,
+            Ok(answer) if answer.status.is_client_error() => UpstreamCode::ClientError,
+            Ok(_) => UpstreamCode::ServerError,
+            Err(Reject::UpstreamRedirect) => UpstreamCode::Redirect,
+            Err(Reject::UpstreamConnect) => UpstreamCode::Connect,
+            Err(Reject::UpstreamTimeout) => UpstreamCode::Timeout,
+            Err(_) => UpstreamCode::Reset,
+        };
+        context.metrics.upstream(code).inc();
+        if code != UpstreamCode::Connect {
+            context.metrics.upstream_duration.observe(started.elapsed().as_secs_f64());
+        }
+        outcome
+    }
+
+    async fn call(
+        &self,
+        head: Parts,
+        body: Outgoing,
+        connect_by: Instant,
+        matched: Option<usize>,
+    ) -> Result<Answer, Reject> {
+        let mut request = Request::from_parts(head, body);
+        let mut wait = FIRST_WAIT;
+        let target = request.uri().clone();
+        loop {
+            let (pool, authority) = self.choose();
+            let connection = match pool.reuse().await {
+                Some(connection) => Some(connection),
+                None => pool.connect(connect_by).await.ok(),
+            };
+            let Some(mut connection) = connection else {
+                if Instant::now() + wait >= connect_by {
+                    return Err(Reject::UpstreamConnect);
+                }
+                if !self.pools.iter().any(|(pool, _)| !pool.rests()) {
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+                continue;
+            };
+            let (mut head, body) = request.into_parts();
+            let uri = target_at(pool.origin(), &target, matched)?;
+            headers::aim(&mut head, uri, authority, &self.options.host);
+            match connection.try_send_request(Request::from_parts(head, body)).await {
+                Ok(response) => return self.receive(response, pool, connection).await,
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if Instant::now() < connect_by => request = unsent,
+                    Some(_) => return Err(Reject::UpstreamConnect),
+                    None => return Err(Reject::UpstreamReset),
+                },
+            }
+        }
+    }
+
+    /// The next origin in turn that does not rest; if all rest, the next one.
+    fn choose(&self) -> &(Arc<Pool>, HeaderValue) {
+        let start = match self.pools.len() {
+            1 => 0,
+            _ => self.next.fetch_add(1, Ordering::Relaxed),
+        };
+        let turn = |offset: usize| &self.pools[(start.wrapping_add(offset)) % self.pools.len()];
+        (0..self.pools.len()).map(turn).find(|(pool, _)| !pool.rests()).unwrap_or_else(|| turn(0))
+    }
+
+    /// Reads an answer and makes it safe. A body over the limit is left out: the status is what the
+    /// sender acts on, and a 2xx whose body is too long is still a 2xx.
+    async fn receive(
+        &self,
+        response: Response<Incoming>,
+        pool: &Arc<Pool>,
+        connection: SendRequest<Outgoing>,
+    ) -> Result<Answer, Reject> {
+        let (mut head, body) = response.into_parts();
+        if head.status.is_informational() {
+            return Err(Reject::UpstreamReset);
+        }
+        headers::to_sender(&mut head.headers);
+        let body = collect(body, self.options.answer_bytes).await?;
+        if body.is_some() {
+            pool.put_back(connection);
+        } else {
+            tracing::warn!(upstream = %pool.origin(), "an answer's body is over the limit and left out");
+        }
+        if head.status.is_redirection() {
+            return Err(Reject::UpstreamRedirect);
+        }
+        Ok(Answer { status: head.status, headers: head.headers, body: body.unwrap_or_default() })
+    }
+}
+
+/// The request target at an origin: the sender's path and query, or the origin's path with the
+/// sender's query; on a wildcard route, what follows the pattern is added to the origin's path.
+fn target_at(origin: &Origin, uri: &Uri, matched: Option<usize>) -> Result<Uri, Reject> {
+    let kept = uri.path_and_query();
+    let Some(path) = &origin.path else {
+        return kept.cloned().map(Uri::from).ok_or(Reject::BadRequest("request target"));
+    };
+    let mut target = path.clone();
+    if let Some(rest) = matched.and_then(|matched| uri.path().get(matched..)) {
+        if !target.ends_with('/') {
+            target.push('/');
+        }
+        target.push_str(rest);
+    }
+    if let Some(query) = uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    PathAndQuery::try_from(target).map(Uri::from).map_err(|_| Reject::BadRequest("request target"))
+}
+
+/// A body of at most `limit` bytes; `None` if it is longer.
+async fn collect(mut body: Incoming, limit: u64) -> Result<Option<Bytes>, Reject> {
+    if body.size_hint().lower() > limit {
+        return Ok(None);
+    }
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Reject::UpstreamReset)?;
+        let Ok(data) = frame.into_data() else { continue };
+        if (first.len() + rest.len() + data.len()) as u64 > limit {
+            return Ok(None);
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if rest.is_empty() {
+        return Ok(Some(first));
+    }
+    let mut whole = BytesMut::with_capacity(first.len() + rest.len());
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&rest);
+    Ok(Some(whole.freeze()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Which headers pass: hop-by-hop headers end here in both directions, headers that only the
+//! gateway may set are dropped and set anew.
+
+use std::net::IpAddr;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Uri, Version,
+    header::{CONNECTION, CONTENT_LENGTH, HOST},
+    request::Parts,
+};
+
+use super::HostPolicy;
+use crate::{answer::REQUEST_ID, scheme::Verified};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const VERIFIED: HeaderName = HeaderName::from_static("sealgate-verified");
+const EVENT_ID: HeaderName = HeaderName::from_static("sealgate-event-id");
+const KEY: HeaderName = HeaderName::from_static("sealgate-key");
+const POSSIBLE_DUPLICATE: HeaderName = HeaderName::from_static("sealgate-possible-duplicate");
+const OBSERVED: HeaderName = HeaderName::from_static("sealgate-observed");
+
+/// Who sent a request, as the connection knows.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The address of the other end.
+    pub address: IpAddr,
+    /// The same, for `X-Forwarded-For`.
+    pub address_text: HeaderValue,
+    /// Whether the request came over TLS.
+    pub tls: bool,
+    /// Whether the address is one of `trusted_proxies`, so that its `X-Forwarded-*` are believed.
+    pub trusted: bool,
+}
+
+/// What the upstream is told about the judgement.
+pub(super) enum Mark<'a> {
+    /// The request is authentic.
+    Verified {
+        /// The proof.
+        verified: &'a Verified,
+        /// Whether an earlier attempt may have reached the upstream.
+        possible_duplicate: bool,
+    },
+    /// The request came on a route that only observes; what would have been the reason to refuse it.
+    Observed(Option<&'static str>),
+}
+
+/// Headers that end at the next hop (RFC 9110 section 7.6.1 and the older ones it replaced), and
+/// `Expect`, which was answered here.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "expect"
+    )
+}
+
+/// Headers that tell the upstream what only the gateway can know. `Proxy` is among them because
+/// CGI turns it into `HTTP_PROXY`.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("sealgate-")
+        || name.starts_with("x-forwarded-")
+        || matches!(name, "forwarded" | "x-real-ip" | "proxy")
+}
+
+/// [`is_ours`] for the names that PHP and other CGI hosts fold into the same variable.
+fn is_ours_by_any_spelling(name: &str) -> bool {
+    is_ours(name) || (name.contains('_') && is_ours(&name.replace('_', "-")))
+}
+
+/// Removes what a `Connection` header names, and the hop-by-hop headers themselves.
+fn remove_hop_by_hop(headers: &mut HeaderMap, also: impl Fn(&str) -> bool) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    let doomed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_hop_by_hop(name.as_str()) || also(name.as_str()))
+        .cloned()
+        .collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+/// The head for the upstream: method, path, query and end-to-end headers as they came, one
+/// `Content-Length`, and what the gateway says.
+pub(super) fn to_upstream(
+    head: &mut Parts,
+    length: usize,
+    peer: &Peer,
+    request_id: &HeaderValue,
+    mark: &Mark<'_>,
+) {
+    let host = host(head);
+    let headers = &mut head.headers;
+    let believed = if peer.trusted { Believed::take(headers) } else { Believed::default() };
+    remove_hop_by_hop(headers, is_ours_by_any_spelling);
+
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(FORWARDED_FOR, believed.extended_by(peer));
+    let proto = HeaderValue::from_static(if peer.tls { "https" } else { "http" });
+    headers.insert(FORWARDED_PROTO, believed.proto.unwrap_or(proto));
+    if let Some(host) = believed.host.or_else(|| host.clone()) {
+        headers.insert(FORWARDED_HOST, host);
+    }
+    if let Some(host) = host {
+        headers.insert(HOST, host);
+    }
+    headers.insert(REQUEST_ID, request_id.clone());
+    match mark {
+        Mark::Verified { verified, possible_duplicate } => {
+            for (name, text) in [(VERIFIED, verified.scheme()), (KEY, verified.key())] {
+                if let Ok(value) = HeaderValue::from_str(text) {
+                    headers.insert(name, value);
+                }
+            }
+            if let Some(id) = verified.event_id() {
+                headers.insert(EVENT_ID, id.clone());
+            }
+            if *possible_duplicate {
+                headers.insert(POSSIBLE_DUPLICATE, HeaderValue::from_static("1"));
+            }
+        }
+        Mark::Observed(reason) => {
+            if let Some(reason) = reason {
+                headers.insert(OBSERVED, HeaderValue::from_static(reason));
+            }
+        }
+    }
+    head.version = Version::HTTP_11;
+}
+
+/// The host that the sender called: `Host`, or HTTP/2's `:authority`.
+fn host(head: &Parts) -> Option<HeaderValue> {
+    let authority = || HeaderValue::from_str(head.uri.authority()?.as_str()).ok();
+    head.headers.get(HOST).cloned().or_else(authority)
+}
+
+/// What a trusted proxy said of the request before us.
+#[derive(Default)]
+struct Believed {
+    chain: Vec<u8>,
+    proto: Option<HeaderValue>,
+    host: Option<HeaderValue>,
+}
+
+impl Believed {
+    fn take(headers: &HeaderMap) -> Self {
+        let chain: Vec<&[u8]> =
+            headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+        Believed {
+            chain: chain.join(b", ".as_slice()),
+            proto: headers.get(FORWARDED_PROTO).cloned(),
+            host: headers.get(FORWARDED_HOST).cloned(),
+        }
+    }
+
+    fn extended_by(&self, peer: &Peer) -> HeaderValue {
+        if self.chain.is_empty() {
+            return peer.address_text.clone();
+        }
+        let chain = [self.chain.as_slice(), peer.address_text.as_bytes()].join(b", ".as_slice());
+        HeaderValue::from_bytes(&chain).unwrap_or_else(|_| peer.address_text.clone())
+    }
+}
+
+/// Aims a head at an origin: the request target in origin form, and `Host` by the policy.
+pub(super) fn aim(head: &mut Parts, target: Uri, authority: &HeaderValue, policy: &HostPolicy) {
+    head.uri = target;
+    let host = match policy {
+        HostPolicy::Preserve => None,
+        HostPolicy::Upstream => Some(authority),
+        HostPolicy::Name(name) => Some(name),
+    };
+    if let Some(host) = host {
+        head.headers.insert(HOST, host.clone());
+    }
+}
+
+/// Makes an upstream's headers safe for the sender: end-to-end only, no framing (it follows from the
+/// body), nothing that only the gateway says.
+pub(super) fn to_sender(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers, |name| name == "content-length" || name.starts_with("sealgate-"));
+}

@@ -1,0 +1,167 @@
+//! The way of a request, in one direction: HTTP rules → route → body → scheme → replay → forward →
+//! answer. Whatever refuses does so by a [`Reject`], which is counted, logged and answered in one
+//! place.
+
+mod hygiene;
+mod record;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, request::Parts};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::timeout_at;
+use tokio_util::task::TaskTracker;
+
+use self::record::Record;
+use crate::{
+    answer::{self, Answer},
+    body::{self, Budget, Payload},
+    forward::{self, Context, Detached, Peer},
+    metrics::{Metrics, NO_ROUTE, RouteMetrics},
+    reject::{Outcome, Reject},
+    replay::{Claimed, Receipt, Repeat, Replay, Settled},
+    route::{Mode, Route, Routes},
+};
+
+/// What a reload replaces as a whole.
+pub struct Site {
+    /// The routes.
+    pub routes: Routes,
+    /// Whether a replay is acknowledged (200) or refused (409).
+    pub acknowledge_replays: bool,
+    /// A path that answers 200 to load balancers.
+    pub health_path: Option<String>,
+}
+
+/// The gateway without its listeners.
+pub struct Gate {
+    /// Replaced by a reload.
+    pub site: ArcSwap<Site>,
+    /// The forwards under way; they outlive their senders' connections.
+    pub flights: TaskTracker,
+    replay: Replay,
+    budget: Arc<Budget>,
+    unrouted: Arc<RouteMetrics>,
+}
+
+/// A request that was not rejected: how it ended, and what is noted once its 2xx is written out.
+struct Passed {
+    outcome: Outcome,
+    response: Response<Full<Bytes>>,
+    receipt: Option<Receipt>,
+}
+
+impl Gate {
+    /// A gate over `site`, with `budget` for bodies.
+    pub fn new(site: Site, replay: Replay, budget: Arc<Budget>, metrics: &Metrics) -> Self {
+        Gate {
+            site: ArcSwap::from_pointee(site),
+            flights: TaskTracker::new(),
+            replay,
+            budget,
+            unrouted: Arc::new(metrics.route(NO_ROUTE)),
+        }
+    }
+
+    /// Lets expired events go, so that the gauges are exact.
+    pub fn tidy(&self) {
+        self.replay.tidy();
+    }
+
+    /// Takes a request through, answers it, counts it and logs it.
+    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+        if self.site.load().health_path.as_deref() == Some(request.uri().path()) {
+            return Answer::empty(StatusCode::OK).into_response();
+        }
+        let mut record = Record::begin(&peer, &self.unrouted);
+        match self.pass(request, peer, &mut record).await {
+            Ok(passed) => {
+                let response = record.passed(passed.outcome, passed.response);
+                passed.receipt.into_iter().for_each(Receipt::written);
+                response
+            }
+            Err(reject) => record.rejected(&reject),
+        }
+    }
+
+    async fn pass(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+        record: &mut Record,
+    ) -> Result<Passed, Reject> {
+        let (head, body) = request.into_parts();
+        let site = self.site.load_full();
+        let host = hygiene::check(&head)?;
+        let route = record.enter(site.routes.find(&head.uri, host)?);
+        route.admit(&head)?;
+        let wants_digest = route.verifier.wants_digest();
+        let payload = body::receive(body, route.body, &self.budget, wants_digest).await?;
+        let context = record.context(&route, peer);
+        if route.mode == Mode::Observe {
+            return self.observe(&route, head, payload, context, record).await;
+        }
+        let verified = record.verified(route.verifier.verify(&head, &payload, record.now()))?;
+        let claimed = self.replay.claim(&verified, route.terms, context.answer_by).await?;
+        let claim = match claimed {
+            Claimed::Won(claim) => claim,
+            Claimed::InFlight(joined) => {
+                let settled = timeout_at(context.answer_by, joined.outcome()).await;
+                return answered(settled.map_err(|_| Reject::InFlight)?, &route, Outcome::Joined);
+            }
+            Claimed::Done(repeat) => return repeated(repeat, &route, site.acknowledge_replays),
+        };
+        let answer_by = context.answer_by;
+        let upstream = Arc::clone(&route.upstream);
+        let flight = forward::send(upstream, head, payload, verified, claim, context);
+        let flight = Detached::new(self.flights.track_future(flight));
+        let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
+        answered(settled, &route, Outcome::Forwarded)
+    }
+
+    /// The way of a request on a route that only observes: judged, recorded as far as it is authentic
+    /// and new, and forwarded in any case.
+    async fn observe(
+        &self,
+        route: &Arc<Route>,
+        head: Parts,
+        payload: Payload,
+        context: Context,
+        record: &mut Record,
+    ) -> Result<Passed, Reject> {
+        let judged = match record.verified(route.verifier.verify(&head, &payload, record.now())) {
+            Ok(verified) => self.replay.claim(&verified, route.terms, context.answer_by).await,
+            Err(reject) => Err(reject),
+        };
+        let (claim, mark) = record.observed(judged);
+        let answer_by = context.answer_by;
+        let upstream = Arc::clone(&route.upstream);
+        let flight = forward::observe(upstream, head, payload, claim, mark, context);
+        let flight = Detached::new(self.flights.track_future(flight));
+        let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
+        answered(settled, route, Outcome::Forwarded)
+    }
+}
+
+/// The upstream's answer; a 2xx becomes the status by which the scheme's sender knows success.
+fn answered(settled: Settled, route: &Route, outcome: Outcome) -> Result<Passed, Reject> {
+    let mut answer = settled.outcome?;
+    if answer.status.is_success() {
+        answer.status = route.verifier.scheme().success();
+    }
+    Ok(Passed { outcome, response: answer.into_response(), receipt: settled.receipt })
+}
+
+/// The answer to a copy of an event that is done.
+fn repeated(repeat: Repeat, route: &Route, acknowledge: bool) -> Result<Passed, Reject> {
+    let success = route.verifier.scheme().success();
+    let (outcome, receipt) = match repeat {
+        Repeat::Retry(receipt) => (Outcome::Duplicate, Some(receipt)),
+        Repeat::Replay if acknowledge => (Outcome::Replay, None),
+        Repeat::Replay => return Err(Reject::Replay),
+    };
+    Ok(Passed { outcome, response: answer::made_here(success, outcome), receipt })
+}
