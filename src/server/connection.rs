@@ -1,0 +1,171 @@
+//! The life of one public connection: handshake, protocol, requests, end.
+
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::HeaderValue;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prometheus::IntGauge;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
+};
+
+use super::{
+    Shared, Transport,
+    deadlines::{Deadlines, Requests},
+};
+use crate::forward::Peer;
+
+/// Read buffer of an HTTP/1 connection beyond its longest head.
+const READ_BUFFER: usize = 16 * 1024;
+/// HTTP/2 flow-control window of a stream and of a connection: what a client can make us hold
+/// without our asking for it.
+const WINDOW: u32 = 64 * 1024;
+
+/// Counts a connection for as long as it lives.
+pub(super) struct Guard {
+    count: Arc<AtomicUsize>,
+    gauge: IntGauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Guard {
+    pub(super) fn new(
+        permit: OwnedSemaphorePermit,
+        count: Arc<AtomicUsize>,
+        gauge: IntGauge,
+    ) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        gauge.inc();
+        Guard { count, gauge, _permit: permit }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.dec();
+    }
+}
+
+/// Serves a connection until it ends, is too slow, or the server drains.
+pub(super) async fn serve(
+    stream: std::net::TcpStream,
+    address: IpAddr,
+    transport: Transport,
+    shared: Arc<Shared>,
+    guard: Guard,
+) {
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let address = address.to_canonical();
+    let peer = Peer {
+        address,
+        address_text: HeaderValue::from_str(&address.to_string())
+            .expect("an address is a header value"),
+        tls: matches!(transport, Transport::Tls(_)),
+        trusted: shared.trusted_proxies.iter().any(|net| net.contains(&address)),
+    };
+    let requests = Arc::new(Requests::default());
+    let stream = Deadlines::new(stream, shared.limits, Arc::clone(&requests));
+    match transport {
+        Transport::Plain => http1(stream, peer, &requests, &shared).await,
+        Transport::Tls(acceptor) => match acceptor.accept(stream).await {
+            Ok(mut stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                stream.get_mut().0.set_multiplexed();
+                http2(stream, peer, &requests, &shared).await;
+            }
+            Ok(stream) => http1(stream, peer, &requests, &shared).await,
+            Err(error) => tracing::debug!(peer = %address, %error, "TLS handshake failed"),
+        },
+    }
+    drop(guard);
+}
+
+async fn http1<S>(stream: S, peer: Peer, requests: &Arc<Requests>, shared: &Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let limits = &shared.limits;
+    let service = service_fn(|request| handle(request, &peer, requests, shared));
+    let connection = http1::Builder::new()
+        .half_close(false)
+        .header_read_timeout(None)
+        .max_headers(limits.headers)
+        .max_header_size(limits.head_bytes)
+        .max_buf_size(limits.head_bytes + READ_BUFFER)
+        .preserve_header_case(true)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shared.stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    log_end(&peer, ended);
+}
+
+async fn http2<S>(stream: S, peer: Peer, requests: &Arc<Requests>, shared: &Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &shared.limits;
+    let service = {
+        let (peer, requests, shared) = (peer.clone(), Arc::clone(requests), Arc::clone(shared));
+        service_fn(move |request| {
+            let (peer, requests, shared) =
+                (peer.clone(), Arc::clone(&requests), Arc::clone(&shared));
+            async move { handle(request, &peer, &requests, &shared).await }
+        })
+    };
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(WINDOW as usize)
+        .max_pending_accept_reset_streams(limits.resets)
+        .max_local_error_reset_streams(limits.resets)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shared.stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    log_end(&peer, ended);
+}
+
+async fn handle(
+    request: http::Request<Incoming>,
+    peer: &Peer,
+    requests: &Arc<Requests>,
+    shared: &Shared,
+) -> Result<http::Response<http_body_util::Full<bytes::Bytes>>, Infallible> {
+    let _under_way = requests.begin();
+    Ok(shared.gate.handle(request, peer.clone()).await)
+}
+
+fn log_end(peer: &Peer, ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(peer = %peer.address, %error, "connection ended");
+    }
+}

@@ -1,0 +1,223 @@
+//! The deadlines of a connection, kept where its bytes pass: below TLS, above TCP.
+//!
+//! One timer a connection. It is armed only when the connection waits, and moved only when a nearer
+//! deadline appears, so that a busy connection never touches it. While a request is being handled
+//! there is no deadline here: its body and its answer have their own.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::Limits;
+
+/// How long a connection that we end may go on sending what nobody reads.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How many requests of a connection began and ended; shared with the service.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// One request under way; ends when dropped.
+pub(super) struct UnderWay(Arc<Requests>);
+
+impl Requests {
+    /// Notes that a request's head is complete.
+    pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        UnderWay(Arc::clone(self))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What a connection that handles no request is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    FirstRequest,
+    NextRequest,
+    RestOfHead,
+}
+
+/// A stream that fails when the other end is too slow.
+pub(super) struct Deadlines<S> {
+    stream: S,
+    limits: Limits,
+    requests: Arc<Requests>,
+    /// How many requests had begun when `waiting` was last set.
+    seen: u64,
+    waiting: Waiting,
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+    /// When a write that makes no progress fails.
+    stuck: Option<Pin<Box<Sleep>>>,
+    /// HTTP/2 keeps connections alive with frames that are no requests.
+    multiplexed: bool,
+    shut: bool,
+}
+
+impl<S> Deadlines<S> {
+    /// Starts the first deadline.
+    pub(super) fn new(stream: S, limits: Limits, requests: Arc<Requests>) -> Self {
+        let since = Instant::now();
+        Deadlines {
+            stream,
+            limits,
+            requests,
+            seen: 0,
+            waiting: Waiting::FirstRequest,
+            since,
+            timer: Box::pin(sleep_until(since + limits.first_request)),
+            stuck: None,
+            multiplexed: false,
+            shut: false,
+        }
+    }
+
+    /// Says that the connection speaks HTTP/2.
+    pub(super) fn set_multiplexed(&mut self) {
+        self.multiplexed = true;
+    }
+
+    /// Whether no request is being handled; notes when that became so.
+    fn is_waiting(&mut self) -> bool {
+        let ended = self.requests.ended.load(Ordering::Relaxed);
+        let begun = self.requests.begun.load(Ordering::Relaxed);
+        if begun != ended {
+            return false;
+        }
+        if begun != self.seen {
+            self.seen = begun;
+            self.waiting = Waiting::NextRequest;
+            self.since = Instant::now();
+        }
+        true
+    }
+
+    fn deadline(&self) -> Instant {
+        self.since
+            + match self.waiting {
+                Waiting::FirstRequest => self.limits.first_request,
+                Waiting::NextRequest => self.limits.idle,
+                Waiting::RestOfHead => self.limits.head,
+            }
+    }
+
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let deadline = self.deadline();
+        if self.timer.deadline() > deadline {
+            self.timer.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(self.timer.as_mut().poll(context));
+            if Instant::now() >= deadline {
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            self.timer.as_mut().reset(deadline);
+        }
+    }
+
+    /// Passes on the result of a write, or fails it if there was no progress for too long.
+    fn progress<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        let limit = self.limits.write;
+        let timer = self.stuck.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
+        ready!(timer.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Deadlines<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(context, buffer) {
+            if this.is_waiting() && this.waiting == Waiting::NextRequest && !this.multiplexed {
+                this.waiting = Waiting::RestOfHead;
+                this.since = Instant::now();
+            }
+            return Poll::Ready(read);
+        }
+        if !this.is_waiting() {
+            return Poll::Pending;
+        }
+        this.poll_deadline(context).map(Err)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlines<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.progress(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.progress(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.progress(context, flushed)
+    }
+
+    /// Ends the connection without losing the last answer: closing with unread bytes would reset it,
+    /// and a sender that is still writing its body would see the reset and not the answer.
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shut {
+            let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+            ready!(self.progress(context, shut))?;
+            self.shut = true;
+            self.timer.as_mut().reset(Instant::now() + LINGER);
+        }
+        let mut unread = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut unread);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return self.timer.as_mut().poll(context).map(Ok),
+            }
+        }
+    }
+}
