@@ -1,0 +1,134 @@
+//! The command line: arguments, exit status, log.
+
+mod capture;
+mod check;
+mod client;
+mod demo;
+mod health;
+mod run;
+mod schemes;
+mod verify;
+
+use std::{
+    io::{IsTerminal, stderr},
+    path::PathBuf,
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::scheme::UnixMillis;
+
+/// Receives webhooks safely: verifies them, refuses replays, forwards only what is authentic and new.
+#[derive(Parser)]
+#[command(name = "sealgate", version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArguments,
+    #[command(flatten)]
+    log: LogArguments,
+}
+
+#[derive(Args)]
+struct LogArguments {
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, or a filter such as `info,sealgate::replay=debug`.
+    #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
+    log_level: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Readable on a terminal.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the configuration is.
+#[derive(Args)]
+struct RunArguments {
+    /// The configuration file.
+    #[arg(long, short, default_value = "gateway.toml", value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway (the default).
+    Run(RunArguments),
+    /// Validate the configuration and print everything that is wrong with it.
+    Check(RunArguments),
+    /// Gateway, stand-in upstream and signed traffic on loopback; nothing to set up.
+    Demo {
+        /// End after the table; the status is 1 if any row is not as it must be.
+        #[arg(long)]
+        exit: bool,
+    },
+    /// Judge one captured HTTP request, offline.
+    Verify(verify::VerifyArguments),
+    /// List the schemes, or print one.
+    Schemes {
+        /// The scheme to print.
+        id: Option<String>,
+    },
+    /// Ask the running gateway whether it is ready; for container health checks.
+    Health(RunArguments),
+}
+
+/// The exit status: see the interface's three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    /// Done.
+    Done = 0,
+    /// The operation failed.
+    Failed = 1,
+    /// The command line, the configuration or an input file is wrong.
+    Wrong = 2,
+}
+
+/// Parses the arguments, runs the command and tells its exit status.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(error) = start_log(&arguments.log) {
+        eprintln!("error: --log-level: {error}");
+        return ExitCode::from(Status::Wrong as u8);
+    }
+    let done = match arguments.command {
+        None => run::run(&arguments.run.config),
+        Some(Command::Run(run)) => run::run(&run.config),
+        Some(Command::Check(run)) => check::check(&run.config),
+        Some(Command::Demo { exit }) => demo::demo(exit),
+        Some(Command::Verify(arguments)) => verify::verify(&arguments),
+        Some(Command::Schemes { id }) => schemes::schemes(id.as_deref()),
+        Some(Command::Health(run)) => health::health(&run.config),
+    };
+    let status = done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        Status::Failed
+    });
+    ExitCode::from(status as u8)
+}
+
+/// Starts the log on standard error.
+fn start_log(arguments: &LogArguments) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::try_new(&arguments.log_level)?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    match arguments.log_format {
+        LogFormat::Text => log.with_ansi(stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_target(false).init(),
+    }
+    Ok(())
+}
+
+/// The time now.
+fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

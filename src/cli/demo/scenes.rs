@@ -1,0 +1,149 @@
+use std::fmt::Write;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::stage::{Signed, Stage};
+
+const EVENT_ID: HeaderName = HeaderName::from_static("x-vivoldi-event-id");
+const SIGNATURE: HeaderName = HeaderName::from_static("x-vivoldi-signature");
+const ACTION: HeaderName = HeaderName::from_static("x-vivoldi-action-type");
+const COUPON: &str = r#"{"cpnNo":"ZJLF0399WQBEQZJM","grpIdx":574,"useCnt":1}"#;
+const STAMP: &str = r#"{"stampIdx":16,"cardIdx":1,"stamps":10}"#;
+const BROKEN: &str = r#"{"cpnNo":"ZJLF0399WQBEQZJM","grpIdx":574,"fail_once":1}"#;
+const SIX_MINUTES: i64 = 6 * 60 * 1000;
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fate {
+    status: u16,
+    outcome: String,
+    reason: String,
+    forwarded: usize,
+}
+
+/// One line of the table.
+pub(super) struct Row {
+    what: &'static str,
+    must: Fate,
+    was: Fate,
+}
+
+impl Row {
+    pub(super) fn is_as_it_must_be(&self) -> bool {
+        self.must == self.was
+    }
+}
+
+fn must(status: u16, outcome: &str, reason: &str, forwarded: usize) -> Fate {
+    Fate { status, outcome: outcome.to_owned(), reason: reason.to_owned(), forwarded }
+}
+
+/// Plays the scenes, one after the other.
+pub(super) async fn play(stage: &Stage) -> anyhow::Result<Vec<Row>> {
+    let fresh = HeaderMap::new;
+    let event = stage.sign("global", fresh(), COUPON, 0)?;
+    let retry = stage.sign("global", same_event(&event), COUPON, 1)?;
+    let tampered = Signed {
+        body: Bytes::from_static(br#"{"cpnNo":"ZJLF0399WQBEQZJM","grpIdx":574,"useCnt":0}"#),
+        ..stage.sign("global", fresh(), COUPON, 0)?
+    };
+    let mut unsigned = stage.sign("global", fresh(), COUPON, 0)?;
+    unsigned.headers.remove(SIGNATURE);
+    let mut foreign = stage.sign("global", fresh(), COUPON, 0)?;
+    let other = stage.sign("coupon/574", same_event(&foreign), COUPON, 0)?;
+    foreign.headers.insert(SIGNATURE, other.headers[SIGNATURE].clone());
+    let stamp = stage.sign("stamp/1", fresh(), STAMP, 0)?;
+    let mut relabelled = stage.sign("stamp/1", same_event(&stamp), STAMP, 1)?;
+    relabelled.headers.insert(ACTION, HeaderValue::from_static("REMOVE"));
+    let mut unknown = stage.sign("stamp/1", fresh(), STAMP, 0)?;
+    unknown.body = Bytes::from_static(br#"{"stampIdx":16,"cardIdx":2,"stamps":10}"#);
+    let old = stage.sign("global", fresh(), COUPON, -SIX_MINUTES)?;
+    let broken = stage.sign("global", fresh(), BROKEN, 0)?;
+    let mended = stage.sign("global", same_event(&broken), BROKEN, 1)?;
+    let group = stage.sign("coupon/574", fresh(), COUPON, 0)?;
+
+    let scenes = [
+        ("an authentic event", &event, must(200, "forwarded", "", 1)),
+        ("the sender's retry of it", &retry, must(200, "duplicate", "", 0)),
+        ("the same request, replayed", &event, must(409, "replay", "", 0)),
+        ("an event of a coupon group, with its key", &group, must(200, "forwarded", "", 1)),
+        ("an event of a stamp card, with its key", &stamp, must(200, "forwarded", "", 1)),
+        (
+            "… once more, as another action",
+            &relabelled,
+            must(409, "rejected", "context_mismatch", 0),
+        ),
+        ("an event that the handler fails", &broken, must(500, "forwarded", "", 1)),
+        ("… and its retry", &mended, must(200, "forwarded", "", 1)),
+        (
+            "a body that was changed on the way",
+            &tampered,
+            must(401, "rejected", "bad_signature", 0),
+        ),
+        ("a group's key for a global event", &foreign, must(401, "rejected", "bad_signature", 0)),
+        ("a stamp card without a key here", &unknown, must(401, "rejected", "unknown_key", 0)),
+        ("no signature", &unsigned, must(401, "rejected", "missing_header", 0)),
+        ("a request of six minutes ago", &old, must(401, "rejected", "stale", 0)),
+    ];
+    let mut rows = Vec::new();
+    for (what, signed, must) in scenes {
+        let was = fate(stage, signed).await?;
+        rows.push(Row { what, must, was });
+    }
+    Ok(rows)
+}
+
+/// The headers of a retry that are those of the first request: the event's id and its context.
+fn same_event(first: &Signed) -> HeaderMap {
+    let mut headers = first.headers.clone();
+    for fresh in ["x-vivoldi-request-id", "x-vivoldi-timestamp", "x-content-sha256"] {
+        headers.remove(fresh);
+    }
+    headers.remove(SIGNATURE);
+    debug_assert!(headers.contains_key(EVENT_ID));
+    headers
+}
+
+/// Sends a request and reads from answer, counters and upstream what became of it.
+async fn fate(stage: &Stage, signed: &Signed) -> anyhow::Result<Fate> {
+    let (before, seen) = (stage.metrics()?, stage.forwarded());
+    let response = stage.send(signed).await?;
+    let after = stage.metrics()?;
+    Ok(Fate {
+        status: response.status().as_u16(),
+        outcome: counted(&before, &after, "sealgate_requests_total", "outcome"),
+        reason: counted(&before, &after, "sealgate_rejections_total", "reason"),
+        forwarded: stage.forwarded() - seen,
+    })
+}
+
+/// The value of a counter's label whose count has changed between two readings.
+fn counted(before: &str, after: &str, counter: &str, label: &str) -> String {
+    after
+        .lines()
+        .filter(|line| line.starts_with(counter) && !before.lines().any(|known| known == *line))
+        .filter_map(|line| line.split_once(&format!("{label}=\""))?.1.split_once('"'))
+        .map(|(value, _)| value.to_owned())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The table for people.
+pub(super) fn render(rows: &[Row]) -> String {
+    let mut table = format!(
+        "  {:<42} {:>6}  {:<10} {:<17} {}\n",
+        "what the sender sends", "answer", "outcome", "reason", "upstream"
+    );
+    for Row { what, was, must } in rows {
+        let mark = if was == must { "✓" } else { "✗" };
+        let upstream = if was.forwarded > 0 { "sees it" } else { "–" };
+        let Fate { status, outcome, reason, .. } = was;
+        writeln!(table, "{mark} {what:<42} {status:>6}  {outcome:<10} {reason:<17} {upstream}")
+            .expect("writing to a string cannot fail");
+        if was != must {
+            writeln!(table, "    must be: {must:?}").expect("writing to a string cannot fail");
+        }
+    }
+    table
+}

@@ -1,0 +1,146 @@
+use std::{fmt::Write, path::PathBuf};
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, Uri};
+
+use super::upstream::Upstream;
+use crate::{
+    body::Payload,
+    cli::{client::Client, now},
+    config::{self, Config},
+    gateway::Gateway,
+    scheme::{Draft, UnixMillis, Verifier},
+};
+
+const PATH: &str = "/webhooks/vivoldi";
+
+/// The gateway, its upstream, and a sender that has the keys.
+pub(super) struct Stage {
+    gateway: Gateway,
+    upstream: Upstream,
+    sender: Verifier,
+    certificate: Vec<u8>,
+    dir: PathBuf,
+}
+
+/// A signed request of the sender, that can be sent more than once.
+#[derive(Clone)]
+pub(super) struct Signed {
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+/// A key of this run's own, 32 hex digits.
+fn random_secret() -> anyhow::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no randomness: {error}"))?;
+    Ok(data_encoding::HEXLOWER.encode(&bytes))
+}
+
+impl Stage {
+    pub(super) async fn set() -> anyhow::Result<Self> {
+        let upstream = Upstream::start().await?;
+        let dir = std::env::temp_dir().join(format!("sealgate-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let text = format!(
+            r#"
+            [server]
+            listen = "127.0.0.1:0"
+            [[server.tls]]
+            cert = "demo.crt"
+            key = "demo.key"
+            self_signed = ["localhost"]
+            [admin]
+            listen = "127.0.0.1:0"
+            [[route]]
+            name = "vivoldi"
+            path = "{PATH}"
+            scheme = "vivoldi"
+            upstream = "http://{}"
+            secret = "{}"
+            [route.secrets.coupon]
+            574 = "{}"
+            [route.secrets.stamp]
+            1 = "{}"
+            "#,
+            upstream.address(),
+            random_secret()?,
+            random_secret()?,
+            random_secret()?,
+        );
+        let read = || -> anyhow::Result<Config> {
+            config::parse("demo.toml", &text, &dir, &|_| None)
+                .map(|(config, _)| config)
+                .map_err(|report| anyhow!("{report}"))
+        };
+        let route = read()?.routes.into_iter().next().context("the demo has a route")?;
+        let gateway = Gateway::start(read()?)?;
+        let certificate = std::fs::read(dir.join("demo.crt"))?;
+        Ok(Stage { gateway, upstream, sender: route.verifier, certificate, dir })
+    }
+
+    pub(super) fn public_url(&self) -> String {
+        format!("https://localhost:{}{PATH}", self.gateway.addresses().https[0].port())
+    }
+
+    pub(super) fn upstream_url(&self) -> String {
+        format!("http://{}", self.upstream.address())
+    }
+
+    /// How many requests reached the upstream so far.
+    pub(super) fn forwarded(&self) -> usize {
+        self.upstream.seen()
+    }
+
+    /// The gateway's metrics now.
+    pub(super) fn metrics(&self) -> anyhow::Result<String> {
+        Ok(self.gateway.metrics()?)
+    }
+
+    /// Signs a body as the sender does with this key, as of now plus `shift_ms`; with `headers` that
+    /// are given already, such as the event id of a retry.
+    pub(super) fn sign(
+        &self,
+        key: &str,
+        headers: HeaderMap,
+        body: &'static str,
+        shift_ms: i64,
+    ) -> anyhow::Result<Signed> {
+        let body = Bytes::from_static(body.as_bytes());
+        let payload = Payload::from(body.clone());
+        let draft = Draft { method: Method::POST, path: PATH, headers, body: &payload };
+        let at = UnixMillis(now().0 + shift_ms);
+        let headers = self.sender.sign(Some(key), draft, at).map_err(|error| anyhow!(error))?;
+        Ok(Signed { headers, body })
+    }
+
+    /// Sends a request on a connection of its own.
+    pub(super) async fn send(&self, signed: &Signed) -> anyhow::Result<Response<Bytes>> {
+        let url: Uri = self.public_url().parse()?;
+        let mut client = Client::connect(&url, &self.certificate).await?;
+        let mut request = Request::post(url).body(signed.body.clone())?;
+        *request.headers_mut() = signed.headers.clone();
+        client.send(request).await
+    }
+
+    /// A command line that sends one more authentic event.
+    pub(super) fn curl(&self) -> anyhow::Result<String> {
+        let body = r#"{"cpnNo":"ZJLF0399WQBEQZJM","grpIdx":574}"#;
+        let signed = self.sign("global", HeaderMap::new(), body, 0)?;
+        let mut line = format!("curl -i --cacert {}", self.dir.join("demo.crt").display());
+        for (name, value) in &signed.headers {
+            write!(line, " \\\n  -H '{name}: {}'", value.to_str()?)?;
+        }
+        write!(line, " \\\n  --data-binary '{body}' {}", self.public_url())?;
+        Ok(line)
+    }
+
+    /// Ends it all and leaves nothing behind.
+    pub(super) async fn strike(self) {
+        self.gateway.drain().await;
+        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot remove the demo's directory");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+/// A stand-in for the shop's handler: counts what reaches it, and fails once for an event whose body
+/// asks for it.
+#[derive(Clone)]
+pub(super) struct Upstream {
+    address: SocketAddr,
+    seen: Arc<AtomicUsize>,
+    failed: Arc<Mutex<HashSet<Vec<u8>>>>,
+}
+
+impl Upstream {
+    pub(super) async fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let upstream = Upstream {
+            address: listener.local_addr()?,
+            seen: Arc::default(),
+            failed: Arc::default(),
+        };
+        let serving = upstream.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let upstream = serving.clone();
+                let service = service_fn(move |request| upstream.clone().answer(request));
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        Ok(upstream)
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many requests came so far.
+    pub(super) fn seen(&self) -> usize {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        self.seen.fetch_add(1, Ordering::Relaxed);
+        let body = request.into_body().collect().await.map(|body| body.to_bytes());
+        let body = body.unwrap_or_default();
+        let fails = body.windows(11).any(|window| window == b"fail_once\":")
+            && self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(body.to_vec());
+        let mut response = Response::new(Full::from(if fails { "broken\n" } else { "taken\n" }));
+        if fails {
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        }
+        Ok(response)
+    }
+}

@@ -1,0 +1,152 @@
+//! The gateway as a whole: a validated configuration in, a server at work out.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    body::Budget,
+    config::Config,
+    gate::{Gate, Site},
+    metrics::Metrics,
+    replay::{Clock, OpenError, Replay},
+    route::{RouteOptions, Routes},
+    server::{self, Addresses, Server},
+    tls::{self, Certificates},
+};
+
+/// How often expired events are let go.
+const TIDY: Duration = Duration::from_secs(1);
+
+/// Why a gateway cannot start or take a new configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The metrics registry refused a metric.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The replay store cannot be opened.
+    #[error("replay store: {0}")]
+    Replay(#[from] OpenError),
+    /// A certificate cannot be used.
+    #[error("certificate: {0}")]
+    Certificate(#[from] tls::Error),
+    /// TLS cannot be set up.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// A listener or a thread cannot be had.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A gateway at work.
+pub struct Gateway {
+    server: Server,
+    addresses: Addresses,
+    gate: Arc<Gate>,
+    replay: Replay,
+    metrics: Arc<Metrics>,
+    certificates: Option<Arc<Certificates>>,
+    drain: Duration,
+}
+
+impl Gateway {
+    /// Binds, builds and serves. Call within a Tokio runtime, which must live as long as the gateway.
+    ///
+    /// # Errors
+    /// What cannot be had: a certificate, a listener, the replay store, a thread.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new()?);
+        let mut options = config.server;
+        let certificates = match options.tls.as_slice() {
+            [] => None,
+            pairs => Some(Arc::new(Certificates::load(pairs)?)),
+        };
+        let tls = certificates.clone().map(tls::server_config).transpose()?.map(Arc::new);
+        let bound = server::bind(&options, &config.admin)?;
+        let addresses = bound.addresses()?;
+        let replay = Replay::open(config.replay, Clock::system(), &metrics)?;
+        let site =
+            site(config.routes, config.acknowledge_replays, options.health_path.take(), &metrics);
+        let gate = Arc::new(Gate::new(site, replay.clone(), Budget::new(config.memory), &metrics));
+        let server = Server::start(bound, &options, Arc::clone(&gate), Arc::clone(&metrics), tls)?;
+        tokio::spawn(tidy(replay.clone()));
+        let gateway = Gateway {
+            server,
+            addresses,
+            gate,
+            replay,
+            metrics,
+            certificates,
+            drain: options.drain,
+        };
+        gateway.tell_expiries();
+        Ok(gateway)
+    }
+
+    /// Where the gateway listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Takes a new configuration: routes, secrets and certificates, all or nothing. What is in flight
+    /// keeps the old ones; events on record stay. Listeners, limits and the replay store are those of
+    /// the start.
+    ///
+    /// # Errors
+    /// A certificate that cannot be used; then nothing has changed.
+    pub fn reload(&self, config: Config) -> Result<(), StartError> {
+        if let Some(certificates) = &self.certificates {
+            certificates.reload(&config.server.tls)?;
+        }
+        let health_path = config.server.health_path;
+        let site = site(config.routes, config.acknowledge_replays, health_path, &self.metrics);
+        self.gate.site.store(Arc::new(site));
+        self.tell_expiries();
+        Ok(())
+    }
+
+    /// The metrics now, in the Prometheus text format.
+    ///
+    /// # Errors
+    /// Never in practice: see [`Metrics::encode`].
+    pub fn metrics(&self) -> Result<String, prometheus::Error> {
+        self.replay.tidy();
+        Ok(String::from_utf8_lossy(&self.metrics.encode()?).into_owned())
+    }
+
+    /// Counts a reload.
+    pub fn count_reload(&self, took_effect: bool) {
+        let counter =
+            if took_effect { &self.metrics.reloads_ok } else { &self.metrics.reloads_refused };
+        counter.inc();
+    }
+
+    /// Stops accepting, finishes what is in flight, writes out what the replay store is owed.
+    pub async fn drain(self) {
+        self.server.drain().await;
+        self.replay.flush(Instant::now() + self.drain).await;
+    }
+
+    fn tell_expiries(&self) {
+        for (name, end) in self.certificates.iter().flat_map(|c| c.expiries()) {
+            self.metrics.certificate_expiry(&name).set(end);
+        }
+    }
+}
+
+fn site(
+    routes: Vec<RouteOptions>,
+    acknowledge_replays: bool,
+    health_path: Option<String>,
+    metrics: &Metrics,
+) -> Site {
+    Site { routes: Routes::new(routes, metrics), acknowledge_replays, health_path }
+}
+
+async fn tidy(replay: Replay) {
+    let mut ticks = tokio::time::interval(TIDY);
+    loop {
+        ticks.tick().await;
+        replay.tidy();
+    }
+}
