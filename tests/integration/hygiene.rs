@@ -1,0 +1,280 @@
+//! Limits, headers inward and outward, routes and methods, connections.
+
+use std::time::{Duration, Instant};
+
+use crate::kit::{Answer, Event, SECRET, Setup, Upstream, until};
+
+#[tokio::test]
+async fn headers_that_only_the_gateway_may_set_are_dropped_and_set_anew() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    let event = Event::default().with(&[
+        "Sealgate-Verified: forged",
+        "Sealgate-Key: forged",
+        "sealgate_event_id: forged",
+        "X-Forwarded-For: 6.6.6.6",
+        "X_Forwarded_For: 6.6.6.6",
+        "X-Forwarded-Port: 6",
+        "Forwarded: for=6.6.6.6",
+        "X-Real-IP: 6.6.6.6",
+        "Proxy: http://6.6.6.6",
+        "Keep-Alive: timeout=6",
+        "TE: trailers",
+        "Connection: keep-alive, X-Hop",
+        "X-Hop: 6.6.6.6",
+        "X-Kept: as it came",
+        "Cookie: a=1",
+        "Cookie: b=2",
+    ]);
+    assert_eq!(gateway.send(&event).await.status, 200);
+    let seen = upstream.only();
+    assert!(!seen.head.contains("6.6.6.6") && !seen.head.contains("forged"), "{}", seen.head);
+    for gone in ["keep-alive", "te", "connection", "x-forwarded-port", "proxy"] {
+        assert_eq!(seen.header(gone), None, "{gone}");
+    }
+    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+    assert_eq!(seen.header("x-forwarded-host"), Some("localhost"));
+    assert_eq!(seen.header("host"), Some("localhost"));
+    assert_eq!(seen.header("x-kept"), Some("as it came"));
+    assert!(seen.head.contains("\r\nCookie: a=1\r\nCookie: b=2\r\n"), "{}", seen.head);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_is_believed() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).server("trusted_proxies = [\"127.0.0.0/8\"]").start();
+    let event = Event::default().with(&[
+        "X-Forwarded-For: 203.0.113.7",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: hooks.example.com",
+    ]);
+    let mut connection = gateway.connect_plain().await;
+    assert_eq!(connection.exchange(&event.request()).await.status, 200);
+    let seen = upstream.only();
+    assert_eq!(seen.header("x-forwarded-for"), Some("203.0.113.7, 127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+    assert_eq!(seen.header("x-forwarded-host"), Some("hooks.example.com"));
+}
+
+#[tokio::test]
+async fn routes_are_exact_wildcards_and_hosts() {
+    let upstream = Upstream::start().await;
+    let route = |name: &str, lines: &str, upstream_path: &str| {
+        format!(
+            "[[route]]\nname = \"{name}\"\nscheme = \"vivoldi\"\nsecret = \"{SECRET}\"\n\
+             upstream = \"http://{}{upstream_path}\"\n{lines}\n",
+            upstream.address()
+        )
+    };
+    let routes = [
+        route("exact", "path = \"/hook\"", ""),
+        route("moved", "path = \"/moved\"", "/app/in"),
+        route("below", "path = \"/hooks/*\"", ""),
+        route("deeper", "path = \"/hooks/deep/*\"", "/deep"),
+        route("hosted", "path = \"/hook\"\nhost = \"other.example\"", "/other"),
+    ]
+    .concat();
+    let gateway = Setup::new(&upstream).routes(&routes).start();
+    for (path, host, status, target) in [
+        ("/hook", "localhost", 200, "/hook"),
+        ("/hook?a=%20b&c", "localhost", 200, "/hook?a=%20b&c"),
+        ("/hook", "OTHER.example:8443", 200, "/other"),
+        ("/moved?x=1", "localhost", 200, "/app/in?x=1"),
+        ("/hooks/a/b", "localhost", 200, "/hooks/a/b"),
+        ("/hooks/deep/a?b", "localhost", 200, "/deep/a?b"),
+        ("/hook/", "localhost", 404, ""),
+        ("/Hook", "localhost", 404, ""),
+        ("/%68ook", "localhost", 404, ""),
+        ("/", "localhost", 404, ""),
+        ("/hooks/../hook", "localhost", 400, ""),
+        ("/hooks//a", "localhost", 400, ""),
+        ("/hooks/a%2Fb", "localhost", 400, ""),
+        ("/hooks/a;b", "localhost", 400, ""),
+    ] {
+        let event = Event { path: path.to_owned(), ..Event::default() };
+        let request = String::from_utf8(event.request()).expect("text");
+        let request = request.replace("Host: localhost", &format!("Host: {host}"));
+        let before = upstream.requests().len();
+        let reply = gateway.connect().await.exchange(request.as_bytes()).await;
+        assert_eq!(reply.status, status, "{path} {host}");
+        assert!(reply.header("sealgate-request-id").is_some(), "{path}");
+        let requests = upstream.requests();
+        if status == 200 {
+            assert_eq!(requests[before].request_line(), format!("POST {target} HTTP/1.1"));
+        } else {
+            assert_eq!(requests.len(), before, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_methods_are_told_what_is_allowed() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    for method in ["GET", "PUT", "DELETE", "OPTIONS"] {
+        let request = format!("{method} /webhooks/vivoldi HTTP/1.1\r\nHost: a\r\n\r\n");
+        let reply = gateway.connect_plain().await.exchange(request.as_bytes()).await;
+        assert_eq!((reply.status, reply.header("allow")), (405, Some("POST")), "{method}");
+    }
+    assert!(upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_before_they_are_read() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).section("[limits]\nbody = \"1KiB\"").start();
+    assert_eq!(gateway.send(&Event::new(&[b'x'; 1024])).await.status, 200);
+    assert_eq!(gateway.send(&Event::new(&[b'x'; 1025])).await.status, 413);
+
+    let mut announced = gateway.connect_plain().await;
+    let head = "POST /webhooks/vivoldi HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\n";
+    assert_eq!(announced.exchange(head.as_bytes()).await.status, 413);
+
+    let mut chunked = gateway.connect_plain().await;
+    let head = "POST /webhooks/vivoldi HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    chunked.write(head.as_bytes()).await;
+    chunked.write(format!("400\r\n{}\r\n1\r\nx\r\n", "x".repeat(1024)).as_bytes()).await;
+    assert_eq!(chunked.read().await.expect("an answer").status, 413);
+
+    let encoded = Event::default().with(&["Content-Encoding: gzip"]);
+    assert_eq!(gateway.send(&encoded).await.status, 415);
+    let encoded = Event::default().with(&["Content-Encoding: identity"]);
+    assert_eq!(gateway.send(&encoded).await.status, 200);
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_forwarded_with_its_length() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    let event = Event::new(b"hello, chunked world");
+    let mut request = format!("POST {} HTTP/1.1\r\nHost: localhost\r\n", event.path);
+    for line in event.header_lines() {
+        request.push_str(&line);
+        request.push_str("\r\n");
+    }
+    request.push_str(
+        "Transfer-Encoding: chunked\r\n\r\n7\r\nhello, \r\nd\r\nchunked world\r\n0\r\n\r\n",
+    );
+    let mut connection = gateway.connect_plain().await;
+    assert_eq!(connection.exchange(request.as_bytes()).await.status, 200);
+    let seen = upstream.only();
+    assert_eq!(seen.body, event.body);
+    assert_eq!(seen.header("content-length"), Some("20"));
+}
+
+#[tokio::test]
+async fn the_continue_is_sent_only_for_what_will_be_read() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    let mut event = Event::default().with(&["Expect: 100-continue"]);
+    let request = event.request();
+    let head = request.len() - event.body.len();
+    let mut connection = gateway.connect_plain().await;
+    assert_eq!(connection.exchange(&request[..head]).await.status, 100);
+    assert_eq!(connection.exchange(&request[head..]).await.status, 200);
+    assert_eq!(upstream.only().header("expect"), None);
+
+    event.path = "/nowhere".to_owned();
+    let request = event.request();
+    let head = request.len() - event.body.len();
+    let mut connection = gateway.connect_plain().await;
+    assert_eq!(connection.exchange(&request[..head]).await.status, 404);
+}
+
+#[tokio::test]
+async fn slow_clients_are_cut_and_idle_ones_kept() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream)
+        .section("[limits]\nhead = \"300ms\"\nrequest_body = \"300ms\"\nidle = \"20s\"")
+        .start();
+    let event = Event::default();
+    let request = event.request();
+
+    let mut slow_body = gateway.connect().await;
+    slow_body.write(&request[..request.len() - 5]).await;
+    let reply = slow_body.read().await.expect("an answer");
+    assert_eq!(reply.status, 408);
+    slow_body.closed().await;
+
+    let mut connection = gateway.connect().await;
+    assert_eq!(connection.exchange(&request).await.status, 200);
+    let idle = Instant::now();
+    until("the head's deadline is over", || async { idle.elapsed() > Duration::from_millis(700) })
+        .await;
+    assert_eq!(connection.exchange(&event.retried().request()).await.status, 200);
+    connection.write(&request[..40]).await;
+    connection.closed().await;
+    assert!(idle.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn heads_are_bounded() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    let long = Event::default().with(&[&format!("X-Long: {}", "x".repeat(40_000))]);
+    assert_eq!(gateway.send(&long).await.status, 431);
+    let mut many = Event::default();
+    many.extra.extend((0..120).map(|n| format!("X-{n}: 1")));
+    assert_eq!(gateway.send(&many).await.status, 431);
+    assert!(upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn requests_are_pipelined_and_connections_kept() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    let events = [(); 5].map(|()| Event::default());
+    let requests: Vec<u8> = events.iter().flat_map(Event::request).collect();
+    let mut connection = gateway.connect().await;
+    connection.write(&requests).await;
+    for _ in &events {
+        assert_eq!(connection.read().await.expect("an answer").status, 200);
+    }
+    let ids: Vec<_> = upstream
+        .requests()
+        .iter()
+        .map(|request| request.header("x-vivoldi-event-id").expect("an id").to_owned())
+        .collect();
+    assert_eq!(ids, events.map(|event| event.id));
+    assert_eq!(upstream.connections(), 1, "the upstream's connection is reused");
+}
+
+#[tokio::test]
+async fn memory_for_bodies_is_bounded() {
+    let upstream = Upstream::start().await;
+    let gateway =
+        Setup::new(&upstream).section("[limits]\nmemory = \"64KiB\"\nbody = \"1MiB\"").start();
+    let half = Event::new(&[b'x'; 50_000]);
+    let request = half.request();
+    let mut slow = gateway.connect_plain().await;
+    slow.write(&request[..request.len() - 1]).await;
+    let other = Event::new(&[b'x'; 50_000]);
+    until("no memory is left for another body", || async {
+        let reply = gateway.send(&other).await;
+        reply.status == 503 && reply.header("retry-after").is_some()
+    })
+    .await;
+    assert_eq!(slow.exchange(&request[request.len() - 1..]).await.status, 200);
+    assert_eq!(gateway.send(&Event::new(&[b'x'; 50_000])).await.status, 200, "it was given back");
+}
+
+#[tokio::test]
+async fn an_answer_of_the_upstream_is_bounded() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).section("[limits]\nupstream_body = \"1KiB\"").start();
+    let long = |status: &str| {
+        let body = "x".repeat(2000);
+        Answer::Raw(format!("HTTP/1.1 {status}\r\nContent-Length: 2000\r\n\r\n{body}").into_bytes())
+    };
+    upstream.answer([long("200 OK"), long("500 Error")]);
+    let reply = gateway.send(&Event::default()).await;
+    assert_eq!((reply.status, reply.body.len()), (200, 0), "a 2xx is a 2xx");
+    let reply = gateway.send(&Event::default()).await;
+    assert_eq!((reply.status, reply.body.len()), (500, 0));
+
+    let long_head = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    upstream.answer([Answer::Raw(long_head.into_bytes())]);
+    assert_eq!(gateway.send(&Event::default()).await.status, 502);
+}

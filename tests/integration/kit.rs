@@ -1,0 +1,169 @@
+//! What the tests stand on: a gateway in this process, an upstream that records bytes, a client that
+//! writes what it is told, and a sender that signs by itself.
+
+mod client;
+mod sender;
+mod upstream;
+
+use std::{fmt::Write, path::Path, time::Duration};
+
+use sealgate::{config, gateway, server::Addresses};
+use tempfile::TempDir;
+
+pub(crate) use self::{
+    client::{Connection, Reply, client_config},
+    sender::{Event, SECRET, now_ms, sha256},
+    upstream::{Answer, Upstream},
+};
+
+/// How long anything may take before a test gives up waiting for it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A gateway in this process, with a directory for its files.
+pub(crate) struct Gateway {
+    running: Option<gateway::Gateway>,
+    addresses: Addresses,
+    pub(crate) dir: TempDir,
+}
+
+/// The usual configuration: TLS and plain listeners, one `vivoldi` route.
+pub(crate) struct Setup {
+    server: String,
+    sections: String,
+    route: String,
+    pub(crate) dir: TempDir,
+}
+
+impl Setup {
+    /// One route `vivoldi` at `/webhooks/vivoldi` with the global [`SECRET`] and two group secrets.
+    pub(crate) fn new(upstream: &Upstream) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let route = format!(
+            "[[route]]\nname = \"vivoldi\"\npath = \"/webhooks/vivoldi\"\nscheme = \"vivoldi\"\n\
+             upstream = \"http://{}\"\nsecret = \"{SECRET}\"\n",
+            upstream.address()
+        );
+        Setup { server: String::new(), sections: String::new(), route, dir }
+    }
+
+    /// Adds lines to `[server]`.
+    pub(crate) fn server(mut self, lines: &str) -> Self {
+        writeln!(self.server, "{lines}").expect("a string");
+        self
+    }
+
+    /// Adds whole sections, before the routes.
+    pub(crate) fn section(mut self, text: &str) -> Self {
+        writeln!(self.sections, "{text}").expect("a string");
+        self
+    }
+
+    /// Adds lines to the route, or sections after it.
+    pub(crate) fn route(mut self, lines: &str) -> Self {
+        writeln!(self.route, "{lines}").expect("a string");
+        self
+    }
+
+    /// Replaces the routes.
+    pub(crate) fn routes(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.route);
+        self
+    }
+
+    /// The whole file.
+    pub(crate) fn toml(&self) -> String {
+        format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\nhttp_listen = \"127.0.0.1:0\"\n{}\n\
+             [[server.tls]]\ncert = \"tls.crt\"\nkey = \"tls.key\"\nself_signed = [\"localhost\"]\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n{}\n{}",
+            self.server, self.sections, self.route
+        )
+    }
+
+    /// Starts the gateway.
+    pub(crate) fn start(self) -> Gateway {
+        let config = parse(&self.toml(), self.dir.path());
+        let running = gateway::Gateway::start(config).expect("the gateway starts");
+        let addresses = running.addresses().clone();
+        Gateway { running: Some(running), addresses, dir: self.dir }
+    }
+}
+
+/// A configuration from text; what is wrong with it fails the test.
+pub(crate) fn parse(text: &str, dir: &Path) -> config::Config {
+    match config::parse("gateway.toml", text, dir, &|_| None) {
+        Ok((config, _)) => config,
+        Err(report) => panic!("{report}"),
+    }
+}
+
+impl Gateway {
+    /// A TLS connection that speaks HTTP/1.1.
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::tls(self.addresses.https[0], self.certificate()).await
+    }
+
+    /// A connection without TLS.
+    pub(crate) async fn connect_plain(&self) -> Connection {
+        Connection::plain(self.addresses.http[0]).await
+    }
+
+    /// Sends one event on a new TLS connection.
+    pub(crate) async fn send(&self, event: &Event) -> Reply {
+        self.connect().await.exchange(&event.request()).await
+    }
+
+    /// The certificate that the gateway made for itself, PEM.
+    pub(crate) fn certificate(&self) -> Vec<u8> {
+        std::fs::read(self.dir.path().join("tls.crt")).expect("the certificate was made")
+    }
+
+    pub(crate) fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    pub(crate) fn running(&self) -> &gateway::Gateway {
+        self.running.as_ref().expect("not drained yet")
+    }
+
+    /// An admin page.
+    pub(crate) async fn admin(&self, path: &str) -> Reply {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n");
+        Connection::plain(self.addresses.admin[0]).await.exchange(request.as_bytes()).await
+    }
+
+    /// The value of a metric with these labels, 0 if it is not there.
+    pub(crate) async fn metric(&self, name_and_labels: &str) -> f64 {
+        let page = self.admin("/metrics").await.text();
+        page.lines()
+            .find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '))
+            .map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// How many requests of the route were refused for this reason.
+    pub(crate) async fn rejections(&self, reason: &str) -> f64 {
+        let labels = format!("{{reason=\"{reason}\",route=\"vivoldi\"}}");
+        self.metric(&format!("sealgate_rejections_total{labels}")).await
+    }
+
+    /// How many requests of the route ended so.
+    pub(crate) async fn outcomes(&self, outcome: &str) -> f64 {
+        let labels = format!("{{outcome=\"{outcome}\",route=\"vivoldi\"}}");
+        self.metric(&format!("sealgate_requests_total{labels}")).await
+    }
+
+    /// Drains the gateway as SIGTERM does.
+    pub(crate) async fn drain(&mut self) {
+        self.running.take().expect("not drained yet").drain().await;
+    }
+}
+
+/// Waits until `ready` says so.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut ready: impl FnMut() -> F) {
+    let waiting = async {
+        while !ready().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "{what} within {PATIENCE:?}");
+}

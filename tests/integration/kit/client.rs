@@ -1,0 +1,142 @@
+//! A client that writes the bytes it is given and reads one answer at a time.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    version::{TLS12, TLS13},
+};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::PATIENCE;
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// A connection to the gateway.
+pub(crate) struct Connection {
+    stream: Box<dyn Stream>,
+    buffer: Vec<u8>,
+}
+
+/// An answer of the gateway.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    /// The value of a header, if it is there exactly once.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.head.lines().skip(1).filter_map(|line| {
+            let (known, value) = line.split_once(':')?;
+            known.eq_ignore_ascii_case(name).then(|| value.trim())
+        });
+        let only = values.next();
+        assert!(values.next().is_none(), "{name} came twice:\n{}", self.head);
+        only
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("text")
+    }
+}
+
+/// A client configuration that trusts one certificate and offers `protocols`.
+pub(crate) fn client_config(
+    certificate: &[u8],
+    protocols: &[&[u8]],
+    tls12_only: bool,
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(certificate) {
+        roots.add(certificate.expect("PEM")).expect("a certificate");
+    }
+    let versions: &[_] = if tls12_only { &[&TLS12] } else { &[&TLS13, &TLS12] };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .expect("supported versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    config
+}
+
+impl Connection {
+    pub(crate) async fn plain(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the gateway listens");
+        Connection { stream: Box::new(stream), buffer: Vec::new() }
+    }
+
+    pub(crate) async fn tls(address: SocketAddr, certificate: Vec<u8>) -> Self {
+        let config = client_config(&certificate, &[b"http/1.1"], false);
+        let stream = TcpStream::connect(address).await.expect("the gateway listens");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        Connection { stream: Box::new(stream.expect("a handshake")), buffer: Vec::new() }
+    }
+
+    /// Writes bytes; a gateway that has hung up already is no failure of the test.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+        let written = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        let _ = timeout(PATIENCE, written).await.expect("the gateway reads");
+    }
+
+    /// Writes a request and reads its answer.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Reply {
+        self.write(request).await;
+        self.read().await.expect("an answer")
+    }
+
+    /// Reads one answer; `None` if the gateway hung up.
+    pub(crate) async fn read(&mut self) -> Option<Reply> {
+        timeout(PATIENCE, self.read_reply()).await.expect("an answer in time")
+    }
+
+    /// Waits until the gateway hangs up.
+    pub(crate) async fn closed(&mut self) {
+        let mut rest = Vec::new();
+        let _ = timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.expect("an end");
+    }
+
+    async fn read_reply(&mut self) -> Option<Reply> {
+        let head_end = loop {
+            if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if self.fill().await == 0 {
+                return None;
+            }
+        };
+        let head = String::from_utf8(self.buffer[..head_end].to_vec()).expect("an ASCII head");
+        let status = head.get(9..12)?.parse().expect("a status");
+        let mut reply = Reply { status, head, body: Vec::new() };
+        if status == 100 {
+            self.buffer.drain(..head_end);
+            return Some(reply);
+        }
+        let length = reply.header("content-length").map_or(0, |n| n.parse().expect("a length"));
+        while self.buffer.len() < head_end + length {
+            assert_ne!(self.fill().await, 0, "the gateway broke off within a body");
+        }
+        reply.body = self.buffer[head_end..head_end + length].to_vec();
+        self.buffer.drain(..head_end + length);
+        Some(reply)
+    }
+
+    async fn fill(&mut self) -> usize {
+        self.stream.read_buf(&mut self.buffer).await.unwrap_or(0)
+    }
+}

@@ -1,0 +1,9 @@
+//! The tests at the boundary: a running gateway, real TLS, raw sockets, a recording upstream.
+
+mod kit;
+
+mod delivery;
+mod hygiene;
+mod operation;
+mod tls;
+mod verification;

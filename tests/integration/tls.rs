@@ -1,0 +1,124 @@
+//! TLS as clients see it: versions, ALPN, SNI, HTTP/2, silence.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::kit::{Answer, Event, Gateway, Setup, Upstream, client_config, until};
+
+async fn handshake(
+    gateway: &Gateway,
+    name: &str,
+    protocols: &[&[u8]],
+    tls12_only: bool,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = client_config(&gateway.certificate(), protocols, tls12_only);
+    let stream = TcpStream::connect(gateway.addresses().https[0]).await?;
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+#[tokio::test]
+async fn versions_and_protocols_are_negotiated() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    for (offered, chosen) in [
+        (&[b"h2".as_slice(), b"http/1.1"][..], Some(b"h2".as_slice())),
+        (&[b"http/1.1".as_slice()][..], Some(b"http/1.1".as_slice())),
+        (&[][..], None),
+    ] {
+        for tls12_only in [false, true] {
+            let stream = handshake(&gateway, "localhost", offered, tls12_only).await;
+            let stream = stream.expect("a handshake");
+            assert_eq!(stream.get_ref().1.alpn_protocol(), chosen);
+        }
+    }
+    let foreign = handshake(&gateway, "localhost", &[b"smtp"], false).await;
+    assert!(foreign.is_err(), "no protocol in common");
+}
+
+#[tokio::test]
+async fn certificates_are_chosen_by_name() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream)
+        .section(
+            "[[server.tls]]\ncert = \"other.crt\"\nkey = \"other.key\"\n\
+             self_signed = [\"hooks.example\", \"*.wild.example\"]",
+        )
+        .start();
+    let other = std::fs::read(gateway.dir.path().join("other.crt")).expect("made at start");
+    for (name, certificate) in [
+        ("hooks.example", &other),
+        ("a.wild.example", &other),
+        ("localhost", &gateway.certificate()),
+    ] {
+        let config = client_config(certificate, &[], false);
+        let stream = TcpStream::connect(gateway.addresses().https[0]).await.expect("listens");
+        let server = ServerName::try_from(name).expect("a name");
+        let stream = TlsConnector::from(Arc::new(config)).connect(server, stream).await;
+        assert!(stream.is_ok(), "{name}: {:?}", stream.err());
+    }
+    let page = gateway.admin("/metrics").await.text();
+    let expiries = page
+        .lines()
+        .filter(|line| line.starts_with("sealgate_tls_certificate_expiry_timestamp_seconds{"));
+    assert_eq!(expiries.count(), 2);
+}
+
+#[tokio::test]
+async fn http2_requests_are_served_and_a_reset_cancels_nothing() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    let stream = handshake(&gateway, "localhost", &[b"h2"], false).await.expect("a handshake");
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .expect("HTTP/2");
+    tokio::spawn(connection);
+    let request = |event: &Event| {
+        let uri = format!("https://localhost{}", event.path);
+        let mut request = http::Request::post(uri);
+        for line in event.header_lines() {
+            let (name, value) = line.split_once(": ").expect("a header");
+            request = request.header(name, value);
+        }
+        request.body(Full::new(Bytes::from(event.body.clone()))).expect("a request")
+    };
+
+    let event = Event::default();
+    let response = sender.send_request(request(&event)).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), "ok");
+    let seen = upstream.only();
+    assert_eq!(seen.header("host"), Some("localhost"));
+    assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+    assert_eq!(seen.body, event.body);
+
+    upstream.answer([Answer::Held]);
+    let hasty = Event::default();
+    let pending = tokio::spawn(sender.send_request(request(&hasty)));
+    upstream.seen(2).await;
+    pending.abort();
+    let done = "sealgate_replay_entries{state=\"done\"}";
+    upstream.release();
+    until("the forward went on", || async { gateway.metric(done).await == 2.0 }).await;
+    let reply = gateway.send(&hasty.retried()).await;
+    assert_eq!((reply.status, reply.header("sealgate-answer")), (200, Some("duplicate")));
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_cut() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).section("[limits]\nfirst_request = \"300ms\"").start();
+    let mut silent = crate::kit::Connection::plain(gateway.addresses().https[0]).await;
+    silent.closed().await;
+    let mut shaken = gateway.connect().await;
+    shaken.closed().await;
+    let connections = "sealgate_connections{listener=\"https\"}";
+    until("none is left", || async { gateway.metric(connections).await == 0.0 }).await;
+}
