@@ -7,6 +7,8 @@ mod demo;
 mod health;
 mod run;
 mod schemes;
+mod send;
+mod sign;
 mod verify;
 
 use std::{
@@ -19,7 +21,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::scheme::UnixMillis;
+use crate::{document::Report, scheme::UnixMillis};
 
 /// Receives webhooks safely: verifies them, refuses replays, forwards only what is authentic and new.
 #[derive(Parser)]
@@ -39,8 +41,9 @@ struct LogArguments {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     /// What is logged: error, warn, info, debug, or a filter such as `info,sealgate::replay=debug`.
-    #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
-    log_level: String,
+    /// `info` is usual.
+    #[arg(long, global = true, value_name = "FILTER")]
+    log_level: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -73,6 +76,10 @@ enum Command {
     },
     /// Judge one captured HTTP request, offline.
     Verify(verify::VerifyArguments),
+    /// Print the headers that a route's sender would send with a body.
+    Sign(sign::SignArguments),
+    /// Sign one event and send it.
+    Send(send::SendArguments),
     /// List the schemes, or print one.
     Schemes {
         /// The scheme to print.
@@ -96,7 +103,7 @@ enum Status {
 /// Parses the arguments, runs the command and tells its exit status.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Err(error) = start_log(&arguments.log) {
+    if let Err(error) = start_log(&arguments.log, arguments.command.as_ref()) {
         eprintln!("error: --log-level: {error}");
         return ExitCode::from(Status::Wrong as u8);
     }
@@ -106,6 +113,8 @@ pub fn main() -> ExitCode {
         Some(Command::Check(run)) => check::check(&run.config),
         Some(Command::Demo { exit }) => demo::demo(exit),
         Some(Command::Verify(arguments)) => verify::verify(&arguments),
+        Some(Command::Sign(arguments)) => sign::sign(&arguments),
+        Some(Command::Send(arguments)) => send::send(&arguments),
         Some(Command::Schemes { id }) => schemes::schemes(id.as_deref()),
         Some(Command::Health(run)) => health::health(&run.config),
     };
@@ -116,9 +125,22 @@ pub fn main() -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-/// Starts the log on standard error.
-fn start_log(arguments: &LogArguments) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::try_new(&arguments.log_level)?;
+/// Tells what is wrong with the configuration, the arguments or an input file.
+fn wrong(error: &anyhow::Error) -> Status {
+    match error.downcast_ref::<Report>() {
+        Some(report) => eprint!("{report}"),
+        None => eprintln!("error: {error:#}"),
+    }
+    Status::Wrong
+}
+
+/// Starts the log on standard error. The demo shows its own table, so its log is quieter.
+fn start_log(
+    arguments: &LogArguments,
+    command: Option<&Command>,
+) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let usual = if matches!(command, Some(Command::Demo { .. })) { "error" } else { "info" };
+    let filter = EnvFilter::try_new(arguments.log_level.as_deref().unwrap_or(usual))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match arguments.log_format {
         LogFormat::Text => log.with_ansi(stderr().is_terminal()).with_target(false).init(),

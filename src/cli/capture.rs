@@ -15,14 +15,20 @@ const HEADERS: usize = 256;
 /// # Errors
 /// An unreadable file, or a head that is not HTTP/1.1.
 pub(super) fn read(path: &Path) -> anyhow::Result<(Parts, Bytes)> {
-    let raw = if path == Path::new("-") {
-        let mut raw = Vec::new();
-        std::io::stdin().read_to_end(&mut raw).context("standard input cannot be read")?;
-        raw
-    } else {
-        std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?
-    };
-    parse(&raw).with_context(|| format!("{} is no captured HTTP request", path.display()))
+    parse(&bytes(path)?).with_context(|| format!("{} is no captured HTTP request", path.display()))
+}
+
+/// The bytes of a file, or of standard input if the path is `-`.
+///
+/// # Errors
+/// An unreadable file.
+pub(super) fn bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).context("standard input cannot be read")?;
+        return Ok(bytes);
+    }
+    std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
 fn parse(raw: &[u8]) -> anyhow::Result<(Parts, Bytes)> {

@@ -4,11 +4,11 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::json;
 
-use super::{Status, capture, now};
+use super::{Status, capture, now, wrong};
 use crate::{
     body::Payload,
     config::{self, Config},
-    reject::Reject,
+    reject::{Reason, Reject},
     route::RouteOptions,
     scheme::{UnixMillis, Verified},
 };
@@ -34,31 +34,21 @@ pub(super) struct VerifyArguments {
 
 /// `sealgate verify`: judges one captured request by the code that judges live ones.
 pub(super) fn verify(arguments: &VerifyArguments) -> anyhow::Result<Status> {
-    let config = match config::load(&arguments.config) {
-        Ok((config, _)) => config,
-        Err(report) => {
-            eprint!("{report}");
-            return Ok(Status::Wrong);
-        }
-    };
-    let inputs = route(config, &arguments.route)
+    let inputs = config::load(&arguments.config)
+        .map_err(anyhow::Error::from)
+        .and_then(|(config, _)| route(config, &arguments.route))
         .and_then(|route| Ok((route, capture::read(&arguments.request)?)));
     let (route, (head, body)) = match inputs {
         Ok(inputs) => inputs,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            return Ok(Status::Wrong);
-        }
+        Err(error) => return Ok(wrong(&error)),
     };
     let now = arguments.at.map_or_else(now, |at| UnixMillis(at.saturating_mul(1000)));
     let payload = Payload::from(body);
     let judged = route.verifier.verify(&head, &payload, now);
-    let judged = judged.and_then(|verified| {
-        if verified.is_stale() {
-            return Err(crate::reject::Reason::Stale.into());
-        }
-        Ok(verified)
-    });
+    let judged = match judged {
+        Ok(verified) if verified.is_stale() => Err(Reason::Stale.into()),
+        judged => judged,
+    };
     match judged {
         Ok(verified) => {
             accepted(&verified, arguments.json);

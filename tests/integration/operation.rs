@@ -290,3 +290,96 @@ async fn the_binary_serves_reloads_and_drains() {
         assert!(!line[field].is_null(), "{field}: {line}");
     }
 }
+
+#[tokio::test]
+async fn what_is_signed_is_judged_authentic_and_sent() {
+    let upstream = Upstream::start().await;
+    let setup =
+        Setup::new(&upstream).route("[route.secrets.coupon]\n574 = \"the-coupon-secret-574\"");
+    let toml = setup.toml();
+    let gateway = setup.start();
+    let dir = gateway.dir.path();
+    std::fs::write(dir.join("gateway.toml"), toml).expect("written");
+    std::fs::write(dir.join("body.json"), "{\"grpIdx\":574}").expect("written");
+
+    for (arguments, key) in [
+        (&["--route", "vivoldi", "body.json"][..], "global"),
+        (&["--route", "vivoldi", "--key", "coupon/574", "body.json"][..], "coupon/574"),
+    ] {
+        let signed = sealgate(&[&["sign"], arguments].concat(), dir);
+        assert_eq!(signed.status.code(), Some(0), "{}", String::from_utf8_lossy(&signed.stderr));
+        let headers = String::from_utf8(signed.stdout).expect("text");
+        let request =
+            format!("POST /webhooks/vivoldi HTTP/1.1\nHost: a\n{headers}\n{{\"grpIdx\":574}}");
+        std::fs::write(dir.join("request"), &request).expect("written");
+        let verify = ["verify", "--route", "vivoldi", "--json", "request"];
+        let judged = sealgate(&verify, dir);
+        assert_eq!(judged.status.code(), Some(0), "{}", String::from_utf8_lossy(&judged.stdout));
+        let verdict: serde_json::Value = serde_json::from_slice(&judged.stdout).expect("JSON");
+        assert_eq!((&verdict["verdict"], &verdict["key"]), (&"accept".into(), &key.into()));
+
+        std::fs::write(dir.join("request"), request.replace(":574}", ":575}")).expect("written");
+        let judged = sealgate(&verify, dir);
+        assert_eq!(judged.status.code(), Some(1));
+        let verdict: serde_json::Value = serde_json::from_slice(&judged.stdout).expect("JSON");
+        let reason = if key == "global" { "bad_signature" } else { "unknown_key" };
+        assert_eq!((&verdict["verdict"], &verdict["reason"]), (&"reject".into(), &reason.into()));
+    }
+    let late = ["verify", "--route", "vivoldi", "--at", "4000000000", "--json", "request"];
+    let judged = sealgate(&late, dir);
+    assert_eq!(judged.status.code(), Some(1));
+
+    let url = format!("https://localhost:{}/webhooks/vivoldi", gateway.addresses().https[0].port());
+    let send = ["send", "--route", "vivoldi", "--to", &url, "body.json"].map(str::to_owned);
+    let dir = dir.to_owned();
+    let sent = tokio::task::spawn_blocking(move || {
+        sealgate(&send.iter().map(String::as_str).collect::<Vec<_>>(), &dir)
+    });
+    let sent = sent.await.expect("joined");
+    assert_eq!(sent.status.code(), Some(0), "{}", String::from_utf8_lossy(&sent.stderr));
+    assert_eq!(upstream.only().body, b"{\"grpIdx\":574}");
+}
+
+#[tokio::test]
+async fn wrong_inputs_of_commands_have_their_exit_status() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream);
+    let dir = setup.dir.path();
+    std::fs::write(dir.join("gateway.toml"), setup.toml()).expect("written");
+    std::fs::write(dir.join("request"), "no request").expect("written");
+    for (arguments, status, said) in [
+        (&["verify", "--route", "other", "request"][..], 2, "the routes are: vivoldi"),
+        (&["verify", "--route", "vivoldi", "request"][..], 2, "no captured HTTP request"),
+        (&["verify", "--route", "vivoldi", "absent"][..], 2, "cannot be read"),
+        (&["sign", "--route", "vivoldi", "absent"][..], 2, "cannot be read"),
+        (&["sign", "--route", "vivoldi", "--key", "coupon/1"][..], 1, "no key"),
+        (&["sign", "--config", "absent.toml", "--route", "vivoldi"][..], 2, "absent.toml"),
+        (&["schemes", "no-such-scheme"][..], 2, "no scheme is called"),
+        (&["health"][..], 1, "nothing listens"),
+    ] {
+        let output = sealgate(arguments, dir);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {error}");
+        assert!(error.contains(said), "{arguments:?}: {error}");
+    }
+    let listed = sealgate(&["schemes"], dir);
+    let listed = String::from_utf8(listed.stdout).expect("text");
+    for scheme in ["vivoldi", "govalid", "vivreal"] {
+        assert!(listed.contains(scheme), "{listed}");
+        let one = sealgate(&["schemes", scheme], dir);
+        assert_eq!(one.status.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn the_demo_is_as_it_must_be() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path().to_owned();
+    let demo = tokio::task::spawn_blocking(move || sealgate(&["demo", "--exit"], &dir));
+    let demo = demo.await.expect("joined");
+    let table = String::from_utf8_lossy(&demo.stdout);
+    assert_eq!(demo.status.code(), Some(0), "{table}");
+    for word in ["forwarded", "duplicate", "replay", "rejected", "bad_signature", "stale"] {
+        assert!(table.contains(word), "{word}\n{table}");
+    }
+}

@@ -1,0 +1,75 @@
+use anyhow::Context;
+use clap::Args;
+use http::{Request, Uri};
+
+use super::{
+    Status,
+    client::Client,
+    sign::{SignArguments, inputs, signed},
+    wrong,
+};
+use crate::config::{self, Config};
+
+/// What to send, and where.
+#[derive(Args)]
+pub(super) struct SendArguments {
+    /// The URL to send to; otherwise the first listener of the configuration.
+    #[arg(long, value_name = "URL")]
+    to: Option<Uri>,
+    #[command(flatten)]
+    sign: SignArguments,
+}
+
+/// `sealgate send`: signs one event, sends it and shows the answer. Fails unless that is a 2xx.
+pub(super) fn send(arguments: &SendArguments) -> anyhow::Result<Status> {
+    let prepared = inputs(&arguments.sign).and_then(|(route, body)| {
+        let (config, _) = config::load(&arguments.sign.config)?;
+        Ok((route, body, config))
+    });
+    let (route, body, config) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Ok(wrong(&error)),
+    };
+    let signed = signed(&arguments.sign, &route, body)?;
+    let url = match &arguments.to {
+        Some(url) => url.clone(),
+        None => local(&config, &signed.path)?,
+    };
+    let roots = roots(&config);
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let mut client = Client::connect(&url, &roots).await?;
+        let mut request = Request::post(url.clone()).body(signed.body)?;
+        *request.headers_mut() = signed.headers;
+        let response = client.send(request).await?;
+        println!("{}", response.status());
+        for (name, value) in response.headers() {
+            println!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+        }
+        println!("\n{}", String::from_utf8_lossy(response.body()));
+        Ok(if response.status().is_success() { Status::Done } else { Status::Failed })
+    })
+}
+
+/// The URL of the gateway that runs with this configuration on this machine.
+fn local(config: &Config, path: &str) -> anyhow::Result<Uri> {
+    let plain = config.server.http_listen.first().map(|address| ("http", address));
+    let tls = config.server.listen.first().map(|address| ("https", address));
+    let (scheme, address) = plain.or(tls).context("the gateway listens nowhere")?;
+    let host = if address.ip().is_unspecified() || scheme == "https" {
+        "localhost".to_owned()
+    } else if address.is_ipv6() {
+        format!("[{}]", address.ip())
+    } else {
+        address.ip().to_string()
+    };
+    let url = format!("{scheme}://{host}:{}{path}", address.port());
+    url.parse().with_context(|| format!("{url} is no URL; use --to"))
+}
+
+/// The certificates to trust: those of the configuration, and the machine's.
+fn roots(config: &Config) -> Vec<u8> {
+    let own = config.server.tls.iter().map(|pair| pair.cert.clone());
+    let system = std::env::var_os("SSL_CERT_FILE")
+        .map_or_else(|| "/etc/ssl/certs/ca-certificates.crt".into(), std::path::PathBuf::from);
+    own.chain([system]).filter_map(|path| std::fs::read(path).ok()).collect::<Vec<_>>().concat()
+}
