@@ -3,6 +3,7 @@
 //! place.
 
 mod hygiene;
+mod passed;
 mod record;
 
 use std::sync::Arc;
@@ -15,14 +16,14 @@ use hyper::body::Incoming;
 use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
 
-use self::record::Record;
+use self::{passed::Passed, record::Record};
 use crate::{
-    answer::{self, Answer},
+    answer::Answer,
     body::{self, Budget, Payload},
     forward::{self, Context, Detached, Peer},
     metrics::{Metrics, NO_ROUTE, RouteMetrics},
     reject::{Outcome, Reject},
-    replay::{Claimed, Receipt, Repeat, Replay, Settled},
+    replay::{Claimed, Receipt, Replay},
     route::{Mode, Route, Routes},
 };
 
@@ -47,13 +48,6 @@ pub struct Gate {
     unrouted: Arc<RouteMetrics>,
 }
 
-/// A request that was not rejected: how it ended, and what is noted once its 2xx is written out.
-struct Passed {
-    outcome: Outcome,
-    response: Response<Full<Bytes>>,
-    receipt: Option<Receipt>,
-}
-
 impl Gate {
     /// A gate over `site`, with `budget` for bodies.
     pub fn new(site: Site, replay: Replay, budget: Arc<Budget>, metrics: &Metrics) -> Self {
@@ -73,10 +67,10 @@ impl Gate {
 
     /// Takes a request through, answers it, counts it and logs it.
     pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
-        if self.site.load().health_path.as_deref() == Some(request.uri().path()) {
-            return Answer::empty(StatusCode::OK).into_response();
-        }
         let mut record = Record::begin(&peer, &self.unrouted);
+        if self.site.load().health_path.as_deref() == Some(request.uri().path()) {
+            return record.stamped(Answer::empty(StatusCode::OK).into_response());
+        }
         match self.pass(request, peer, &mut record).await {
             Ok(passed) => {
                 let response = record.passed(passed.outcome, passed.response);
@@ -110,16 +104,19 @@ impl Gate {
             Claimed::Won(claim) => claim,
             Claimed::InFlight(joined) => {
                 let settled = timeout_at(context.answer_by, joined.outcome()).await;
-                return answered(settled.map_err(|_| Reject::InFlight)?, &route, Outcome::Joined);
+                let settled = settled.map_err(|_| Reject::InFlight)?;
+                return Passed::answered(settled, &route, Outcome::Joined);
             }
-            Claimed::Done(repeat) => return repeated(repeat, &route, site.acknowledge_replays),
+            Claimed::Done(repeat) => {
+                return Passed::repeated(repeat, &route, site.acknowledge_replays);
+            }
         };
         let answer_by = context.answer_by;
         let upstream = Arc::clone(&route.upstream);
         let flight = forward::send(upstream, head, payload, verified, claim, context);
         let flight = Detached::new(self.flights.track_future(flight));
         let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
-        answered(settled, &route, Outcome::Forwarded)
+        Passed::answered(settled, &route, Outcome::Forwarded)
     }
 
     /// The way of a request on a route that only observes: judged, recorded as far as it is authentic
@@ -142,26 +139,6 @@ impl Gate {
         let flight = forward::observe(upstream, head, payload, claim, mark, context);
         let flight = Detached::new(self.flights.track_future(flight));
         let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
-        answered(settled, route, Outcome::Forwarded)
+        Passed::answered(settled, route, Outcome::Forwarded)
     }
-}
-
-/// The upstream's answer; a 2xx becomes the status by which the scheme's sender knows success.
-fn answered(settled: Settled, route: &Route, outcome: Outcome) -> Result<Passed, Reject> {
-    let mut answer = settled.outcome?;
-    if answer.status.is_success() {
-        answer.status = route.verifier.scheme().success();
-    }
-    Ok(Passed { outcome, response: answer.into_response(), receipt: settled.receipt })
-}
-
-/// The answer to a copy of an event that is done.
-fn repeated(repeat: Repeat, route: &Route, acknowledge: bool) -> Result<Passed, Reject> {
-    let success = route.verifier.scheme().success();
-    let (outcome, receipt) = match repeat {
-        Repeat::Retry(receipt) => (Outcome::Duplicate, Some(receipt)),
-        Repeat::Replay if acknowledge => (Outcome::Replay, None),
-        Repeat::Replay => return Err(Reject::Replay),
-    };
-    Ok(Passed { outcome, response: answer::made_here(success, outcome), receipt })
 }

@@ -142,13 +142,19 @@ impl Record {
         (claim, mark)
     }
 
+    /// Puts the request id on an answer.
+    pub(super) fn stamped(&self, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+        response.headers_mut().insert(REQUEST_ID, self.id.clone());
+        response
+    }
+
     /// Ends the record of a request that was not rejected.
     pub(super) fn passed(
         self,
         outcome: Outcome,
-        mut response: Response<Full<Bytes>>,
+        response: Response<Full<Bytes>>,
     ) -> Response<Full<Bytes>> {
-        response.headers_mut().insert(REQUEST_ID, self.id.clone());
+        let response = self.stamped(response);
         let hint = match response.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 "the upstream refused what was verified here; its own check may be at fault \
@@ -165,8 +171,7 @@ impl Record {
     pub(super) fn rejected(self, reject: &Reject) -> Response<Full<Bytes>> {
         let refusal = self.route.as_ref().map_or(StatusCode::UNAUTHORIZED, |r| r.refusal());
         let id = self.id.to_str().unwrap_or("");
-        let mut response = answer::problem(reject, refusal, id);
-        response.headers_mut().insert(REQUEST_ID, self.id.clone());
+        let response = self.stamped(answer::problem(reject, refusal, id));
         let outcome = reject.outcome();
         if let Some(reason) = reject.reason() {
             self.metrics.rejections(reason).inc();
