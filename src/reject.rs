@@ -182,6 +182,9 @@ pub enum Reject {
     /// HTTP that could be understood in two ways, or not at all.
     #[error("ambiguous or malformed HTTP: {0}")]
     BadRequest(&'static str),
+    /// The head has too many bytes or header lines.
+    #[error("the head is over the limit")]
+    HeadTooLarge,
     /// No connection to the upstream; nothing was sent.
     #[error("the upstream cannot be connected to")]
     UpstreamConnect,
@@ -221,6 +224,7 @@ impl Reject {
             Reject::NoRoute => StatusCode::NOT_FOUND,
             Reject::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Reject::BadRequest(_) | Reject::BodyAborted => StatusCode::BAD_REQUEST,
+            Reject::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Reject::UpstreamConnect
             | Reject::UpstreamReset
             | Reject::UpstreamTooLarge
@@ -248,6 +252,7 @@ impl Reject {
             | Reject::NoRoute
             | Reject::Method(_)
             | Reject::BadRequest(_)
+            | Reject::HeadTooLarge
             | Reject::UpstreamConnect
             | Reject::UpstreamReset
             | Reject::UpstreamTooLarge
@@ -287,7 +292,8 @@ impl Reject {
             | Reject::NotAllowed
             | Reject::NoRoute
             | Reject::Method(_)
-            | Reject::BadRequest(_) => Level::INFO,
+            | Reject::BadRequest(_)
+            | Reject::HeadTooLarge => Level::INFO,
         }
     }
 

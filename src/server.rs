@@ -6,6 +6,7 @@
 
 mod connection;
 mod deadlines;
+mod wire;
 
 use std::{
     io,

@@ -1,8 +1,8 @@
 //! HTTP that could be understood in two ways is refused before anything else is looked at.
 //!
 //! hyper has parsed the head by now; what it hides (a repeated `Content-Length`, one beside
-//! `Transfer-Encoding`) is found on the wire by the connection, before this. Whatever passes is
-//! framed anew for the upstream.
+//! `Transfer-Encoding`) is found on the wire by the connection, which then leaves the [`Reject`] in
+//! the extensions of the head. Whatever passes is framed anew for the upstream.
 
 use http::{
     Method, Version,
@@ -15,8 +15,11 @@ use crate::reject::Reject;
 /// Checks a request's head and gives the host that was called.
 ///
 /// # Errors
-/// [`Reject::BadRequest`] with what is ambiguous or malformed.
+/// [`Reject::BadRequest`] with what is ambiguous or malformed; whatever was found on the wire.
 pub(super) fn check(head: &Parts) -> Result<Option<&str>, Reject> {
+    if let Some(found_on_the_wire) = head.extensions.get::<Reject>() {
+        return Err(found_on_the_wire.clone());
+    }
     if head.method == Method::CONNECT {
         return Err(Reject::BadRequest("CONNECT"));
     }
@@ -82,6 +85,14 @@ fn is_host(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_found_on_the_wire_decides() {
+        let request = http::Request::get("/").header("host", "a.example");
+        let (head, ()) =
+            request.extension(Reject::HeadTooLarge).body(()).expect("a request").into_parts();
+        assert_eq!(check(&head), Err(Reject::HeadTooLarge));
+    }
 
     fn judge(uri: &str, headers: &[(&str, &str)]) -> Result<(), Reject> {
         let mut request = http::Request::builder().method("POST").uri(uri);

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode, header::CONNECTION};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -26,8 +26,9 @@ use tokio::{
 use super::{
     Shared, Transport,
     deadlines::{Deadlines, Requests},
+    wire::{Refusal, Wire},
 };
-use crate::forward::Peer;
+use crate::{answer::ANSWER, forward::Peer};
 
 /// Read buffer of an HTTP/1 connection beyond its longest head.
 const READ_BUFFER: usize = 16 * 1024;
@@ -99,7 +100,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = &shared.limits;
-    let service = service_fn(|request| handle(request, &peer, requests, shared));
+    let refusal = Refusal::default();
+    let stream = Wire::new(stream, limits, &refusal);
+    let service = service_fn(|mut request: http::Request<Incoming>| {
+        if let Some(reject) = refusal.of_next_head() {
+            request.extensions_mut().insert(reject);
+        }
+        let answering = handle(request, &peer, requests, shared);
+        async { answering.await.map(close_after_bad_request) }
+    });
     let connection = http1::Builder::new()
         .half_close(false)
         .header_read_timeout(None)
@@ -152,6 +161,15 @@ where
         }
     };
     log_end(&peer, ended);
+}
+
+/// Who sends malformed HTTP may see other borders between requests than we do: after our own 400
+/// nothing more is read from an HTTP/1 connection.
+fn close_after_bad_request<B>(mut response: http::Response<B>) -> http::Response<B> {
+    if response.status() == StatusCode::BAD_REQUEST && response.headers().contains_key(ANSWER) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn handle(

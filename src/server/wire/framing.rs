@@ -1,0 +1,239 @@
+//! Where requests begin and end on a connection: head, then a body by `Content-Length`, by chunks, or
+//! none, then the next head (RFC 9112 sections 6.3 and 7.1). A sender needs exactly one reading of
+//! this; what has another one is a fault.
+
+use memchr::memchr2;
+
+use super::grammar::{self, Version};
+use crate::reject::Reject;
+
+/// The longest line of a chunk size: 16 hex digits.
+const CHUNK_SIZE_DIGITS: usize = 16;
+
+/// The reading of one connection.
+#[derive(Debug)]
+pub(super) struct Framing {
+    head_bytes: usize,
+    headers: usize,
+    /// How many heads went on.
+    pub(super) heads: u64,
+    state: State,
+}
+
+/// What is expected next.
+#[derive(Debug)]
+enum State {
+    Head(Head),
+    /// So many bytes of a body.
+    Body(u64),
+    ChunkSize,
+    /// So many bytes of a chunk.
+    Chunk(u64),
+    ChunkEnd,
+    /// Trailer lines, of so many bytes at most.
+    Trailers(usize),
+}
+
+/// A head as far as it was read.
+#[derive(Debug, Default)]
+struct Head {
+    /// How many of its bytes were read: whole lines.
+    read: usize,
+    version: Option<Version>,
+    headers: usize,
+    content_length: Option<u64>,
+    chunked: bool,
+}
+
+/// How many of the bytes shown may go on. The rest is to be shown again with what follows it, unless
+/// there is a fault.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Passed {
+    pub(super) bytes: usize,
+    pub(super) fault: Option<Fault>,
+}
+
+/// What ends the reading.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// In a head; its number, from 0.
+    Head {
+        number: u64,
+        why: Reject,
+    },
+    Body(Reject),
+}
+
+impl Framing {
+    /// Begins with a head. Heads have at most `head_bytes` bytes and `headers` header lines.
+    pub(super) fn new(head_bytes: usize, headers: usize) -> Self {
+        Framing { head_bytes, headers, heads: 0, state: State::Head(Head::default()) }
+    }
+
+    /// Reads along. Not to be called again after a fault.
+    pub(super) fn pass(&mut self, bytes: &[u8]) -> Passed {
+        let mut passed = 0;
+        loop {
+            let number = matches!(self.state, State::Head(_)).then_some(self.heads);
+            match (self.step(&bytes[passed..]), number) {
+                (Ok(0), _) => return Passed { bytes: passed, fault: None },
+                (Ok(more), _) => passed += more,
+                (Err(why), Some(number)) => {
+                    return Passed { bytes: passed, fault: Some(Fault::Head { number, why }) };
+                }
+                (Err(why), None) => {
+                    return Passed { bytes: passed, fault: Some(Fault::Body(why)) };
+                }
+            }
+        }
+    }
+
+    /// How many bytes the next piece has that may go on; 0 while it is incomplete.
+    fn step(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
+        match &mut self.state {
+            State::Head(head) => {
+                if !head.read_on(bytes, self.head_bytes, self.headers)? {
+                    return Ok(0);
+                }
+                let read = head.read;
+                self.state = head.body()?;
+                self.heads += 1;
+                Ok(read)
+            }
+            State::Body(left) => {
+                let count = count(left, bytes);
+                if *left == 0 {
+                    self.state = State::Head(Head::default());
+                }
+                Ok(count)
+            }
+            State::ChunkSize => {
+                let Some(line) = next_line(bytes)? else {
+                    return if bytes.len() > CHUNK_SIZE_DIGITS + 1 {
+                        Err(Reject::BadRequest("chunk size"))
+                    } else {
+                        Ok(0)
+                    };
+                };
+                self.state = match chunk_size(line)? {
+                    0 => State::Trailers(self.head_bytes),
+                    size => State::Chunk(size),
+                };
+                Ok(line.len() + 2)
+            }
+            State::Chunk(left) => {
+                let count = count(left, bytes);
+                if *left == 0 {
+                    self.state = State::ChunkEnd;
+                }
+                Ok(count)
+            }
+            State::ChunkEnd => match bytes {
+                [] | [b'\r'] => Ok(0),
+                [b'\r', b'\n', ..] => {
+                    self.state = State::ChunkSize;
+                    Ok(2)
+                }
+                [..] => Err(Reject::BadRequest("chunk longer than its size")),
+            },
+            State::Trailers(left) => {
+                let line = next_line(bytes)?;
+                let length = line.map_or(bytes.len(), |line| line.len() + 2);
+                *left = left.checked_sub(length).ok_or(Reject::HeadTooLarge)?;
+                match line {
+                    None => {
+                        *left += length;
+                        return Ok(0);
+                    }
+                    Some([]) => self.state = State::Head(Head::default()),
+                    Some(line) => grammar::trailer(line)?,
+                }
+                Ok(length)
+            }
+        }
+    }
+}
+
+impl Head {
+    /// Reads the lines that are whole; true when the last of them ended the head.
+    fn read_on(&mut self, bytes: &[u8], most: usize, headers: usize) -> Result<bool, Reject> {
+        while let Some(line) = next_line(&bytes[self.read..])? {
+            self.read += line.len() + 2;
+            if self.read > most {
+                return Err(Reject::HeadTooLarge);
+            }
+            match (self.version, line) {
+                (Some(_), []) => return Ok(true),
+                (Some(_), line) if self.headers < headers => self.header(line)?,
+                (Some(_), _) => return Err(Reject::HeadTooLarge),
+                // One empty line before the request line: RFC 9112 section 2.2.
+                (None, []) if self.read == 2 => {}
+                (None, line) => self.version = Some(grammar::request_line(line)?),
+            }
+        }
+        if bytes.len() > most { Err(Reject::HeadTooLarge) } else { Ok(false) }
+    }
+
+    fn header(&mut self, line: &[u8]) -> Result<(), Reject> {
+        self.headers += 1;
+        let (name, value) = grammar::field(line)?;
+        if name.eq_ignore_ascii_case(b"content-length") {
+            if self.content_length.is_some() {
+                return Err(Reject::BadRequest("two Content-Length headers"));
+            }
+            self.content_length = Some(grammar::content_length(value)?);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Reject::BadRequest("Transfer-Encoding other than chunked"));
+            }
+            self.chunked = true;
+        }
+        Ok(())
+    }
+
+    /// How the body is framed (RFC 9112 section 6.3, without the leniencies that it permits).
+    fn body(&self) -> Result<State, Reject> {
+        match (self.chunked, self.content_length) {
+            (true, Some(_)) => Err(Reject::BadRequest("Transfer-Encoding and Content-Length")),
+            (true, None) if self.version == Some(Version::Http10) => {
+                Err(Reject::BadRequest("Transfer-Encoding in HTTP/1.0"))
+            }
+            (true, None) => Ok(State::ChunkSize),
+            (false, None | Some(0)) => Ok(State::Head(Head::default())),
+            (false, Some(length)) => Ok(State::Body(length)),
+        }
+    }
+}
+
+/// Takes as much of `bytes` as is left, and says how much.
+fn count(left: &mut u64, bytes: &[u8]) -> usize {
+    let count = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+    *left -= count as u64;
+    count
+}
+
+/// The first line, without its CRLF; `None` while it is incomplete. Only CRLF ends a line: RFC 9112
+/// section 2.2 lets a recipient take a bare LF too, and asks it to refuse a bare CR.
+fn next_line(bytes: &[u8]) -> Result<Option<&[u8]>, Reject> {
+    let Some((line, end)) = memchr2(b'\r', b'\n', bytes).map(|at| bytes.split_at(at)) else {
+        return Ok(None);
+    };
+    match end {
+        [b'\r', b'\n', ..] => Ok(Some(line)),
+        [b'\r'] => Ok(None),
+        [b'\r', ..] => Err(Reject::BadRequest("bare CR")),
+        [..] => Err(Reject::BadRequest("bare LF")),
+    }
+}
+
+/// The size of a chunk. Extensions are refused: no sender needs them, and every recipient should
+/// ignore the ones that it does not know (RFC 9112 section 7.1.1), so that they carry nothing but
+/// disagreements about where the line ends.
+fn chunk_size(line: &[u8]) -> Result<u64, Reject> {
+    let malformed = Reject::BadRequest("chunk size");
+    if line.len() > CHUNK_SIZE_DIGITS || !line.iter().all(u8::is_ascii_hexdigit) {
+        return Err(malformed);
+    }
+    let digits = std::str::from_utf8(line).map_err(|_| malformed.clone())?;
+    u64::from_str_radix(digits, 16).map_err(|_| malformed)
+}

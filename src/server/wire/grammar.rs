@@ -1,0 +1,153 @@
+//! The lines of a head, as RFC 9112 writes them, without what it lets recipients forgive.
+
+use http::{Uri, uri::Scheme};
+use memchr::memchr;
+
+use crate::reject::Reject;
+
+/// The longest request target that hyper takes.
+const TARGET: usize = 65_534;
+
+/// Headers that frame, route or encode a message have no meaning behind it, only behind a recipient
+/// that merges trailers into the head (RFC 9110 section 6.5.1).
+const NEVER_TRAILERS: [&str; 10] = [
+    "content-length",
+    "transfer-encoding",
+    "host",
+    "connection",
+    "content-encoding",
+    "content-type",
+    "expect",
+    "te",
+    "trailer",
+    "upgrade",
+];
+
+/// The versions of HTTP/1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Http10,
+    Http11,
+}
+
+/// Checks a request line (RFC 9112 section 3): method, target and version, one space between them.
+pub(super) fn request_line(line: &[u8]) -> Result<Version, Reject> {
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Reject::BadRequest("request line"));
+    };
+    let is_method_byte = |byte: &u8| byte.is_ascii_uppercase() || *byte == b'-';
+    if method.is_empty() || !method.iter().all(is_method_byte) {
+        return Err(Reject::BadRequest("method"));
+    }
+    if !is_target(method, target) {
+        return Err(Reject::BadRequest("request target"));
+    }
+    match version {
+        b"HTTP/1.1" => Ok(Version::Http11),
+        b"HTTP/1.0" => Ok(Version::Http10),
+        _ => Err(Reject::BadRequest("HTTP version")),
+    }
+}
+
+/// Whether this is a path with or without a query, `*` of an `OPTIONS`, or an absolute http URI (RFC
+/// 9112 section 3.2). The authority form belongs to `CONNECT`, which is for tunnels.
+fn is_target(method: &[u8], target: &[u8]) -> bool {
+    if target.len() > TARGET || !target.iter().all(|byte| is_target_byte(*byte)) {
+        return false;
+    }
+    match target {
+        [b'/', ..] => true,
+        b"*" => method == b"OPTIONS",
+        [..] => Uri::try_from(target).is_ok_and(|uri| {
+            uri.authority().is_some()
+                && (uri.scheme() == Some(&Scheme::HTTP) || uri.scheme() == Some(&Scheme::HTTPS))
+        }),
+    }
+}
+
+/// The characters of RFC 3986 without `#`: a fragment never goes over the wire. Brackets belong to
+/// IPv6 addresses, and PHP's form arrays put them into queries.
+fn is_target_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte)
+}
+
+/// The name and the value of a header line (RFC 9112 section 5), the value without white space
+/// around it. A folded line (section 5.2) is refused.
+pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reject> {
+    if let [b' ' | b'\t', ..] = line {
+        return Err(Reject::BadRequest("folded header line"));
+    }
+    let colon = memchr(b':', line).ok_or(Reject::BadRequest("header line without colon"))?;
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if name.is_empty() || !name.iter().all(|byte| TOKEN[usize::from(*byte)]) {
+        return Err(Reject::BadRequest("header name"));
+    }
+    // Without an early end, so that the compiler can compare many bytes at once.
+    let control = |found, byte: &u8| found | (*byte < b' ' && *byte != b'\t') | (*byte == 0x7f);
+    if value.iter().fold(false, control) {
+        return Err(Reject::BadRequest("control character in a header"));
+    }
+    Ok((name, trim(value)))
+}
+
+/// Checks a trailer line. Trailers are read and thrown away.
+pub(super) fn trailer(line: &[u8]) -> Result<(), Reject> {
+    let (name, _) = field(line)?;
+    if NEVER_TRAILERS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())) {
+        return Err(Reject::BadRequest("trailer that may not be one"));
+    }
+    Ok(())
+}
+
+/// The number in a `Content-Length`: `1*DIGIT` and nothing else (RFC 9110 section 8.6).
+pub(super) fn content_length(value: &[u8]) -> Result<u64, Reject> {
+    let malformed = Reject::BadRequest("Content-Length");
+    if !value.iter().all(u8::is_ascii_digit) {
+        return Err(malformed);
+    }
+    std::str::from_utf8(value)
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        // hyper keeps the highest numbers for itself.
+        .filter(|length| *length <= u64::MAX / 2)
+        .ok_or(malformed)
+}
+
+/// Without spaces and tabs around it.
+fn trim(value: &[u8]) -> &[u8] {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = value.iter().position(|byte| !is_blank(byte)).unwrap_or(value.len());
+    let end = value.iter().rposition(|byte| !is_blank(byte)).map_or(start, |last| last + 1);
+    &value[start..end]
+}
+
+/// The characters of a token (RFC 9110 section 5.6.2), by byte.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        byte += 1;
+    }
+    table
+};
