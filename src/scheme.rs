@@ -7,10 +7,15 @@
 mod catalog;
 mod event;
 mod form;
+mod handshake;
 mod json;
+mod jwt;
 mod keys;
+mod keyset;
 mod language;
 mod mac;
+mod prove;
+mod public;
 mod ready;
 mod request;
 mod sign;
@@ -25,13 +30,19 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use self::{
     event::Event,
+    handshake::Handshake,
     keys::{Choice, KeyForm},
     mac::Hash,
     signature::Signature,
     source::{Source, Template, Wanted},
     time::Unit,
 };
-pub use self::{ready::Credentials, sign::Draft, verify::Verifier};
+pub use self::{
+    keyset::KeySet,
+    ready::{Credentials, JwtCredentials},
+    sign::Draft,
+    verify::Verifier,
+};
 
 /// Milliseconds since the Unix epoch, by our clock or by a sender's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +117,12 @@ enum Kind {
     Digest(Hash),
     /// The secret itself, sent along.
     Token,
+    /// User and password (RFC 7617): the secret is `user:password`.
+    Basic,
+    /// A signature with a private key.
+    Public(public::Algorithm),
+    /// A JSON Web Token.
+    Jwt,
 }
 
 /// What a scheme file says about the sender's ways.
@@ -161,6 +178,9 @@ pub struct Scheme {
     message: Template,
     /// Other messages, for requests that have the value.
     variants: Vec<(Source, Template)>,
+    /// The pointer to the elements, where each of them is signed by itself.
+    each: Option<u16>,
+    token: Option<jwt::Rules>,
     timestamp: Option<Timestamp>,
     key: KeyForm,
     choice: Choice,
@@ -168,6 +188,9 @@ pub struct Scheme {
     identity: Vec<usize>,
     pinned: Vec<usize>,
     agree: Vec<Agreement>,
+    handshakes: Vec<Handshake>,
+    /// Whether a handshake gives away MACs of words that could be bodies.
+    oracle: bool,
     /// Whether a body that is not JSON is taken too: its members count as absent.
     body_may_be_other: bool,
     body_signed: bool,

@@ -1,11 +1,15 @@
 //! `[limits]`: what a connection, a request and an upstream's answer may cost.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use crate::{document::Section, server};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Shorter than any sender needs, or longer than any patience: a mistake in the unit.
+const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
 
 /// Every limit, with its default where the file is silent.
 pub(super) struct Limits {
@@ -53,37 +57,29 @@ impl Limits {
     }
 
     fn read_from(&mut self, section: &Section<'_>) {
-        let size = |key: &'static str, target: &mut u64| {
-            if let Some(bytes) = section.get(key).and_then(|field| field.size()) {
+        let size = |key: &'static str, range, target: &mut u64| {
+            if let Some(bytes) = section.get(key).and_then(|field| field.size_within(range)) {
                 *target = bytes;
             }
         };
-        size("memory", &mut self.memory);
-        size("upstream_body", &mut self.upstream_body);
-        self.body = section.get("body").and_then(|field| field.size());
+        self.body = section.get("body").and_then(|field| field.size_within(1..=GIB));
+        size("memory", 64 * KIB..=64 * GIB, &mut self.memory);
+        size("upstream_body", 1..=GIB, &mut self.upstream_body);
 
         // hyper takes no buffer under 8 KiB.
-        let head_size = |key: &'static str, target: &mut usize| {
-            let Some(field) = section.get(key) else { return };
-            match field.size() {
-                Some(bytes) if (8 * KIB..=MIB).contains(&bytes) => {
-                    *target = usize::try_from(bytes).unwrap_or(*target);
-                }
-                Some(_) => field.error(format!("`{}` must be 8KiB to 1MiB", field.path()), None),
-                None => {}
+        let head = |key: &'static str, target: &mut usize| {
+            let field = section.get(key);
+            let bytes = field.and_then(|field| field.size_within(8 * KIB..=MIB));
+            if let Some(bytes) = bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
+                *target = bytes;
             }
         };
-        head_size("head_bytes", &mut self.server.head_bytes);
-        head_size("upstream_head", &mut self.upstream_head);
+        head("head_bytes", &mut self.server.head_bytes);
+        head("upstream_head", &mut self.upstream_head);
 
         let time = |key: &'static str, target: &mut Duration| {
-            let Some(field) = section.get(key) else { return };
-            match field.duration() {
-                Some(time) if time.is_zero() => {
-                    field.error(format!("`{}` must be longer than nothing", field.path()), None);
-                }
-                Some(time) => *target = time,
-                None => {}
+            if let Some(time) = section.get(key).and_then(|field| field.duration_within(TIMES)) {
+                *target = time;
             }
         };
         time("first_request", &mut self.server.first_request);
@@ -94,15 +90,18 @@ impl Limits {
         time("upstream_idle", &mut self.upstream_idle);
 
         let count = |key: &'static str, most: u64, target: &mut usize| {
-            if let Some(count) = section.get(key).and_then(|field| field.integer(1..=most)) {
-                *target = usize::try_from(count).unwrap_or(*target);
+            let field = section.get(key);
+            let count = field.and_then(|field| field.integer(1..=most));
+            if let Some(count) = count.and_then(|count| usize::try_from(count).ok()) {
+                *target = count;
             }
         };
         count("connections", 10_000_000, &mut self.server.connections);
         count("headers", 1000, &mut self.server.headers);
         count("resets", 1000, &mut self.server.resets);
-        let mut streams = 32;
-        count("streams", 1000, &mut streams);
-        self.server.streams = u32::try_from(streams).unwrap_or(u32::MAX);
+        let streams = section.get("streams").and_then(|field| field.integer(1..=1000));
+        if let Some(streams) = streams.and_then(|count| u32::try_from(count).ok()) {
+            self.server.streams = streams;
+        }
     }
 }

@@ -1,104 +1,147 @@
-//! `[[route]]` and `[schemes.NAME]`: what is received where, how it is judged and where it goes.
+//! `[[route]]` and `[schemes.NAME]`: what is received where, and how it is judged.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 
-use super::{Surroundings, limits::Limits, secret};
+use super::{Surroundings, credentials, entries, limits::Limits, not_empty, replay::Ttl, upstream};
 use crate::{
     body,
-    document::{Field, Section, nearest},
-    forward::{HostPolicy, Origin, UpstreamOptions},
+    document::{Field, Section, nearest, show_duration, show_size},
     route::{Mode, PathPattern, RouteOptions},
-    scheme::{Credentials, Scheme, Verifier},
+    scheme::{Scheme, Verifier},
 };
 
-/// The user's own schemes, by name.
-pub(super) type Schemes = HashMap<String, Arc<Scheme>>;
+const ANSWERS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
-/// `[schemes.NAME]`: schemes that stand in the configuration itself.
+/// The operator's own schemes, by name; `None` stands for one that is wrong.
+pub(super) type Schemes = HashMap<String, Option<Arc<Scheme>>>;
+
+/// What all routes have in common.
+pub(super) struct Common<'c> {
+    pub(super) limits: &'c Limits,
+    pub(super) schemes: &'c Schemes,
+    pub(super) ttl: Option<Ttl>,
+    pub(super) health_path: Option<&'c str>,
+    pub(super) surroundings: &'c Surroundings<'c>,
+    /// Whether a syntax error may have hidden any key.
+    pub(super) is_broken: bool,
+}
+
+/// Where a route that was read is found.
+struct Place {
+    name: String,
+    host: Option<String>,
+    path: PathPattern,
+    line: usize,
+}
+
+/// Reads `[schemes.NAME]`: schemes that stand in the configuration itself.
 pub(super) fn schemes(section: Option<Section<'_>>) -> Schemes {
     let mut schemes = Schemes::new();
-    for (name, field) in section.iter().flat_map(|section| section.entries()) {
+    for (name, field) in entries(section) {
         let Some(section) = field.section() else { continue };
         let scheme = Scheme::read(&section);
+        let id = section.get("id");
         section.finish();
-        if Scheme::builtin(&name).is_some() {
+        if Scheme::builtin_ids().any(|id| id == name) {
             field.error(format!("the scheme `{name}` is built in; choose another name"), None);
         }
-        schemes.extend(scheme.map(|scheme| (name, Arc::new(scheme))));
+        if let Some(scheme) = &scheme
+            && scheme.id() != name
+        {
+            let help = format!("write id = \"{name}\"");
+            let what = format!("the scheme under [schemes.{name}] calls itself `{}`", scheme.id());
+            id.unwrap_or(field).error(what, Some(help));
+        }
+        schemes.insert(name, scheme.map(Arc::new));
     }
     schemes
 }
 
 /// All routes; those that are wrong are left out, since their problems are on record.
-pub(super) fn read_all(
-    field: &Field<'_>,
-    limits: &Limits,
-    schemes: &Schemes,
-    ttl: Option<Duration>,
-    surroundings: &Surroundings<'_>,
-) -> Vec<RouteOptions> {
-    let mut seen: Vec<(String, Option<String>, PathPattern)> = Vec::new();
+pub(super) fn read_all(field: &Field<'_>, common: &Common<'_>) -> Vec<RouteOptions> {
+    let sections = field.sections();
+    if field.is_list() && sections.is_empty() {
+        field.error("there is no route", Some("write one under [[route]]".to_owned()));
+    }
+    let mut places = Vec::new();
     let mut routes = Vec::new();
-    for item in field.items() {
-        let Some(section) = item.section() else { continue };
-        let name = section.require("name").and_then(|field| name(&field));
-        let path = section.require("path").and_then(|field| path(&field));
-        let host = section.get("host").and_then(|field| host(&field));
-        if let (Some(name), Some(path)) = (&name, &path) {
-            if seen.iter().any(|(known, ..)| known == name) {
-                section.error(format!("two routes are called {name}"), None);
-            }
-            if let Some((other, ..)) = seen.iter().find(|(_, h, p)| *h == host && p == path) {
-                section.error(format!("`{name}` serves the same host and path as `{other}`"), None);
-            }
-            seen.push((name.clone(), host.clone(), path.clone()));
-        }
-        let place = (name, host, path);
-        let route = read(&section, place, limits, schemes, ttl, surroundings);
+    for section in sections {
+        let place = place(&section, &mut places, common);
+        routes.extend(read(&section, place, common));
         section.finish();
-        routes.extend(route);
     }
     routes
+}
+
+/// The name, host and path of a route, told apart from the routes before it.
+fn place(
+    section: &Section<'_>,
+    places: &mut Vec<Place>,
+    common: &Common<'_>,
+) -> (Option<String>, Option<String>, Option<PathPattern>) {
+    let (name_field, path_field) = (section.require("name"), section.require("path"));
+    let host_field = section.get("host");
+    let name = name_field.as_ref().and_then(name);
+    let path = path_field.as_ref().and_then(path);
+    let host = host_field.as_ref().map(host);
+    if let (Some(field), Some(name)) = (&name_field, &name)
+        && let Some(other) = places.iter().find(|place| place.name == *name)
+    {
+        field.error(format!("the route on line {} is called `{name}` too", other.line), None);
+    }
+    // A host that is wrong is on record; taken for no host, it would look like an overlap.
+    let known_host = host.as_ref().is_none_or(Option::is_some);
+    let host = host.flatten();
+    if let (Some(field), Some(path), true) = (&path_field, &path, known_host) {
+        if let Some(other) = places.iter().find(|p| p.host == host && p.path == *path) {
+            let help = "an event can have one way only: give one of them another path or host";
+            let what = format!(
+                "the route `{}` on line {} serves the same host and path",
+                other.name, other.line
+            );
+            field.error(what, Some(help.to_owned()));
+        }
+        if let (PathPattern::Exact(path), Some(health)) = (path, common.health_path)
+            && path == health
+        {
+            field.error(format!("`{path}` is `server.health_path` already"), None);
+        }
+        places.push(Place {
+            name: name.clone().unwrap_or_default(),
+            host: host.clone(),
+            path: path.clone(),
+            line: field.line(),
+        });
+    }
+    (name, host, path)
 }
 
 fn read(
     section: &Section<'_>,
     (name, host, path): (Option<String>, Option<String>, Option<PathPattern>),
-    limits: &Limits,
-    schemes: &Schemes,
-    ttl: Option<Duration>,
-    surroundings: &Surroundings<'_>,
+    common: &Common<'_>,
 ) -> Option<RouteOptions> {
-    let scheme = scheme(section, schemes, surroundings);
+    let surroundings = common.surroundings;
+    let compiled = scheme(section, common);
+    let scheme = compiled.as_deref();
     let mode = section
         .get("mode")
-        .and_then(|field| field.one_of(&[("enforce", Mode::Enforce), ("observe", Mode::Observe)]));
-    let upstream = upstream(section, limits);
-    let own_answer_within = section.get("answer_within").map(|field| (field.duration(), field));
-    let own_body = section.get("body").and_then(|field| field.size());
-    let credentials = credentials(section, surroundings);
-    let (scheme, name) = scheme.zip(name)?;
-
-    let answer_within = match own_answer_within {
-        Some((Some(own), field)) => {
-            if own > scheme.answer_within() {
-                let usual = scheme.answer_within();
-                let help = format!("the scheme's {usual:?} is just under the sender's timeout");
-                field.warning("the sender gives up before `answer_within`", Some(help));
-            }
-            own
-        }
-        _ => scheme.answer_within(),
+        .map(|field| field.one_of(&[("enforce", Mode::Enforce), ("observe", Mode::Observe)]));
+    let answer_within = match section.get("answer_within") {
+        Some(field) => answer_within(&field, scheme),
+        None => scheme.map(Scheme::answer_within),
     };
-    if ttl.is_some_and(|ttl| ttl < scheme.memory()) {
-        let memory = scheme.memory().as_secs() / 3600;
-        let help = format!("without `ttl`, its events are kept for {memory}h");
-        section.warning(format!("replay.ttl is shorter than `{name}` needs"), Some(help));
+    let upstream = upstream::read(section, common.limits, answer_within);
+    let body = body_limit(section, scheme, common.limits);
+    let credentials = credentials::read(section, name.as_deref(), scheme, surroundings);
+    let (scheme, name) = (compiled?, name?);
+    let ttl = ttl(section, &name, &scheme, common.ttl);
+    if common.is_broken {
+        return None;
     }
-    let (ttl, body_limit) = (ttl.unwrap_or(scheme.memory()), scheme.body_limit());
-    let verifier = match Verifier::new(scheme, &name, credentials) {
+    let verifier = match Verifier::new(scheme, &name, credentials?) {
         Ok(verifier) => Some(verifier),
         Err(problems) => {
             problems.into_iter().for_each(|problem| section.error(problem, None));
@@ -109,16 +152,58 @@ fn read(
         name,
         host,
         path: path?,
-        mode: mode.unwrap_or(Mode::Enforce),
+        mode: mode.unwrap_or(Some(Mode::Enforce))?,
         verifier: verifier?,
-        answer_within,
-        body: body::Limits {
-            bytes: own_body.or(limits.body).unwrap_or(body_limit),
-            time: limits.request_body,
-        },
+        answer_within: answer_within?,
+        body: body::Limits { bytes: body?, time: common.limits.request_body },
         upstream: upstream?,
         ttl,
     })
+}
+
+/// `answer_within`; the scheme's default is as late as the sender can bear.
+fn answer_within(field: &Field<'_>, scheme: Option<&Scheme>) -> Option<Duration> {
+    let own = field.duration_within(ANSWERS)?;
+    if let Some(scheme) = scheme
+        && own > scheme.answer_within()
+    {
+        let usual = show_duration(scheme.answer_within());
+        let help = format!("{usual} is just under the timeout of `{}`", scheme.id());
+        field.warning("the sender gives up before `answer_within`", Some(help));
+    }
+    Some(own)
+}
+
+/// `body` of the route, of the limits or of the scheme. One that exceeds what all bodies may hold would
+/// always be answered 503.
+fn body_limit(section: &Section<'_>, scheme: Option<&Scheme>, limits: &Limits) -> Option<u64> {
+    let field = section.get("body");
+    let bytes = match &field {
+        Some(field) => field.size_within(1..=1 << 30)?,
+        None => limits.body.or_else(|| scheme.map(Scheme::body_limit))?,
+    };
+    if bytes > limits.memory {
+        let (body, memory) = (show_size(bytes), show_size(limits.memory));
+        let what = format!("a body may have {body}, but all together only {memory}");
+        let help = Some("raise `limits.memory` or lower `body`".to_owned());
+        match field {
+            Some(field) => field.error(what, help),
+            None => section.warning(what, help),
+        }
+    }
+    Some(bytes)
+}
+
+/// How long events stay on record.
+fn ttl(section: &Section<'_>, route: &str, scheme: &Scheme, ttl: Option<Ttl>) -> Duration {
+    let Some(Ttl { span, line }) = ttl else { return scheme.memory() };
+    if span < scheme.memory() {
+        let help =
+            format!("without `ttl`, its events are kept for {}", show_duration(scheme.memory()));
+        let what = format!("`replay.ttl` on line {line} is shorter than the retries of `{route}`");
+        section.warning(what, Some(help));
+    }
+    span
 }
 
 fn name(field: &Field<'_>) -> Option<String> {
@@ -137,166 +222,85 @@ fn name(field: &Field<'_>) -> Option<String> {
 
 fn path(field: &Field<'_>) -> Option<PathPattern> {
     let path = field.text()?;
+    let (plain, below) = match path.strip_suffix("/*") {
+        Some(plain) => (plain, true),
+        None => (path.as_str(), false),
+    };
+    let lower = path.to_ascii_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
     let fault = if !path.starts_with('/') {
-        Some("must begin with /")
+        Some("does not begin with /")
     } else if path.contains(['?', '#']) {
-        Some("has neither query nor fragment")
-    } else if path.contains("//") || path.split('/').any(|part| part == "." || part == "..") {
-        Some("has no empty and no dot segments")
-    } else if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Some("is written as it stands in the request line: ASCII without spaces")
-    } else if path.strip_suffix("/*").unwrap_or(&path).contains('*') {
-        Some("may have one `*`, as its last segment")
+        Some("has a query or a fragment: a route is a path")
+    } else if plain.contains('*') {
+        Some("has a `*` that is not its last segment")
+    } else if has(&["//"]) || path.split('/').any(|part| part == "." || part == "..") {
+        Some("has an empty or a dot segment, which is never served")
+    } else if below && has(&["%2f", "%5c", "%00", "%2e", ";", "\\"]) {
+        Some("has a part that can be read in two ways, which is never served below a wildcard")
+    } else if !path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.path() == path) {
+        Some("cannot stand in a request: write other characters as %XX")
     } else {
         None
     };
     if let Some(fault) = fault {
-        field.error(format!("the path `{path}` {fault}"), None);
+        let help = "path = \"/webhooks/vivoldi\", or \"/hooks/*\" for all below".to_owned();
+        field.error(format!("the path `{path}` {fault}"), Some(help));
         return None;
     }
-    Some(match path.strip_suffix('*') {
-        Some(prefix) => PathPattern::Below(prefix.to_owned()),
-        None => PathPattern::Exact(path),
-    })
+    Some(if below { PathPattern::Below(format!("{plain}/")) } else { PathPattern::Exact(path) })
 }
 
 fn host(field: &Field<'_>) -> Option<String> {
     let host = field.text()?.to_ascii_lowercase();
     if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
-        let help = "write the name alone: hooks.example.com".to_owned();
-        field.error(format!("`{host}` is no host name"), Some(help));
+        let help = "write the name alone, without port and without `*`: hooks.example.com";
+        field.error(format!("`{host}` is no name of a host"), Some(help.to_owned()));
         return None;
     }
     Some(host)
 }
 
-/// `scheme`, by its id or the name of the user's own, or `scheme_file`.
-fn scheme(
-    section: &Section<'_>,
-    schemes: &Schemes,
-    surroundings: &Surroundings<'_>,
-) -> Option<Arc<Scheme>> {
+/// `scheme`, by its id or the name of the operator's own, or `scheme_file`.
+fn scheme(section: &Section<'_>, common: &Common<'_>) -> Option<Arc<Scheme>> {
     let (id, file) = (section.get("scheme"), section.get("scheme_file"));
     match (id, file) {
-        (Some(field), None) => {
-            let id = field.text()?;
-            let found = schemes.get(&id).cloned().or_else(|| Scheme::builtin(&id));
-            if found.is_none() {
-                let mut known: Vec<&str> = schemes.keys().map(String::as_str).collect();
-                known.extend(Scheme::builtin_ids().map(|id| -> &str { id }));
-                let help = match nearest(&id, known.into_iter()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "`sealgate schemes` lists them".to_owned(),
-                };
-                field.error(format!("no scheme is called `{id}`"), Some(help));
-            }
-            found
-        }
+        (Some(field), None) => named_scheme(&field, common.schemes),
         (None, Some(field)) => {
-            let path = surroundings.base.join(PathBuf::from(field.text()?));
+            let path = common.surroundings.base.join(not_empty(&field)?);
             let shown = path.display().to_string();
             let text = std::fs::read_to_string(&path)
                 .map_err(|error| field.error(format!("{shown} cannot be read: {error}"), None));
             Scheme::parse(&shown, &text.ok()?)
-                .map_err(|report| {
-                    report.lines().for_each(|(_, line)| field.error(line, None));
-                })
+                .map_err(|report| report.lines().for_each(|(_, line)| field.error(line, None)))
                 .ok()
         }
-        _ => {
+        (Some(_), Some(field)) => {
+            field.error("a route has either `scheme` or `scheme_file`, not both", None);
+            None
+        }
+        (None, None) => {
             let help = "scheme = \"vivoldi\", or scheme_file = \"own.toml\"".to_owned();
-            section.error("a route has either `scheme` or `scheme_file`", Some(help));
+            section.lacks("`scheme` is missing in route", Some(help));
             None
         }
     }
 }
 
-fn upstream(section: &Section<'_>, limits: &Limits) -> Option<UpstreamOptions> {
-    let field = section.require("upstream")?;
-    let origin = |field: &Field<'_>| {
-        let text = field.text()?;
-        let help = "write http://host:port, with or without a path".to_owned();
-        text.parse::<Origin>().map_err(|error| field.error(error, Some(help))).ok()
-    };
-    let origins: Vec<_> = field.items().iter().filter_map(origin).collect();
-    if field.items().is_empty() {
-        field.error("`upstream` has no address", None);
+fn named_scheme(field: &Field<'_>, schemes: &Schemes) -> Option<Arc<Scheme>> {
+    let id = field.text()?;
+    if let Some(own) = schemes.get(&id) {
+        return own.clone();
     }
-    let host = section.get("upstream_host").and_then(|field| {
-        let text = field.text()?;
-        match text.as_str() {
-            "preserve" => Some(HostPolicy::Preserve),
-            "upstream" => Some(HostPolicy::Upstream),
-            name => match HeaderValue::from_str(name) {
-                Ok(value) if !name.is_empty() => Some(HostPolicy::Name(value)),
-                _ => {
-                    field.error("`upstream_host` is \"preserve\", \"upstream\" or a name", None);
-                    None
-                }
-            },
-        }
-    });
-    let timeout = section.get("upstream_timeout").and_then(|field| field.duration());
-    (!origins.is_empty()).then(|| UpstreamOptions {
-        origins,
-        host: host.unwrap_or(HostPolicy::Preserve),
-        timeout: timeout.unwrap_or(Duration::from_secs(30)),
-        idle: limits.upstream_idle,
-        answer_bytes: limits.upstream_body,
-        answer_head_bytes: limits.upstream_head,
-    })
-}
-
-fn credentials(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Credentials {
-    let keys = |key| {
-        let field = section.get(key);
-        field.map(|field| secret::read_all(&field, surroundings)).unwrap_or_default()
-    };
-    Credentials {
-        global: keys("secret"),
-        public_keys: keys("public_key"),
-        groups: section.get("secrets").map(|f| groups(&f, surroundings)).unwrap_or_default(),
-        public_url: section.get("public_url").and_then(|field| field.text()),
-        require_headers: section
-            .get("require_headers")
-            .map(|field| require_headers(&field))
-            .unwrap_or_default(),
-        tolerance: section.get("tolerance").and_then(|field| field.duration()),
+    let found = Scheme::builtin(&id);
+    if found.is_none() {
+        let own = schemes.keys().map(String::as_str);
+        let built_in: Vec<&str> = Scheme::builtin_ids().collect();
+        let help = match nearest(&id, own.chain(built_in)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`sealgate schemes` lists them".to_owned(),
+        };
+        field.error(format!("no scheme is called `{id}`"), Some(help));
     }
-}
-
-/// `[route.secrets.SPACE]`: index = secret(s).
-fn groups(
-    field: &Field<'_>,
-    surroundings: &Surroundings<'_>,
-) -> Vec<(String, i64, Vec<crate::secret::Secret>)> {
-    let mut groups = Vec::new();
-    for (space, field) in field.section().iter().flat_map(|section| section.entries()) {
-        for (index, field) in field.section().iter().flat_map(|section| section.entries()) {
-            let secrets = secret::read_all(&field, surroundings);
-            match index.parse::<i64>() {
-                Ok(number) if number.to_string() == index => {
-                    groups.push((space.clone(), number, secrets));
-                }
-                _ => field.error(format!("`{index}` is no index: write a whole number"), None),
-            }
-        }
-    }
-    groups
-}
-
-/// `[route.require_headers]`: name = one value or several.
-fn require_headers(field: &Field<'_>) -> Vec<(HeaderName, Vec<String>)> {
-    let mut rules = Vec::new();
-    for (name, field) in field.section().iter().flat_map(|section| section.entries()) {
-        let values: Vec<_> = field.items().iter().filter_map(|item| item.text()).collect();
-        match HeaderName::from_bytes(name.as_bytes()) {
-            Ok(_) if values.is_empty() => {
-                field.error(format!("`{name}` has no value that it may have"), None);
-            }
-            Ok(header) => rules.push((header, values)),
-            Err(_) => field.error(format!("`{name}` is no header name"), None),
-        }
-    }
-    rules
+    found
 }

@@ -1,7 +1,15 @@
 //! Secrets: from the environment, from a file, or (for tests and demos) as they stand. No message
-//! ever shows one.
+//! ever shows one, nor anything that stands where one should.
 
-use std::os::unix::fs::PermissionsExt;
+use std::{
+    cell::RefCell,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use zeroize::Zeroizing;
 
 use super::Surroundings;
 use crate::{document::Field, secret::Secret};
@@ -9,89 +17,117 @@ use crate::{document::Field, secret::Secret};
 /// Shorter ones can be found by trying.
 const SHORT: usize = 16;
 
-/// How secrets begin that were copied from a sender's documentation.
-const PLACEHOLDERS: &[&str] = &[
-    "your-",
-    "your ",
-    "your_",
-    "<",
-    "changeme",
-    "change-me",
-    "change_me",
-    "replace",
-    "example",
-    "placeholder",
-    "todo",
-    "xxx",
-];
+/// The longest file that is read as a secret.
+const LONGEST: usize = 64 << 10;
 
-/// One secret or a list of them. What is wrong with any is recorded; only good ones are given.
-pub(super) fn read_all(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Vec<Secret> {
+/// How texts begin that were copied from a sender's documentation, parted by `|`.
+const PLACEHOLDER_STARTS: &str = "your-|your_|your |<|${|{{|[|...|changeme|change-me|change_me|\
+    change me|replace-|replace_|replace |insert-|insert_|insert |enter-|enter_|enter |example|\
+    placeholder|todo|fixme|xxx|my-secret|my_secret|mysecret|secret-key|secret_key|secretkey|\
+    webhook-secret|webhook_secret|whsec_your|whsec_xxx|whsec_example|whsec_placeholder|\
+    whsec_secret|whsec_test_secret|whsec_...|whsec_<";
+
+/// Whole texts of documentations, too short to be beginnings.
+const PLACEHOLDERS: &str = "secret|password|test|key|token|none|null|undefined|default|whsec_|\
+    mykey|foobar|hunter2";
+
+/// What a text in one of the forms of a secret is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// To verify requests: weak, published and repeated ones are told.
+    Verify,
+    /// A public key: nobody need hide it.
+    PublicKey,
+    /// The address of a store, which may hold a password.
+    Address,
+}
+
+/// The secrets that were read so far, to find one that stands under two keys.
+#[derive(Default)]
+pub(super) struct Known(RefCell<Vec<(Secret, String)>>);
+
+impl Known {
+    /// Records that `secret` is a key of `owner`; tells where the same one was seen before.
+    pub(super) fn add(&self, field: &Field<'_>, secret: &Secret, owner: &str) {
+        let mut known = self.0.borrow_mut();
+        if let Some((_, other)) = known.iter().find(|(seen, _)| seen == secret) {
+            let help = "let the sender make one for each: who holds one of them holds both";
+            let what = format!("the secret for {owner} is that of {other} too");
+            field.warning(what, Some(help.to_owned()));
+        }
+        known.push((secret.clone(), format!("{owner} (line {})", field.line())));
+    }
+}
+
+/// One secret or a list of them; `None` stands for one that is wrong, whose problem is recorded.
+pub(super) fn read_all<'r>(
+    field: &Field<'r>,
+    purpose: Use,
+    surroundings: &Surroundings<'_>,
+) -> Vec<(Field<'r>, Option<Secret>)> {
     let items = field.items();
     if items.is_empty() {
         field.error(format!("`{}` has no secret", field.path()), None);
     }
-    items.iter().filter_map(|item| read(item, surroundings)).collect()
+    let read = |item: Field<'r>| {
+        let secret = read(&item, purpose, surroundings);
+        (item, secret)
+    };
+    items.into_iter().map(read).collect()
 }
 
-/// One secret, in one of its forms.
-pub(super) fn read(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<Secret> {
-    let (bytes, place) = if field.is_text() {
-        let help = "use { env = \"NAME\" } or { file = \"path\" }";
-        field.warning(
-            format!("`{}` stands in the file itself: for tests and demos only", field.path()),
-            Some(help.to_owned()),
-        );
-        (field.text()?.into_bytes(), "it".to_owned())
+/// One text in one of the forms of a secret: `{ env = "NAME" }`, `{ file = "path" }`, `"text"`.
+pub(super) fn read(
+    field: &Field<'_>,
+    purpose: Use,
+    surroundings: &Surroundings<'_>,
+) -> Option<Secret> {
+    let forms = "{ env = \"NAME\" } or { file = \"path\" }";
+    let (secret, place) = if field.is_text() {
+        field.conceal();
+        let secret = Secret::new(field.text()?.into_bytes());
+        let open = match purpose {
+            Use::Verify => true,
+            Use::Address => secret.expose().contains(&b'@'),
+            Use::PublicKey => false,
+        };
+        if open {
+            let what = format!(
+                "the secret for `{}` stands in the file itself: for tests and demos only",
+                field.path()
+            );
+            field.warning(what, Some(format!("use {forms}")));
+        }
+        (secret, "its place".to_owned())
     } else if field.is_table() {
-        from_elsewhere(field, surroundings)?
+        from_elsewhere(field, purpose, surroundings)?
     } else {
-        let help = "write { env = \"NAME\" }, { file = \"path\" } or, for tests, a string";
-        field.error(format!("`{}` is no secret", field.path()), Some(help.to_owned()));
+        field.conceal();
+        let what = format!("`{}` must be {forms}", field.path());
+        field.error(what, Some("or, for tests and demos only, a string".to_owned()));
         return None;
     };
-    checked(field, Secret::new(bytes), &place)
+    checked(field, secret, purpose, &place)
 }
 
-fn from_elsewhere(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<(Vec<u8>, String)> {
+/// The text that `{ env = … }` or `{ file = … }` points to, and what to call its place.
+fn from_elsewhere(
+    field: &Field<'_>,
+    purpose: Use,
+    surroundings: &Surroundings<'_>,
+) -> Option<(Secret, String)> {
     let section = field.section()?;
     let (env, file) = (section.get("env"), section.get("file"));
     let found = match (env, file) {
-        (Some(env), None) => env.text().and_then(|name| {
-            let value = (surroundings.environment)(&name);
-            if value.is_none() {
-                let help =
-                    format!("export {name}=… before the start, or use {{ file = \"path\" }}");
-                env.error(format!("the environment has no variable {name}"), Some(help));
-            }
-            value.map(|value| (value.into_bytes(), format!("the variable {name}")))
-        }),
-        (None, Some(file)) => file.text().and_then(|name| {
-            let path = surroundings.base.join(name);
-            let place = path.display().to_string();
-            match std::fs::read(&path) {
-                Ok(mut bytes) => {
-                    if bytes.last() == Some(&b'\n') {
-                        bytes.pop();
-                        if bytes.last() == Some(&b'\r') {
-                            bytes.pop();
-                        }
-                    }
-                    let mode = std::fs::metadata(&path).map_or(0, |m| m.permissions().mode());
-                    if mode & 0o007 != 0 {
-                        let help = format!("chmod o-rwx {place}");
-                        file.warning(format!("{place} is open to everybody"), Some(help));
-                    }
-                    Some((bytes, place))
-                }
-                Err(error) => {
-                    file.error(format!("{place} cannot be read: {error}"), None);
-                    None
-                }
-            }
-        }),
-        _ => {
-            field.error("a secret has either `env` or `file`", None);
+        (Some(env), None) => from_environment(&env, surroundings),
+        (None, Some(file)) => from_file(&file, purpose, surroundings),
+        (Some(_), Some(_)) => {
+            field.error("a secret has either `env` or `file`, not both", None);
+            None
+        }
+        (None, None) => {
+            let help = "write { env = \"NAME\" } or { file = \"path\" }".to_owned();
+            section.lacks(format!("`{}` has neither `env` nor `file`", field.path()), Some(help));
             None
         }
     };
@@ -99,33 +135,119 @@ fn from_elsewhere(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<
     found
 }
 
-fn checked(field: &Field<'_>, secret: Secret, place: &str) -> Option<Secret> {
-    let bytes = secret.expose();
-    let refuse = |what: &str, help: &str| {
-        field.error(format!("the secret for `{}` {what}", field.path()), Some(help.to_owned()));
-        None
-    };
-    if bytes.trim_ascii().is_empty() {
-        return refuse("is empty", &format!("put the key that the sender shows into {place}"));
+fn from_environment(env: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<(Secret, String)> {
+    env.conceal();
+    let name = env.text()?;
+    if let Some(value) = (surroundings.environment)(&name) {
+        return Some((Secret::new(value.into_bytes()), format!("the variable {name}")));
     }
-    let lower = bytes.to_ascii_lowercase();
-    let placeholder = PLACEHOLDERS.iter().any(|start| lower.starts_with(start.as_bytes()))
-        || [b"secret".as_slice(), b"password", b"test", b"whsec_"].contains(&lower.as_slice());
-    if placeholder {
-        return refuse(
-            "is a placeholder that anybody can read in a documentation",
-            &format!("put the key that the sender shows into {place}"),
-        );
+    // What is not written like a variable may be the secret itself, put here by mistake.
+    let usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    if name.chars().all(usual) && name.len() <= 64 {
+        let help = format!("export {name}=… before the start, or use {{ file = \"path\" }}");
+        env.error(format!("the environment has no variable `{name}`"), Some(help));
+    } else {
+        let help = "`env` takes the name of a variable, which holds the secret".to_owned();
+        env.error("the environment has no variable of this name", Some(help));
+    }
+    None
+}
+
+fn from_file(
+    file: &Field<'_>,
+    purpose: Use,
+    surroundings: &Surroundings<'_>,
+) -> Option<(Secret, String)> {
+    let path = surroundings.base.join(file.text()?);
+    let place = path.display().to_string();
+    let mut bytes = match bounded(&path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let help = "the path is relative to the directory of this file; the user that runs \
+                        the gateway must be able to read it";
+            file.error(format!("{place} cannot be read: {error}"), Some(help.to_owned()));
+            return None;
+        }
+    };
+    if bytes.len() > LONGEST {
+        file.error(format!("{place} is longer than {} KiB: no secret", LONGEST >> 10), None);
+        return None;
+    }
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    if purpose != Use::PublicKey {
+        warn_if_open(file, &path, 0o077);
+    }
+    Some((Secret::new(std::mem::take(&mut *bytes)), place))
+}
+
+/// Reads no more than a secret can hold. The buffer never grows, so no copy is left behind.
+fn bounded(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST + 64));
+    let limit = LONGEST as u64 + 1;
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Warns if a file that holds something secret has any of these permissions.
+pub(super) fn warn_if_open(field: &Field<'_>, path: &Path, permissions: u32) {
+    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & permissions != 0 {
+        let place = path.display();
+        let help = format!("chmod 600 {place}");
+        let what = format!("{place} is open to other users (mode {:03o})", mode & 0o777);
+        field.warning(what, Some(help));
+    }
+}
+
+/// Refuses what cannot be a secret; warns of what is a weak one. `place` is where it was found.
+fn checked(field: &Field<'_>, secret: Secret, purpose: Use, place: &str) -> Option<Secret> {
+    let bytes = secret.expose();
+    let path = field.path();
+    let help = format!("put what the sender shows as its key into {place}");
+    if bytes.is_empty() {
+        field.error(format!("the secret for `{path}` is empty"), Some(help));
+        return None;
+    }
+    if bytes.trim_ascii().is_empty() {
+        field.error(format!("the secret for `{path}` is white space only"), Some(help));
+        return None;
+    }
+    if purpose == Use::Address {
+        return Some(secret);
+    }
+    if is_placeholder(bytes) {
+        let what = format!("the secret for `{path}` is a placeholder out of a documentation");
+        field.error(what, Some(help));
+        return None;
+    }
+    if purpose == Use::PublicKey {
+        return Some(secret);
     }
     if bytes.len() != bytes.trim_ascii().len() {
         let help = "if the sender's key has none there, remove it";
-        let what = format!("the secret for `{}` begins or ends with white space", field.path());
+        let what = format!("the secret for `{path}` begins or ends with white space");
         field.warning(what, Some(help.to_owned()));
     }
     if bytes.len() < SHORT {
         let help = "let the sender make a longer one";
-        let what = format!("the secret for `{}` is shorter than {SHORT} bytes", field.path());
+        let what = format!("the secret for `{path}` is shorter than {SHORT} bytes");
         field.warning(what, Some(help.to_owned()));
     }
     Some(secret)
+}
+
+/// Whether a text is one that anybody can read in a documentation, in any case and quoted or not.
+fn is_placeholder(bytes: &[u8]) -> bool {
+    let lower = Zeroizing::new(bytes.to_ascii_lowercase());
+    let text = lower.trim_ascii();
+    let text = text.strip_prefix(b"\"").or(text.strip_prefix(b"'")).unwrap_or(text);
+    let one_character = text.len() > 1 && text.iter().all(|byte| *byte == text[0]);
+    one_character
+        || PLACEHOLDER_STARTS.split('|').any(|start| text.starts_with(start.as_bytes()))
+        || PLACEHOLDERS.split('|').any(|known| text == known.as_bytes())
 }

@@ -1,48 +1,72 @@
 //! `[server]` and `[admin]`: where the gateway listens.
 
-use std::{net::SocketAddr, path::PathBuf, thread, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
 
+use http::uri::PathAndQuery;
 use ipnet::IpNet;
 
-use super::{Surroundings, addresses, limits::Limits};
+use super::{Surroundings, limits::Limits, not_empty, secret};
 use crate::{
     document::{Field, Section},
     server::ServerOptions,
     tls::Pair,
 };
 
+/// Longer than an orchestrator waits before it kills.
+const DRAINS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+
+/// Reads `[server]`. Its problems are on record; what could be read is given all the same.
 pub(super) fn read(
     section: Section<'_>,
     limits: &Limits,
     surroundings: &Surroundings<'_>,
-) -> Option<ServerOptions> {
-    let listening = |key| section.get(key).map(|field| addresses(&field)).unwrap_or_default();
-    let (listen, http_listen) = (listening("listen"), listening("http_listen"));
-    let tls = section
-        .get("tls")
-        .map(|field| field.items().iter().filter_map(|f| pair(f, surroundings)).collect::<Vec<_>>())
-        .unwrap_or_default();
-    if listen.is_empty() && http_listen.is_empty() {
+) -> ServerOptions {
+    let (listen_field, http_field) = (section.get("listen"), section.get("http_listen"));
+    let listen = listen_field.as_ref().map(addresses).unwrap_or_default();
+    let http_listen = http_field.as_ref().map(addresses).unwrap_or_default();
+    let tls_field = section.get("tls");
+    let tls: Vec<Pair> = tls_field
+        .iter()
+        .flat_map(Field::sections)
+        .filter_map(|section| pair(section, surroundings))
+        .collect();
+    let empty = |field: &Option<Field<'_>>| field.as_ref().is_none_or(|f| f.items().is_empty());
+    if empty(&listen_field) && empty(&http_field) {
         let help = "listen = \"0.0.0.0:8443\" for TLS, http_listen = \"127.0.0.1:8081\" without";
-        section.error("the gateway listens nowhere", Some(help.to_owned()));
+        section.lacks("the gateway listens nowhere", Some(help.to_owned()));
     }
-    if !listen.is_empty() && tls.is_empty() && section.get("tls").is_none() {
-        let help = "add [[server.tls]] with cert and key, or use http_listen behind a TLS proxy";
-        section.error("`listen` needs a certificate", Some(help.to_owned()));
+    match (&listen_field, &tls_field) {
+        (Some(field), None) if !listen.is_empty() => {
+            let help =
+                "add [[server.tls]] with cert and key, or use http_listen behind a TLS proxy";
+            field.error("`server.listen` needs a certificate", Some(help.to_owned()));
+        }
+        (None, Some(field)) => {
+            field.warning("certificates are used with `server.listen` only", None);
+        }
+        (Some(_), Some(_)) | (Some(_), None) | (None, None) => {}
     }
     let trusted_proxies = section.get("trusted_proxies").map(|f| networks(&f)).unwrap_or_default();
-    if trusted_proxies.is_empty() && http_listen.iter().any(|address| !address.ip().is_loopback()) {
-        let help = "name the proxy that terminates TLS in trusted_proxies";
-        section.warning(
-            "http_listen is reachable from outside and takes requests without TLS",
+    if let Some(field) = &http_field
+        && trusted_proxies.is_empty()
+        && http_listen.iter().any(|address| !address.ip().is_loopback())
+    {
+        let help = "name the proxy that terminates TLS in `trusted_proxies`, or listen on loopback";
+        field.warning(
+            "`server.http_listen` is reachable from outside and takes requests without TLS",
             Some(help.to_owned()),
         );
     }
     let span = |key, default: u64| {
-        let span = section.get(key).and_then(|field| field.duration());
+        let span = section.get(key).and_then(|field| field.duration_within(DRAINS));
         span.unwrap_or(Duration::from_secs(default))
     };
-    let cores = thread::available_parallelism().map_or(1, usize::from);
     let workers = section.get("workers").and_then(|field| field.integer(1..=1024));
     let options = ServerOptions {
         listen,
@@ -52,17 +76,60 @@ pub(super) fn read(
         health_path: section.get("health_path").and_then(|field| health_path(&field)),
         drain_delay: span("drain_delay", 0),
         drain: span("drain", 35),
-        workers: workers.and_then(|n| usize::try_from(n).ok()).unwrap_or(cores),
+        workers: workers
+            .and_then(|number| usize::try_from(number).ok())
+            .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
         limits: limits.server,
     };
     section.finish();
-    Some(options)
+    options
+}
+
+/// Reads `[admin]`; on loopback unless said otherwise, nowhere if its list is empty. An address of
+/// `taken` cannot be had a second time.
+pub(super) fn admin(section: Option<Section<'_>>, taken: &[SocketAddr]) -> Vec<SocketAddr> {
+    let default = vec![SocketAddr::from(([127, 0, 0, 1], 9464))];
+    let Some(section) = section else { return default };
+    let listen = section.get("listen").map(|field| {
+        let listen = addresses(&field);
+        if listen.iter().any(|address| !address.ip().is_loopback()) {
+            let help = "it shows counts and no payload; let only your scraper reach it";
+            field.warning("`admin.listen` is reachable from outside", Some(help.to_owned()));
+        }
+        if let Some(twice) = listen.iter().find(|a| a.port() != 0 && taken.contains(a)) {
+            field.error(format!("{twice} is a public listener already"), None);
+        }
+        listen
+    });
+    section.finish();
+    listen.unwrap_or(default)
+}
+
+/// One socket address or a list of them.
+fn addresses(field: &Field<'_>) -> Vec<SocketAddr> {
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for item in field.items() {
+        let Some(text) = item.text() else { continue };
+        match text.parse::<SocketAddr>() {
+            Ok(twice) if twice.port() != 0 && addresses.contains(&twice) => {
+                item.error(format!("{twice} is listed twice"), None);
+            }
+            Ok(address) => addresses.push(address),
+            Err(_) => {
+                let help = "write address and port: 0.0.0.0:8443, [::]:8443, 127.0.0.1:9464";
+                item.error(format!("`{text}` is no socket address"), Some(help.to_owned()));
+            }
+        }
+    }
+    addresses
 }
 
 fn health_path(field: &Field<'_>) -> Option<String> {
     let path = field.text()?;
-    if !path.starts_with('/') {
-        field.error("`health_path` must begin with /", None);
+    let callable = path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.path() == path);
+    if !path.starts_with('/') || !callable {
+        let help = "health_path = \"/healthz\"".to_owned();
+        field.error(format!("`{path}` is no path: it begins with / and has no query"), Some(help));
         return None;
     }
     Some(path)
@@ -71,11 +138,18 @@ fn health_path(field: &Field<'_>) -> Option<String> {
 fn networks(field: &Field<'_>) -> Vec<IpNet> {
     let network = |field: Field<'_>| {
         let text = field.text()?;
-        let parsed =
-            text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from)).ok();
-        if parsed.is_none() {
-            let help = "write a network or an address: 10.0.0.0/8, 2001:db8::/32, 192.0.2.7";
-            field.error(format!("`{text}` is no network"), Some(help.to_owned()));
+        let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+        match parsed {
+            None => {
+                let help = "write a network or an address: 10.0.0.0/8, 2001:db8::/32, 192.0.2.7";
+                field.error(format!("`{text}` is no network"), Some(help.to_owned()));
+            }
+            Some(network) if network.prefix_len() == 0 => {
+                let help = "name only the addresses of your own proxies".to_owned();
+                let what = format!("`{text}` trusts everybody's X-Forwarded-For");
+                field.warning(what, Some(help));
+            }
+            Some(_) => {}
         }
         parsed
     };
@@ -83,39 +157,45 @@ fn networks(field: &Field<'_>) -> Vec<IpNet> {
 }
 
 /// One `[[server.tls]]`; its files are read, so that a bad one is told before anything listens.
-fn pair(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<Pair> {
-    let section = field.section()?;
-    let path = |key| {
-        let field = section.require(key)?;
-        Some(surroundings.base.join(PathBuf::from(field.text()?)))
+fn pair(section: Section<'_>, surroundings: &Surroundings<'_>) -> Option<Pair> {
+    let path = |field: &Option<Field<'_>>| -> Option<PathBuf> {
+        Some(surroundings.base.join(not_empty(field.as_ref()?)?))
     };
-    let (cert, key) = (path("cert"), path("key"));
-    let names = section
-        .get("self_signed")
-        .map(|field| field.items().into_iter().filter_map(|name| name.text()).collect::<Vec<_>>());
-    let self_signed = names.unwrap_or_default();
-    let pair = cert.zip(key).map(|(cert, key)| Pair { cert, key, self_signed });
-    if let Some(Err(error)) = pair.as_ref().map(Pair::check) {
-        let help =
-            "for development, add self_signed = [\"localhost\"] and the pair is made at start";
-        section.error(error.to_string(), Some(help.to_owned()));
+    let (cert_field, key_field) = (section.require("cert"), section.require("key"));
+    let (cert, key) = (path(&cert_field), path(&key_field));
+    let self_signed = section.get("self_signed").map_or(Some(Vec::new()), |field| names(&field));
+    let pair = cert.zip(key).zip(self_signed);
+    let pair = pair.map(|((cert, key), self_signed)| Pair { cert, key, self_signed });
+    if let Some(pair) = &pair {
+        if let Err(error) = pair.check() {
+            let made = "for development, self_signed = [\"localhost\"] makes the pair at start";
+            let help = (pair.self_signed.is_empty() && !pair.cert.exists()).then_some(made);
+            section.error(error.to_string(), help.map(str::to_owned));
+        }
+        if let Some(field) = &key_field {
+            secret::warn_if_open(field, &pair.key, 0o007);
+        }
     }
     section.finish();
     pair
 }
 
-/// `[admin]`; on loopback unless said otherwise.
-pub(super) fn admin(section: Option<Section<'_>>) -> Vec<SocketAddr> {
-    let default = vec![SocketAddr::from(([127, 0, 0, 1], 9464))];
-    let Some(section) = section else { return default };
-    let listen = section.get("listen").map(|field| {
-        let listen = addresses(&field);
-        if listen.iter().any(|address| !address.ip().is_loopback()) {
-            let help = "it shows counts and no payload; let only your scraper reach it";
-            field.warning("the admin listener is reachable from outside", Some(help.to_owned()));
+/// The names of a self-signed certificate; `None` if one cannot be.
+fn names(field: &Field<'_>) -> Option<Vec<String>> {
+    let items = field.items();
+    if items.is_empty() {
+        field.error("`self_signed` has no name", Some("self_signed = [\"localhost\"]".to_owned()));
+        return None;
+    }
+    let name = |item: &Field<'_>| {
+        let name = item.text()?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._*:".contains(&byte);
+        if name.is_empty() || !name.bytes().all(plain) {
+            item.error(format!("`{name}` is no name of a host"), None);
+            return None;
         }
-        listen
-    });
-    section.finish();
-    listen.unwrap_or(default)
+        Some(name)
+    };
+    let names: Vec<_> = items.iter().map(name).collect();
+    names.into_iter().collect()
 }

@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER;
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
-use super::{RecordKey, keys::Key, request::Request, source::Source};
+use super::{RecordKey, keys::Key, request::Request, signature::is_word, source::Source};
 
 /// What event ids may be made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +22,7 @@ impl Grammar {
     /// Whether `id` is in the grammar.
     pub(super) fn accepts(self, id: &[u8]) -> bool {
         match self {
-            Grammar::Word => {
-                let word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-                (1..=128).contains(&id.len()) && id.iter().all(word)
-            }
+            Grammar::Word => is_word(id),
             Grammar::Visible => {
                 (1..=256).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
             }

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{
     json::{Pointers, Scalar},
     mac::{Engine, Tag},
+    public::PublicKey,
     request::Request,
     signature::Encoding,
 };
@@ -132,6 +133,8 @@ pub(super) enum Primed {
     /// A static token: its HMAC under a key of this process, so that the comparison takes the same
     /// time whatever is compared.
     Token(Engine, Tag),
+    /// A public key.
+    Public(PublicKey),
 }
 
 /// One key: a name and the secrets that verify under it.

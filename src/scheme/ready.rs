@@ -7,8 +7,11 @@ use http::HeaderName;
 
 use super::{
     Kind, Scheme,
+    jwt::{self, Pinned},
     keys::{Key, Primed, Ring},
+    keyset::KeySet,
     mac::{Engine, Hash},
+    public::{self, PublicKey},
     request::Slots,
     source::MAX_HEADERS,
     verify::Verifier,
@@ -30,6 +33,23 @@ pub struct Credentials {
     pub require_headers: Vec<(HeaderName, Vec<String>)>,
     /// `tolerance`: replaces the scheme's window to both sides.
     pub tolerance: Option<Duration>,
+    /// `verify_token`: what the sender shows in a handshake, where it has such a thing.
+    pub verify_token: Option<Secret>,
+    /// `[route.jwt]`
+    pub jwt: JwtCredentials,
+}
+
+/// `[route.jwt]`: what the operator demands of tokens. A name may have several values.
+#[derive(Debug, Default)]
+pub struct JwtCredentials {
+    /// `issuer`: the values that `iss` may have.
+    pub issuer: Vec<String>,
+    /// `audience`: the values of which `aud` must be or contain one.
+    pub audience: Vec<String>,
+    /// `subject`: the values that `sub` may have.
+    pub subject: Vec<String>,
+    /// `jwks`: the sender's published keys.
+    pub jwks: Option<Arc<KeySet>>,
 }
 
 impl Verifier {
@@ -43,13 +63,16 @@ impl Verifier {
         credentials: Credentials,
     ) -> Result<Verifier, Vec<String>> {
         let mut problems = Vec::new();
+        let public = scheme.takes_public_key();
         let mut prime = |name: &str, secrets: &[Secret]| {
             let primed = secrets.iter().filter_map(|secret| {
                 primed(&scheme, secret).map_err(|e| problems.push(format!("{name}: {e}"))).ok()
             });
             Key::new(route, name, primed.collect())
         };
-        let global = (!credentials.global.is_empty()).then(|| prime("global", &credentials.global));
+        let keys = if public { &credentials.public_keys } else { &credentials.global };
+        let published = public && credentials.jwt.jwks.is_some();
+        let global = (!keys.is_empty() || published).then(|| prime("global", keys));
         let mut groups = Vec::new();
         let mut unknown = Vec::new();
         for (space, index, secrets) in &credentials.groups {
@@ -62,9 +85,10 @@ impl Verifier {
             }
         }
         groups.sort_by_key(|(place, _)| *place);
-        let stand_in = primed(&scheme, &random_key());
-        let stand_in = stand_in.expect("a key in hexadecimal is one in every key form");
-        let dummy = Key::new(route, "", vec![stand_in]);
+        // Where a request can name its key, there are secrets, and the stand-in is one; a key in
+        // hexadecimal is one in every key form. A scheme with public keys has the global key only.
+        let stand_in = primed(&scheme, &random_key()).ok().into_iter().collect();
+        let dummy = Key::new(route, "", stand_in);
 
         unknown.dedup();
         for space in unknown {
@@ -78,12 +102,7 @@ impl Verifier {
         if groups.windows(2).any(|pair| pair[0].0 == pair[1].0) {
             problems.push("a group has two entries; list its secrets in one".to_owned());
         }
-        if credentials.global.is_empty() && credentials.groups.iter().all(|g| g.2.is_empty()) {
-            problems.push(format!("the scheme `{}` needs a secret", scheme.id));
-        }
-        if !credentials.public_keys.is_empty() {
-            problems.push(format!("the scheme `{}` takes no public key", scheme.id));
-        }
+        problems.extend(scheme.misfit(&credentials));
         if scheme.needs_url && credentials.public_url.is_none() {
             problems.push(format!(
                 "the scheme `{}` signs its address: `public_url` must be the one registered there",
@@ -114,8 +133,78 @@ impl Verifier {
             required,
             public_url: credentials.public_url,
             window,
+            pinned: Pinned {
+                issuer: credentials.jwt.issuer,
+                audience: credentials.jwt.audience,
+                subject: credentials.jwt.subject,
+            },
+            key_set: credentials.jwt.jwks,
+            verify_token: credentials.verify_token,
             scheme,
         })
+    }
+}
+
+impl Scheme {
+    /// Whether requests are verified with a public key.
+    pub fn takes_public_key(&self) -> bool {
+        match (self.kind, &self.token) {
+            (Kind::Public(_), _) => true,
+            (Kind::Jwt, Some(rules)) => rules.algorithm != jwt::Algorithm::Hs256,
+            (Kind::Jwt | Kind::Hmac(_) | Kind::Digest(_) | Kind::Token | Kind::Basic, _) => false,
+        }
+    }
+
+    /// Whether requests carry a JSON Web Token, so that `[route.jwt]` makes sense.
+    pub fn takes_tokens(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// What of the credentials the scheme lacks, or has no use for.
+    fn misfit(&self, given: &Credentials) -> Vec<String> {
+        let id = &self.id;
+        let secrets = !given.global.is_empty() || given.groups.iter().any(|g| !g.2.is_empty());
+        let public = !given.public_keys.is_empty();
+        let jwt = &given.jwt;
+        let mut problems = Vec::new();
+        match (self.takes_public_key(), self.takes_tokens()) {
+            (true, _) if secrets => {
+                problems.push(format!("the scheme `{id}` takes no secret, but a public key"));
+            }
+            (true, true) if !public && jwt.jwks.is_none() => {
+                problems.push(format!("the scheme `{id}` needs `jwks` or a public key"));
+            }
+            (true, false) if !public => {
+                problems.push(format!("the scheme `{id}` needs a public key"));
+            }
+            (false, _) if public => {
+                problems.push(format!("the scheme `{id}` takes no public key"));
+            }
+            (false, _) if !secrets => {
+                problems.push(format!("the scheme `{id}` needs a secret"));
+            }
+            _ => {}
+        }
+        if jwt.jwks.is_some() && !(self.takes_public_key() && self.takes_tokens()) {
+            problems.push(format!("the scheme `{id}` takes no `jwks`"));
+        }
+        let pinned =
+            [("issuer", &jwt.issuer), ("audience", &jwt.audience), ("subject", &jwt.subject)];
+        let demanded = self.token.as_ref().map(|rules| rules.configured.as_slice());
+        for (name, values) in pinned {
+            let demanded = demanded.is_some_and(|names| names.iter().any(|known| **known == *name));
+            if demanded && values.is_empty() {
+                problems.push(format!("the scheme `{id}` needs `{name}` in [route.jwt]"));
+            }
+            if !self.takes_tokens() && !values.is_empty() {
+                problems.push(format!("the scheme `{id}` has no tokens: no `{name}`"));
+            }
+        }
+        let handshake = self.handshakes.iter().any(|h| h.verify_token.is_some());
+        if given.verify_token.is_some() && !handshake {
+            problems.push(format!("the scheme `{id}` takes no `verify_token`"));
+        }
+        problems
     }
 }
 
@@ -141,11 +230,25 @@ fn slots(
 }
 
 fn primed(scheme: &Scheme, secret: &Secret) -> Result<Primed, String> {
+    if let Kind::Public(algorithm) = scheme.kind {
+        return PublicKey::read(algorithm, &scheme.key, secret).map(Primed::Public);
+    }
+    if let Some(rules) = &scheme.token {
+        let algorithm = match rules.algorithm {
+            jwt::Algorithm::Hs256 => None,
+            jwt::Algorithm::Rs256 => Some(public::Algorithm::RsaSha256),
+            jwt::Algorithm::Es256 => Some(public::Algorithm::EcdsaP256Fixed),
+        };
+        if let Some(algorithm) = algorithm {
+            return PublicKey::read(algorithm, &scheme.key, secret).map(Primed::Public);
+        }
+    }
     let bytes = scheme.key.bytes(secret)?;
     Ok(match scheme.kind {
         Kind::Hmac(hash) => Primed::Hmac(Engine::hmac(hash, bytes.expose())),
+        Kind::Jwt | Kind::Public(_) => Primed::Hmac(Engine::hmac(Hash::Sha256, bytes.expose())),
         Kind::Digest(hash) => Primed::Digest(Engine::digest(hash), bytes),
-        Kind::Token => {
+        Kind::Token | Kind::Basic => {
             let engine = Engine::hmac(Hash::Sha256, random_key().expose());
             let mut of_secret = engine.clone();
             of_secret.update(bytes.expose());

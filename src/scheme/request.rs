@@ -91,6 +91,12 @@ pub(super) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// The same request with members of its body.
+    pub(super) fn with_json(mut self, json: Vec<Found<'a>>) -> Self {
+        self.json = json;
+        self
+    }
+
     /// The bytes of a header.
     pub(super) fn header(&self, slot: usize) -> Option<&'a [u8]> {
         self.headers[slot].map(HeaderValue::as_bytes)
@@ -104,7 +110,7 @@ impl<'a> Request<'a> {
     }
 
     /// The signed address: the registered one, with the query of this request if it has one.
-    fn url(&self) -> Option<Cow<'a, str>> {
+    pub(super) fn url(&self) -> Option<Cow<'a, str>> {
         let registered = self.public_url?;
         Some(match self.head.uri.query() {
             None => Cow::Borrowed(registered),

@@ -10,7 +10,7 @@ use super::{
     keys::{Choice, Named, Primed},
     request::Request,
     signature::{Encoding, Format},
-    source::{MAX_ITEMS, Source},
+    source::Source,
     verify::Verifier,
 };
 use crate::body::Payload;
@@ -69,7 +69,7 @@ impl Verifier {
             })
             .collect();
         let head = head(&draft.method, draft.path, headers.clone())?;
-        let mut request = self.request(&head, draft.body);
+        let mut request = self.drafted(&head, draft.body);
         request.timestamp = text.as_deref().map(|text| Cow::Owned(text.as_bytes().to_vec()));
         for (slot, template) in agreeing {
             let mut value = Vec::new();
@@ -78,7 +78,7 @@ impl Verifier {
             give(&mut headers, &self.slots.names()[slot], &value)?;
         }
         let head = self::head(&draft.method, draft.path, headers.clone())?;
-        let mut request = self.request(&head, draft.body);
+        let mut request = self.drafted(&head, draft.body);
         request.timestamp = text.as_deref().map(|text| Cow::Owned(text.as_bytes().to_vec()));
         self.refuse_gaps(&request)?;
         let key = match key {
@@ -99,16 +99,10 @@ impl Verifier {
         Ok(headers)
     }
 
-    fn request<'a>(&'a self, head: &'a Parts, payload: &'a Payload) -> Request<'a> {
-        Request {
-            head,
-            payload,
-            headers: self.slots.gather(&head.headers).values,
-            items: [None; MAX_ITEMS],
-            json: self.scheme.wanted.pointers.read(payload.whole()).unwrap_or_default(),
-            timestamp: None,
-            public_url: self.public_url.as_deref(),
-        }
+    fn drafted<'a>(&'a self, head: &'a Parts, payload: &'a Payload) -> Request<'a> {
+        let headers = self.slots.gather(&head.headers).values;
+        let json = self.scheme.wanted.pointers.read(payload.whole()).unwrap_or_default();
+        self.request(head, payload, headers).with_json(json)
     }
 
     /// Sets the headers that name a key.
@@ -176,6 +170,9 @@ impl Verifier {
         let (mut engine, secret) = match secret {
             Primed::Hmac(engine) => (engine.clone(), &[] as &[u8]),
             Primed::Digest(engine, secret) => (engine.clone(), secret.expose()),
+            Primed::Public(_) => {
+                return Err("only the sender has the private key to sign with".to_owned());
+            }
             Primed::Token(..) => {
                 return Err("this sender sends the secret itself: give it as a header".to_owned());
             }

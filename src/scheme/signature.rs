@@ -64,6 +64,12 @@ fn unpadded(text: &[u8]) -> &[u8] {
     text.strip_suffix(b"=").unwrap_or(text)
 }
 
+/// Whether a text is 1 to 128 letters, digits, `_` and `-`: what event ids and challenges are made of.
+pub(super) fn is_word(text: &[u8]) -> bool {
+    let word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    (1..=128).contains(&text.len()) && text.iter().all(word)
+}
+
 /// The signatures of one request, decoded.
 pub(super) struct Candidates {
     macs: [([u8; 66], usize); MAX_CANDIDATES],
@@ -186,6 +192,15 @@ impl Signature {
                 Ok(())
             }
         }
+    }
+
+    /// Takes a value that is one signature as a whole.
+    pub(super) fn parse_raw(
+        &self,
+        text: &[u8],
+        candidates: &mut Candidates,
+    ) -> Result<(), Malformed> {
+        self.candidate(text, candidates)
     }
 
     fn candidate(&self, text: &[u8], candidates: &mut Candidates) -> Result<(), Malformed> {

@@ -1,6 +1,9 @@
+mod algorithms;
 mod catalog;
 mod govalid_vivreal;
+mod handshakes;
 mod language;
+mod vectors;
 mod vivoldi;
 
 use bytes::Bytes;

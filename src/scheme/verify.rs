@@ -3,20 +3,22 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, request::Parts};
-use subtle::{Choice as Bit, ConstantTimeEq};
 
 use super::{
     Scheme, UnixMillis, Verified,
     event::{self, Event},
     json::Pointers,
-    keys::{self, Key, Named, Primed, Ring},
+    jwt::{self, Age, Pinned, Token},
+    keys::{self, Key, Named, Ring},
+    keyset::KeySet,
     request::{Request, Slots, scalar},
-    signature::Candidates,
-    source::{MAX_ITEMS, Source, Template},
+    signature::{Candidates, is_word},
+    source::{MAX_HEADERS, MAX_ITEMS, Source},
 };
 use crate::{
     body::Payload,
     reject::{Reason, Reject},
+    secret::Secret,
 };
 
 /// A scheme with the keys of one route.
@@ -30,13 +32,12 @@ pub struct Verifier {
     pub(super) public_url: Option<String>,
     /// How old and how new a request may be, in milliseconds.
     pub(super) window: Option<(i64, i64)>,
-}
-
-/// What the timestamp says about a request.
-enum Age {
-    Fresh,
-    Stale,
-    Future,
+    /// What the operator pins of a token.
+    pub(super) pinned: Pinned,
+    /// The sender's published keys.
+    pub(super) key_set: Option<Arc<KeySet>>,
+    /// What a handshake must show.
+    pub(super) verify_token: Option<Secret>,
 }
 
 impl Verifier {
@@ -58,7 +59,15 @@ impl Verifier {
 
     /// How old a request may be and still count as fresh; `None` without a timestamp.
     pub fn window(&self) -> Option<Duration> {
-        self.window.map(|(past, _)| Duration::from_millis(past.unsigned_abs()))
+        match &self.scheme.token {
+            Some(rules) => Some(rules.lifetime),
+            None => self.window.map(|(past, _)| Duration::from_millis(past.unsigned_abs())),
+        }
+    }
+
+    /// The sender's published keys, which must be kept fresh while the route lives.
+    pub fn key_set(&self) -> Option<&Arc<KeySet>> {
+        self.key_set.as_ref()
     }
 
     /// The names of the configured keys: `global`, `coupon/3570`.
@@ -79,15 +88,7 @@ impl Verifier {
     ) -> Result<Verified, Reject> {
         let scheme = &*self.scheme;
         let gathered = self.slots.gather(&head.headers);
-        let mut request = Request {
-            head,
-            payload,
-            headers: gathered.values,
-            items: [None; MAX_ITEMS],
-            json: Vec::new(),
-            timestamp: None,
-            public_url: self.public_url.as_deref(),
-        };
+        let mut request = self.request(head, payload, gathered.values);
         let named = scheme.choice.named(&request);
 
         self.headers_present(&request, named)?;
@@ -102,17 +103,33 @@ impl Verifier {
         }
         let millis = self.timestamp(&mut request, body.is_ok())?;
         self.algorithm(&request)?;
+        let token = self.token(&request)?;
+        let claims = match (&token, &scheme.token) {
+            (Some(token), Some(rules)) => token.claims(rules)?,
+            _ => Vec::new(),
+        };
         body?;
         self.values_present(&request)?;
         let key = self.key(&request, named)?;
-        let proven = self.proven(key.unwrap_or(&self.ring.dummy), &request, &candidates);
+        let judge = key.unwrap_or(&self.ring.dummy);
+        let proven = match &token {
+            Some(token) => self.token_proven(judge, token)?,
+            None => self.proven(judge, &request, &candidates),
+        };
         let key = key.ok_or(Reason::UnknownKey)?;
         if !proven {
             return Err(Reason::BadSignature.into());
         }
+        let rules = scheme.token.as_ref();
+        if rules.is_some_and(|rules| !jwt::agrees(rules, &self.pinned, &claims, &request)) {
+            return Err(Reason::Claim.into());
+        }
         self.consistent(&request)?;
-        let age = millis.map(|millis| now.0.saturating_sub(millis));
-        let stale = match self.age(age) {
+        let (fresh, age) = match rules {
+            Some(rules) => jwt::age(rules, &claims, now.0),
+            None => self.age(millis.map(|millis| now.0.saturating_sub(millis))),
+        };
+        let stale = match fresh {
             Age::Fresh => false,
             Age::Stale => true,
             Age::Future => return Err(Reason::Future.into()),
@@ -131,6 +148,24 @@ impl Verifier {
             stale,
             age,
         })
+    }
+
+    /// A request before its first step.
+    pub(super) fn request<'a>(
+        &'a self,
+        head: &'a Parts,
+        payload: &'a Payload,
+        headers: [Option<&'a HeaderValue>; MAX_HEADERS],
+    ) -> Request<'a> {
+        Request {
+            head,
+            payload,
+            headers,
+            items: [None; MAX_ITEMS],
+            json: Vec::new(),
+            timestamp: None,
+            public_url: self.public_url.as_deref(),
+        }
     }
 
     /// Every header without which the request cannot be judged.
@@ -154,6 +189,9 @@ impl Verifier {
         candidates: &mut Candidates,
     ) -> Result<(), Reject> {
         let scheme = &*self.scheme;
+        if scheme.token.is_some() {
+            return self.event_id(request, |source| matches!(source, Source::Header(_)));
+        }
         for source in &scheme.signature.from {
             if let Source::Header(slot) = source
                 && let Some(text) = request.header(*slot)
@@ -173,8 +211,13 @@ impl Verifier {
         self.event_id(request, |source| matches!(source, Source::Header(_)))
     }
 
-    /// The grammar of an event id in the body, and its presence.
+    /// The signatures outside of headers, and an event id in the body: its grammar and presence.
     fn signature_in_body(&self, request: &Request<'_>) -> Result<(), Reject> {
+        if !matches!(self.scheme.signature.from[0], Source::Header(_)) {
+            for item in 0..self.items(request) {
+                self.candidates(request, item).map_err(|_| Reason::MalformedSignature)?;
+            }
+        }
         self.event_id(request, |source| !matches!(source, Source::Header(_)))
     }
 
@@ -244,10 +287,34 @@ impl Verifier {
         }
     }
 
-    /// What the message is made of besides headers and items.
+    /// The token, if the scheme has tokens.
+    fn token<'a>(&self, request: &Request<'a>) -> Result<Option<Token<'a>>, Reject> {
+        let Some(rules) = &self.scheme.token else { return Ok(None) };
+        let prefix = self.scheme.signature.prefix.as_bytes();
+        let mut found = self.scheme.signature.from.iter().filter_map(|source| match source {
+            Source::Header(slot) => request.header(*slot),
+            _ => None,
+        });
+        let text = found.next().ok_or(Reason::MissingHeader)?;
+        let (scheme, token) = text.split_at_checked(prefix.len()).ok_or(Reason::MalformedToken)?;
+        if !scheme.eq_ignore_ascii_case(prefix) {
+            return Err(Reason::MalformedToken.into());
+        }
+        Ok(Some(Token::parse(token, rules.algorithm)?))
+    }
+
+    /// What the message is made of besides headers and items; and a body that a handshake would have
+    /// signed for anybody is no event.
     fn values_present(&self, request: &Request<'_>) -> Result<(), Reject> {
+        if self.scheme.oracle && is_word(request.payload.whole()) {
+            return Err(Reason::MalformedBody.into());
+        }
+        if self.scheme.each.is_some() && self.items(request) == 0 {
+            return Err(Reason::MalformedBody.into());
+        }
         for source in &self.scheme.needs.others {
-            if request.value(source, &[], 0).is_none() {
+            let absent = |item| request.value(source, &[], item).is_none();
+            if (0..self.items(request)).any(absent) {
                 return Err(match source {
                     Source::Json(_) | Source::Form(_) => Reason::MalformedBody.into(),
                     _ => Reason::MalformedSignature.into(),
@@ -268,40 +335,6 @@ impl Verifier {
             }
             Named::Unknown | Named::Missing => None,
         })
-    }
-
-    /// Whether one of the key's secrets makes one of the signatures. All are tried, whichever fits.
-    fn proven(&self, key: &Key, request: &Request<'_>, candidates: &Candidates) -> bool {
-        let message = self.message(request);
-        let mut proven = Bit::from(0);
-        for secret in &key.secrets {
-            let (mut engine, secret) = match secret {
-                Primed::Hmac(engine) => (engine.clone(), &[] as &[u8]),
-                Primed::Digest(engine, secret) => (engine.clone(), secret.expose()),
-                Primed::Token(engine, tag) => {
-                    for candidate in candidates.iter() {
-                        let mut engine = engine.clone();
-                        engine.update(candidate);
-                        proven |= engine.finish().bytes().ct_eq(tag.bytes());
-                    }
-                    continue;
-                }
-            };
-            let whole = request.feed(message, secret, 0, &mut |piece| engine.update(piece));
-            let tag = engine.finish();
-            for candidate in candidates.iter() {
-                proven |= candidate.ct_eq(tag.bytes()) & Bit::from(u8::from(whole));
-            }
-        }
-        proven.into()
-    }
-
-    /// The template of the signed message that applies to this request.
-    pub(super) fn message(&self, request: &Request<'_>) -> &Template {
-        let scheme = &*self.scheme;
-        let variant =
-            scheme.variants.iter().find(|(when, _)| request.value(when, &[], 0).is_some());
-        variant.map_or(&scheme.message, |(_, message)| message)
     }
 
     /// What must agree with what is signed does, as far as it is there.
@@ -326,12 +359,13 @@ impl Verifier {
         Ok(())
     }
 
-    fn age(&self, age: Option<i64>) -> Age {
-        match (age, self.window) {
+    fn age(&self, age: Option<i64>) -> (Age, Option<i64>) {
+        let fresh = match (age, self.window) {
             (Some(age), Some((past, _))) if age > past => Age::Stale,
             (Some(age), Some((_, future))) if age < future.saturating_neg() => Age::Future,
             _ => Age::Fresh,
-        }
+        };
+        (fresh, age)
     }
 
     fn required_headers(&self, request: &Request<'_>) -> bool {

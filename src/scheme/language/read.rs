@@ -67,6 +67,19 @@ pub(super) fn signature_sources(field: &Field<'_>, wanted: &mut Wanted) -> Optio
     Some(sources)
 }
 
+/// `each`: the elements of an array, each of which is signed; the number of their pointer.
+pub(super) fn each(field: &Field<'_>, wanted: &mut Wanted) -> Option<u16> {
+    let text = field.text()?;
+    if !text.ends_with("/*") {
+        let help = "write the array's pointer and `/*`: /items/*".to_owned();
+        field.error("`each` stands for the elements of an array", Some(help));
+        return None;
+    }
+    let added = wanted.pointers.add(&text).map_err(|problem| field.error(problem, None)).ok();
+    wanted.each = Some(text);
+    added
+}
+
 /// A template.
 pub(super) fn template(field: &Field<'_>, wanted: &mut Wanted) -> Option<Template> {
     let text = field.text()?;

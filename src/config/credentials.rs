@@ -1,0 +1,217 @@
+//! The keys of a route that say what a request must prove.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use http::{HeaderName, HeaderValue, Uri};
+
+use super::{
+    Surroundings, entries, not_empty,
+    secret::{self, Use},
+};
+use crate::{
+    document::{Field, Section, nearest},
+    scheme::{Credentials, JwtCredentials, KeySet, Scheme},
+    secret::Secret,
+};
+
+/// A window of no length refuses everything; one of a week protects from nothing.
+const TOLERANCES: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
+
+/// Takes the place of a secret that is wrong, so that the rest can be checked: every form of key
+/// that a scheme can ask for can be written so. A configuration with it is never used, for the
+/// problem is on record.
+const STAND_IN: [u8; 64] = [b'0'; 64];
+
+/// Reads the credentials of the route called `name`. `scheme` is the route's, if it is known. `None` if
+/// a public key or a rule for tokens is wrong: its problem is on record, and whether the rest fits the
+/// scheme cannot be said without it.
+pub(super) fn read(
+    section: &Section<'_>,
+    name: Option<&str>,
+    scheme: Option<&Scheme>,
+    surroundings: &Surroundings<'_>,
+) -> Option<Credentials> {
+    let route = name.unwrap_or("a route");
+    let errors = section.errors();
+    let verifying = |key, what: &str| {
+        let field = section.get(key);
+        field.map(|field| verifying(&field, &format!("{what} of {route}"), surroundings))
+    };
+    let global = verifying("secret", "global");
+    let groups = section.get("secrets").map(|field| groups(&field, route, scheme, surroundings));
+    let mut credentials = Credentials {
+        global: global.unwrap_or_default(),
+        groups: groups.unwrap_or_default(),
+        verify_token: verifying("verify_token", "verify_token").and_then(|mut all| all.pop()),
+        public_url: section.get("public_url").and_then(|field| public_url(&field)),
+        tolerance: section.get("tolerance").and_then(|field| field.duration_within(TOLERANCES)),
+        ..Credentials::default()
+    };
+    // What was wrong is told already; that there is no secret besides would not be true.
+    let has_secrets = section.has("secret") || section.has("secrets");
+    if has_secrets && credentials.groups.is_empty() && section.errors() > errors {
+        credentials.global.push(stand_in());
+    }
+    let public_keys = section.get("public_key").map(|field| public_keys(&field, surroundings));
+    let jwt = section.get("jwt").map(|field| jwt(&field, scheme, surroundings));
+    if let Some(field) = section.get("require_headers") {
+        credentials.require_headers = require_headers(&field, section);
+    }
+    credentials.public_keys = public_keys.unwrap_or_else(|| Some(Vec::new()))?;
+    credentials.jwt = jwt.unwrap_or_else(|| Some(JwtCredentials::default()))?;
+    Some(credentials)
+}
+
+fn stand_in() -> Secret {
+    Secret::new(STAND_IN.to_vec())
+}
+
+/// The secrets of one key, each looked for among the other keys' too.
+fn verifying(field: &Field<'_>, owner: &str, surroundings: &Surroundings<'_>) -> Vec<Secret> {
+    let secrets = secret::read_all(field, Use::Verify, surroundings);
+    let add = |(item, secret): (Field<'_>, Option<Secret>)| {
+        if let Some(secret) = &secret {
+            surroundings.known.add(&item, secret, owner);
+        }
+        secret.unwrap_or_else(stand_in)
+    };
+    secrets.into_iter().map(add).collect()
+}
+
+/// `[route.secrets.SPACE]`: index = secret(s).
+fn groups(
+    field: &Field<'_>,
+    route: &str,
+    scheme: Option<&Scheme>,
+    surroundings: &Surroundings<'_>,
+) -> Vec<(String, i64, Vec<Secret>)> {
+    let mut groups = Vec::new();
+    for (space, field) in entries(field.section()) {
+        let known = scheme.is_none_or(|scheme| knows_space(scheme, &space, &field));
+        for (index, field) in entries(field.section()) {
+            let number = index.parse::<i64>().ok().filter(|number| number.to_string() == index);
+            let Some(number) = number else {
+                let help = "the index is that of the group in the sender's event, such as 3570; \
+                            a key of the route itself stands before the first [route.…] heading";
+                field.conceal();
+                field.error(format!("`{index}` is no index"), Some(help.to_owned()));
+                continue;
+            };
+            let secrets = verifying(&field, &format!("{space}/{index} of {route}"), surroundings);
+            if known {
+                groups.push((space.clone(), number, secrets));
+            }
+        }
+    }
+    groups
+}
+
+fn knows_space(scheme: &Scheme, space: &str, field: &Field<'_>) -> bool {
+    let known: Vec<&str> = scheme.spaces().iter().map(|(name, _)| name.as_str()).collect();
+    if known.contains(&space) {
+        return true;
+    }
+    field.conceal();
+    if known.is_empty() {
+        let help = Some("use `secret`".to_owned());
+        field.error(format!("the scheme `{}` has no group secrets", scheme.id()), help);
+    } else {
+        let help = match nearest(space, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("it has {}", known.join(", ")),
+        };
+        field.error(format!("the scheme `{}` has no group `{space}`", scheme.id()), Some(help));
+    }
+    false
+}
+
+/// `public_url`: the address that is registered at the sender, to the letter.
+fn public_url(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    let parsed = text.parse::<Uri>().ok();
+    let whole = parsed.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("https" | "http")) && uri.host().is_some()
+    });
+    if !whole || text.contains('#') {
+        let help = "public_url = \"https://hooks.example.com/x\", as registered at the sender";
+        field.error(format!("`{text}` is no whole URL"), Some(help.to_owned()));
+        return None;
+    }
+    Some(text)
+}
+
+/// `public_key`: one or several; `None` if one is wrong.
+fn public_keys(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<Vec<Secret>> {
+    let keys = secret::read_all(field, Use::PublicKey, surroundings);
+    keys.into_iter().map(|(_, key)| key).collect()
+}
+
+/// `[route.jwt]`: what a token must say, and the sender's published keys; `None` if something is wrong.
+fn jwt(
+    field: &Field<'_>,
+    scheme: Option<&Scheme>,
+    surroundings: &Surroundings<'_>,
+) -> Option<JwtCredentials> {
+    let section = field.section()?;
+    let errors = section.errors();
+    let names = |key| {
+        let Some(field) = section.get(key) else { return Vec::new() };
+        if field.items().is_empty() {
+            field.error(format!("`{}` names nobody", field.path()), None);
+        }
+        field.items().iter().filter_map(not_empty).collect()
+    };
+    let (issuer, audience, subject) = (names("issuer"), names("audience"), names("subject"));
+    let jwks = section.get("jwks").and_then(|field| {
+        let address = not_empty(&field)?;
+        KeySet::new(&address, surroundings.base).map_err(|problem| field.error(problem, None)).ok()
+    });
+    if let Some(scheme) = scheme
+        && !scheme.takes_tokens()
+    {
+        let help = Some("remove [route.jwt]".to_owned());
+        field.error(format!("the scheme `{}` verifies no tokens", scheme.id()), help);
+    }
+    let wrong = section.errors() > errors;
+    section.finish();
+    (!wrong).then_some(JwtCredentials { issuer, audience, subject, jwks })
+}
+
+/// `[route.require_headers]`: name = one value or several.
+fn require_headers(field: &Field<'_>, route: &Section<'_>) -> Vec<(HeaderName, Vec<String>)> {
+    let mut rules: Vec<(HeaderName, Vec<String>)> = Vec::new();
+    for (name, field) in entries(field.section()) {
+        field.conceal();
+        if route.knows(&name) {
+            let help = "write it before the first [route.…] heading; if a header is meant, write \
+                        its name with a capital letter";
+            let what =
+                format!("`{name}` stands among the required headers, but is a key of the route");
+            field.error(what, Some(help.to_owned()));
+            continue;
+        }
+        let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+            field.error(format!("`{name}` is no name of a header"), None);
+            continue;
+        };
+        let values: Vec<_> = field.items().iter().filter_map(header_value).collect();
+        if field.items().is_empty() {
+            field.error(format!("`{name}` has no value that it may have"), None);
+        } else if rules.iter().any(|(known, _)| *known == header) {
+            field.error(format!("`{name}` is here twice: header names have no case"), None);
+        }
+        rules.push((header, values));
+    }
+    rules
+}
+
+fn header_value(field: &Field<'_>) -> Option<String> {
+    let value = field.text()?;
+    if HeaderValue::from_str(&value).is_err() || value.trim() != value {
+        let what = format!("`{}` can never have this value", field.path());
+        field.error(what, Some("a header's value has no white space around it".to_owned()));
+        return None;
+    }
+    Some(value)
+}

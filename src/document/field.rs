@@ -1,0 +1,300 @@
+//! One value of a document, and the forms in which values are written.
+
+use std::{
+    fmt::Display,
+    ops::{Range, RangeInclusive},
+    time::Duration,
+};
+
+use toml::de::DeValue;
+
+use super::{Reader, Section, report};
+
+/// Longer spans are mistakes, and would overflow the clock they are added to.
+const LONGEST: Duration = Duration::from_secs(3660 * 86_400);
+
+/// One value of a document.
+#[derive(Clone)]
+pub struct Field<'r> {
+    reader: &'r Reader<'r>,
+    value: &'r DeValue<'r>,
+    at: Range<usize>,
+    path: String,
+}
+
+impl<'r> Field<'r> {
+    pub(super) fn new(
+        reader: &'r Reader<'r>,
+        value: &'r DeValue<'r>,
+        at: Range<usize>,
+        path: String,
+    ) -> Self {
+        Field { reader, value, at, path }
+    }
+
+    /// Where the value stands.
+    pub fn at(&self) -> Range<usize> {
+        self.at.clone()
+    }
+
+    /// The line on which the value begins, from 1.
+    pub fn line(&self) -> usize {
+        report::place(self.reader.text, self.at.start).0
+    }
+
+    /// The dotted path of the value.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Keeps the value out of every report. A table under a heading of its own is left as it is: what
+    /// it holds stands on other lines.
+    pub fn conceal(&self) {
+        let heading = self.is_table() && self.reader.text[self.at.clone()].starts_with('[');
+        if !heading {
+            self.reader.concealed.borrow_mut().push(self.at.clone());
+        }
+    }
+
+    /// Records an error about this value.
+    pub fn error(&self, message: impl Into<String>, help: Option<String>) {
+        self.reader.error(self.at.clone(), message, help);
+    }
+
+    /// Records an error about a part of this string value: `part` counts bytes from the first one
+    /// after the opening quote.
+    pub fn error_within(
+        &self,
+        part: Range<usize>,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) {
+        let start = (self.at.start + 1 + part.start).min(self.at.end);
+        let end = (self.at.start + 1 + part.end).clamp(start, self.at.end);
+        self.reader.error(start..end, message, help);
+    }
+
+    /// Records a warning about this value.
+    pub fn warning(&self, message: impl Into<String>, help: Option<String>) {
+        self.reader.warning(self.at.clone(), message, help);
+    }
+
+    fn expected<T>(&self, what: &str) -> Option<T> {
+        let found = self.value.type_str();
+        self.error(format!("`{}` must be {what}, not {found}", self.path), None);
+        None
+    }
+
+    fn within<T: PartialOrd>(
+        &self,
+        value: T,
+        range: RangeInclusive<T>,
+        shown: impl Fn(&T) -> String,
+    ) -> Option<T> {
+        if range.contains(&value) {
+            return Some(value);
+        }
+        let (low, high) = (shown(range.start()), shown(range.end()));
+        self.error(format!("`{}` must be between {low} and {high}", self.path), None);
+        None
+    }
+
+    /// Whether the value is a table.
+    pub fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
+    /// Whether the value is a list.
+    pub fn is_list(&self) -> bool {
+        self.value.is_array()
+    }
+
+    /// Whether the value is a string.
+    pub fn is_text(&self) -> bool {
+        self.value.is_str()
+    }
+
+    /// The value as a string.
+    pub fn text(&self) -> Option<String> {
+        match self.value {
+            DeValue::String(text) => Some(text.to_string()),
+            _ => self.expected("a string"),
+        }
+    }
+
+    /// The value as `true` or `false`.
+    pub fn boolean(&self) -> Option<bool> {
+        match self.value {
+            DeValue::Boolean(value) => Some(*value),
+            _ => self.expected("true or false"),
+        }
+    }
+
+    /// The value as a whole number within `range`.
+    pub fn integer(&self, range: RangeInclusive<u64>) -> Option<u64> {
+        let DeValue::Integer(digits) = self.value else {
+            return self.expected("a whole number");
+        };
+        match u64::from_str_radix(digits.as_str(), digits.radix()) {
+            Ok(value) if range.contains(&value) => Some(value),
+            _ => {
+                let (low, high) = (range.start(), range.end());
+                let bound = if *high == u64::MAX {
+                    format!("at least {low}")
+                } else {
+                    format!("between {low} and {high}")
+                };
+                self.error(format!("`{}` must be {bound}", self.path), None);
+                None
+            }
+        }
+    }
+
+    /// The value as a time span such as `"250ms"`, `"4.5s"` or `"24h"`.
+    pub fn duration(&self) -> Option<Duration> {
+        let text = self.text()?;
+        let parsed = parse_duration(&text);
+        if parsed.is_none() {
+            let help = "write a number and a unit: 250ms, 4.5s, 10m, 24h, 7d".to_owned();
+            self.error(format!("`{text}` is not a duration"), Some(help));
+        }
+        parsed
+    }
+
+    /// The value as a time span within `range`.
+    pub fn duration_within(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
+        self.within(self.duration()?, range, |span| show_duration(*span))
+    }
+
+    /// The value as a number of bytes such as `"64KiB"` or `"1MiB"`.
+    pub fn size(&self) -> Option<u64> {
+        let text = self.text()?;
+        let parsed = parse_size(&text);
+        if parsed.is_none() {
+            let help = "write a number and a unit: 512B, 64KiB, 1MiB, 2GiB".to_owned();
+            self.error(format!("`{text}` is not a size"), Some(help));
+        }
+        parsed
+    }
+
+    /// The value as a number of bytes within `range`.
+    pub fn size_within(&self, range: RangeInclusive<u64>) -> Option<u64> {
+        self.within(self.size()?, range, |bytes| show_size(*bytes))
+    }
+
+    /// The value as one of a fixed list of words.
+    pub fn one_of<T: Copy>(&self, choices: &[(&'static str, T)]) -> Option<T> {
+        let text = self.text()?;
+        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
+        }
+        let help = nearest(&text, choices.iter().map(|(word, _)| *word))
+            .map(|near| format!("did you mean \"{near}\"?"));
+        let words: Vec<_> = choices.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let message =
+            format!("`{}` must be one of {}, not \"{text}\"", self.path, words.join(", "));
+        self.error(message, help);
+        None
+    }
+
+    /// The value as a table. What stands there instead is concealed: in place of a table of secrets
+    /// it may be one.
+    pub fn section(&self) -> Option<Section<'r>> {
+        match self.value {
+            DeValue::Table(table) => {
+                Some(Section::new(self.reader, table, self.at.clone(), self.path.clone()))
+            }
+            _ => {
+                self.conceal();
+                self.expected("a table")
+            }
+        }
+    }
+
+    /// The elements of a list; any other value counts as a list of one.
+    pub fn items(&self) -> Vec<Field<'r>> {
+        match self.value {
+            DeValue::Array(values) => values
+                .iter()
+                .map(|value| {
+                    Field::new(self.reader, value.get_ref(), value.span(), self.path.clone())
+                })
+                .collect(),
+            _ => vec![self.clone()],
+        }
+    }
+
+    /// The tables of a list: `[[name]]`, written with two brackets.
+    pub fn sections(&self) -> Vec<Section<'r>> {
+        if self.is_list() {
+            return self.items().iter().filter_map(Field::section).collect();
+        }
+        self.conceal();
+        let path = &self.path;
+        let help = format!("write [[{path}]], with two brackets");
+        self.error(format!("there can be several `{path}`: it is a list of tables"), Some(help));
+        Vec::new()
+    }
+}
+
+/// Parses `"250ms"`, `"4.5s"`, `"10m"`, `"24h"`, `"7d"`; at most ten years.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let unit = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(unit);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return None,
+    };
+    let value: f64 = number.parse().ok()?;
+    let span = Duration::try_from_secs_f64((value * seconds * 1e6).round() / 1e6).ok()?;
+    (span <= LONGEST).then_some(span)
+}
+
+/// Parses `"512B"`, `"64KiB"`, `"1MiB"`, `"2GiB"`.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let unit = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(unit);
+    let bytes: u64 = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(bytes)
+}
+
+/// A time span as [`parse_duration`] reads it, in the largest unit that makes it a whole number.
+pub fn show_duration(span: Duration) -> String {
+    let millis = span.as_millis();
+    if millis == 0 {
+        return unit(0, "s");
+    }
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let whole = units.iter().find(|(_, unit)| millis.is_multiple_of(*unit));
+    whole.map_or_else(|| unit(millis, "ms"), |(name, size)| unit(millis / size, name))
+}
+
+/// A size as [`parse_size`] reads it, in the largest unit that makes it a whole number.
+pub fn show_size(bytes: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let whole = units.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
+    whole.map_or_else(|| unit(bytes, "B"), |(name, size)| unit(bytes / size, name))
+}
+
+fn unit(number: impl Display, name: &str) -> String {
+    format!("{number}{name}")
+}
+
+/// The candidate that a mistyped word most likely meant.
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}

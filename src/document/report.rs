@@ -1,0 +1,146 @@
+//! What is wrong with a document, and how it is shown.
+
+use std::{fmt, ops::Range, path::Path};
+
+/// How much a problem matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The document cannot be used.
+    Error,
+    /// The document can be used; the operator should look.
+    Warning,
+}
+
+/// Something wrong at a place in a document.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub(super) severity: Severity,
+    pub(super) at: Range<usize>,
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+/// What was wrong with a document, in the order of its lines; printing it shows each place.
+#[derive(Clone, Debug)]
+pub struct Report {
+    name: String,
+    /// The document, with what is concealed overwritten.
+    text: String,
+    problems: Vec<Problem>,
+}
+
+impl Report {
+    pub(super) fn new(
+        name: String,
+        text: &str,
+        mut problems: Vec<Problem>,
+        concealed: &[Range<usize>],
+    ) -> Self {
+        problems.sort_by_key(|p| (p.at.start, p.severity == Severity::Warning));
+        Report { name, text: overwritten(text, concealed), problems }
+    }
+
+    /// A report about a file that could not be read at all.
+    pub fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        Report {
+            name: path.display().to_string(),
+            text: String::new(),
+            problems: vec![Problem {
+                severity: Severity::Error,
+                at: 0..0,
+                message: format!("cannot be read: {error}"),
+                help: None,
+            }],
+        }
+    }
+
+    /// Whether the document cannot be used.
+    pub fn is_fatal(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+
+    /// How many problems of this severity there are.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.problems.iter().filter(|p| p.severity == severity).count()
+    }
+
+    /// The problems as single lines, `file:line:column: message`, for a log.
+    pub fn lines(&self) -> impl Iterator<Item = (Severity, String)> + '_ {
+        self.problems.iter().map(|problem| {
+            let (line, column, _) = place(&self.text, problem.at.start);
+            (problem.severity, format!("{}:{line}:{column}: {}", self.name, problem.message))
+        })
+    }
+}
+
+impl std::error::Error for Report {}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.problems {
+            let (line, column, source) = place(&self.text, problem.at.start);
+            let severity = match problem.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            };
+            writeln!(f, "{severity}: {}", problem.message)?;
+            writeln!(f, "  --> {}:{line}:{column}", self.name)?;
+            if !self.text.is_empty() {
+                let margin = line.to_string().len();
+                let room = source.chars().count().saturating_sub(column - 1).max(1);
+                let length = self.text.get(problem.at.clone()).map_or(1, |s| s.chars().count());
+                let caret = "^".repeat(length.clamp(1, room));
+                // A tab is as wide as the terminal makes it: the caret's line has it too.
+                let blank = |c| if c == '\t' { c } else { ' ' };
+                let pad: String = source.chars().take(column - 1).map(blank).collect();
+                writeln!(f, "{:margin$} |", "")?;
+                writeln!(f, "{line} | {source}")?;
+                writeln!(f, "{:margin$} | {pad}{caret}", "")?;
+            }
+            if let Some(help) = &problem.help {
+                writeln!(f, "  help: {help}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Line and column (both from 1) of a byte offset, and the text of that line.
+pub(super) fn place(text: &str, offset: usize) -> (usize, usize, &str) {
+    let offset = text.floor_char_boundary(offset);
+    let start = text[..offset].rfind('\n').map_or(0, |i| i + 1);
+    let line = text[..start].matches('\n').count() + 1;
+    let source = text[start..].split('\n').next().unwrap_or("").trim_end_matches('\r');
+    (line, text[start..offset].chars().count() + 1, source)
+}
+
+/// What may be a value on the line of a byte offset: all that follows `key =`; the whole line if it
+/// does not begin so; nothing if it is a heading.
+pub(super) fn value_of_line(text: &str, offset: usize) -> Range<usize> {
+    let offset = text.floor_char_boundary(offset);
+    let start = text[..offset].rfind('\n').map_or(0, |i| i + 1);
+    let end = text[start..].find('\n').map_or(text.len(), |i| start + i);
+    let line = &text[start..end];
+    let is_key = |c: char| c.is_ascii_alphanumeric() || " \t_-.".contains(c);
+    let heading = line.trim_start().starts_with('[') && !line.contains(['=', '"', '\'', ',']);
+    match line.split_once('=') {
+        Some((key, _)) if key.chars().all(is_key) => start + key.len() + 1..end,
+        None if heading => end..end,
+        Some(_) | None => start..end,
+    }
+}
+
+/// The text with every letter and digit in these ranges overwritten, and its length and lines kept.
+fn overwritten(text: &str, ranges: &[Range<usize>]) -> String {
+    let hidden = |at: usize| ranges.iter().any(|range| range.contains(&at));
+    let mask = |(at, c): (usize, char)| match c.len_utf8() {
+        _ if !hidden(at) => c,
+        1 if !c.is_ascii_alphanumeric() => c,
+        1 => '*',
+        2 => '×',
+        3 => '•',
+        _ => '𝟎',
+    };
+    text.char_indices().map(mask).collect()
+}

@@ -1,0 +1,247 @@
+//! Tokens: JWS in compact form (RFC 7515) with the claims of RFC 7519.
+//!
+//! The scheme pins one algorithm. Nothing in the token selects an algorithm, a key or an address: a
+//! token with `crit` is refused, and `jku`, `jwk`, `x5u` and `x5c` are not looked at. Base64url is
+//! taken without padding only. A token often does not cover the body: the scheme says so.
+
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use sha2::{Digest, Sha256};
+
+use super::{
+    json::{Found, Pointers, Scalar},
+    request::Request,
+};
+use crate::reject::Reason;
+
+/// The longest token that is looked at.
+const MAX_LENGTH: usize = 16 * 1024;
+
+/// A signature algorithm (RFC 7518, section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Algorithm {
+    /// HMAC with SHA-256.
+    Hs256,
+    /// RSA PKCS#1 v1.5 with SHA-256.
+    Rs256,
+    /// ECDSA with P-256 and SHA-256, `r` and `s` run together.
+    Es256,
+}
+
+impl Algorithm {
+    /// The name in a token's header.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Algorithm::Hs256 => "HS256",
+            Algorithm::Rs256 => "RS256",
+            Algorithm::Es256 => "ES256",
+        }
+    }
+}
+
+/// What a hash in a claim is taken of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hashed {
+    /// The body.
+    Body,
+    /// The registered address with the request's query.
+    Url,
+}
+
+/// A claim with the lower-case hex of a SHA-256.
+#[derive(Clone, Debug)]
+pub(super) struct HashClaim {
+    /// The claim's pointer, within [`Rules::claims`].
+    pub(super) pointer: u16,
+    /// What it is taken of.
+    pub(super) of: Hashed,
+    /// Whether a token without it is taken: senders leave the body's hash out where there is no body.
+    pub(super) only_with_body: bool,
+}
+
+/// What a scheme demands of its tokens.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    /// The only algorithm.
+    pub(super) algorithm: Algorithm,
+    /// The claims that are read: the first ones are [`TIMES`] and [`NAMES`].
+    pub(super) claims: Pointers,
+    /// Whether `exp` must be there.
+    pub(super) expires: bool,
+    /// How long after `iat` a token counts as fresh; `iat` must be there then. Milliseconds.
+    pub(super) max_age: Option<i64>,
+    /// How far clocks may differ, in milliseconds.
+    pub(super) leeway: i64,
+    /// How long tokens live, as the sender says.
+    pub(super) lifetime: std::time::Duration,
+    /// Claims that must have one value.
+    pub(super) fixed: Vec<(u16, Box<str>)>,
+    /// Claims that are hashes.
+    pub(super) hashes: Vec<HashClaim>,
+    /// Claims that the operator must give a value for: `issuer`, `audience`, `subject`.
+    pub(super) configured: Vec<Box<str>>,
+}
+
+/// Pointers to the dates that every scheme reads, in this order from 0.
+pub(super) const TIMES: [&str; 3] = ["/exp", "/nbf", "/iat"];
+/// Pointers to the names that an operator can pin, in this order after [`TIMES`].
+pub(super) const NAMES: [&str; 4] = ["/iss", "/aud", "/aud/*", "/sub"];
+
+/// The values that the operator pins.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pinned {
+    /// `issuer`: `iss` must be one of these. Empty: not pinned.
+    pub(super) issuer: Vec<String>,
+    /// `audience`: `aud` must be or contain one of these.
+    pub(super) audience: Vec<String>,
+    /// `subject`: `sub` must be one of these.
+    pub(super) subject: Vec<String>,
+}
+
+/// A token, taken apart.
+pub(super) struct Token<'a> {
+    /// What is signed: header and payload as they came.
+    pub(super) signed: &'a [u8],
+    /// The signature's bytes.
+    pub(super) signature: Vec<u8>,
+    /// The key's id.
+    pub(super) kid: Option<String>,
+    payload: Vec<u8>,
+}
+
+/// What the claims say about time.
+pub(super) enum Age {
+    /// Within its time.
+    Fresh,
+    /// Past its time.
+    Stale,
+    /// Before its time.
+    Future,
+}
+
+fn one<'f, 'a>(found: &'f [Found<'a>], pointer: u16) -> Option<&'f Scalar<'a>> {
+    found.iter().find(|value| value.pointer == pointer).map(|value| &value.value)
+}
+
+impl<'a> Token<'a> {
+    /// Takes a token apart.
+    ///
+    /// # Errors
+    /// [`Reason::BadAlg`] if its header names another algorithm, [`Reason::MalformedToken`] if it is
+    /// not well-formed otherwise.
+    pub(super) fn parse(text: &'a [u8], algorithm: Algorithm) -> Result<Token<'a>, Reason> {
+        const BAD: Reason = Reason::MalformedToken;
+        if text.len() > MAX_LENGTH {
+            return Err(BAD);
+        }
+        let mut parts = text.split(|byte| *byte == b'.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(BAD);
+        };
+        let mut pointers = Pointers::default();
+        let [alg, kid, crit] =
+            ["/alg", "/kid", "/crit"].map(|pointer| pointers.add(pointer).map_err(|_| BAD));
+        let (alg, kid, crit) = (alg?, kid?, crit?);
+        let bytes = BASE64URL_NOPAD.decode(header).map_err(|_| BAD)?;
+        let found = pointers.read(&bytes).map_err(|_| BAD)?;
+        match one(&found, alg) {
+            Some(Scalar::Text(name)) if name == algorithm.name() => {}
+            Some(Scalar::Text(_)) => return Err(Reason::BadAlg),
+            Some(Scalar::Integer(_) | Scalar::Other) | None => return Err(BAD),
+        }
+        let kid = match one(&found, kid) {
+            None => None,
+            Some(Scalar::Text(kid)) => Some(kid.to_string()),
+            Some(Scalar::Integer(_) | Scalar::Other) => return Err(BAD),
+        };
+        if one(&found, crit).is_some() {
+            return Err(BAD);
+        }
+        Ok(Token {
+            signed: &text[..header.len() + 1 + payload.len()],
+            signature: BASE64URL_NOPAD.decode(signature).map_err(|_| BAD)?,
+            kid,
+            payload: BASE64URL_NOPAD.decode(payload).map_err(|_| BAD)?,
+        })
+    }
+
+    /// The claims that `rules` read.
+    ///
+    /// # Errors
+    /// [`Reason::MalformedToken`] if the payload is not JSON, or a date is not an integer.
+    pub(super) fn claims(&self, rules: &Rules) -> Result<Vec<Found<'_>>, Reason> {
+        let found = rules.claims.read(&self.payload).map_err(|_| Reason::MalformedToken)?;
+        for date in 0..TIMES.len() as u16 {
+            match one(&found, date) {
+                None | Some(Scalar::Integer(0..=99_999_999_999)) => {}
+                Some(_) => return Err(Reason::MalformedToken),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether the claims are those that scheme and operator demand.
+pub(super) fn agrees(
+    rules: &Rules,
+    pinned: &Pinned,
+    found: &[Found<'_>],
+    request: &Request<'_>,
+) -> bool {
+    let names = |pointer: usize, allowed: &[String]| {
+        let pointer = (TIMES.len() + pointer) as u16;
+        found.iter().filter(|value| value.pointer == pointer).any(|value| match &value.value {
+            Scalar::Text(text) => allowed.iter().any(|known| known == text),
+            Scalar::Integer(_) | Scalar::Other => false,
+        })
+    };
+    let issuer = pinned.issuer.is_empty() || names(0, &pinned.issuer);
+    let audience =
+        pinned.audience.is_empty() || names(1, &pinned.audience) || names(2, &pinned.audience);
+    let subject = pinned.subject.is_empty() || names(3, &pinned.subject);
+    let fixed = rules.fixed.iter().all(|(pointer, value)| {
+        matches!(one(found, *pointer), Some(Scalar::Text(text)) if **text == **value)
+    });
+    let dates = (!rules.expires || one(found, 0).is_some())
+        && (rules.max_age.is_none() || one(found, 2).is_some());
+    issuer && audience && subject && fixed && dates && hashes_agree(rules, found, request)
+}
+
+fn hashes_agree(rules: &Rules, found: &[Found<'_>], request: &Request<'_>) -> bool {
+    rules.hashes.iter().all(|hash| {
+        let digest: [u8; 32] = match hash.of {
+            Hashed::Body => *request.payload.sha256(),
+            Hashed::Url => match request.url() {
+                Some(url) => Sha256::digest(url.as_bytes()).into(),
+                None => return false,
+            },
+        };
+        match one(found, hash.pointer) {
+            Some(Scalar::Text(text)) => **text == *HEXLOWER.encode(&digest),
+            Some(Scalar::Integer(_) | Scalar::Other) => false,
+            None => hash.only_with_body && request.payload.is_empty(),
+        }
+    })
+}
+
+/// What the dates say at `now`, in milliseconds, and how long ago the token was issued.
+pub(super) fn age(rules: &Rules, found: &[Found<'_>], now: i64) -> (Age, Option<i64>) {
+    let date = |pointer| match one(found, pointer) {
+        // In range: claims() admits no date that overflows in milliseconds.
+        Some(Scalar::Integer(seconds)) => Some(seconds * 1000),
+        _ => None,
+    };
+    let (exp, nbf, iat) = (date(0), date(1), date(2));
+    let age = iat.map(|iat| now.saturating_sub(iat));
+    let expired = exp.is_some_and(|exp| now.saturating_sub(exp) > rules.leeway);
+    let old = rules.max_age.zip(age).is_some_and(|(limit, age)| age > limit);
+    let early = |date: i64| date.saturating_sub(now) > rules.leeway;
+    if expired || old {
+        (Age::Stale, age)
+    } else if nbf.is_some_and(early) || iat.is_some_and(early) {
+        (Age::Future, age)
+    } else {
+        (Age::Fresh, age)
+    }
+}

@@ -1,0 +1,136 @@
+//! Fetching a key set over HTTPS: bounded in time, length and number, no redirects.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{FETCHES_A_MINUTE, KeySet, MAX_BYTES, MINUTE};
+
+/// A whole fetch: connection, TLS, answer.
+const TIME: Duration = Duration::from_secs(5);
+/// Between fetches without a reason.
+const PERIOD: Duration = Duration::from_secs(3600);
+/// After a fetch that failed.
+const AGAIN: Duration = Duration::from_secs(15);
+
+/// Checks the address of a set.
+pub(super) fn address(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|_| format!("`{text}` is no address"))?;
+    let local = matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    match uri.scheme_str() {
+        Some("https") => Ok(uri),
+        Some("http") if local => Ok(uri),
+        _ => Err(format!("`{text}` must be https://… or file:…")),
+    }
+}
+
+/// Fetches at the start, then when a key is asked for that the set does not have, or after a while.
+pub(super) async fn maintain(set: &KeySet, uri: &Uri) {
+    let mut recent: VecDeque<Instant> = VecDeque::new();
+    loop {
+        while recent.front().is_some_and(|begun| begun.elapsed() >= MINUTE) {
+            recent.pop_front();
+        }
+        if recent.len() >= FETCHES_A_MINUTE
+            && let Some(oldest) = recent.front()
+        {
+            tokio::time::sleep(MINUTE.saturating_sub(oldest.elapsed())).await;
+            continue;
+        }
+        let begun = Instant::now();
+        recent.push_back(begun);
+        let result = match get(uri).await {
+            Ok(text) => set.replace(&text, begun, None),
+            Err(error) => Err(error),
+        };
+        let pause = match result {
+            Ok(()) => PERIOD,
+            Err(error) => {
+                tracing::warn!(%uri, %error, "the key set cannot be fetched");
+                AGAIN
+            }
+        };
+        // Whether it was asked for or the time is up: both mean the next fetch.
+        let _ = timeout(pause, set.wanted.notified()).await;
+    }
+}
+
+/// Fetches the text of a set.
+pub(super) async fn get(uri: &Uri) -> Result<Bytes, String> {
+    timeout(TIME, exchange(uri)).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+}
+
+async fn exchange(uri: &Uri) -> Result<Bytes, String> {
+    let host = uri.host().ok_or("no host")?;
+    let tls = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let tcp = TcpStream::connect((bare, port)).await.map_err(text)?;
+    if !tls {
+        return request(tcp, uri).await;
+    }
+    let name = ServerName::try_from(bare.to_owned()).map_err(text)?;
+    let stream = TlsConnector::from(client()?).connect(name, tcp).await.map_err(text)?;
+    request(stream, uri).await
+}
+
+async fn request<S>(stream: S, uri: &Uri) -> Result<Bytes, String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    let connection = tokio::spawn(connection);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let request = Request::get(path)
+        .header(header::HOST, authority)
+        .header(header::ACCEPT, "application/json")
+        .body(Empty::<Bytes>::new())
+        .map_err(text)?;
+    let answer = sender.send_request(request).await.map_err(text)?;
+    let status = answer.status();
+    let body = if status == StatusCode::OK {
+        let body = Limited::new(answer.into_body(), MAX_BYTES);
+        body.collect().await.map(|body| body.to_bytes()).map_err(text)
+    } else {
+        Err(format!("the answer is {status}"))
+    };
+    connection.abort();
+    body
+}
+
+/// TLS with the machine's own trust anchors.
+fn client() -> Result<Arc<ClientConfig>, String> {
+    static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
+    let build = || {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(text)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Arc::new(config))
+    };
+    CONFIG.get_or_init(build).clone()
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,99 @@
+//! `[[handshake]]`: requests that the gateway answers by itself.
+
+use http::{HeaderName, HeaderValue, Method};
+
+use super::{read, signature::encoding};
+use crate::{
+    document::Section,
+    scheme::{
+        handshake::Handshake,
+        signature::is_word,
+        source::{Piece, Source, Template, Wanted},
+    },
+};
+
+/// Reads all of them.
+pub(super) fn handshakes(
+    root: &Section<'_>,
+    message: Option<&Template>,
+    wanted: &mut Wanted,
+) -> Vec<Handshake> {
+    let sections = read::sections(root.get("handshake"));
+    sections.into_iter().filter_map(|section| handshake(section, message, wanted)).collect()
+}
+
+fn handshake(
+    section: Section<'_>,
+    message: Option<&Template>,
+    wanted: &mut Wanted,
+) -> Option<Handshake> {
+    // The members of the body that a handshake is known by are read for handshakes only.
+    let of_events = std::mem::take(&mut wanted.pointers);
+    let method = section.require("method").and_then(|field| {
+        let words = [("GET", 0), ("HEAD", 1), ("POST", 2)];
+        field.one_of(&words).map(|index| [Method::GET, Method::HEAD, Method::POST][index].clone())
+    });
+    let mut when = Vec::new();
+    if let Some(table) = section.get("when").and_then(|field| field.section()) {
+        for (name, field) in table.entries() {
+            match wanted.source(&name) {
+                Ok(source) => when.extend(field.text().map(|value| (source, value.into()))),
+                Err((message, help)) => field.error(message, help),
+            }
+        }
+    }
+    let mut source = |key| section.get(key).map(|field| read::source(&field, wanted));
+    let challenge = source("challenge").map_or(Some(None), |source| source.map(Some));
+    let verify_token = source("verify_token").map_or(Some(None), |source| source.map(Some));
+    let signed = section.require("signed").and_then(|field| field.boolean());
+    let mac = section.get("mac").and_then(encoding);
+    if mac.is_some() && message.is_none() {
+        section.error("`mac` needs a key that signs messages", None);
+    }
+    let reply = match section.get("reply") {
+        None => Some(Template::default()),
+        Some(field) => read::template(&field, wanted),
+    };
+    let mac_slot = wanted.items.iter().position(|name| &**name == "mac");
+    let content_type = match section.get("type") {
+        None => Some(HeaderValue::from_static("text/plain; charset=utf-8")),
+        Some(field) => field.text().and_then(|text| {
+            HeaderValue::from_str(&text).map_err(|_| field.error("not a media type", None)).ok()
+        }),
+    };
+    let header = section.get("reply_header").and_then(|field| {
+        let name = field.text()?;
+        let parsed = HeaderName::from_bytes(name.as_bytes());
+        parsed.map_err(|_| field.error("not a header name", None)).ok()
+    });
+    section.finish();
+    let reader = std::mem::replace(&mut wanted.pointers, of_events);
+    Some(Handshake {
+        method: method?,
+        when,
+        challenge: challenge?,
+        verify_token: verify_token?,
+        signed: signed?,
+        mac,
+        reply: reply?,
+        mac_slot,
+        content_type: content_type?,
+        header,
+        reader,
+    })
+}
+
+/// Whether a handshake answers MACs of words while an event's message could be a word: then bodies
+/// that are words are no events.
+pub(super) fn is_oracle(handshakes: &[Handshake], message: &Template) -> bool {
+    let separated = message.0.iter().any(|piece| match piece {
+        Piece::Literal(text) => !is_word(text),
+        Piece::Value(_) | Piece::Optional(_) => false,
+    });
+    let bare = message.0.iter().all(|piece| match piece {
+        Piece::Literal(_) => true,
+        Piece::Value(value) => value.source == Source::Body,
+        Piece::Optional(_) => false,
+    });
+    handshakes.iter().any(|handshake| handshake.mac.is_some()) && !separated && bare
+}

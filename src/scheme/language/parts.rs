@@ -1,0 +1,212 @@
+//! The sections about the sender, its timestamps, its keys and its events.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::{lint, read, signature::encoding};
+use crate::{
+    document::Section,
+    scheme::{
+        Needs, Sender, Timestamp,
+        event::{Event, Grammar},
+        keys::{Choice, KeyForm, Space},
+        signature::Encoding,
+        source::{Source, Template, Wanted},
+        time::Unit,
+    },
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// `[sender]`: what the sender expects of an answer, and how it retries.
+pub(super) fn sender(section: Section<'_>) -> Option<Sender> {
+    let mut sender = ordinary_sender();
+    let duration = |key: &'static str| section.get(key).and_then(|field| field.duration());
+    if let Some(answer_within) = duration("answer_within") {
+        sender.answer_within = answer_within;
+    }
+    if let Some(retries) = section.get("retries").and_then(|field| field.text()) {
+        sender.retries = retries;
+    }
+    if let Some(memory) = duration("memory") {
+        if memory < DAY {
+            section.error("`memory`: an event stays on record for at least 24h", None);
+        }
+        sender.memory = memory;
+    }
+    let status = |key: &'static str, otherwise: StatusCode| {
+        let given = section.get(key).and_then(|field| field.integer(200..=499));
+        given.and_then(|code| StatusCode::from_u16(code as u16).ok()).unwrap_or(otherwise)
+    };
+    sender.success = status("success", sender.success);
+    sender.refusal = status("refusal", sender.refusal);
+    if let Some(field) = section.get("methods") {
+        sender.methods = read::methods(&field)?;
+    }
+    if let Some(body) = section.get("body").and_then(|field| field.size()) {
+        sender.body = body;
+    }
+    section.finish();
+    Some(sender)
+}
+
+/// A sender about which nothing is said.
+pub(super) fn ordinary_sender() -> Sender {
+    Sender {
+        answer_within: Duration::from_millis(4500),
+        retries: "not known".to_owned(),
+        memory: DAY,
+        success: StatusCode::OK,
+        refusal: StatusCode::UNAUTHORIZED,
+        methods: "POST",
+        body: 1 << 20,
+    }
+}
+
+/// `[timestamp]`: the signed time of sending.
+pub(super) fn timestamp(section: Section<'_>, wanted: &mut Wanted) -> Option<Timestamp> {
+    let from = section.require("from").and_then(|field| read::source(&field, wanted));
+    let unit = section.require("unit").and_then(|field| {
+        field.one_of(&[
+            ("s", Unit::Seconds),
+            ("ms", Unit::Millis),
+            ("auto", Unit::Auto),
+            ("rfc3339", Unit::Rfc3339),
+        ])
+    });
+    let window = section.require("window").and_then(|field| field.duration());
+    let future = section.get("future").map_or(window, |field| field.duration());
+    section.finish();
+    Some(Timestamp { from: from?, unit: unit?, window: window?, future: future? })
+}
+
+/// `[key]`: how secrets are written, and which one judges.
+pub(super) fn key(section: Section<'_>, wanted: &mut Wanted) -> (KeyForm, Choice) {
+    let encoding = match section.get("encoding") {
+        None => Encoding::Text,
+        Some(field) => encoding(field).unwrap_or(Encoding::Text),
+    };
+    let strip = read::texts(section.get("strip")).into_iter().map(Into::into).collect();
+    let choice = section.get("choice").and_then(|f| f.section());
+    let choice = choice.and_then(|section| choose(section, wanted)).unwrap_or(Choice::Global);
+    section.finish();
+    (KeyForm { encoding, strip }, choice)
+}
+
+fn choose(section: Section<'_>, wanted: &mut Wanted) -> Option<Choice> {
+    let words = |key| read::texts(section.require(key)).into_iter().map(Into::into).collect();
+    let header = section.require("header").and_then(|field| read::header(&field, wanted));
+    let global = words("global");
+    let group = words("group");
+    let absent = section.get("absent").and_then(|field| field.one_of(&[("global", true)]));
+    let by = section.require("space").and_then(|field| read::header(&field, wanted));
+    let mut spaces = Vec::new();
+    let tables = section.require("spaces").and_then(|field| field.section());
+    for (name, field) in tables.map(|tables| tables.entries()).unwrap_or_default() {
+        let Some(space) = field.section() else { continue };
+        let values = read::texts(space.require("values"));
+        let mut reader = wanted.pointers.clone();
+        let index = space.require("index").and_then(|field| {
+            let added = reader.add(&field.text()?);
+            added.map_err(|problem| field.error(problem, None)).ok()
+        });
+        space.finish();
+        if let Some(index) = index {
+            let values = values.into_iter().map(Into::into).collect();
+            spaces.push(Space { name: name.into(), values, index, reader });
+        }
+    }
+    section.finish();
+    Some(Choice::ByHeader {
+        header: header?,
+        global,
+        absent: absent.unwrap_or(false),
+        group,
+        by: by?,
+        spaces,
+    })
+}
+
+/// `[event]`: what names an event.
+pub(super) fn event(
+    section: Section<'_>,
+    message: Option<&Template>,
+    timestamp: Option<&Timestamp>,
+    body_signed: bool,
+    wanted: &mut Wanted,
+) -> Option<Event> {
+    let field = section.require("id");
+    let words = field.as_ref().map(|field| field.items()).unwrap_or_default();
+    let word = match words.as_slice() {
+        [only] if only.is_text() => only.text(),
+        _ => None,
+    };
+    let event = match word.as_deref() {
+        Some("none") => Some(Event::None),
+        Some("body") => Some(Event::Body),
+        _ => {
+            let mut from = Vec::new();
+            for word in &words {
+                from.push(read::source(word, wanted)?);
+            }
+            let claimed = section.require("signed");
+            let signed = claimed.as_ref().and_then(|field| field.boolean());
+            if let (Some(field), Some(signed), Some(message)) = (&claimed, signed, message) {
+                lint::coverage(field, signed, &from, message, timestamp, body_signed);
+            }
+            let optional = section
+                .get("absent")
+                .and_then(|field| field.one_of(&[("body", true), ("refuse", false)]));
+            let grammar = section.get("grammar").map_or(Some(Grammar::Visible), |field| {
+                field.one_of(&[("word", Grammar::Word), ("visible", Grammar::Visible)])
+            });
+            signed.zip(grammar).map(|(signed, grammar)| Event::Id {
+                from,
+                signed,
+                optional: optional.unwrap_or(!signed),
+                grammar,
+            })
+        }
+    };
+    section.finish();
+    event
+}
+
+/// What the message, the timestamp and a signed event id cannot do without.
+pub(super) fn needs(
+    message: &Template,
+    timestamp: Option<&Timestamp>,
+    event: &Event,
+    same_for_all: bool,
+) -> Needs {
+    let mut needs = Needs::default();
+    let mut sources: Vec<&Source> = Vec::new();
+    if same_for_all {
+        let values = message.values();
+        sources.extend(values.iter().filter(|(_, optional)| !optional).map(|(v, _)| &v.source));
+    }
+    sources.extend(timestamp.map(|timestamp| &timestamp.from));
+    let id = match event {
+        Event::Id { from, signed: true, optional: false, .. } => from.as_slice(),
+        Event::Id { .. } | Event::Body | Event::None => &[],
+    };
+    sources.extend(id.iter().filter(|source| matches!(source, Source::Header(_))));
+    for source in sources {
+        match source {
+            Source::Header(slot) => needs.headers.push(*slot),
+            Source::Item(slot) => needs.items.push(*slot),
+            Source::Json(_) | Source::Query(_) | Source::Form(_) => {
+                needs.others.push(source.clone());
+            }
+            Source::Body
+            | Source::Timestamp
+            | Source::Url
+            | Source::Method
+            | Source::Path
+            | Source::Secret
+            | Source::FormSorted => {}
+        }
+    }
+    needs
+}

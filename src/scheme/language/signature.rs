@@ -1,0 +1,172 @@
+//! `kind` and the section `[signature]`: what proves a request and how that is written.
+
+use super::read;
+use crate::{
+    document::{Field, Section},
+    scheme::{
+        Kind,
+        mac::Hash,
+        public::Algorithm,
+        signature::{Encoding, Format, Signature},
+        source::{Source, Wanted},
+    },
+};
+
+/// What `kind` says, with `hash` where that belongs to it.
+pub(super) fn kind(root: &Section<'_>) -> Option<Kind> {
+    #[derive(Clone, Copy)]
+    enum Word {
+        Hmac,
+        Hash,
+        Rsa,
+        Plain(Kind),
+    }
+    let words = [
+        ("hmac", Word::Hmac),
+        ("hash", Word::Hash),
+        ("token", Word::Plain(Kind::Token)),
+        ("basic", Word::Plain(Kind::Basic)),
+        ("ed25519", Word::Plain(Kind::Public(Algorithm::Ed25519))),
+        ("ecdsa-p256", Word::Plain(Kind::Public(Algorithm::EcdsaP256))),
+        ("rsa-pkcs1", Word::Rsa),
+        ("jwt", Word::Plain(Kind::Jwt)),
+    ];
+    let hashes = [("sha1", Hash::Sha1), ("sha256", Hash::Sha256), ("sha512", Hash::Sha512)];
+    let word = root.require("kind").and_then(|field| field.one_of(&words))?;
+    let hash = || root.require("hash").and_then(|field| field.one_of(&hashes));
+    match word {
+        Word::Hmac => hash().map(Kind::Hmac),
+        Word::Hash => hash().map(Kind::Digest),
+        Word::Rsa => root.require("hash").and_then(|field| {
+            field.one_of(&[
+                ("sha256", Kind::Public(Algorithm::RsaSha256)),
+                ("sha512", Kind::Public(Algorithm::RsaSha512)),
+            ])
+        }),
+        Word::Plain(kind) => Some(kind),
+    }
+}
+
+/// How bytes are written.
+pub(super) fn encoding(field: Field<'_>) -> Option<Encoding> {
+    field.one_of(&[
+        ("hex", Encoding::Hex),
+        ("base64", Encoding::Base64),
+        ("base64url", Encoding::Base64Url),
+        ("text", Encoding::Text),
+    ])
+}
+
+/// `[signature]`: where the signature stands, how it is divided and written.
+pub(super) fn signature(
+    section: Section<'_>,
+    kind: Option<Kind>,
+    wanted: &mut Wanted,
+) -> Option<Signature> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Word {
+        Raw,
+        KeyValue,
+        List,
+        Tagged,
+        Positional,
+    }
+    let words = [
+        ("raw", Word::Raw),
+        ("key-value", Word::KeyValue),
+        ("list", Word::List),
+        ("tagged", Word::Tagged),
+        ("positional", Word::Positional),
+    ];
+    let from = match (section.get("from"), kind) {
+        (Some(field), _) => read::signature_sources(&field, wanted),
+        (None, Some(Kind::Basic | Kind::Jwt)) => {
+            wanted.header("Authorization").ok().map(|slot| vec![Source::Header(slot)])
+        }
+        (None, _) => section.require("from").and(None),
+    };
+    let format = match section.get("format") {
+        None => Word::Raw,
+        Some(field) => field.one_of(&words)?,
+    };
+    let separator = |section: &Section<'_>| {
+        let field = section.require("separator")?;
+        let text = field.text()?;
+        match text.as_bytes() {
+            [byte] => Some(*byte),
+            _ => {
+                field.error("a separator is one ASCII character", None);
+                None
+            }
+        }
+    };
+    let text = |key: &'static str| section.get(key).and_then(|field| field.text());
+    let format = match format {
+        Word::Raw => Some(Format::Raw),
+        Word::KeyValue => {
+            let separator = separator(&section);
+            let field = section.require("field").and_then(|field| field.text());
+            separator
+                .zip(field)
+                .map(|(separator, field)| Format::KeyValue { separator, field: field.into() })
+        }
+        Word::List => separator(&section).map(|separator| Format::List { separator }),
+        Word::Tagged => {
+            let separator = separator(&section);
+            let tag = section.require("tag").and_then(|field| field.text());
+            separator.zip(tag).map(|(separator, tag)| Format::Tagged { separator, tag: tag.into() })
+        }
+        Word::Positional => {
+            let separator = separator(&section);
+            let names = read::texts(section.require("items"));
+            for name in &names {
+                if let Err((message, help)) = wanted.source(&format!("signature:{name}")) {
+                    section.error(message, help);
+                }
+            }
+            separator.map(|separator| Format::Positional { separator, items: names.len() })
+        }
+    };
+    let basic = matches!(kind, Some(Kind::Basic)).then(|| "Basic ".to_owned());
+    let prefix = text("prefix").or(basic).unwrap_or_default();
+    let prefix_optional = section.get("prefix_optional").and_then(|f| f.boolean()).unwrap_or(false);
+    let encoding = match kind {
+        Some(Kind::Token | Kind::Jwt) => {
+            section.get("encoding").map_or(Some(Encoding::Text), encoding)
+        }
+        Some(Kind::Basic) => Some(Encoding::Base64),
+        Some(Kind::Hmac(_) | Kind::Digest(_) | Kind::Public(_)) | None => {
+            section.require("encoding").and_then(encoding)
+        }
+    };
+    let algorithm = match section.get("algorithm_item") {
+        None => None,
+        Some(field) => {
+            let slot =
+                field.text().and_then(|name| match wanted.source(&format!("signature:{name}")) {
+                    Ok(Source::Item(slot)) => Some(slot),
+                    Ok(_) => None,
+                    Err((message, help)) => {
+                        field.error(message, help);
+                        None
+                    }
+                });
+            slot.zip(section.require("algorithm").and_then(|field| field.text()))
+        }
+    };
+    section.finish();
+    let length = match kind? {
+        Kind::Hmac(hash) | Kind::Digest(hash) => Some(hash.length()),
+        Kind::Public(algorithm) => algorithm.signature_length(),
+        Kind::Token | Kind::Basic | Kind::Jwt => None,
+    };
+    Some(Signature {
+        from: from?,
+        format: format?,
+        prefix: prefix.into(),
+        prefix_optional,
+        encoding: encoding?,
+        length,
+        algorithm: algorithm.map(|(slot, name)| (slot, name.into())),
+    })
+}

