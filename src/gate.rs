@@ -94,6 +94,9 @@ impl Gate {
         route.admit(&head)?;
         let wants_digest = route.verifier.wants_digest();
         let payload = body::receive(body, route.body, &self.budget, wants_digest).await?;
+        if let Some(greeting) = route.verifier.handshake(&head, &payload, record.now()) {
+            return greeting.map(Passed::handshake);
+        }
         let context = record.context(&route, peer);
         if route.mode == Mode::Observe {
             return self.observe(&route, head, payload, context, record).await;

@@ -1,8 +1,12 @@
 //! The gateway as a whole: a validated configuration in, a server at work out.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     body::Budget,
@@ -11,6 +15,7 @@ use crate::{
     metrics::Metrics,
     replay::{Clock, OpenError, Replay},
     route::{RouteOptions, Routes},
+    scheme::KeySet,
     server::{self, Addresses, Server},
     tls::{self, Certificates},
 };
@@ -46,6 +51,8 @@ pub struct Gateway {
     replay: Replay,
     metrics: Arc<Metrics>,
     certificates: Option<Arc<Certificates>>,
+    /// The tasks that keep the key sets fresh; a reload replaces them.
+    fetching: Mutex<JoinSet<()>>,
     drain: Duration,
 }
 
@@ -67,6 +74,7 @@ impl Gateway {
         let replay = Replay::open(config.replay, Clock::system(), &metrics)?;
         let site =
             site(config.routes, config.acknowledge_replays, options.health_path.take(), &metrics);
+        let fetching = fetch_key_sets(&site);
         let gate = Arc::new(Gate::new(site, replay.clone(), Budget::new(config.memory), &metrics));
         let server = Server::start(bound, &options, Arc::clone(&gate), Arc::clone(&metrics), tls)?;
         tokio::spawn(tidy(replay.clone()));
@@ -77,6 +85,7 @@ impl Gateway {
             replay,
             metrics,
             certificates,
+            fetching: Mutex::new(fetching),
             drain: options.drain,
         };
         gateway.tell_expiries();
@@ -88,19 +97,27 @@ impl Gateway {
         &self.addresses
     }
 
-    /// Takes a new configuration: routes, secrets and certificates, all or nothing. What is in flight
-    /// keeps the old ones; events on record stay. Listeners, limits and the replay store are those of
-    /// the start.
+    /// Takes a new configuration: routes, secrets, certificates and key sets, all or nothing. What is
+    /// in flight keeps the old ones; events on record stay. Listeners, limits and the replay store are
+    /// those of the start.
     ///
     /// # Errors
     /// A certificate that cannot be used; then nothing has changed.
-    pub fn reload(&self, config: Config) -> Result<(), StartError> {
+    pub async fn reload(&self, config: Config) -> Result<(), StartError> {
+        let health_path = config.server.health_path;
+        let site = site(config.routes, config.acknowledge_replays, health_path, &self.metrics);
+        // The new routes start with their key sets, so that no token is turned away meanwhile.
+        for set in key_sets(&site) {
+            if let Err(error) = set.load().await {
+                tracing::warn!(%error, "a key set cannot be fetched");
+            }
+        }
         if let Some(certificates) = &self.certificates {
             certificates.reload(&config.server.tls)?;
         }
-        let health_path = config.server.health_path;
-        let site = site(config.routes, config.acknowledge_replays, health_path, &self.metrics);
+        let fetching = fetch_key_sets(&site);
         self.gate.site.store(Arc::new(site));
+        *self.fetching.lock().unwrap_or_else(PoisonError::into_inner) = fetching;
         self.tell_expiries();
         Ok(())
     }
@@ -141,6 +158,15 @@ fn site(
     metrics: &Metrics,
 ) -> Site {
     Site { routes: Routes::new(routes, metrics), acknowledge_replays, health_path }
+}
+
+fn key_sets(site: &Site) -> impl Iterator<Item = &Arc<KeySet>> {
+    site.routes.iter().filter_map(|route| route.verifier.key_set())
+}
+
+/// Keeps the key sets of a site fresh until the tasks are dropped.
+fn fetch_key_sets(site: &Site) -> JoinSet<()> {
+    key_sets(site).map(|set| Arc::clone(set).maintain()).collect()
 }
 
 async fn tidy(replay: Replay) {

@@ -97,6 +97,8 @@ pub enum Outcome {
     Replay,
     /// A copy that came while another was in flight, and got that one's outcome.
     Joined,
+    /// A sender's question whether the address is ours, answered here.
+    Handshake,
     /// Not accepted as authentic.
     Rejected,
     /// Could not be judged or taken now; the sender is asked to come again.
@@ -107,11 +109,12 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Outcome; 7] = [
+    pub const ALL: [Outcome; 8] = [
         Outcome::Forwarded,
         Outcome::Duplicate,
         Outcome::Replay,
         Outcome::Joined,
+        Outcome::Handshake,
         Outcome::Rejected,
         Outcome::Unavailable,
         Outcome::Error,
@@ -124,6 +127,7 @@ impl Outcome {
             Outcome::Duplicate => "duplicate",
             Outcome::Replay => "replay",
             Outcome::Joined => "joined",
+            Outcome::Handshake => "handshake",
             Outcome::Rejected => "rejected",
             Outcome::Unavailable => "unavailable",
             Outcome::Error => "error",

@@ -209,6 +209,12 @@ impl Routes {
         routes
     }
 
+    /// The routes in service.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let below = self.below.iter().map(|(_, served)| served);
+        self.exact.values().flatten().chain(below).map(|served| &served.route)
+    }
+
     /// The route of a request: exact paths before wildcards, longer wildcards before shorter ones.
     /// `host` is what the sender called, with or without port.
     ///

@@ -44,7 +44,7 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
         "ready"
     );
     while signals.next().await == Wanted::Reload {
-        reload(&gateway, path);
+        reload(&gateway, path).await;
     }
     tracing::info!("draining");
     tokio::select! {
@@ -55,11 +55,11 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
 }
 
 /// Takes the configuration as it is now in its file; a bad one changes nothing.
-fn reload(gateway: &Gateway, path: &Path) {
+async fn reload(gateway: &Gateway, path: &Path) {
     let taken = match config::load(path) {
         Ok((config, warnings)) => {
             log(&warnings);
-            gateway.reload(config).map_err(|error| vec![error.to_string()])
+            gateway.reload(config).await.map_err(|error| vec![error.to_string()])
         }
         Err(report) => Err(report
             .lines()

@@ -79,7 +79,8 @@ fn is_ours_by_any_spelling(name: &str) -> bool {
     is_ours(name) || (name.contains('_') && is_ours(&name.replace('_', "-")))
 }
 
-/// Removes what a `Connection` header names, and the hop-by-hop headers themselves.
+/// Removes what a `Connection` header names, and the hop-by-hop headers themselves. What stays keeps
+/// its order.
 fn remove_hop_by_hop(headers: &mut HeaderMap, also: impl Fn(&str) -> bool) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -88,16 +89,22 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, also: impl Fn(&str) -> bool) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
         .collect();
-    for name in named {
-        headers.remove(name);
+    let stays = |name: &HeaderName| {
+        !is_hop_by_hop(name.as_str()) && !also(name.as_str()) && !named.contains(name)
+    };
+    if headers.keys().all(stays) {
+        return;
     }
-    let doomed: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_hop_by_hop(name.as_str()) || also(name.as_str()))
-        .cloned()
-        .collect();
-    for name in doomed {
-        headers.remove(name);
+    // Removing them one by one would put the last header in the place of each.
+    let came = std::mem::take(headers);
+    headers.reserve(came.keys_len());
+    let mut current = None;
+    for (name, value) in came {
+        // The name comes with the first of its values.
+        current = name.or(current);
+        if let Some(name) = current.as_ref().filter(|name| stays(name)) {
+            headers.append(name.clone(), value);
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Answers to requests that are not rejected.
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderValue, Response};
 use http_body_util::Full;
 
 use crate::{
-    answer,
+    answer::{self, ANSWER, Answer},
     reject::{Outcome, Reject},
     replay::{Receipt, Repeat, Settled},
     route::Route,
@@ -31,6 +31,14 @@ impl Passed {
             answer.status = route.verifier.scheme().success();
         }
         Ok(Passed { outcome, response: answer.into_response(), receipt: settled.receipt })
+    }
+
+    /// The answer to a sender that asks whether the address is ours.
+    pub(super) fn handshake(answer: Answer) -> Self {
+        let mut response = answer.into_response();
+        let outcome = Outcome::Handshake;
+        response.headers_mut().insert(ANSWER, HeaderValue::from_static(outcome.label()));
+        Passed { outcome, response, receipt: None }
     }
 
     /// The answer to a copy of an event that is done.

@@ -116,7 +116,6 @@ where
         .max_header_size(limits.head_bytes)
         .max_buf_size(limits.head_bytes + READ_BUFFER)
         .preserve_header_case(true)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

@@ -5,5 +5,6 @@ mod kit;
 mod delivery;
 mod hygiene;
 mod operation;
+mod smuggling;
 mod tls;
 mod verification;

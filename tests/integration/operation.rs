@@ -124,7 +124,7 @@ async fn a_reload_takes_new_secrets_and_forgets_no_event() {
     let event = Event::default();
     assert_eq!(gateway.send(&event).await.status, 200);
     let config = kit::parse(&changed, gateway.dir.path());
-    gateway.running().reload(config).expect("the new configuration is taken");
+    gateway.running().reload(config).await.expect("the new configuration is taken");
     assert_eq!(gateway.send(&Event::default()).await.status, 401, "the old secret is gone");
     let renewed = Event { secret: "the-secret-after-the-rotation".into(), ..event.retried() };
     let reply = gateway.send(&renewed).await;
