@@ -7,12 +7,12 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     answer::Answer,
-    reject::Reject,
+    reject::{Reason, Reject},
     replay::{
         guard::{Backend, Guard, PATIENCE},
         local::{End, Flight},
         record::{Arrival, Identity, Token},
-        shared::{Shared, Standing},
+        shared::{Attempt, Shared, Standing},
     },
 };
 
@@ -87,7 +87,7 @@ impl Holding {
     pub(crate) fn withdraw(&mut self, why: Option<Reject>) {
         self.guard.local.withdraw(&self.arrival, self.ticket, why);
         self.ticket = 0;
-        self.guard.record_behind(self, 503);
+        self.guard.record_behind(self, Attempt::None, 503);
     }
 
     /// Ends the claim here.
@@ -101,13 +101,17 @@ impl Holding {
         let status = answer.status.as_u16();
         self.end(Guard::done_here(&self.arrival, status, behind), || Ok(answer.clone()));
         if behind {
-            self.guard.record_behind(self, status);
+            self.guard.record_behind(self, Attempt::Unknown, status);
         }
     }
 
-    fn fail(&mut self, unknown: bool, status: u16, outcome: Result<Answer, Reject>) {
-        self.end(End::Failed { unknown: unknown || self.unknown }, || outcome);
-        self.guard.record_behind(self, status);
+    fn fail(&mut self, unknown: bool, status: u16, outcome: Result<Answer, Reject>, told: bool) {
+        let unknown = unknown || self.unknown;
+        let behind = !told && matches!(self.guard.backend, Backend::Shared(_));
+        self.end(End::Failed { unknown, behind }, || outcome);
+        if !told {
+            self.guard.record_behind(self, Attempt::failed(unknown), status);
+        }
     }
 }
 
@@ -118,7 +122,7 @@ impl Drop for Holding {
         }
         match std::mem::replace(&mut self.stage, Stage::Held) {
             Stage::Asking => self.withdraw(None),
-            Stage::Held => self.fail(true, 503, Err(Reject::InFlight)),
+            Stage::Held => self.fail(true, 503, Err(Reject::InFlight), false),
             Stage::Succeeded(answer) => self.succeed(&answer, true),
         }
     }
@@ -169,11 +173,8 @@ impl Claim {
         }
         .as_u16();
         let guard = Arc::clone(&holding.guard);
-        if guard.record_failed(&holding, unknown, status).await {
-            holding.end(End::Told, || outcome);
-        } else {
-            holding.fail(unknown, status, outcome);
-        }
+        let told = guard.record_failed(&holding, unknown, status).await;
+        holding.fail(unknown, status, outcome, told);
     }
 }
 
@@ -245,10 +246,11 @@ async fn landed(mut flight: watch::Receiver<Flight>) -> Result<Answer, Reject> {
 
 async fn reported(guard: &Guard, shared: &Shared, arrival: &Arrival) -> Result<Answer, Reject> {
     loop {
-        let standing = shared.look(&arrival.key, Instant::now() + PATIENCE).await;
+        let standing = shared.look(arrival, Instant::now() + PATIENCE).await;
         let status = match standing.map_err(|_| Reject::StoreUnavailable)? {
             Standing::Done(done) => done.status,
             Standing::Failed(status) => status,
+            Standing::Mismatch => return Err(Reason::ContextMismatch.into()),
             // Whoever forwarded it is gone: the next copy takes it over.
             Standing::Open => return Err(Reject::InFlight),
             Standing::InFlight => {

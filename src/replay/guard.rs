@@ -23,7 +23,7 @@ use tokio::{
 use super::sync::lock;
 use crate::{
     answer::Answer,
-    reject::Reject,
+    reject::{Reason, Reject},
     replay::{
         Claimed, OnStoreFailure, Repeat,
         claim::{Claim, Holding, Joined, Receipt},
@@ -63,12 +63,13 @@ pub(crate) struct Guard {
     pub(crate) owing: Notify,
 }
 
-/// What a shared store is still to be told about an event: how its record stands when it is told.
+/// What a shared store is still to be told about an event.
 #[derive(Clone, Debug)]
 struct Debt {
     arrival: Arrival,
     /// The names of the leases that may be held for it, newest first.
     tokens: Vec<Token>,
+    attempt: Attempt,
     status: u16,
     /// Requests whose 2xx was written out, besides those on record here.
     answered: Identities,
@@ -123,12 +124,12 @@ impl Guard {
                     return Ok(Claimed::InFlight(Joined::here(self, &arrival, flight)));
                 }
                 Found::Asked(flight) => asked(flight, answer_by).await?,
-                Found::Free { ticket, unknown, known } => {
+                Found::Free { ticket, unknown, known, mismatch } => {
                     let holding = Holding::new(self, arrival, ticket, unknown, answer_by);
                     return match &self.backend {
                         Backend::None => Ok(Claimed::Won(Claim::holding(holding))),
                         Backend::Disk(disk) => self.note_claim(disk, holding),
-                        Backend::Shared(shared) => self.ask(shared, holding, known).await,
+                        Backend::Shared(shared) => self.ask(shared, holding, known, mismatch).await,
                     };
                 }
             }
@@ -155,6 +156,7 @@ impl Guard {
         shared: &Shared,
         mut holding: Holding,
         known: bool,
+        mismatch: bool,
     ) -> Result<Claimed, Reject> {
         let arrival = holding.arrival;
         let token = self.token(holding.ticket());
@@ -199,6 +201,10 @@ impl Guard {
                     holding.withdraw(Some(Reject::StoreUnavailable));
                     return Err(Reject::StoreUnavailable);
                 }
+                if mismatch {
+                    holding.withdraw(None);
+                    return Err(Reason::ContextMismatch.into());
+                }
                 self.local.confirm(&arrival.key, holding.ticket(), Some(token));
                 Ok(Claimed::Won(Claim::holding(holding)))
             }
@@ -209,7 +215,7 @@ impl Guard {
     async fn repeat(self: &Arc<Self>, arrival: &Arrival, answer_by: Instant) -> Repeat {
         if let (Backend::Shared(shared), Some(identity)) = (&self.backend, arrival.identity) {
             let until = answer_by.min(Instant::now() + PATIENCE);
-            if let Ok(Standing::Done(done)) = shared.look(&arrival.key, until).await
+            if let Ok(Standing::Done(done)) = shared.look(arrival, until).await
                 && done.answered.contains(&identity)
             {
                 self.local.answered(&arrival.key, identity);
@@ -245,12 +251,13 @@ impl Guard {
     }
 
     fn done_entry(&self, arrival: &Arrival, status: u16) -> Entry {
-        let state = State::Done { status, behind: false };
+        let state = State::Done { status };
         Entry::of(&Record::new(state, arrival, self.clock.now()), arrival.terms)
     }
 
-    /// Records in the store behind, later, how the record of this event stands.
-    pub(crate) fn record_behind(&self, holding: &Holding, status: u16) {
+    /// Records in the store behind, later, how the claim ended: with a success, if the record here
+    /// says so by then, else with `attempt`.
+    pub(crate) fn record_behind(&self, holding: &Holding, attempt: Attempt, status: u16) {
         let arrival = holding.arrival;
         match &self.backend {
             Backend::None => {}
@@ -266,7 +273,8 @@ impl Guard {
             Backend::Shared(_) => {
                 if let Some(token) = holding.lease {
                     let tokens = vec![token];
-                    self.owe(Debt { arrival, tokens, status, answered: Identities::default() });
+                    let answered = Identities::default();
+                    self.owe(Debt { arrival, tokens, attempt, status, answered });
                 }
             }
         }
@@ -300,7 +308,13 @@ impl Guard {
             (Backend::Shared(_), _) => {
                 let mut answered = Identities::default();
                 answered.insert(identity);
-                self.owe(Debt { arrival: *arrival, tokens: Vec::new(), status: 200, answered });
+                self.owe(Debt {
+                    arrival: *arrival,
+                    tokens: Vec::new(),
+                    attempt: Attempt::None,
+                    status: 200,
+                    answered,
+                });
             }
         }
     }
@@ -311,6 +325,7 @@ impl Guard {
             if debt.tokens.is_empty() {
                 debt.status = older.status;
             }
+            debt.attempt = debt.attempt.max(older.attempt);
             debt.tokens.extend(older.tokens);
             debt.tokens.truncate(MOST_LEASES);
             older.answered.iter().for_each(|identity| {
@@ -348,27 +363,25 @@ impl Guard {
 
     async fn pay_debt(&self, shared: &Shared, debt: &Debt) -> Result<(), Unreachable> {
         let until = Instant::now() + PATIENCE;
-        let Debt { arrival, tokens, status, answered } = debt;
+        let Debt { arrival, tokens, attempt, status, answered } = debt;
         let newest = tokens.first().copied().unwrap_or(NO_LEASE);
-        let attempt = match self.local.record(&arrival.key) {
-            Some(Record { state: State::Done { status, .. }, answered: mut known, .. }) => {
-                answered.iter().for_each(|identity| {
-                    known.insert(*identity);
-                });
-                shared.done(arrival, newest, status, Some(&known), until).await?;
-                self.local.stored(&arrival.key);
-                return Ok(());
-            }
+        if let Some(record) = self.local.record(&arrival.key)
+            && let State::Done { status } = record.state
+        {
+            let mut known = record.answered;
+            answered.iter().for_each(|identity| {
+                known.insert(*identity);
+            });
+            shared.done(arrival, newest, status, Some(&known), until).await?;
+            self.local.stored(&arrival.key);
+        } else if *answered != Identities::default() {
             // Done in another process.
-            Some(_) | None if *answered != Identities::default() => {
-                return shared.done(arrival, newest, *status, Some(answered), until).await;
+            shared.done(arrival, newest, *status, Some(answered), until).await?;
+        } else {
+            for token in tokens {
+                shared.failed(arrival, *token, *attempt, *status, until).await?;
             }
-            Some(Record { state: State::Failed { unknown }, .. }) => Attempt::failed(unknown),
-            // Claimed again, or never more than asked for: the old leases end.
-            None => Attempt::None,
-        };
-        for token in tokens {
-            shared.failed(arrival, *token, attempt, *status, until).await?;
+            self.local.stored(&arrival.key);
         }
         Ok(())
     }

@@ -82,6 +82,9 @@ pub(crate) enum Found {
         unknown: bool,
         /// Whether the event was on record.
         known: bool,
+        /// Whether its context was another one. What the store behind knows of that takes
+        /// precedence, since processes that go on without it may each have pinned their own.
+        mismatch: bool,
     },
     /// Another request holds the claim.
     Taken(watch::Receiver<Flight>),
@@ -112,9 +115,9 @@ pub(crate) enum End {
     Failed {
         /// The upstream may have acted.
         unknown: bool,
+        /// Whether a shared store is still to be told.
+        behind: bool,
     },
-    /// The attempt failed, and the store behind keeps pin and mark.
-    Told,
 }
 
 /// All that this process knows about events.
@@ -126,7 +129,7 @@ pub(crate) struct Local {
     used: AtomicUsize,
     tickets: AtomicU64,
     max_entries: usize,
-    /// A store behind has every done record: any of them may leave when room is needed.
+    /// A store behind has every record: any of them may leave when room is needed.
     spare_all: bool,
     /// The thread of the store `disk`, which forgets what is forgotten here.
     departures: Option<mpsc::Sender<Note>>,
@@ -225,11 +228,14 @@ impl Local {
                         }
                         live
                     });
-                    if record.as_ref().is_some_and(|record| record.pin != arrival.pin) {
+                    let done = record.as_ref().is_some_and(Record::is_done);
+                    let mismatch = record.as_ref().is_some_and(|record| record.pin != arrival.pin);
+                    let behind = record.as_ref().is_some_and(|record| record.behind);
+                    if mismatch && (done || behind || !asking) {
                         return Err(Reason::ContextMismatch.into());
                     }
                     match record {
-                        Some(record) if matches!(record.state, State::Done { .. }) => {
+                        Some(record) if done => {
                             let answered =
                                 arrival.identity.is_some_and(|id| record.answered.contains(&id));
                             touched = self.touch(arrival, record, now);
@@ -259,7 +265,7 @@ impl Local {
                                 before: record,
                                 waiters: None,
                             });
-                            Found::Free { ticket, unknown, known }
+                            Found::Free { ticket, unknown, known, mismatch }
                         }
                     }
                 }
@@ -335,34 +341,25 @@ impl Local {
             let record = match end {
                 End::Done { status, behind, answered, lasts } => {
                     self.metrics.done.inc();
-                    let record = Record::new(State::Done { status, behind }, arrival, now);
-                    Some(Record { answered, expires: now.saturating_add(lasts), ..record })
+                    let record = Record::new(State::Done { status }, arrival, now);
+                    Record { answered, behind, expires: now.saturating_add(lasts), ..record }
                 }
-                End::Failed { unknown } => {
+                End::Failed { unknown, behind } => {
                     self.metrics.failed.inc();
                     let before = held.before.as_ref().map(|record| record.state);
                     let unknown = unknown || before == Some(State::Failed { unknown: true });
-                    Some(Record::new(State::Failed { unknown }, arrival, now))
-                }
-                End::Told => {
-                    self.release_slot();
-                    None
+                    Record { behind, ..Record::new(State::Failed { unknown }, arrival, now) }
                 }
             };
-            let times = record.map(|record| {
-                let times = self.times(&record, arrival.terms);
-                self.records.insert(arrival.key, record);
-                times
-            });
+            let times = self.times(&record, arrival.terms);
+            self.records.insert(arrival.key, record);
             if let Some(held) = take(&mut shard, &arrival.key, ticket) {
                 self.metrics.in_flight.dec();
                 held.tell(|| Flight::Settled(Arc::new(outcome())));
             }
             times
         };
-        if let Some(times) = times {
-            self.enqueue(times, Place { key: arrival.key, at: now });
-        }
+        self.enqueue(times, Place { key: arrival.key, at: now });
     }
 
     /// The leases of all claims.
@@ -376,24 +373,26 @@ impl Local {
 
     /// The 2xx was written out for this request. The record, if that was news.
     pub(crate) fn answered(&self, key: &Key, identity: Identity) -> Option<Record> {
-        self.change(key, |record| record.answered.insert(identity))
+        let _shard = self.shard(key);
+        let mut record = self.records.get(key)?;
+        record.answered.insert(identity).then(|| {
+            self.records.insert(*key, record.clone());
+            record
+        })
     }
 
     /// The store behind has the record now.
     pub(crate) fn stored(&self, key: &Key) {
-        self.change(key, |record| match &mut record.state {
-            State::Done { behind, .. } => std::mem::replace(behind, false),
-            State::Failed { .. } => false,
-        });
-    }
-
-    fn change(&self, key: &Key, change: impl FnOnce(&mut Record) -> bool) -> Option<Record> {
-        let _shard = self.shard(key);
-        let mut record = self.records.get(key)?;
-        change(&mut record).then(|| {
-            self.records.insert(*key, record.clone());
-            record
-        })
+        let mut shard = self.shard(key);
+        if let Some(held) = shard.get_mut(key) {
+            // It stands again if the claim is withdrawn.
+            held.before.iter_mut().for_each(|record| record.behind = false);
+        } else if let Some(mut record) = self.records.get(key)
+            && record.behind
+        {
+            record.behind = false;
+            self.records.insert(*key, record);
+        }
     }
 
     /// The record of an event that is not in flight.
@@ -425,7 +424,7 @@ impl Local {
     fn times(&self, record: &Record, terms: Terms) -> Times {
         let lives = millis(terms.ttl);
         let protects = match record.state {
-            State::Done { .. } if self.spare_all => 0,
+            State::Done { .. } | State::Failed { .. } if self.spare_all => 0,
             State::Done { .. } => {
                 terms.window.map_or(lives, |window| millis(window).saturating_mul(2).min(lives))
             }
@@ -488,8 +487,7 @@ impl Local {
             if record.touched != place.at {
                 return Left::Superseded;
             }
-            let spare = matches!(record.state, State::Done { behind: false, .. });
-            if wanted == Wanted::Over || !spare {
+            if wanted == Wanted::Over || record.behind {
                 return Left::Needed;
             }
         }

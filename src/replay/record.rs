@@ -61,8 +61,6 @@ pub(crate) enum State {
     Done {
         /// The status of that answer.
         status: u16,
-        /// The store behind does not have it yet.
-        behind: bool,
     },
     /// The last attempt failed.
     Failed {
@@ -75,6 +73,8 @@ pub(crate) enum State {
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) state: State,
+    /// The store behind does not have it yet.
+    pub(crate) behind: bool,
     pub(crate) pin: Pin,
     /// The requests whose 2xx was written out to the sender.
     pub(crate) answered: Identities,
@@ -88,11 +88,16 @@ impl Record {
     pub(crate) fn new(state: State, arrival: &Arrival, now: Millis) -> Self {
         Record {
             state,
+            behind: false,
             pin: arrival.pin,
             answered: Identities::default(),
             expires: now.saturating_add(millis(arrival.terms.ttl)),
             touched: now,
         }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.state, State::Done { .. })
     }
 
     pub(crate) fn is_live(&self, now: Millis) -> bool {

@@ -3,7 +3,7 @@
 //! Each event is a hash under `<prefix><event in hex>`: `v` format version, `s` state (`c`laimed,
 //! `f`ailed, `d`one), `p` pin, `t` name and `l` end of the lease (by the server's clock, in ms), `u` whether
 //! an attempt may have reached the upstream, `c` status, `i` the requests whose 2xx was written
-//! out. The key itself lasts as long as the record, and not as long as the lease: pin and mark outlive a
+//! out, `n` that the record is no older than the lease. The key itself lasts as long as the record, and not as long as the lease: pin and mark outlive a
 //! process that died with a claim. Every change is one script, so that no other command comes between.
 //!
 //! Limits: replication of Redis is asynchronous. A failover can lose the last writes that were
@@ -189,11 +189,17 @@ impl Redis {
         Ok(())
     }
 
-    pub(crate) async fn look(&self, key: &Key, until: Instant) -> Result<Standing, Unreachable> {
-        let answer = self.run(&self.look, key, &[VERSION.as_bytes()], until).await?;
+    pub(crate) async fn look(
+        &self,
+        arrival: &Arrival,
+        until: Instant,
+    ) -> Result<Standing, Unreachable> {
+        let args = [VERSION.as_bytes(), &arrival.pin];
+        let answer = self.run(&self.look, &arrival.key, &args, until).await?;
         Ok(match words(&answer).as_slice() {
             [b"open"] => Standing::Open,
             [b"busy"] => Standing::InFlight,
+            [b"mismatch"] => Standing::Mismatch,
             [b"failed", status] => Standing::Failed(number(status).ok_or(Unreachable)?),
             [b"done", status, lasts, answered] => {
                 Standing::Done(done(status, lasts, answered).ok_or(Unreachable)?)

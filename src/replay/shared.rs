@@ -45,8 +45,8 @@ pub(crate) enum Verdict {
     Refused(Reason),
 }
 
-/// What became of the attempt for which a lease was held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of the attempt for which a lease was held; of several, the greatest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Attempt {
     /// There was none.
     None,
@@ -85,6 +85,8 @@ pub(crate) enum Standing {
     Failed(u16),
     /// It is done.
     Done(Done),
+    /// It is on record in another context.
+    Mismatch,
 }
 
 /// The store.
@@ -158,11 +160,15 @@ impl Shared {
     }
 
     /// How the event stands.
-    pub(crate) async fn look(&self, key: &Key, until: Instant) -> Result<Standing, Unreachable> {
+    pub(crate) async fn look(
+        &self,
+        arrival: &Arrival,
+        until: Instant,
+    ) -> Result<Standing, Unreachable> {
         match self {
-            Shared::Redis(redis) => redis.look(key, until).await,
+            Shared::Redis(redis) => redis.look(arrival, until).await,
             #[cfg(test)]
-            Shared::Simulated(simulated) => simulated.look(key).await,
+            Shared::Simulated(simulated) => simulated.look(arrival).await,
         }
     }
 }

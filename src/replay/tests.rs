@@ -13,6 +13,7 @@ use super::{record::Identities, *};
 use crate::{answer::Answer, reject::Reason};
 
 mod disk;
+mod model;
 mod redis;
 
 const WINDOW: Duration = Duration::from_secs(300);

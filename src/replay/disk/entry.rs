@@ -55,7 +55,7 @@ impl Entry {
     pub(crate) fn of(record: &Record, terms: Terms) -> Self {
         Entry {
             stage: match record.state {
-                State::Done { status, behind: _ } => Stage::Done { status },
+                State::Done { status } => Stage::Done { status },
                 State::Failed { unknown } => Stage::Failed { unknown },
             },
             pin: record.pin,
@@ -73,8 +73,9 @@ impl Entry {
             state: match self.stage {
                 Stage::Claimed => State::Failed { unknown: true },
                 Stage::Failed { unknown } => State::Failed { unknown },
-                Stage::Done { status } => State::Done { status, behind: false },
+                Stage::Done { status } => State::Done { status },
             },
+            behind: false,
             pin: self.pin,
             answered: self.answered,
             expires: self.expires,

@@ -17,6 +17,9 @@ else
     unknown = '1'
   end
 end
+-- 'n': no attempt was made yet, and none before it.
+if not v then redis.call('HSET', KEYS[1], 'n', '1')
+elseif t ~= ARGV[2] then redis.call('HDEL', KEYS[1], 'n') end
 redis.call('HSET', KEYS[1], 'v', ARGV[1], 's', 'c', 'p', ARGV[5], 't', ARGV[2],
   'l', string.format('%.0f', now + ARGV[3]), 'u', unknown)
 redis.call('PEXPIRE', KEYS[1], ARGV[4])

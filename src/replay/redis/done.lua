@@ -7,7 +7,7 @@ local known = i or ''
 if s ~= 'd' then
   how = (s == 'c' and t == ARGV[2]) and 'held' or 'late'
   redis.call('HSET', KEYS[1], 'v', ARGV[1], 's', 'd', 'p', ARGV[4], 'c', ARGV[5], 'u', '0')
-  redis.call('HDEL', KEYS[1], 't', 'l')
+  redis.call('HDEL', KEYS[1], 't', 'l', 'n')
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
 local news = ''

@@ -1,8 +1,9 @@
--- How an event stands.
--- ARGV: format version
-local v, s, l, c, i = unpack(redis.call('HMGET', KEYS[1], 'v', 's', 'l', 'c', 'i'))
+-- How an event stands, for a request with a pin.
+-- ARGV: format version, pin
+local v, s, p, l, c, i = unpack(redis.call('HMGET', KEYS[1], 'v', 's', 'p', 'l', 'c', 'i'))
 if not v then return {'open'} end
 if v ~= ARGV[1] then return {'version', v} end
+if p ~= ARGV[2] then return {'mismatch'} end
 if s == 'd' then return {'done', c, tostring(redis.call('PTTL', KEYS[1])), i or ''} end
 if s == 'f' then return {'failed', c} end
 local time = redis.call('TIME')

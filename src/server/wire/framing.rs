@@ -109,11 +109,8 @@ impl Framing {
             }
             State::ChunkSize => {
                 let Some(line) = next_line(bytes)? else {
-                    return if bytes.len() > CHUNK_SIZE_DIGITS + 1 {
-                        Err(Reject::BadRequest("chunk size"))
-                    } else {
-                        Ok(0)
-                    };
+                    let too_long = bytes.len() > CHUNK_SIZE_DIGITS + 1;
+                    return if too_long { Err(Reject::BadRequest("chunk size")) } else { Ok(0) };
                 };
                 self.state = match chunk_size(line)? {
                     0 => State::Trailers(self.head_bytes),
@@ -137,16 +134,15 @@ impl Framing {
                 [..] => Err(Reject::BadRequest("chunk longer than its size")),
             },
             State::Trailers(left) => {
-                let line = next_line(bytes)?;
-                let length = line.map_or(bytes.len(), |line| line.len() + 2);
+                let Some(line) = next_line(bytes)? else {
+                    return if bytes.len() > *left { Err(Reject::HeadTooLarge) } else { Ok(0) };
+                };
+                let length = line.len() + 2;
                 *left = left.checked_sub(length).ok_or(Reject::HeadTooLarge)?;
-                match line {
-                    None => {
-                        *left += length;
-                        return Ok(0);
-                    }
-                    Some([]) => self.state = State::Head(Head::default()),
-                    Some(line) => grammar::trailer(line)?,
+                if line.is_empty() {
+                    self.state = State::Head(Head::default());
+                } else {
+                    grammar::trailer(line)?;
                 }
                 Ok(length)
             }

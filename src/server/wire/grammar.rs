@@ -1,12 +1,11 @@
 //! The lines of a head, as RFC 9112 writes them, without what it lets recipients forgive.
 
 use http::{Uri, uri::Scheme};
-use memchr::memchr;
 
 use crate::reject::Reject;
 
 /// The longest request target that hyper takes.
-const TARGET: usize = 65_534;
+const LONGEST_TARGET: usize = 65_534;
 
 /// Headers that frame, route or encode a message have no meaning behind it, only behind a recipient
 /// that merges trailers into the head (RFC 9110 section 6.5.1).
@@ -55,7 +54,7 @@ pub(super) fn request_line(line: &[u8]) -> Result<Version, Reject> {
 /// Whether this is a path with or without a query, `*` of an `OPTIONS`, or an absolute http URI (RFC
 /// 9112 section 3.2). The authority form belongs to `CONNECT`, which is for tunnels.
 fn is_target(method: &[u8], target: &[u8]) -> bool {
-    if target.len() > TARGET || !target.iter().all(|byte| is_target_byte(*byte)) {
+    if target.len() > LONGEST_TARGET || !target.iter().all(|byte| TARGET[usize::from(*byte)]) {
         return false;
     }
     match target {
@@ -68,23 +67,18 @@ fn is_target(method: &[u8], target: &[u8]) -> bool {
     }
 }
 
-/// The characters of RFC 3986 without `#`: a fragment never goes over the wire. Brackets belong to
-/// IPv6 addresses, and PHP's form arrays put them into queries.
-fn is_target_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte)
-}
-
 /// The name and the value of a header line (RFC 9112 section 5), the value without white space
 /// around it. A folded line (section 5.2) is refused.
 pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reject> {
     if let [b' ' | b'\t', ..] = line {
         return Err(Reject::BadRequest("folded header line"));
     }
-    let colon = memchr(b':', line).ok_or(Reject::BadRequest("header line without colon"))?;
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if name.is_empty() || !name.iter().all(|byte| TOKEN[usize::from(*byte)]) {
+    let is_token = |byte: &u8| TOKEN[usize::from(*byte)];
+    let end = line.iter().position(|byte| !is_token(byte));
+    let (name, value) = line.split_at(end.ok_or(Reject::BadRequest("header line without colon"))?);
+    let ([_, ..], [b':', value @ ..]) = (name, value) else {
         return Err(Reject::BadRequest("header name"));
-    }
+    };
     // Without an early end, so that the compiler can compare many bytes at once.
     let control = |found, byte: &u8| found | (*byte < b' ' && *byte != b'\t') | (*byte == 0x7f);
     if value.iter().fold(false, control) {
@@ -125,29 +119,23 @@ fn trim(value: &[u8]) -> &[u8] {
 }
 
 /// The characters of a token (RFC 9110 section 5.6.2), by byte.
-const TOKEN: [bool; 256] = {
+const TOKEN: [bool; 256] = letters_digits_and(b"!#$%&'*+-.^_`|~");
+
+/// The characters of RFC 3986, by byte, without `#`: a fragment never goes over the wire. Brackets
+/// belong to IPv6 addresses, and PHP's form arrays put them into queries.
+const TARGET: [bool; 256] = letters_digits_and(b"-._~:/?[]@!$&'()*+,;=%");
+
+const fn letters_digits_and(others: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0u8;
     while byte < 128 {
-        table[byte as usize] = byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
-            );
+        table[byte as usize] = byte.is_ascii_alphanumeric();
         byte += 1;
     }
+    let mut other = 0;
+    while other < others.len() {
+        table[others[other] as usize] = true;
+        other += 1;
+    }
     table
-};
+}

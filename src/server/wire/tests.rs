@@ -173,7 +173,7 @@ fn faulty_heads() -> Vec<(String, &'static str)> {
     let headers = ["X: a\0", "X: \x1b", "X: a\x7f", "X:\x0b"];
     add("control character in a header", headers.map(header).into());
     add("folded header line", [" X: a", "X: a\r\n b", "X: a\r\n\tb", "\tX: a"].map(header).into());
-    add("header line without colon", ["X", "GET / HTTP/1.1"].map(header).into());
+    add("header line without colon", ["X", "GET"].map(header).into());
     let headers =
         [": a", "X : a", "X\t: a", "X\0: a", "X Y: a", "(X): a", "é: a", "Content-Length : 3"];
     add("header name", headers.map(header).into());
@@ -269,7 +269,7 @@ fn a_body_with_a_fault_fails_its_read() {
         ("0\r\n", "transfer-encoding: chunked\r\n\r\n", "trailer that may not be one"),
         ("0\r\n", "HOST: b\r\n\r\n", "trailer that may not be one"),
         ("0\r\n", "X : y\r\n\r\n", "header name"),
-        ("0\r\n", "GET / HTTP/1.1\r\n\r\n", "header line without colon"),
+        ("0\r\n", "GET / HTTP/1.1\r\n\r\n", "header name"),
         ("0\r\nX: y\r\n", " z\r\n\r\n", "folded header line"),
     ];
     let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
