@@ -1,7 +1,7 @@
 //! The configuration file, validated into ready-to-use values: nothing downstream sees a string that
 //! could be wrong or an option without its default.
 //!
-//! Everything that is wrong is told at once. Nothing is bound, fetched or written here; files that
+//! Everything that is wrong is told at once (a file that is not TOML is told to be that first). Nothing is bound, fetched or written here; files that
 //! hold secrets, certificates and schemes are read. No report quotes a secret.
 
 mod credentials;
@@ -104,7 +104,6 @@ fn read(reader: &Reader<'_>, base: &Path, environment: &Environment<'_>) -> Opti
             ttl: replay.as_ref().and_then(|replay| replay.ttl),
             health_path: server.as_ref().and_then(|server| server.health_path.as_deref()),
             surroundings: &surroundings,
-            is_broken: reader.is_broken(),
         };
         let routes = route::read_all(&field, &common);
         if let Some(server) = &server {

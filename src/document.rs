@@ -8,7 +8,7 @@
 //!
 //! A report quotes lines, and lines hold secrets. What may be one is concealed ([`Field::conceal`])
 //! and overwritten in the report's copy of the text: the values of unknown keys, since `secrt` is
-//! one, and all that follows the key on a line that is not TOML.
+//! one, and all values where the document has a syntax error.
 
 mod field;
 mod report;
@@ -39,6 +39,7 @@ pub struct Reader<'d> {
     /// Every key that was asked for, with the path of its section.
     asked: RefCell<BTreeSet<(String, &'static str)>>,
     unknown: RefCell<Vec<Unknown>>,
+    /// Whether there are syntax errors.
     broken: Cell<bool>,
 }
 
@@ -64,21 +65,17 @@ impl<'d> Reader<'d> {
         }
     }
 
-    /// Parses the document; a syntax error is recorded, and what could be made out is returned.
+    /// Parses the document. If it has syntax errors, these are recorded and nothing else is from then on:
+    /// what could be made out is returned, but which value belongs to which key cannot be told for sure.
     pub fn parse(&self) -> Spanned<DeTable<'d>> {
         let (root, errors) = DeTable::parse_recoverable(self.text);
-        for error in errors {
-            self.broken.set(true);
+        for error in &errors {
             let at = error.span().unwrap_or(0..0);
             self.concealed.borrow_mut().push(report::value_of_line(self.text, at.start));
             self.error(at, error.message(), None);
         }
+        self.broken.set(!errors.is_empty());
         root
-    }
-
-    /// Whether the document has a syntax error, which may have hidden any key.
-    pub fn is_broken(&self) -> bool {
-        self.broken.get()
     }
 
     /// The top-level section of a parsed document.
@@ -88,14 +85,20 @@ impl<'d> Reader<'d> {
 
     /// Records an error at a byte range of the text.
     pub fn error(&self, at: Range<usize>, message: impl Into<String>, help: Option<String>) {
-        let message = message.into();
-        self.problems.borrow_mut().push(Problem { severity: Severity::Error, at, message, help });
+        self.record(Severity::Error, at, message.into(), help);
     }
 
     /// Records a warning at a byte range of the text.
     pub fn warning(&self, at: Range<usize>, message: impl Into<String>, help: Option<String>) {
-        let message = message.into();
-        self.problems.borrow_mut().push(Problem { severity: Severity::Warning, at, message, help });
+        self.record(Severity::Warning, at, message.into(), help);
+    }
+
+    fn record(&self, severity: Severity, at: Range<usize>, message: String, help: Option<String>) {
+        if self.broken.get() {
+            return;
+        }
+        let message = report::one_line(&message);
+        self.problems.borrow_mut().push(Problem { severity, at, message, help });
     }
 
     /// Every key that was asked for, as dotted paths. A list of tables counts as one table.
@@ -172,13 +175,6 @@ impl<'r> Section<'r> {
         self.reader.error(self.at.clone(), message, help);
     }
 
-    /// Records that something is not there; not if a syntax error may have hidden it.
-    pub fn lacks(&self, message: impl Into<String>, help: Option<String>) {
-        if !self.reader.is_broken() {
-            self.error(message, help);
-        }
-    }
-
     /// Records a warning about the section as a whole.
     pub fn warning(&self, message: impl Into<String>, help: Option<String>) {
         self.reader.warning(self.at.clone(), message, help);
@@ -197,7 +193,7 @@ impl<'r> Section<'r> {
         let field = self.get(key);
         if field.is_none() {
             let place = if self.path.is_empty() { "the file" } else { &self.path };
-            self.lacks(format!("`{key}` is missing in {place}"), None);
+            self.error(format!("`{key}` is missing in {place}"), None);
         }
         field
     }

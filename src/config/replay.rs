@@ -100,7 +100,7 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Store
         (Kind::Disk, Some(path), _) => directory(&path, surroundings),
         (Kind::Disk, None, _) => {
             let help = "path = \"data/replay\"".to_owned();
-            section.lacks("store = \"disk\" needs `path`", Some(help));
+            section.error("store = \"disk\" needs `path`", Some(help));
             None
         }
         (Kind::Redis, _, Some(url)) => {
@@ -111,7 +111,7 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Store
         }
         (Kind::Redis, _, None) => {
             let help = "url = { env = \"REDIS_URL\" }".to_owned();
-            section.lacks("store = \"redis\" needs `url`", Some(help));
+            section.error("store = \"redis\" needs `url`", Some(help));
             None
         }
     }

@@ -24,8 +24,6 @@ pub(super) struct Common<'c> {
     pub(super) ttl: Option<Ttl>,
     pub(super) health_path: Option<&'c str>,
     pub(super) surroundings: &'c Surroundings<'c>,
-    /// Whether a syntax error may have hidden any key.
-    pub(super) is_broken: bool,
 }
 
 /// Where a route that was read is found.
@@ -138,9 +136,6 @@ fn read(
     let credentials = credentials::read(section, name.as_deref(), scheme, surroundings);
     let (scheme, name) = (compiled?, name?);
     let ttl = ttl(section, &name, &scheme, common.ttl);
-    if common.is_broken {
-        return None;
-    }
     let verifier = match Verifier::new(scheme, &name, credentials?) {
         Ok(verifier) => Some(verifier),
         Err(problems) => {
@@ -281,7 +276,7 @@ fn scheme(section: &Section<'_>, common: &Common<'_>) -> Option<Arc<Scheme>> {
         }
         (None, None) => {
             let help = "scheme = \"vivoldi\", or scheme_file = \"own.toml\"".to_owned();
-            section.lacks("`scheme` is missing in route", Some(help));
+            section.error("`scheme` is missing in route", Some(help));
             None
         }
     }

@@ -122,12 +122,13 @@ fn from_elsewhere(
         (Some(env), None) => from_environment(&env, surroundings),
         (None, Some(file)) => from_file(&file, purpose, surroundings),
         (Some(_), Some(_)) => {
+            field.conceal();
             field.error("a secret has either `env` or `file`, not both", None);
             None
         }
         (None, None) => {
             let help = "write { env = \"NAME\" } or { file = \"path\" }".to_owned();
-            section.lacks(format!("`{}` has neither `env` nor `file`", field.path()), Some(help));
+            section.error(format!("`{}` has neither `env` nor `file`", field.path()), Some(help));
             None
         }
     };
@@ -136,21 +137,25 @@ fn from_elsewhere(
 }
 
 fn from_environment(env: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<(Secret, String)> {
-    env.conceal();
     let name = env.text()?;
     if let Some(value) = (surroundings.environment)(&name) {
         return Some((Secret::new(value.into_bytes()), format!("the variable {name}")));
     }
-    // What is not written like a variable may be the secret itself, put here by mistake.
-    let usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    if name.chars().all(usual) && name.len() <= 64 {
+    if is_usual_name(&name) {
         let help = format!("export {name}=… before the start, or use {{ file = \"path\" }}");
         env.error(format!("the environment has no variable `{name}`"), Some(help));
     } else {
+        env.conceal();
         let help = "`env` takes the name of a variable, which holds the secret".to_owned();
         env.error("the environment has no variable of this name", Some(help));
     }
     None
+}
+
+/// Whether a text is written as variables are. What is not may be the secret itself, put here by mistake.
+fn is_usual_name(name: &str) -> bool {
+    let usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    name.len() <= 64 && name.chars().all(usual)
 }
 
 fn from_file(

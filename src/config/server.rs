@@ -39,7 +39,7 @@ pub(super) fn read(
     let empty = |field: &Option<Field<'_>>| field.as_ref().is_none_or(|f| f.items().is_empty());
     if empty(&listen_field) && empty(&http_field) {
         let help = "listen = \"0.0.0.0:8443\" for TLS, http_listen = \"127.0.0.1:8081\" without";
-        section.lacks("the gateway listens nowhere", Some(help.to_owned()));
+        section.error("the gateway listens nowhere", Some(help.to_owned()));
     }
     match (&listen_field, &tls_field) {
         (Some(field), None) if !listen.is_empty() => {

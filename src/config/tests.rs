@@ -6,6 +6,9 @@ use std::{
 use super::*;
 use crate::document::Severity;
 
+mod properties;
+mod reference;
+mod secrets;
 mod table;
 
 /// A secret that must never be seen, in every configuration of the tests that has one.

@@ -47,12 +47,16 @@ impl<'r> Field<'r> {
         &self.path
     }
 
-    /// Keeps the value out of every report. A table under a heading of its own is left as it is: what
-    /// it holds stands on other lines.
+    /// Keeps the value, or every value of the table, out of every report.
     pub fn conceal(&self) {
-        let heading = self.is_table() && self.reader.text[self.at.clone()].starts_with('[');
-        if !heading {
-            self.reader.concealed.borrow_mut().push(self.at.clone());
+        match self.value {
+            DeValue::Table(table) => {
+                for (_, value) in table {
+                    let path = String::new();
+                    Field::new(self.reader, value.get_ref(), value.span(), path).conceal();
+                }
+            }
+            _ => self.reader.concealed.borrow_mut().push(self.at.clone()),
         }
     }
 

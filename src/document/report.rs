@@ -106,6 +106,17 @@ impl fmt::Display for Report {
     }
 }
 
+/// The first line of a message, without control characters. Messages quote values, and a string that
+/// was meant to end earlier runs over the lines of other keys.
+pub(super) fn one_line(message: &str) -> String {
+    let (first, cut) = match message.split_once('\n') {
+        Some((first, _)) => (first, "…"),
+        None => (message, ""),
+    };
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    first.chars().map(visible).chain(cut.chars()).collect()
+}
+
 /// Line and column (both from 1) of a byte offset, and the text of that line.
 pub(super) fn place(text: &str, offset: usize) -> (usize, usize, &str) {
     let offset = text.floor_char_boundary(offset);

@@ -77,16 +77,10 @@ fn what_was_asked_for_is_known_by_its_path() {
 }
 
 #[test]
-fn a_syntax_error_is_not_followed_by_what_it_hid() {
-    let reader = Reader::new("x", "a = \"1\n");
-    {
-        let root = reader.parse();
-        let root = reader.root(&root);
-        assert!(root.require("b").is_none());
-        root.get("a");
-        root.finish();
-    }
-    assert_eq!(reader.finish().count(Severity::Error), 1);
+fn after_a_syntax_error_nothing_else_is_told() {
+    let report = read("[server]\nidle = \"75x\"\nbody = 3\nother\n[other]\nmood = 1\n");
+    assert_eq!(report.matches("error: ").count(), 1, "{report}");
+    assert!(report.contains("gateway.toml:4:"), "{report}");
 }
 
 #[test]

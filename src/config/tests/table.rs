@@ -4,7 +4,7 @@
 
 use super::*;
 
-fn files(kind: &str) -> Vec<PathBuf> {
+pub(super) fn files(kind: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config").join(kind);
     let entries = fs::read_dir(&directory).expect("the directory of the table");
     let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
@@ -18,7 +18,7 @@ fn name_of(path: &Path) -> String {
 }
 
 /// What the files' `{ env = … }` stand for.
-fn environment(name: &str) -> Option<String> {
+pub(super) fn environment(name: &str) -> Option<String> {
     Some(match name {
         "SECRET" => format!("{CANARY}-1"),
         "OTHER_SECRET" => format!("{CANARY}-2"),

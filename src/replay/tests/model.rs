@@ -530,8 +530,8 @@ impl Request {
             }
             // What the store knows takes precedence over what a process pinned alone.
             let pinned = match (other.alone, alone) {
-                (true, false) => false,
-                (true, true) | (false, true) => same && !tight,
+                (true, _) => false,
+                (false, true) => same && !tight,
                 (false, false) => same || self.setting.shared,
             };
             if other.pin != self.pin && pinned && recent {

@@ -1,0 +1,19 @@
+//! No text can make the reading of a configuration panic, and what is refused is refused for a reason.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use sealgate::config;
+
+fuzz_target!(|text: &str| read(text));
+
+fn read(text: &str) {
+    match config::parse("gateway.toml", text, Path::new("/nonexistent"), &|_| None) {
+        Ok((_, report)) => assert!(!report.is_fatal()),
+        Err(report) => {
+            assert!(report.is_fatal());
+            assert!(!report.to_string().is_empty());
+        }
+    }
+}
