@@ -43,11 +43,13 @@ use crate::{
 mod claim;
 mod clock;
 mod disk;
+mod flight;
 mod guard;
 mod lines;
 mod local;
 mod record;
 mod redis;
+mod room;
 mod shared;
 mod sync;
 
@@ -255,7 +257,7 @@ async fn keep_paying(guard: Weak<Guard>) {
             Some(Ok(())) => {}
             Some(Err(_)) => tokio::time::sleep(RETRY).await,
             // Looking up now and then ends this task with the guard.
-            None => drop(tokio::time::timeout(RETRY, guard.owing.notified()).await),
+            None => drop(tokio::time::timeout(RETRY, guard.owing()).await),
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::{
     answer::Answer,
     reject::{Reason, Reject},
     replay::{
+        flight::{End, Flight},
         guard::{Backend, Guard, PATIENCE},
-        local::{End, Flight},
         record::{Arrival, Identity, Token},
         shared::{Attempt, Shared, Standing},
     },

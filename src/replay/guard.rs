@@ -4,23 +4,14 @@
 //! the one that won there, a shared store decides among the processes. A success is told to the
 //! store, then to the claim map, then to those who wait; whoever hears of it can rely on it.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+mod debts;
+
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 
-use super::sync::lock;
+use self::debts::{Debt, Debts};
 use crate::{
     answer::Answer,
     reject::{Reason, Reject},
@@ -32,8 +23,9 @@ use crate::{
             self, Disk,
             entry::{Entry, Stage},
         },
-        local::{End, Flight, Found, Local},
-        record::{Arrival, Identities, Identity, Key, Record, State, Token},
+        flight::{End, Flight, Found},
+        local::Local,
+        record::{Arrival, Identities, Identity, Record, State, Token},
         shared::{Attempt, Done, Shared, Standing, Unreachable, Verdict},
     },
 };
@@ -56,30 +48,8 @@ pub(crate) struct Guard {
     on_store_failure: OnStoreFailure,
     /// Different in every process: the first half of its leases' names.
     process: [u8; 8],
-    /// What a shared store is still to be told, the newest of each event.
-    debts: Mutex<BTreeMap<Key, Debt>>,
-    /// How many of them are being told at this moment.
-    paying: AtomicUsize,
-    pub(crate) owing: Notify,
+    debts: Debts,
 }
-
-/// What a shared store is still to be told about an event.
-#[derive(Clone, Debug)]
-struct Debt {
-    arrival: Arrival,
-    /// The names of the leases that may be held for it, newest first.
-    tokens: Vec<Token>,
-    attempt: Attempt,
-    status: u16,
-    /// Requests whose 2xx was written out, besides those on record here.
-    answered: Identities,
-}
-
-/// So many leases are remembered for an event that is claimed again and again while the store does
-/// not answer; the older ones end by themselves.
-const MOST_LEASES: usize = 8;
-/// The name of no lease.
-const NO_LEASE: Token = [0; 16];
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,16 +65,7 @@ impl Guard {
         on_store_failure: OnStoreFailure,
         process: [u8; 8],
     ) -> Self {
-        Guard {
-            local,
-            backend,
-            clock,
-            on_store_failure,
-            process,
-            debts: Mutex::default(),
-            paying: AtomicUsize::new(0),
-            owing: Notify::new(),
-        }
+        Guard { local, backend, clock, on_store_failure, process, debts: Debts::default() }
     }
 
     /// What the request may do.
@@ -317,73 +278,6 @@ impl Guard {
                 });
             }
         }
-    }
-
-    fn owe(&self, mut debt: Debt) {
-        let mut debts = lock(&self.debts);
-        if let Some(older) = debts.remove(&debt.arrival.key) {
-            if debt.tokens.is_empty() {
-                debt.status = older.status;
-            }
-            debt.attempt = debt.attempt.max(older.attempt);
-            debt.tokens.extend(older.tokens);
-            debt.tokens.truncate(MOST_LEASES);
-            older.answered.iter().for_each(|identity| {
-                debt.answered.insert(*identity);
-            });
-        }
-        debts.insert(debt.arrival.key, debt);
-        self.owing.notify_one();
-    }
-
-    /// Whether a shared store is still to be told something.
-    pub(crate) fn owes(&self) -> bool {
-        self.paying.load(Ordering::Relaxed) > 0 || !lock(&self.debts).is_empty()
-    }
-
-    /// Tells a shared store one thing that it is owed. `None` if nothing is owed.
-    pub(crate) async fn pay(&self) -> Option<Result<(), Unreachable>> {
-        let Backend::Shared(shared) = &self.backend else { return None };
-        let (key, debt) = {
-            let mut debts = lock(&self.debts);
-            let first = debts.pop_first()?;
-            self.paying.fetch_add(1, Ordering::Relaxed);
-            first
-        };
-        let paid = self.pay_debt(shared, &debt).await;
-        if paid.is_err() {
-            // What was owed since is newer.
-            let newer = lock(&self.debts).remove(&key);
-            self.owe(debt);
-            newer.into_iter().for_each(|newer| self.owe(newer));
-        }
-        self.paying.fetch_sub(1, Ordering::Relaxed);
-        Some(paid)
-    }
-
-    async fn pay_debt(&self, shared: &Shared, debt: &Debt) -> Result<(), Unreachable> {
-        let until = Instant::now() + PATIENCE;
-        let Debt { arrival, tokens, attempt, status, answered } = debt;
-        let newest = tokens.first().copied().unwrap_or(NO_LEASE);
-        if let Some(record) = self.local.record(&arrival.key)
-            && let State::Done { status } = record.state
-        {
-            let mut known = record.answered;
-            answered.iter().for_each(|identity| {
-                known.insert(*identity);
-            });
-            shared.done(arrival, newest, status, Some(&known), until).await?;
-            self.local.stored(&arrival.key);
-        } else if *answered != Identities::default() {
-            // Done in another process.
-            shared.done(arrival, newest, *status, Some(answered), until).await?;
-        } else {
-            for token in tokens {
-                shared.failed(arrival, *token, *attempt, *status, until).await?;
-            }
-            self.local.stored(&arrival.key);
-        }
-        Ok(())
     }
 
     /// Prolongs the leases of all claims of this process.

@@ -12,10 +12,10 @@ use std::{
 };
 
 use moka::sync::Cache;
-use tokio::sync::watch;
 
 use super::{
-    lines::{Lines, Place, Times, Wanted},
+    flight::{End, Flight, Found, Held, take},
+    lines::{Lines, Place, Times},
     sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
 };
 use crate::{
@@ -23,117 +23,28 @@ use crate::{
     metrics::ReplayMetrics,
     reject::{Reason, Reject},
     replay::{
-        clock::{Millis, millis},
+        clock::Millis,
         disk::Note,
-        record::{Arrival, Identities, Identity, Key, Pin, Record, State, Terms, Token},
+        record::{Arrival, Identity, Key, Record, State, Token},
     },
 };
 
 const SHARDS: usize = 64;
 
-/// What the copies of an event in flight wait for.
-#[derive(Clone, Debug)]
-pub(crate) enum Flight {
-    /// The store behind is being asked whether the event is free.
-    Asking,
-    /// A request of this process forwards the event.
-    Held,
-    /// The event was not free: ask again; or nobody can know whether it is.
-    Withdrawn(Option<Reject>),
-    /// The outcome.
-    Settled(Arc<Result<Answer, Reject>>),
-}
-
-/// A claim, as the map holds it.
-#[derive(Debug)]
-struct Held {
-    ticket: u64,
-    pin: Pin,
-    asking: bool,
-    /// The name of the lease that a shared store gave for it.
-    lease: Option<Token>,
-    /// The record of the failed attempt before this one.
-    before: Option<Record>,
-    /// Made when somebody joins.
-    waiters: Option<watch::Sender<Flight>>,
-}
-
-impl Held {
-    fn join(&mut self) -> watch::Receiver<Flight> {
-        let now = if self.asking { Flight::Asking } else { Flight::Held };
-        self.waiters.get_or_insert_with(|| watch::Sender::new(now)).subscribe()
-    }
-
-    fn tell(&self, flight: impl FnOnce() -> Flight) {
-        if let Some(waiters) = &self.waiters {
-            waiters.send_replace(flight());
-        }
-    }
-}
-
-/// What a request finds.
-#[derive(Debug)]
-pub(crate) enum Found {
-    /// The event was free and is now claimed by this request.
-    Free {
-        /// Names the claim.
-        ticket: u64,
-        /// Whether an earlier attempt may have reached the upstream.
-        unknown: bool,
-        /// Whether the event was on record.
-        known: bool,
-        /// Whether its context was another one. What the store behind knows of that takes
-        /// precedence, since processes that go on without it may each have pinned their own.
-        mismatch: bool,
-    },
-    /// Another request holds the claim.
-    Taken(watch::Receiver<Flight>),
-    /// Another request asks the store behind for the claim; afterwards this one must look again.
-    Asked(watch::Receiver<Flight>),
-    /// The event is done.
-    Done {
-        /// Whether the 2xx was written out for this very request.
-        answered: bool,
-    },
-}
-
-/// How a claim ends.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// The upstream answered 2xx.
-    Done {
-        /// With this status.
-        status: u16,
-        /// Whether the store behind is still to be told.
-        behind: bool,
-        /// Requests that the store behind knows as answered.
-        answered: Identities,
-        /// How long the record lasts.
-        lasts: Millis,
-    },
-    /// The attempt failed; the record keeps pin and mark.
-    Failed {
-        /// The upstream may have acted.
-        unknown: bool,
-        /// Whether a shared store is still to be told.
-        behind: bool,
-    },
-}
-
 /// All that this process knows about events.
 pub(crate) struct Local {
-    records: Cache<Key, Record>,
-    shards: Box<[Mutex<HashMap<Key, Held>>]>,
-    lines: Lines,
+    pub(super) records: Cache<Key, Record>,
+    pub(super) shards: Box<[Mutex<HashMap<Key, Held>>]>,
+    pub(super) lines: Lines,
     /// Events on record or in flight.
-    used: AtomicUsize,
-    tickets: AtomicU64,
-    max_entries: usize,
+    pub(super) used: AtomicUsize,
+    pub(super) tickets: AtomicU64,
+    pub(super) max_entries: usize,
     /// A store behind has every record: any of them may leave when room is needed.
-    spare_all: bool,
+    pub(super) spare_all: bool,
     /// The thread of the store `disk`, which forgets what is forgotten here.
-    departures: Option<mpsc::Sender<Note>>,
-    metrics: ReplayMetrics,
+    pub(super) departures: Option<mpsc::Sender<Note>>,
+    pub(super) metrics: ReplayMetrics,
 }
 
 impl Local {
@@ -173,7 +84,7 @@ impl Local {
         self.lines.len()
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Held>> {
+    pub(super) fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Held>> {
         lock(&self.shards[usize::from(key[0]) % SHARDS])
     }
 
@@ -398,129 +309,5 @@ impl Local {
     /// The record of an event that is not in flight.
     pub(crate) fn record(&self, key: &Key) -> Option<Record> {
         self.records.get(key)
-    }
-
-    /// Takes up a record that a store kept over a restart, even where that makes more of them than
-    /// there may be: what is known is not forgotten. Its place in line is the caller's.
-    pub(crate) fn restore(&self, key: Key, record: Record, terms: Terms) -> (Times, Place) {
-        self.used.fetch_add(1, Ordering::Relaxed);
-        match record.state {
-            State::Done { .. } => self.metrics.done.inc(),
-            State::Failed { .. } => self.metrics.failed.inc(),
-        }
-        let place = (self.times(&record, terms), Place { key, at: record.touched });
-        self.records.insert(key, record);
-        place
-    }
-
-    /// Puts restored records into their lines.
-    pub(crate) fn line_up(&self, mut places: Vec<(Times, Place)>) {
-        places.sort_unstable_by_key(|(_, place)| place.at);
-        for (times, place) in places {
-            self.enqueue(times, place);
-        }
-    }
-
-    fn times(&self, record: &Record, terms: Terms) -> Times {
-        let lives = millis(terms.ttl);
-        let protects = match record.state {
-            State::Done { .. } | State::Failed { .. } if self.spare_all => 0,
-            State::Done { .. } => {
-                terms.window.map_or(lives, |window| millis(window).saturating_mul(2).min(lives))
-            }
-            State::Failed { .. } => lives,
-        };
-        Times { protects, lives }
-    }
-
-    fn enqueue(&self, times: Times, place: Place) {
-        if let Some(over) = self.lines.push(times, place) {
-            self.let_go(&over, Wanted::Over, place.at);
-        }
-    }
-
-    fn reserve(&self) -> bool {
-        let room = |used| (used < self.max_entries).then_some(used + 1);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
-    }
-
-    fn release_slot(&self) {
-        self.used.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Takes a record out; the caller holds the lock of its shard.
-    fn remove(&self, key: &Key, record: &Record) {
-        self.records.invalidate(key);
-        if let Some(departures) = &self.departures {
-            // An error means that the thread is gone, and the process about to end.
-            let _ = departures.send(Note::Forget(*key));
-        }
-        match record.state {
-            State::Done { .. } => self.metrics.done.dec(),
-            State::Failed { .. } => self.metrics.failed.dec(),
-        }
-        self.release_slot();
-    }
-
-    /// Gives up one record that protects nothing any more; `false` if there is none.
-    fn make_room(&self, now: Millis) -> bool {
-        while let Some((times, place)) = self.lines.take(Wanted::Spare, now) {
-            match self.let_go(&place, Wanted::Spare, now) {
-                Left::Gone => return true,
-                Left::Superseded => {}
-                Left::Needed => {
-                    self.lines.put_back(times, place);
-                    return false;
-                }
-            }
-        }
-        false
-    }
-
-    fn let_go(&self, place: &Place, wanted: Wanted, now: Millis) -> Left {
-        let shard = self.shard(&place.key);
-        if shard.contains_key(&place.key) {
-            return Left::Superseded;
-        }
-        let Some(record) = self.records.get(&place.key) else { return Left::Superseded };
-        if record.is_live(now) {
-            if record.touched != place.at {
-                return Left::Superseded;
-            }
-            if wanted == Wanted::Over || record.behind {
-                return Left::Needed;
-            }
-        }
-        self.remove(&place.key, &record);
-        Left::Gone
-    }
-
-    /// Lets all records go that are over, and the places in line that no record has any more.
-    pub(crate) fn tidy(&self, now: Millis) {
-        while let Some((_, place)) = self.lines.take(Wanted::Over, now) {
-            self.let_go(&place, Wanted::Over, now);
-        }
-        if self.lines.len() > 2 * self.used() + 4096 {
-            self.lines.compact(|place| {
-                self.records.get(&place.key).is_some_and(|record| record.touched == place.at)
-            });
-        }
-        self.records.run_pending_tasks();
-    }
-}
-
-/// Whether a record left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    Gone,
-    /// The record is gone already, or stands in line elsewhere.
-    Superseded,
-    Needed,
-}
-
-fn take(shard: &mut HashMap<Key, Held>, key: &Key, ticket: u64) -> Option<Held> {
-    match shard.entry(*key) {
-        Entry::Occupied(held) if held.get().ticket == ticket => Some(held.remove()),
-        Entry::Occupied(_) | Entry::Vacant(_) => None,
     }
 }

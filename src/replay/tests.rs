@@ -15,6 +15,7 @@ use crate::{answer::Answer, reject::Reason};
 mod disk;
 mod model;
 mod redis;
+mod shuttled;
 
 const WINDOW: Duration = Duration::from_secs(300);
 const TTL: Duration = Duration::from_secs(86_400);

@@ -3,6 +3,7 @@
 mod kit;
 
 mod delivery;
+mod house;
 mod hygiene;
 mod operation;
 mod smuggling;

@@ -435,6 +435,8 @@ impl Request {
             Ok(Claimed::Won(claim)) => {
                 self.detached.set(true);
                 let tight = self.setting.max_entries < 10;
+                // A store that never failed has every success of which the guard said so.
+                let stored = stored || self.setting.shared && failures() == 0;
                 let known = done_here.is_some_and(protects) && !(alone && tight)
                     || stored && done_there.is_some_and(protects) && !alone;
                 if known {
