@@ -18,6 +18,7 @@ mod prove;
 mod public;
 mod ready;
 mod request;
+mod show;
 mod sign;
 mod signature;
 mod source;
@@ -29,7 +30,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use self::{
-    event::Event,
+    event::{Event, Identity},
     handshake::Handshake,
     keys::{Choice, KeyForm},
     mac::Hash,
@@ -185,7 +186,7 @@ pub struct Scheme {
     key: KeyForm,
     choice: Choice,
     event: Event,
-    identity: Vec<usize>,
+    identity: Identity,
     pinned: Vec<usize>,
     agree: Vec<Agreement>,
     handshakes: Vec<Handshake>,

@@ -1,24 +1,20 @@
 use super::Status;
 use crate::scheme::Scheme;
 
-/// `sealgate schemes`: lists the schemes, or prints one.
+/// `sealgate schemes`: lists the schemes, or describes one and prints its file.
 pub(super) fn schemes(id: Option<&str>) -> anyhow::Result<Status> {
-    match id {
-        None => {
-            for id in Scheme::builtin_ids() {
-                println!("{id}");
-            }
+    let Some(id) = id else {
+        print!("{}", Scheme::list());
+        return Ok(Status::Done);
+    };
+    match (Scheme::builtin(id), Scheme::builtin_text(id)) {
+        (Some(scheme), Some(text)) => {
+            println!("{}\n{text}", scheme.describe());
             Ok(Status::Done)
         }
-        Some(id) => match Scheme::builtin_text(id) {
-            Some(text) => {
-                print!("{text}");
-                Ok(Status::Done)
-            }
-            None => {
-                eprintln!("error: no scheme is called {id}; `sealgate schemes` lists them");
-                Ok(Status::Wrong)
-            }
-        },
+        _ => {
+            eprintln!("error: no scheme is called {id}; `sealgate schemes` lists them");
+            Ok(Status::Wrong)
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! different lists of parts never run together into the same bytes.
 
 use data_encoding::HEXLOWER;
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use sha2::{Digest, Sha256};
 
 use super::{RecordKey, keys::Key, request::Request, signature::is_word, source::Source};
@@ -35,7 +35,7 @@ impl Grammar {
 pub(super) enum Event {
     /// It does not: deliveries are alike on purpose.
     None,
-    /// By the body's digest.
+    /// By the body's digest. Requests by GET or HEAD ask for something and are no events.
     Body,
     /// By an id.
     Id {
@@ -58,28 +58,58 @@ pub(super) struct Name {
     pub(super) record: Option<RecordKey>,
 }
 
-/// Adds a part to a digest.
-pub(super) fn part(digest: &mut Sha256, part: Option<&[u8]>) {
-    match part {
-        None => digest.update([0; 9]),
-        Some(bytes) => {
-            let mut head = [1; 9];
-            head[1..].copy_from_slice(&(bytes.len() as u64).to_be_bytes());
-            digest.update(head);
-            digest.update(bytes);
-        }
-    }
+/// A list of parts on its way into a digest. Each part is preceded by its length plus one, as a
+/// variable-length integer of seven bits a byte; an absent part is a zero. Short lists, which nearly all
+/// are, are hashed in one go.
+struct Parts {
+    digest: Sha256,
+    pending: [u8; 128],
+    used: usize,
 }
 
-fn short(digest: Sha256) -> [u8; 16] {
-    let whole: [u8; 32] = digest.finalize().into();
-    *whole.first_chunk().expect("32 bytes have 16 at their start")
+impl Parts {
+    fn after(digest: Sha256) -> Parts {
+        Parts { digest, pending: [0; 128], used: 0 }
+    }
+
+    fn add(&mut self, part: Option<&[u8]>) {
+        let mut length = part.map_or(0, |bytes| bytes.len() + 1);
+        while length >= 0x80 {
+            self.push(&[length as u8 | 0x80]);
+            length >>= 7;
+        }
+        self.push(&[length as u8]);
+        self.push(part.unwrap_or_default());
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        match self.pending.get_mut(self.used..self.used + bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.used += bytes.len();
+            }
+            None => {
+                self.digest.update(&self.pending[..self.used]);
+                self.digest.update(bytes);
+                self.used = 0;
+            }
+        }
+    }
+
+    fn whole(mut self) -> [u8; 32] {
+        self.digest.update(&self.pending[..self.used]);
+        self.digest.finalize().into()
+    }
+
+    fn short(self) -> [u8; 16] {
+        *self.whole().first_chunk().expect("32 bytes have 16 at their start")
+    }
 }
 
 impl Event {
     /// The name of the event that an authentic request is about.
     pub(super) fn name(&self, request: &Request<'_>, key: &Key) -> Name {
-        let mut digest = key.record.clone();
+        let mut parts = Parts::after(key.record.clone());
         let (ids, signed) = match self {
             Event::None => return Name { id: None, record: None },
             Event::Body => (&[] as &[Source], false),
@@ -88,42 +118,103 @@ impl Event {
         let values: Option<Vec<_>> = ids.iter().map(|id| request.value(id, &[], 0)).collect();
         let id = match values {
             Some(values) if !values.is_empty() => {
-                values.iter().for_each(|value| part(&mut digest, Some(value)));
+                values.iter().for_each(|value| parts.add(Some(value)));
                 if !signed {
-                    part(&mut digest, Some(request.payload.sha256()));
+                    parts.add(Some(request.payload.sha256()));
                 }
                 match (ids, values.as_slice()) {
                     ([Source::Header(slot)], _) => request.headers[*slot].cloned(),
                     (_, values) => HeaderValue::from_bytes(&values.join(&b':')).ok(),
                 }
             }
+            _ if matches!(request.head.method, Method::GET | Method::HEAD) => {
+                return Name { id: None, record: None };
+            }
             _ => {
-                part(&mut digest, None);
-                part(&mut digest, Some(request.payload.sha256()));
+                parts.add(None);
+                parts.add(Some(request.payload.sha256()));
                 let text = format!("sha256-{}", HEXLOWER.encode(request.payload.sha256()));
                 HeaderValue::try_from(text).ok()
             }
         };
-        Name { id, record: Some(digest.finalize().into()) }
+        Name { id, record: Some(parts.whole()) }
     }
 }
 
+/// What is fresh in each request of a sender.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Identity {
+    /// The slots of headers.
+    pub(super) headers: Vec<usize>,
+    /// Whether the MAC is: it stands for everything that is signed, however the header spells it.
+    pub(super) mac: bool,
+}
+
 /// The digest of what is fresh in each request; `None` if the scheme knows nothing of the kind.
-pub(super) fn identity(request: &Request<'_>, slots: &[usize]) -> Option<[u8; 16]> {
-    if slots.is_empty() {
+pub(super) fn identity(
+    request: &Request<'_>,
+    identity: &Identity,
+    mac: &[u8; 16],
+) -> Option<[u8; 16]> {
+    if identity.headers.is_empty() && !identity.mac {
         return None;
     }
-    let mut digest = Sha256::new();
-    slots.iter().for_each(|slot| part(&mut digest, request.header(*slot)));
-    Some(short(digest))
+    let mut parts = Parts::after(Sha256::new());
+    identity.headers.iter().for_each(|slot| parts.add(request.header(*slot)));
+    if identity.mac {
+        parts.add(Some(mac));
+    }
+    Some(parts.short())
 }
 
 /// The digest of what the signature does not cover but the upstream acts on: path and query, and the
 /// headers that the scheme pins.
 pub(super) fn pin(request: &Request<'_>, slots: &[usize]) -> [u8; 16] {
-    let mut digest = Sha256::new();
+    let mut parts = Parts::after(Sha256::new());
     let path = request.head.uri.path_and_query().map_or("/", |path| path.as_str());
-    part(&mut digest, Some(path.as_bytes()));
-    slots.iter().for_each(|slot| part(&mut digest, request.header(*slot)));
-    short(digest)
+    parts.add(Some(path.as_bytes()));
+    slots.iter().for_each(|slot| parts.add(request.header(*slot)));
+    parts.short()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(list: &[Option<&[u8]>]) -> [u8; 32] {
+        let mut parts = Parts::after(Sha256::new());
+        list.iter().for_each(|part| parts.add(*part));
+        parts.whole()
+    }
+
+    #[test]
+    fn different_lists_have_different_digests() {
+        let long = [b'x'; 300];
+        let lists: &[&[Option<&[u8]>]] = &[
+            &[],
+            &[None],
+            &[Some(b"")],
+            &[None, None],
+            &[Some(b"\0")],
+            &[Some(b"a"), Some(b"b")],
+            &[Some(b"ab")],
+            &[Some(b"ab"), None],
+            &[Some(b"a"), Some(b"b"), Some(b"")],
+            &[Some(&long)],
+            &[Some(&long[..299]), Some(b"x")],
+            &[Some(&long[..150]), Some(&long[..150])],
+            &[Some(&long[..126])],
+            &[Some(&long[..127])],
+            &[Some(&long[..128])],
+        ];
+        let digests: std::collections::BTreeSet<_> =
+            lists.iter().map(|list| digest(list)).collect();
+        assert_eq!(digests.len(), lists.len());
+        let mut expected = Sha256::new();
+        expected.update([2, b'a', 0xad, 0x02]);
+        expected.update(long);
+        expected.update([0]);
+        let found = digest(&[Some(b"a"), Some(&long), None]);
+        assert_eq!(found, <[u8; 32]>::from(expected.finalize()));
+    }
 }

@@ -111,6 +111,7 @@ impl Scheme {
         let needs_url = needs_url(&message)
             || variants.iter().any(|(_, message)| needs_url(message))
             || token.as_ref().is_some_and(token::covers_url);
+        let identity = parts::identity(identity, kind, &signature);
         Some(Scheme {
             id: id?.into(),
             name: name?,

@@ -1,7 +1,7 @@
 //! The computation at the heart of a judgement: does one of the key's secrets make one of the
 //! signatures?
 
-use subtle::{Choice as Bit, ConstantTimeEq};
+use subtle::{Choice as Bit, ConditionallySelectable, ConstantTimeEq};
 
 use super::{
     jwt::Token,
@@ -16,8 +16,13 @@ use crate::reject::{Reason, Reject};
 
 impl Verifier {
     /// Whether one of the key's secrets makes one of the signatures of each item. All secrets are
-    /// tried, whichever fits.
-    pub(super) fn proven(&self, key: &Key, request: &Request<'_>, candidates: &Candidates) -> bool {
+    /// tried, whichever fits. Gives the start of the MAC that fits; zeros where there is no MAC.
+    pub(super) fn proven(
+        &self,
+        key: &Key,
+        request: &Request<'_>,
+        candidates: &Candidates,
+    ) -> Option<[u8; 16]> {
         if let Some(Source::Header(_)) = self.scheme.signature.from.first()
             && self.scheme.each.is_none()
         {
@@ -25,10 +30,10 @@ impl Verifier {
         }
         let items = self.items(request);
         let proven = (0..items).all(|item| match self.candidates(request, item) {
-            Ok(candidates) => self.item_proven(key, request, &candidates, item),
+            Ok(candidates) => self.item_proven(key, request, &candidates, item).is_some(),
             Err(Malformed) => false,
         });
-        proven && items > 0
+        (proven && items > 0).then_some([0; 16])
     }
 
     fn item_proven(
@@ -37,9 +42,10 @@ impl Verifier {
         request: &Request<'_>,
         candidates: &Candidates,
         item: u32,
-    ) -> bool {
+    ) -> Option<[u8; 16]> {
         let message = self.message(request);
         let mut proven = Bit::from(0);
+        let mut mac = [0; 16];
         for secret in &key.secrets {
             let (mut engine, secret) = match secret {
                 Primed::Hmac(engine) => (engine.clone(), &[] as &[u8]),
@@ -63,15 +69,24 @@ impl Verifier {
             };
             let whole = request.feed(message, secret, item, &mut |piece| engine.update(piece));
             let tag = engine.finish();
+            let mut fits = Bit::from(0);
             for candidate in candidates.iter() {
-                proven |= candidate.ct_eq(tag.bytes()) & Bit::from(u8::from(whole));
+                fits |= candidate.ct_eq(tag.bytes()) & Bit::from(u8::from(whole));
             }
+            for (kept, byte) in mac.iter_mut().zip(tag.bytes()) {
+                kept.conditional_assign(byte, fits);
+            }
+            proven |= fits;
         }
-        proven.into()
+        bool::from(proven).then_some(mac)
     }
 
     /// Whether the token is signed with one of the keys that it may be signed with.
-    pub(super) fn token_proven(&self, key: &Key, token: &Token<'_>) -> Result<bool, Reject> {
+    pub(super) fn token_proven(
+        &self,
+        key: &Key,
+        token: &Token<'_>,
+    ) -> Result<Option<[u8; 16]>, Reject> {
         let mut proven = Bit::from(0);
         for secret in &key.secrets {
             proven |= match secret {
@@ -96,7 +111,7 @@ impl Verifier {
                 Lookup::Unavailable => return Err(Reject::KeysUnavailable),
             }
         }
-        Ok(proven.into())
+        Ok(bool::from(proven).then_some([0; 16]))
     }
 
     /// The signatures that stand outside of headers, of one item.

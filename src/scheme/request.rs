@@ -18,9 +18,12 @@ use crate::body::Payload;
 #[derive(Clone, Debug)]
 pub(super) struct Slots {
     names: Vec<HeaderName>,
-    /// Bit `n`: some name is `n` bytes long (63: or longer).
-    lengths: u64,
+    /// The slots of the names of each length; the last entry is for all longer ones.
+    by_length: Vec<Vec<u8>>,
 }
+
+/// Names of this length and longer share an entry.
+const LONG: usize = 63;
 
 /// What the pass over the headers gives.
 pub(super) struct Gathered<'a> {
@@ -34,8 +37,11 @@ impl Slots {
     /// Slots for at most [`MAX_HEADERS`] names; further names are not looked for.
     pub(super) fn new(names: &[HeaderName]) -> Self {
         let names: Vec<_> = names.iter().take(MAX_HEADERS).cloned().collect();
-        let lengths = names.iter().fold(0, |bits, name| bits | length_bit(name));
-        Slots { names, lengths }
+        let mut by_length = vec![Vec::new(); LONG + 1];
+        for (slot, name) in (0u8..).zip(&names) {
+            by_length[name.as_str().len().min(LONG)].push(slot);
+        }
+        Slots { names, by_length }
     }
 
     /// The names, in the order of their slots.
@@ -49,27 +55,26 @@ impl Slots {
         let mut values = [None; MAX_HEADERS];
         let mut duplicate = false;
         for (name, value) in headers {
-            if self.lengths & length_bit(name) == 0 {
-                continue;
-            }
-            if let Some(slot) = self.names.iter().position(|known| known == name) {
-                duplicate |= values[slot].replace(value).is_some();
-            } else if name.as_str().contains('_') {
-                duplicate |= self.names.iter().any(|known| folds_into(name, known));
+            let slots = &self.by_length[name.as_str().len().min(LONG)];
+            for slot in slots.iter().map(|slot| usize::from(*slot)) {
+                let known = &self.names[slot];
+                if known.as_str() == name.as_str() {
+                    duplicate |= values[slot].replace(value).is_some();
+                } else {
+                    duplicate |= folds_into(name, known);
+                }
             }
         }
         Gathered { values, duplicate }
     }
 }
 
-fn length_bit(name: &HeaderName) -> u64 {
-    1 << name.as_str().len().min(63)
-}
-
 fn folds_into(name: &HeaderName, known: &HeaderName) -> bool {
     let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
     let (name, known) = (name.as_str(), known.as_str());
-    name.len() == known.len() && name.bytes().zip(known.bytes()).all(|(a, b)| fold(a) == fold(b))
+    name.contains('_')
+        && name.len() == known.len()
+        && name.bytes().zip(known.bytes()).all(|(a, b)| fold(a) == fold(b))
 }
 
 /// One request, with everything that its scheme reads.

@@ -125,7 +125,7 @@ impl Verifier {
     /// The slots of ids that the sender makes up: event id and request id, not the signature.
     fn made_up(&self) -> Vec<usize> {
         let scheme = &*self.scheme;
-        let mut slots = scheme.identity.clone();
+        let mut slots = scheme.identity.headers.clone();
         if let Event::Id { from, .. } = &scheme.event {
             slots.extend(from.iter().filter_map(|source| match source {
                 Source::Header(slot) => Some(*slot),

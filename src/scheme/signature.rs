@@ -70,16 +70,18 @@ pub(super) fn is_word(text: &[u8]) -> bool {
     (1..=128).contains(&text.len()) && text.iter().all(word)
 }
 
-/// The signatures of one request, decoded.
+/// The signatures of one request, decoded. Nearly all requests have one, of a MAC's length: it needs no
+/// allocation.
 pub(super) struct Candidates {
-    macs: [([u8; 66], usize); MAX_CANDIDATES],
-    long: Vec<Vec<u8>>,
-    count: usize,
+    first: [u8; 66],
+    /// Its length; `None` as long as there is none.
+    length: Option<usize>,
+    more: Vec<Vec<u8>>,
 }
 
 impl Default for Candidates {
     fn default() -> Self {
-        Candidates { macs: [([0; 66], 0); MAX_CANDIDATES], long: Vec::new(), count: 0 }
+        Candidates { first: [0; 66], length: None, more: Vec::new() }
     }
 }
 
@@ -87,8 +89,12 @@ impl Candidates {
     /// The signatures' bytes. One that is well encoded but has not the length of the scheme's is
     /// empty: it is no signature that any key makes.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let macs = self.macs[..self.count - self.long.len()].iter();
-        macs.map(|(bytes, length)| &bytes[..*length]).chain(self.long.iter().map(Vec::as_slice))
+        let first = self.length.map(|length| &self.first[..length]);
+        first.into_iter().chain(self.more.iter().map(Vec::as_slice))
+    }
+
+    fn count(&self) -> usize {
+        usize::from(self.length.is_some()) + self.more.len()
     }
 }
 
@@ -212,24 +218,27 @@ impl Signature {
     }
 
     fn bare(&self, text: &[u8], candidates: &mut Candidates) -> Result<(), Malformed> {
-        if candidates.count == MAX_CANDIDATES || text.is_empty() {
+        if candidates.count() == MAX_CANDIDATES || text.is_empty() {
             return Err(Malformed);
         }
-        match self.length {
-            None => candidates.long.push(self.encoding.decode(text).ok_or(Malformed)?),
-            Some(length) => {
-                let (bytes, decoded) = &mut candidates.macs[candidates.count];
-                let found = self.encoding.decode_mac(text, bytes);
-                // The grammar of hex fixes the number of digits; base64 of another length is a
-                // well-formed text that no key signs.
-                *decoded = match (found, self.encoding) {
-                    (Some(found), _) if found == length => found,
-                    (Some(_), Encoding::Base64 | Encoding::Base64Url) => 0,
-                    (Some(_), Encoding::Hex | Encoding::Text) | (None, _) => return Err(Malformed),
-                };
-            }
+        let Some(length) = self.length else {
+            candidates.more.push(self.encoding.decode(text).ok_or(Malformed)?);
+            return Ok(());
+        };
+        let mut bytes = [0; 66];
+        // The grammar of hex fixes the number of digits; base64 of another length is a well-formed
+        // text that no key signs.
+        let found = match (self.encoding.decode_mac(text, &mut bytes), self.encoding) {
+            (Some(found), _) if found == length => found,
+            (Some(_), Encoding::Base64 | Encoding::Base64Url) => 0,
+            (Some(_), Encoding::Hex | Encoding::Text) | (None, _) => return Err(Malformed),
+        };
+        if candidates.length.is_none() {
+            candidates.first = bytes;
+            candidates.length = Some(found);
+        } else {
+            candidates.more.push(bytes[..found].to_vec());
         }
-        candidates.count += 1;
         Ok(())
     }
 }

@@ -117,9 +117,7 @@ impl Verifier {
             None => self.proven(judge, &request, &candidates),
         };
         let key = key.ok_or(Reason::UnknownKey)?;
-        if !proven {
-            return Err(Reason::BadSignature.into());
-        }
+        let mac = proven.ok_or(Reason::BadSignature)?;
         let rules = scheme.token.as_ref();
         if rules.is_some_and(|rules| !jwt::agrees(rules, &self.pinned, &claims, &request)) {
             return Err(Reason::Claim.into());
@@ -143,7 +141,7 @@ impl Verifier {
             key: Arc::clone(&key.name),
             event_id: name.id,
             record: name.record,
-            identity: event::identity(&request, &scheme.identity),
+            identity: event::identity(&request, &scheme.identity, &mac),
             pin: event::pin(&request, &scheme.pinned),
             stale,
             age,

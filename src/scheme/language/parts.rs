@@ -8,10 +8,10 @@ use super::{lint, read, signature::encoding};
 use crate::{
     document::Section,
     scheme::{
-        Needs, Sender, Timestamp,
-        event::{Event, Grammar},
+        Kind, Needs, Sender, Timestamp,
+        event::{Event, Grammar, Identity},
         keys::{Choice, KeyForm, Space},
-        signature::Encoding,
+        signature::{Encoding, Signature},
         source::{Source, Template, Wanted},
         time::Unit,
     },
@@ -209,4 +209,13 @@ pub(super) fn needs(
         }
     }
     needs
+}
+
+/// `identity`: the signature header of a MAC counts by the MAC, other headers by what they say.
+pub(super) fn identity(slots: Vec<usize>, kind: Kind, signature: &Signature) -> Identity {
+    let is_mac = matches!(kind, Kind::Hmac(_) | Kind::Digest(_));
+    let (signatures, headers): (Vec<_>, Vec<_>) = slots
+        .into_iter()
+        .partition(|slot| is_mac && signature.from.contains(&Source::Header(*slot)));
+    Identity { headers, mac: !signatures.is_empty() }
 }

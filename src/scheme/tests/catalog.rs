@@ -1,9 +1,11 @@
+use std::path::Path;
+
 use super::*;
 
 #[test]
 fn every_built_in_scheme_compiles_under_its_own_id() {
     let ids: Vec<_> = Scheme::builtin_ids().collect();
-    assert!(ids.len() >= 3);
+    assert!(ids.len() >= 30);
     assert!(ids.is_sorted());
     for id in ids {
         let text = Scheme::builtin_text(id).expect("a text");
@@ -12,6 +14,78 @@ fn every_built_in_scheme_compiles_under_its_own_id() {
         assert!(scheme.memory() >= Duration::from_secs(86_400));
         assert!(scheme.answer_within() >= Duration::from_millis(500), "{id}");
         assert!(!scheme.documents.is_empty(), "{id}");
+        let methods = scheme.handshakes.iter().map(|h| h.method.as_str());
+        for method in methods {
+            assert!(scheme.methods().contains(method), "{id}: {method}");
+        }
+        // What the sender does not sign is said in its notes too.
+        assert!(scheme.warning().is_none() || !scheme.notes().is_empty(), "{id}");
     }
     assert!(Scheme::builtin("nobody").is_none());
+}
+
+#[test]
+fn every_file_of_the_folder_is_built_in() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemes");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").path())
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .collect();
+    files.sort();
+    assert_eq!(files, Scheme::builtin_ids().collect::<Vec<_>>());
+}
+
+#[test]
+fn the_table_in_the_documentation_is_true() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schemes.md");
+    let expected = format!(
+        "# The built-in schemes\n\n\
+         {} senders. This table is made from the files in `schemes/`; a test compares it with them and\n\
+         writes it anew with `SEALGATE_WRITE_DOCS=1 cargo test --lib the_table`.\n\n\
+         *Unconfirmed*: some facts were not found in the sender's own documents, so try it with\n\
+         `mode = \"observe\"` first. *Body signed: no*: the sender shows a token, or signs other things than\n\
+         the body; whoever has seen one request can send another body. What the senders expect of an answer\n\
+         and their peculiarities are shown by `sealgate schemes ID`. To describe another sender, see\n\
+         [add-a-sender.md](add-a-sender.md).\n\n{}",
+        Scheme::builtin_ids().count(),
+        Scheme::table(),
+    );
+    if std::env::var_os("SEALGATE_WRITE_DOCS").is_some() {
+        std::fs::write(&path, &expected).expect("written");
+    }
+    let found = std::fs::read_to_string(&path).expect("docs/schemes.md");
+    assert!(found == expected, "docs/schemes.md is not what the schemes say: write it anew");
+}
+
+#[test]
+fn the_example_of_the_documentation_compiles() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/add-a-sender.md");
+    let text = std::fs::read_to_string(path).expect("docs/add-a-sender.md");
+    let example = text.split("```toml\n").find(|block| block.starts_with("id = \"acme\""));
+    let example = example.and_then(|block| block.split("```").next()).expect("an example");
+    let scheme = Scheme::parse("acme.toml", example).unwrap_or_else(|report| panic!("{report}"));
+    let verifier = Verifier::new(scheme, "acme", global("acme-secret-0001")).expect("a secret");
+    let body = payload(b"{\"id\":\"e1\"}");
+    let headers = HeaderMap::new();
+    let draft = Draft { method: Method::POST, path: "/webhooks/acme", headers, body: &body };
+    let mut head = post(&[]);
+    head.headers = verifier.sign(None, draft, UnixMillis(NOW)).expect("signed");
+    let verified = verifier.verify(&head, &body, UnixMillis(NOW)).expect("authentic");
+    assert_eq!(verified.event_id().map(HeaderValue::as_bytes), Some(&b"e1"[..]));
+}
+
+#[test]
+fn schemes_in_words() {
+    let list = Scheme::list();
+    assert_eq!(list.lines().count(), Scheme::builtin_ids().count());
+    assert!(list.lines().any(|line| line.starts_with("github ") && line.contains("HMAC-SHA-256")));
+    let described = Scheme::builtin("pitchpoint").expect("built in").describe();
+    for part in
+        ["JWT RS256", "WARNING", "`jwt.subject`", "403 Forbidden refused", "x-pps-webhook-id"]
+    {
+        assert!(described.contains(part), "{part}\n{described}");
+    }
+    let described = Scheme::builtin("portone").expect("built in").describe();
+    assert!(described.contains("UNCONFIRMED"), "{described}");
 }

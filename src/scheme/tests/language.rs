@@ -81,3 +81,69 @@ fn a_fixed_timestamp_needs_no_separator() {
     let text = GOOD.replace("\"auto\"", "\"s\"").replace("{timestamp}.{body}", "{timestamp}{body}");
     Scheme::parse("mine.toml", &text).unwrap_or_else(|report| panic!("{report}"));
 }
+
+fn with(more: &str) -> String {
+    let text = format!("{GOOD}{more}");
+    match Scheme::parse("mine.toml", &text) {
+        Ok(_) => String::new(),
+        Err(report) => report.to_string(),
+    }
+}
+
+#[test]
+fn sections_that_not_every_scheme_has() {
+    let cases = [
+        ("[[handshake]]\nmethod = \"GET\"\n", "`signed` is missing in handshake"),
+        ("[[handshake]]\nmethod = \"PATCH\"\nsigned = false\n", "must be one of"),
+        (
+            "[[handshake]]\nmethod = \"GET\"\nsigned = false\nchalenge = \"query:c\"\n",
+            "`challenge`?",
+        ),
+        (
+            "[[handshake]]\nmethod = \"GET\"\nsigned = false\nwhen = { \"quer:a\" = \"b\" }\n",
+            "`query:a`?",
+        ),
+        ("[[agree]]\nvalue = \"header:X\"\n", "`with` is missing in agree"),
+        (
+            "[[variant]]\nwhen = \"query:a\"\nmessage = \"{timestamp}{body}\"\n",
+            "does not separate it",
+        ),
+        ("[key]\nencoding = \"base46\"\n", "did you mean \"base64\"?"),
+        ("[key.choice]\nheader = \"X\"\n", "`global` is missing in key.choice"),
+        ("[sender]\nmemory = \"1h\"\n", ""),
+    ];
+    for (more, expected) in cases {
+        let report = with(more);
+        assert!(!report.is_empty() && report.contains(expected), "{more}\n{report}");
+    }
+    let jwt = "id = \"t\"\nkind = \"jwt\"\n[signature]\n[event]\nid = \"body\"\n";
+    for (token, expected) in [
+        ("", "`token` is missing"),
+        ("[token]\nalgorithm = \"none\"\n", "must be one of \"HS256\", \"RS256\", \"ES256\""),
+        ("[token]\nalgorithm = \"RS256\"\nconfigured = [\"isuer\"]\n", "did you mean \"issuer\"?"),
+        ("[token]\nalgorithm = \"RS256\"\njku = true\n", "unknown key `jku`"),
+    ] {
+        let report = Scheme::parse("t.toml", &format!("{jwt}{token}")).err();
+        let report = report.map(|report| report.to_string()).unwrap_or_default();
+        assert!(report.contains(expected), "{token}\n{report}");
+    }
+}
+
+#[test]
+fn a_section_of_another_document_takes_its_name_for_an_id() {
+    let short = "[schemes.mine]\nkind = \"hmac\"\nhash = \"sha1\"\nmessage = \"{body}\"\n\
+        [schemes.mine.signature]\nfrom = \"header:X-Mine\"\nencoding = \"hex\"\n\
+        [schemes.mine.event]\nid = \"body\"\n";
+    let reader = crate::document::Reader::new("gateway.toml", short);
+    let scheme = {
+        let table = reader.parse();
+        let root = reader.root(&table);
+        let schemes = root.get("schemes").and_then(|f| f.section()).expect("a table");
+        let mine = schemes.get("mine").and_then(|f| f.section()).expect("a table");
+        let scheme = Scheme::read(&mine);
+        mine.finish();
+        scheme
+    };
+    assert!(!reader.finish().is_fatal());
+    assert_eq!(scheme.expect("a scheme").id(), "mine");
+}

@@ -1,0 +1,224 @@
+//! Schemes in words: for `sealgate schemes`, for the log at start and for the documentation.
+
+use std::{fmt::Write, time::Duration};
+
+use super::{
+    Kind, Scheme, event::Event, jwt::Hashed, mac::Hash, public::Algorithm, source::Source,
+    time::Unit,
+};
+
+impl Scheme {
+    /// How a request is proven, in a few words.
+    pub fn proof(&self) -> &'static str {
+        match (self.kind, &self.token) {
+            (Kind::Hmac(Hash::Sha1), _) => "HMAC-SHA-1",
+            (Kind::Hmac(Hash::Sha256), _) => "HMAC-SHA-256",
+            (Kind::Hmac(Hash::Sha512), _) => "HMAC-SHA-512",
+            (Kind::Digest(Hash::Sha1), _) => "SHA-1 with the secret",
+            (Kind::Digest(Hash::Sha256), _) => "SHA-256 with the secret",
+            (Kind::Digest(Hash::Sha512), _) => "SHA-512 with the secret",
+            (Kind::Token, _) => "static token",
+            (Kind::Basic, _) => "user and password",
+            (Kind::Public(Algorithm::Ed25519), _) => "Ed25519",
+            (Kind::Public(Algorithm::EcdsaP256 | Algorithm::EcdsaP256Fixed), _) => "ECDSA P-256",
+            (Kind::Public(Algorithm::RsaSha256), _) => "RSA PKCS#1 SHA-256",
+            (Kind::Public(Algorithm::RsaSha512), _) => "RSA PKCS#1 SHA-512",
+            (Kind::Jwt, Some(rules)) => match rules.algorithm {
+                super::jwt::Algorithm::Hs256 => "JWT HS256",
+                super::jwt::Algorithm::Rs256 => "JWT RS256",
+                super::jwt::Algorithm::Es256 => "JWT ES256",
+            },
+            (Kind::Jwt, None) => "JWT",
+        }
+    }
+
+    /// What the proof does not cover although the upstream acts on it: to be said in the log at start.
+    pub fn warning(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Token | Kind::Basic => {
+                Some("the sender signs nothing: whoever has seen one request can make others")
+            }
+            _ if self.body_signed => None,
+            Kind::Jwt => Some(
+                "the token does not cover the body: whoever has seen one request can send another \
+                 body while the token lasts",
+            ),
+            Kind::Hmac(_) | Kind::Digest(_) | Kind::Public(_) => Some(
+                "the signature does not cover the body: whoever has seen one request can send \
+                 another body with it",
+            ),
+        }
+    }
+
+    /// What names an event, and whether that is signed.
+    fn names_events(&self) -> String {
+        match &self.event {
+            Event::None => "nothing: each delivery is forwarded".to_owned(),
+            Event::Body => "the body's digest".to_owned(),
+            Event::Id { from, signed, .. } => {
+                let names: Vec<_> = from.iter().map(|source| self.spell(source)).collect();
+                let how = if *signed { "signed" } else { "unsigned, with the body's digest" };
+                format!("{} ({how})", names.join(" and "))
+            }
+        }
+    }
+
+    fn spell(&self, source: &Source) -> String {
+        let of_pointer = |pointer: &u16| self.wanted.pointers.name(*pointer).to_owned();
+        match source {
+            Source::Header(slot) => format!("`{}`", self.wanted.headers[*slot]),
+            Source::Item(slot) => format!("`{}` of the signature", self.wanted.items[*slot]),
+            Source::Json(pointer) => format!("`{}`", of_pointer(pointer)),
+            Source::Query(name) => format!("`{name}` of the query"),
+            Source::Form(name) => format!("`{name}` of the form"),
+            Source::Body => "the body".to_owned(),
+            Source::Timestamp => "the timestamp".to_owned(),
+            Source::Url => "the address".to_owned(),
+            Source::Method => "the method".to_owned(),
+            Source::Path => "the path".to_owned(),
+            Source::Secret => "the secret".to_owned(),
+            Source::FormSorted => "the form".to_owned(),
+        }
+    }
+
+    fn time(&self) -> String {
+        match (&self.timestamp, &self.token) {
+            (Some(timestamp), _) => {
+                let unit = match timestamp.unit {
+                    Unit::Seconds => "seconds",
+                    Unit::Millis => "milliseconds",
+                    Unit::Auto => "seconds or milliseconds",
+                    Unit::Rfc3339 => "RFC 3339",
+                };
+                format!("{} back, {unit}", span(timestamp.window))
+            }
+            (None, Some(rules)) if rules.expires => "until the token expires".to_owned(),
+            (None, Some(rules)) if rules.max_age.is_some() => {
+                format!("{} from the token's issue", span(rules.lifetime))
+            }
+            (None, _) => "none".to_owned(),
+        }
+    }
+
+    /// What is configured for the scheme.
+    fn configured(&self) -> String {
+        let mut keys = vec![
+            match (self.takes_public_key(), self.takes_tokens()) {
+                (true, true) => "`jwks` or `public_key`",
+                (true, false) => "`public_key`",
+                (false, _) => "`secret`",
+            }
+            .to_owned(),
+        ];
+        keys.extend(self.spaces.iter().map(|(name, _)| format!("`secrets.{name}`")));
+        if self.needs_url {
+            keys.push("`public_url`".to_owned());
+        }
+        let names = self.token.as_ref().map(|rules| rules.configured.as_slice());
+        keys.extend(names.unwrap_or_default().iter().map(|name| format!("`jwt.{name}`")));
+        if self.handshakes.iter().any(|handshake| handshake.verify_token.is_some()) {
+            keys.push("`verify_token` (optional)".to_owned());
+        }
+        keys.join(", ")
+    }
+
+    /// What there is to know about the scheme, in lines for a terminal.
+    pub fn describe(&self) -> String {
+        let mut text = format!("{} ({})\n", self.name, self.id);
+        let mut line = |name: &str, value: &str| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  {name:<14}{value}");
+        };
+        line("proof", self.proof());
+        if let Some(warning) = self.warning() {
+            line("WARNING", warning);
+        }
+        if let Some(rules) = &self.token {
+            let covers = |of| rules.hashes.iter().any(|hash| hash.of == of);
+            if covers(Hashed::Body) || covers(Hashed::Url) {
+                line("binds", "a claim carries the SHA-256 of what it binds");
+            }
+        }
+        if !self.confirmed {
+            line(
+                "UNCONFIRMED",
+                "some facts were not found in the sender's documents: try it first",
+            );
+        }
+        line("configure", &self.configured());
+        line("event", &self.names_events());
+        line("window", &self.time());
+        line("retries", self.retries());
+        line("on record", &format!("{} at least", span(self.memory())));
+        line("answer within", &span(self.answer_within()));
+        line("statuses", &format!("{} done, {} refused", self.success(), self.refusal()));
+        line("methods", self.methods());
+        if self.has_handshakes() {
+            line("handshake", "answered by the gateway");
+        }
+        for note in &self.notes {
+            line("note", note);
+        }
+        for document in &self.documents {
+            line("document", document);
+        }
+        text
+    }
+
+    fn has_handshakes(&self) -> bool {
+        !self.handshakes.is_empty()
+    }
+
+    /// The built-in schemes, one a line, for a terminal.
+    pub fn list() -> String {
+        let mut text = String::new();
+        for scheme in Scheme::builtin_ids().filter_map(Scheme::builtin) {
+            let trust = match (scheme.warning(), scheme.confirmed) {
+                (Some(_), true) => "body not signed",
+                (Some(_), false) => "body not signed, unconfirmed",
+                (None, false) => "unconfirmed",
+                (None, true) => "",
+            };
+            let (id, name, proof) = (scheme.id(), &scheme.name, scheme.proof());
+            let line = format!("{id:<20}{name:<38}{proof:<25}{trust}");
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
+        text
+    }
+
+    /// The table of all built-in schemes, in Markdown.
+    pub fn table() -> String {
+        let mut text = String::from(
+            "| sender | `scheme` | proof | body signed | event named by | window | retries | configure |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        for scheme in Scheme::builtin_ids().filter_map(Scheme::builtin) {
+            let document = scheme.documents.first().map_or("", String::as_str);
+            let mark = if scheme.confirmed { "" } else { " (unconfirmed)" };
+            let signed = if scheme.warning().is_some() { "**no**" } else { "yes" };
+            let _ = writeln!(
+                text,
+                "| [{}]({document}){mark} | `{}` | {} | {signed} | {} | {} | {} | {} |",
+                scheme.name,
+                scheme.id(),
+                scheme.proof(),
+                scheme.names_events(),
+                scheme.time(),
+                scheme.retries(),
+                scheme.configured(),
+            );
+        }
+        text
+    }
+}
+
+fn span(span: Duration) -> String {
+    let millis = span.as_millis();
+    match millis {
+        0 => "0s".to_owned(),
+        _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
+        _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
+        _ if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
+        _ => format!("{}s", span.as_secs_f64()),
+    }
+}
