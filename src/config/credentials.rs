@@ -1,6 +1,6 @@
 //! The keys of a route that say what a request must prove.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, path::Path, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Uri};
 
@@ -163,10 +163,18 @@ fn jwt(
         field.items().iter().filter_map(not_empty).collect()
     };
     let (issuer, audience, subject) = (names("issuer"), names("audience"), names("subject"));
-    let jwks = section.get("jwks").and_then(|field| {
-        let address = not_empty(&field)?;
-        KeySet::new(&address, surroundings.base).map_err(|problem| field.error(problem, None)).ok()
-    });
+    let authorities = section.get("jwks_ca");
+    let jwks = match section.get("jwks") {
+        Some(field) => jwks(&field, authorities.as_ref(), surroundings.base),
+        None => {
+            if let Some(field) = authorities {
+                let help =
+                    Some("it vouches for the server of `jwks`, which is not there".to_owned());
+                field.error("`jwks_ca` without `jwks`", help);
+            }
+            None
+        }
+    };
     if let Some(scheme) = scheme
         && !scheme.takes_tokens()
     {
@@ -176,6 +184,17 @@ fn jwt(
     let wrong = section.errors() > errors;
     section.finish();
     (!wrong).then_some(JwtCredentials { issuer, audience, subject, jwks })
+}
+
+/// `jwks`, with the `authorities` that vouch for its server: `jwks_ca`.
+fn jwks(field: &Field<'_>, authorities: Option<&Field<'_>>, base: &Path) -> Option<Arc<KeySet>> {
+    let address = not_empty(field)?;
+    let file = match authorities {
+        Some(authorities) => Some(base.join(not_empty(authorities)?)),
+        None => None,
+    };
+    let set = KeySet::new(&address, base, file.as_deref());
+    set.map_err(|problem| field.error(problem, None)).ok()
 }
 
 /// `[route.require_headers]`: name = one value or several.

@@ -12,7 +12,7 @@ mod fetch;
 use std::{
     collections::HashMap,
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -44,7 +44,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 enum Origin {
     File(PathBuf),
-    Https(http::Uri),
+    Https(http::Uri, fetch::Trust),
 }
 
 struct Keys {
@@ -75,13 +75,25 @@ pub struct KeySet {
 impl KeySet {
     /// A set at `https://…` (or `http://` on this machine), or in a file: `file:keys.json`. The file
     /// is read at once, relative to `base`; nothing is fetched before [`KeySet::maintain`] runs.
+    /// `authorities` is a PEM file with the authorities that vouch for an `https://` server, instead
+    /// of the machine's.
     ///
     /// # Errors
-    /// Says what is wrong with the address or with the file.
-    pub fn new(address: &str, base: &std::path::Path) -> Result<Arc<KeySet>, String> {
+    /// Says what is wrong with the address or with a file.
+    pub fn new(
+        address: &str,
+        base: &Path,
+        authorities: Option<&Path>,
+    ) -> Result<Arc<KeySet>, String> {
         let origin = match address.strip_prefix("file:") {
+            Some(_) if authorities.is_some() => {
+                return Err("a key set in a file needs no authorities".to_owned());
+            }
             Some(path) => Origin::File(base.join(path)),
-            None => Origin::Https(fetch::address(address)?),
+            None => Origin::Https(
+                fetch::address(address)?,
+                authorities.map_or(Ok(fetch::Trust::Machine), fetch::Trust::read)?,
+            ),
         };
         let set = KeySet {
             origin,
@@ -99,7 +111,7 @@ impl KeySet {
     pub async fn maintain(self: Arc<Self>) {
         match &self.origin {
             Origin::File(_) => {}
-            Origin::Https(uri) => fetch::maintain(&self, uri).await,
+            Origin::Https(uri, trust) => fetch::maintain(&self, uri, trust).await,
         }
     }
 
@@ -110,9 +122,9 @@ impl KeySet {
     pub async fn load(&self) -> Result<(), String> {
         match &self.origin {
             Origin::File(path) => self.read_file(path),
-            Origin::Https(uri) => {
+            Origin::Https(uri, trust) => {
                 let begun = Instant::now();
-                self.replace(&fetch::get(uri).await?, begun, None)
+                self.replace(&fetch::get(uri, trust).await?, begun, None)
             }
         }
     }
@@ -126,7 +138,7 @@ impl KeySet {
         let keys = self.keys.load();
         let lasting = |keys: &&Arc<Keys>| match self.origin {
             Origin::File(_) => true,
-            Origin::Https(_) => now.duration_since(keys.fetched) < LASTING,
+            Origin::Https(..) => now.duration_since(keys.fetched) < LASTING,
         };
         let Some(keys) = keys.as_ref().filter(lasting) else {
             self.wanted.notify_one();
@@ -140,8 +152,8 @@ impl KeySet {
             return Lookup::Found(fits);
         }
         match (&self.origin, kid) {
-            (Origin::File(_), _) | (Origin::Https(_), None) => Lookup::Unknown,
-            (Origin::Https(_), Some(kid)) => self.unknown(kid, keys.fetched, now),
+            (Origin::File(_), _) | (Origin::Https(..), None) => Lookup::Unknown,
+            (Origin::Https(..), Some(kid)) => self.unknown(kid, keys.fetched, now),
         }
     }
 
@@ -161,7 +173,15 @@ impl KeySet {
         Lookup::Unavailable
     }
 
-    fn read_file(&self, path: &std::path::Path) -> Result<(), String> {
+    /// Whether a fetch could answer what the last one did not: a key was asked for after it began, or
+    /// its set has served its time.
+    fn is_wanting(&self) -> bool {
+        let Some(keys) = self.keys.load_full() else { return true };
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.fetched.elapsed() >= LASTING || asked.values().any(|first| *first >= keys.fetched)
+    }
+
+    fn read_file(&self, path: &Path) -> Result<(), String> {
         let fail = |error| format!("{}: {error}", path.display());
         let modified = std::fs::metadata(path).and_then(|data| data.modified()).ok();
         let text = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
@@ -169,7 +189,7 @@ impl KeySet {
     }
 
     /// Reads the file again if it has changed; a file that cannot be read changes nothing.
-    fn reread(&self, path: &std::path::Path) {
+    fn reread(&self, path: &Path) {
         let modified = std::fs::metadata(path).and_then(|data| data.modified()).ok();
         let known = self.keys.load().as_ref().and_then(|keys| keys.modified);
         if modified.is_some()

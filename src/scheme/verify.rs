@@ -220,7 +220,7 @@ impl Verifier {
     }
 
     fn event_id(&self, request: &Request<'_>, here: fn(&Source) -> bool) -> Result<(), Reject> {
-        let Event::Id { from, signed, optional, grammar } = &self.scheme.event else {
+        let Event::Id { from, optional, grammar, .. } = &self.scheme.event else {
             return Ok(());
         };
         for source in from.iter().filter(|source| here(source)) {
@@ -228,8 +228,12 @@ impl Verifier {
                 Some(id) if !grammar.accepts(&id) => {
                     return Err(Reason::MalformedSignature.into());
                 }
-                None if *signed && !optional => return Err(Reason::MissingHeader.into()),
-                Some(_) | None => {}
+                None if *optional => {}
+                None if matches!(source, Source::Header(_)) => {
+                    return Err(Reason::MissingHeader.into());
+                }
+                None => return Err(Reason::MalformedBody.into()),
+                Some(_) => {}
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    path::Path,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -11,7 +12,8 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -25,8 +27,10 @@ use super::{FETCHES_A_MINUTE, KeySet, MAX_BYTES, MINUTE};
 const TIME: Duration = Duration::from_secs(5);
 /// Between fetches without a reason.
 const PERIOD: Duration = Duration::from_secs(3600);
-/// After a fetch that failed.
-const AGAIN: Duration = Duration::from_secs(15);
+/// After the first fetch that failed; after each further one three times as long as before.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The longest pause after a fetch that failed.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(15);
 
 /// Checks the address of a set.
 pub(super) fn address(text: &str) -> Result<Uri, String> {
@@ -40,8 +44,9 @@ pub(super) fn address(text: &str) -> Result<Uri, String> {
 }
 
 /// Fetches at the start, then when a key is asked for that the set does not have, or after a while.
-pub(super) async fn maintain(set: &KeySet, uri: &Uri) {
+pub(super) async fn maintain(set: &KeySet, uri: &Uri, trust: &Trust) {
     let mut recent: VecDeque<Instant> = VecDeque::new();
+    let mut again = AGAIN;
     loop {
         while recent.front().is_some_and(|begun| begun.elapsed() >= MINUTE) {
             recent.pop_front();
@@ -54,28 +59,38 @@ pub(super) async fn maintain(set: &KeySet, uri: &Uri) {
         }
         let begun = Instant::now();
         recent.push_back(begun);
-        let result = match get(uri).await {
+        let result = match get(uri, trust).await {
             Ok(text) => set.replace(&text, begun, None),
             Err(error) => Err(error),
         };
-        let pause = match result {
-            Ok(()) => PERIOD,
+        match result {
+            Ok(()) => {
+                again = AGAIN;
+                // What was asked for while this fetch was under way can be answered by it.
+                let wanted = async {
+                    while !set.is_wanting() {
+                        set.wanted.notified().await;
+                    }
+                };
+                let _ = timeout(PERIOD, wanted).await;
+            }
             Err(error) => {
                 tracing::warn!(%uri, %error, "the key set cannot be fetched");
-                AGAIN
+                tokio::time::sleep(again).await;
+                again = (again * 3).min(AGAIN_AT_MOST);
             }
-        };
-        // Whether it was asked for or the time is up: both mean the next fetch.
-        let _ = timeout(pause, set.wanted.notified()).await;
+        }
     }
 }
 
 /// Fetches the text of a set.
-pub(super) async fn get(uri: &Uri) -> Result<Bytes, String> {
-    timeout(TIME, exchange(uri)).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+pub(super) async fn get(uri: &Uri, trust: &Trust) -> Result<Bytes, String> {
+    timeout(TIME, exchange(uri, trust))
+        .await
+        .unwrap_or_else(|_| Err("no answer in time".to_owned()))
 }
 
-async fn exchange(uri: &Uri) -> Result<Bytes, String> {
+async fn exchange(uri: &Uri, trust: &Trust) -> Result<Bytes, String> {
     let host = uri.host().ok_or("no host")?;
     let tls = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
@@ -85,7 +100,7 @@ async fn exchange(uri: &Uri) -> Result<Bytes, String> {
         return request(tcp, uri).await;
     }
     let name = ServerName::try_from(bare.to_owned()).map_err(text)?;
-    let stream = TlsConnector::from(client()?).connect(name, tcp).await.map_err(text)?;
+    let stream = TlsConnector::from(trust.client()?).connect(name, tcp).await.map_err(text)?;
     request(stream, uri).await
 }
 
@@ -114,21 +129,59 @@ where
     body
 }
 
-/// TLS with the machine's own trust anchors.
-fn client() -> Result<Arc<ClientConfig>, String> {
-    static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
-    let build = || {
+/// Who vouches for the server of a key set.
+#[derive(Clone, Debug)]
+pub(super) enum Trust {
+    /// The machine's own authorities, looked up at the first fetch.
+    Machine,
+    /// Authorities that the operator names.
+    Named(Arc<ClientConfig>),
+}
+
+impl Trust {
+    /// The authorities of a PEM file.
+    ///
+    /// # Errors
+    /// Says what is wrong with the file.
+    pub(super) fn read(path: &Path) -> Result<Trust, String> {
+        let fail = |problem: String| format!("{}: {problem}", path.display());
+        let pem = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(text)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Arc::new(config))
-    };
-    CONFIG.get_or_init(build).clone()
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            let certificate = certificate.map_err(|error| fail(error.to_string()))?;
+            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(fail("there is no certificate in it".to_owned()));
+        }
+        Ok(Trust::Named(client(roots)?))
+    }
+
+    fn client(&self) -> Result<Arc<ClientConfig>, String> {
+        static MACHINE: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
+        match self {
+            Trust::Named(config) => Ok(Arc::clone(config)),
+            Trust::Machine => {
+                let build = || {
+                    let mut roots = RootCertStore::empty();
+                    let found = rustls_native_certs::load_native_certs().certs;
+                    roots.add_parsable_certificates(found);
+                    client(roots)
+                };
+                MACHINE.get_or_init(build).clone()
+            }
+        }
+    }
+}
+
+fn client(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(text)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 fn text(error: impl std::fmt::Display) -> String {

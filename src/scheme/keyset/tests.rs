@@ -1,7 +1,6 @@
 use std::{
     future::Future,
     net::SocketAddr,
-    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -57,7 +56,7 @@ fn ok(body: &str) -> String {
 }
 
 fn at(address: SocketAddr) -> Arc<KeySet> {
-    KeySet::new(&format!("http://{address}/keys"), Path::new(".")).expect("an address")
+    KeySet::new(&format!("http://{address}/keys"), Path::new("."), None).expect("an address")
 }
 
 async fn until(condition: impl Fn() -> bool) {
@@ -70,9 +69,9 @@ async fn until(condition: impl Fn() -> bool) {
 fn a_file_is_read_at_once_and_again_when_it_changes() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("keys.json");
-    assert!(KeySet::new("file:keys.json", folder.path()).is_err());
+    assert!(KeySet::new("file:keys.json", folder.path(), None).is_err());
     std::fs::write(&path, set(&["a", "b"])).expect("written");
-    let keys = KeySet::new("file:keys.json", folder.path()).expect("a set");
+    let keys = KeySet::new("file:keys.json", folder.path(), None).expect("a set");
     assert!(is_found(&keys.find(Some("a"), Algorithm::Es256)));
     assert!(matches!(keys.find(Some("a"), Algorithm::Rs256), Lookup::Unknown));
     assert!(matches!(keys.find(Some("c"), Algorithm::Es256), Lookup::Unknown));
@@ -102,7 +101,7 @@ fn what_is_no_set_is_refused() {
         assert!(parse(text.as_bytes()).is_err(), "{}", &text[..text.len().min(80)]);
     }
     for address in ["http://example.com/keys", "ftp://localhost/", "keys.json", ""] {
-        assert!(KeySet::new(address, Path::new(".")).is_err(), "{address}");
+        assert!(KeySet::new(address, Path::new("."), None).is_err(), "{address}");
     }
 }
 

@@ -188,7 +188,7 @@ pub(super) fn needs(
     }
     sources.extend(timestamp.map(|timestamp| &timestamp.from));
     let id = match event {
-        Event::Id { from, signed: true, optional: false, .. } => from.as_slice(),
+        Event::Id { from, optional: false, .. } => from.as_slice(),
         Event::Id { .. } | Event::Body | Event::None => &[],
     };
     sources.extend(id.iter().filter(|source| matches!(source, Source::Header(_))));

@@ -70,7 +70,7 @@ fn credentials(route: &toml::Table, keys: &Path) -> Credentials {
     let empty = toml::Table::new();
     let jwt = route.get("jwt").and_then(|jwt| jwt.as_table()).unwrap_or(&empty);
     let folder = keys.parent().expect("a folder");
-    let jwks = jwt.get("jwks").map(|_| KeySet::new("file:KEYS", folder).expect("a key set"));
+    let jwks = jwt.get("jwks").map(|_| KeySet::new("file:KEYS", folder, None).expect("a key set"));
     Credentials {
         global: secrets(route, "secret"),
         groups,
