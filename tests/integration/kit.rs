@@ -1,18 +1,24 @@
 //! What the tests stand on: a gateway in this process, an upstream that records bytes, a client that
 //! writes what it is told, and a sender that signs by itself.
 
+mod call;
 mod client;
+mod issuer;
+mod key_server;
 mod sender;
 mod upstream;
 
-use std::{fmt::Write, path::Path, time::Duration};
+use std::{collections::BTreeSet, fmt::Write, path::Path, time::Duration};
 
 use sealgate::{config, gateway, server::Addresses};
 use tempfile::TempDir;
 
 pub(crate) use self::{
+    call::Call,
     client::{Connection, Reply, client_config},
-    sender::{Event, SECRET, now_ms, sha256},
+    issuer::{Issuer, hmac_token, key_set, unsigned_token},
+    key_server::{KeyServer, Serves, authority},
+    sender::{Event, SECRET, hmac_sha256, now_ms, sha256},
     upstream::{Answer, Upstream},
 };
 
@@ -111,6 +117,33 @@ impl Gateway {
     /// Sends one event on a new TLS connection.
     pub(crate) async fn send(&self, event: &Event) -> Reply {
         self.connect().await.exchange(&event.request()).await
+    }
+
+    /// Sends one request of any sender on a new TLS connection.
+    pub(crate) async fn call(&self, call: &Call) -> Reply {
+        self.connect().await.exchange(&call.bytes()).await
+    }
+
+    /// Sends a request that must be refused; gives the answer and the reason that the metrics tell.
+    pub(crate) async fn refused(&self, call: &Call) -> (Reply, String) {
+        let before = self.all_rejections().await;
+        let reply = self.call(call).await;
+        let after = self.all_rejections().await;
+        let new: Vec<_> = after.difference(&before).collect();
+        assert_eq!(new.len(), 1, "one reason is counted: {new:?}\n{}", reply.head);
+        let (labels, _) = new[0];
+        let reason = labels.split('"').nth(1).expect("the label of the reason");
+        (reply, reason.to_owned())
+    }
+
+    /// The labels and the value of every counter of rejections that has counted.
+    async fn all_rejections(&self) -> BTreeSet<(String, String)> {
+        let page = self.admin("/metrics").await.text();
+        page.lines()
+            .filter_map(|line| line.strip_prefix("sealgate_rejections_total{")?.rsplit_once(' '))
+            .filter(|(_, count)| *count != "0")
+            .map(|(labels, count)| (labels.to_owned(), count.to_owned()))
+            .collect()
     }
 
     /// The certificate that the gateway made for itself, PEM.

@@ -1,0 +1,244 @@
+//! A server of key sets that fails, rotates and lies, behind a running gateway: what cannot be judged is
+//! 503, what is proven bad 403, and no token makes the gateway fetch more than it should.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::{
+    kit::{
+        Call, Gateway, Issuer, KeyServer, Reply, Serves, Setup, Upstream, hmac_token, key_set,
+        unsigned_token, until,
+    },
+    senders::pitchpoint::{call, claims, route},
+};
+
+/// At most so many fetches within a minute.
+const FETCHES_A_MINUTE: usize = 5;
+
+struct Stage {
+    upstream: Upstream,
+    server: KeyServer,
+    gateway: Gateway,
+}
+
+impl Stage {
+    async fn start(answers: impl IntoIterator<Item = Serves>, usual: Serves) -> Self {
+        let server = KeyServer::start(usual).await;
+        server.next(answers);
+        let upstream = Upstream::start().await;
+        let jwks = format!("jwks = \"{}\"", server.url());
+        let gateway = Setup::new(&upstream).routes(&route(&upstream, &jwks)).start();
+        Stage { upstream, server, gateway }
+    }
+
+    /// Sends an event of its own with this token.
+    async fn send(&self, token: &str, id: &str) -> Reply {
+        self.gateway.call(&call(token, id, "{}")).await
+    }
+
+    /// Waits until a token is accepted; until then it is 503, never 403.
+    async fn accepted(&self, token: &str, id: &str) {
+        let settled = || async {
+            let reply = self.send(token, id).await;
+            assert!(matches!(reply.status, 200 | 503), "{id}: {}", reply.head);
+            reply.status == 200
+        };
+        until("the token is accepted", settled).await;
+    }
+
+    /// Waits until a token is refused as one of a key that is not in the set; until then it is 503.
+    async fn unknown(&self, token: &str, id: &str) {
+        let settled = || async {
+            let reply = self.send(token, id).await;
+            assert!(matches!(reply.status, 403 | 503), "{id}: {}", reply.head);
+            reply.status == 403
+        };
+        until("the key is known to be unknown", settled).await;
+    }
+}
+
+fn set(issuers: &[&Issuer]) -> Serves {
+    Serves::Set(key_set(issuers))
+}
+
+fn raw(text: &str) -> Serves {
+    Serves::Raw(text.to_owned())
+}
+
+#[tokio::test]
+async fn a_rotated_key_is_fetched_and_until_then_nothing_is_lost() {
+    let (old, new) = (Issuer::new("old"), Issuer::new("new"));
+    let stage = Stage::start([], set(&[&old])).await;
+    stage.accepted(&old.token(&claims()), "before").await;
+    stage.server.usually(set(&[&old, &new]));
+    let first = stage.send(&new.token(&claims()), "rotated").await;
+    assert_eq!(first.status, 503, "the set was fetched before the request came");
+    assert!(first.header("retry-after").is_some(), "{}", first.head);
+    assert_eq!(first.header("sealgate-answer"), Some("unavailable"));
+    stage.accepted(&new.token(&claims()), "rotated").await;
+    assert_eq!(stage.server.requests().len(), 2);
+    // The key that is withdrawn is refused once a set without it was fetched.
+    stage.server.usually(set(&[&new]));
+    let third = Issuer::new("third");
+    stage.unknown(&third.token(&claims()), "third").await;
+    assert_eq!(stage.server.requests().len(), 3);
+    assert_eq!(stage.send(&old.token(&claims()), "withdrawn").await.status, 503);
+    stage.unknown(&old.token(&claims()), "withdrawn").await;
+    assert_eq!(stage.upstream.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn servers_that_fail_or_lie_lose_no_event_and_change_no_key() {
+    let (good, evil) = (Issuer::new("k"), Issuer::new("k"));
+    let elsewhere = KeyServer::start(set(&[&evil])).await;
+    let redirect =
+        format!("HTTP/1.1 302 Found\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", elsewhere.url());
+    let too_large = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(256 * 1024));
+    let token = good.token(&claims());
+    let lies = [
+        ("500", raw("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")),
+        ("a redirect", Serves::Raw(redirect)),
+        ("too large", Serves::Set(too_large)),
+        ("without an end", raw("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"keys\":[")),
+        ("not HTTP", raw("nonsense\r\n\r\n")),
+        ("not JSON", Serves::Set("<html>".to_owned())),
+        ("no keys", Serves::Set("{\"keys\":[]}".to_owned())),
+    ];
+    assert!(!lies.is_empty());
+    let good = Arc::new(good);
+    let forged = evil.token(&claims());
+    let mut running = JoinSet::new();
+    for (name, lie) in lies {
+        let (good, token, forged) = (Arc::clone(&good), token.clone(), forged.clone());
+        running.spawn(async move {
+            let stage = Stage::start([], lie).await;
+            stage.server.asked(1).await;
+            for (id, token) in [("during", &token), ("forged", &forged)] {
+                let reply = stage.send(token, id).await;
+                assert_eq!(reply.status, 503, "{name}: {}", reply.head);
+            }
+            stage.server.usually(set(&[&good]));
+            stage.accepted(&token, "during").await;
+            assert_eq!(stage.upstream.requests().len(), 1, "{name}");
+            let (reply, reason) = stage.gateway.refused(&call(&forged, "forged", "{}")).await;
+            assert_eq!((reply.status, reason.as_str()), (403, "bad_signature"), "{name}");
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.expect("every lie is survived");
+    }
+    assert!(elsewhere.requests().is_empty(), "a redirect is not followed");
+}
+
+#[tokio::test]
+async fn the_old_set_serves_while_fetches_fail() {
+    let (good, new) = (Issuer::new("good"), Issuer::new("new"));
+    let stage = Stage::start([], set(&[&good])).await;
+    stage.accepted(&good.token(&claims()), "before").await;
+    stage.server.usually(raw("HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n"));
+    let token = new.token(&claims());
+    for attempt in 2..4 {
+        let reply = stage.send(&token, "new").await;
+        assert_eq!(reply.status, 503, "nobody can say that the key is bad: {}", reply.head);
+        stage.server.asked(attempt).await;
+        let id = format!("during-{attempt}");
+        assert_eq!(stage.send(&good.token(&claims()), &id).await.status, 200);
+    }
+    stage.server.usually(Serves::Set("{\"keys\":[]}".to_owned()));
+    stage.server.asked(4).await;
+    assert_eq!(stage.send(&good.token(&claims()), "after").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_given_up_and_asked_again() {
+    let good = Issuer::new("k");
+    let stage = Stage::start([Serves::Silence], set(&[&good])).await;
+    stage.server.asked(1).await;
+    let token = good.token(&claims());
+    assert_eq!(stage.send(&token, "e").await.status, 503, "the gateway does not wait for the keys");
+    stage.accepted(&token, "e").await;
+    assert_eq!(stage.server.most_at_once(), 1, "one fetch at a time");
+}
+
+#[tokio::test]
+async fn whatever_keys_tokens_name_fetches_are_few_and_single() {
+    let (good, stranger) = (Issuer::new("good"), Issuer::new("stranger"));
+    let stage = Stage::start([], set(&[&good])).await;
+    stage.accepted(&good.token(&claims()), "before").await;
+    // An unknown key is asked for once, and then known to be unknown.
+    let token = stranger.token(&claims());
+    assert_eq!(stage.send(&token, "x").await.status, 503);
+    stage.unknown(&token, "x").await;
+    for _ in 0..10 {
+        let (reply, reason) = stage.gateway.refused(&call(&token, "x", "{}")).await;
+        assert_eq!((reply.status, reason.as_str()), (403, "unknown_kid"));
+    }
+    assert_eq!(stage.server.requests().len(), 2, "it is remembered");
+    // Thousands of names later, the server was asked five times and one at a time.
+    let name = |number: usize| {
+        let header = json!({"alg": "RS256", "kid": format!("k{number}")});
+        unsigned_token(&header, &claims()) + "AAAA"
+    };
+    let mut connection = stage.gateway.connect_plain().await;
+    let mut flood = async |numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            let call = call(&name(number), "flood", "{}");
+            let reply = connection.exchange(&call.bytes()).await;
+            assert!(matches!(reply.status, 403 | 503), "{}", reply.head);
+        }
+    };
+    flood(0..500).await;
+    stage.server.asked(FETCHES_A_MINUTE).await;
+    flood(500..1000).await;
+    assert_eq!(stage.server.requests().len(), FETCHES_A_MINUTE);
+    assert_eq!(stage.server.most_at_once(), 1);
+    assert_eq!(stage.send(&good.token(&claims()), "after").await.status, 200);
+    assert_eq!(stage.upstream.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn nothing_in_a_token_chooses_its_key() {
+    let (good, evil) = (Issuer::new("k"), Issuer::new("evil"));
+    let elsewhere = KeyServer::start(set(&[&evil])).await;
+    let stage = Stage::start([], set(&[&good])).await;
+    stage.accepted(&good.token(&claims()), "before").await;
+    let der = good.public_der();
+    let with = |mut header: Value, more: Value| {
+        let more = more.as_object().expect("an object").clone();
+        header.as_object_mut().expect("an object").extend(more);
+        header
+    };
+    let known = json!({"alg": "RS256", "kid": "k"});
+    let addresses = json!({"jku": elsewhere.url(), "x5u": elsewhere.url()});
+    let chain = json!({"x5c": [data_encoding::BASE64.encode(&evil.public_der())]});
+    let cases: Vec<(&str, Call, &str)> = [
+        ("none", unsigned_token(&json!({"alg": "none", "kid": "k"}), &claims()), "bad_alg"),
+        ("HS256", hmac_token(&json!({"alg": "HS256", "kid": "k"}), &claims(), &der), "bad_alg"),
+        (
+            "an address",
+            evil.token_with(&with(known.clone(), addresses), &claims()),
+            "bad_signature",
+        ),
+        (
+            "a key",
+            evil.token_with(&with(known.clone(), json!({"jwk": evil.jwk()})), &claims()),
+            "bad_signature",
+        ),
+        ("a chain", evil.token_with(&with(known, chain), &claims()), "bad_signature"),
+        ("no kid", evil.token_with(&json!({"alg": "RS256"}), &claims()), "bad_signature"),
+    ]
+    .map(|(name, token, reason)| (name, call(&token, "forged", "{}"), reason))
+    .into();
+    for (name, call, expected) in cases {
+        let (reply, reason) = stage.gateway.refused(&call).await;
+        assert_eq!((reply.status, reason.as_str()), (403, expected), "{name}");
+    }
+    assert!(elsewhere.requests().is_empty(), "no address in a token is asked");
+    assert_eq!(stage.server.requests().len(), 1, "no token caused a fetch");
+    assert_eq!(stage.upstream.requests().len(), 1);
+    // A set with one key needs no name for it.
+    let nameless = good.token_with(&json!({"alg": "RS256"}), &claims());
+    assert_eq!(stage.send(&nameless, "nameless").await.status, 200);
+}

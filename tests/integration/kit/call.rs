@@ -1,0 +1,55 @@
+//! A request of any sender, editable before it is sent.
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) method: &'static str,
+    pub(crate) target: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Call {
+    /// A request without headers of its own.
+    pub(crate) fn new(method: &'static str, target: &str, body: &str) -> Self {
+        let (target, body) = (target.to_owned(), body.as_bytes().to_vec());
+        Call { method, target, headers: Vec::new(), body }
+    }
+
+    /// A POST.
+    pub(crate) fn post(target: &str, body: &str) -> Self {
+        Call::new("POST", target, body)
+    }
+
+    /// Adds a header line.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Leaves a header out.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        self
+    }
+
+    /// Gives a header another value.
+    pub(crate) fn set(self, name: &str, value: &str) -> Self {
+        self.without(name).with(name, value)
+    }
+
+    /// Sends another body than the signed one.
+    pub(crate) fn tampered(self, body: &str) -> Self {
+        Call { body: body.as_bytes().to_vec(), ..self }
+    }
+
+    /// The request on the wire.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut head = format!("{} {} HTTP/1.1\r\nHost: localhost\r\n", self.method, self.target);
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str(&format!("Content-Length: {}\r\n\r\n", self.body.len()));
+        [head.as_bytes(), &self.body].concat()
+    }
+}

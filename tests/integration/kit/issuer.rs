@@ -1,0 +1,89 @@
+//! An issuer of tokens: an RSA key, its public half as a JWK, and tokens signed by an independent library
+//! or put together by hand.
+
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rand::SystemRandom,
+    rsa::{KeyPair, KeySize},
+    signature::{KeyPair as _, RSA_PKCS1_SHA256},
+};
+use data_encoding::BASE64URL_NOPAD;
+use hmac::{Hmac, KeyInit, Mac};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+/// Bytes before the key itself in the PKCS#8 form of an RSA key of 2048 bits (RFC 5208).
+const PKCS8_HEADING: usize = 26;
+
+/// One RSA key with its name.
+pub(crate) struct Issuer {
+    pub(crate) kid: String,
+    pair: KeyPair,
+}
+
+fn part(value: &Value) -> String {
+    BASE64URL_NOPAD.encode(value.to_string().as_bytes())
+}
+
+impl Issuer {
+    /// A new key.
+    pub(crate) fn new(kid: &str) -> Self {
+        let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+        Issuer { kid: kid.to_owned(), pair }
+    }
+
+    fn number(bytes: &[u8]) -> String {
+        BASE64URL_NOPAD.encode(bytes)
+    }
+
+    /// The public key as a JWK (RFC 7517).
+    pub(crate) fn jwk(&self) -> Value {
+        let key = self.pair.public_key();
+        let n = Self::number(key.modulus().big_endian_without_leading_zero());
+        let e = Self::number(key.exponent().big_endian_without_leading_zero());
+        json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": self.kid, "n": n, "e": e})
+    }
+
+    /// The DER of the public key, which somebody might take for a secret.
+    pub(crate) fn public_der(&self) -> Vec<u8> {
+        self.pair.public_key().as_ref().to_vec()
+    }
+
+    /// A token, made by the crate jsonwebtoken.
+    pub(crate) fn token(&self, claims: &Value) -> String {
+        let der: Pkcs8V1Der<'_> = self.pair.as_der().expect("DER");
+        let key = EncodingKey::from_rsa_der(&der.as_ref()[PKCS8_HEADING..]);
+        let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::RS256) };
+        jsonwebtoken::encode(&header, claims, &key).expect("a token")
+    }
+
+    /// A token with any header, signed with this key whatever the header says.
+    pub(crate) fn token_with(&self, header: &Value, claims: &Value) -> String {
+        let signed = format!("{}.{}", part(header), part(claims));
+        let mut signature = vec![0; self.pair.public_modulus_len()];
+        let random = SystemRandom::new();
+        let made = self.pair.sign(&RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature);
+        made.expect("signed");
+        format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
+    }
+}
+
+/// A token without a signature.
+pub(crate) fn unsigned_token(header: &Value, claims: &Value) -> String {
+    format!("{}.{}.", part(header), part(claims))
+}
+
+/// A token with an HMAC under `key` in the place of a signature.
+pub(crate) fn hmac_token(header: &Value, claims: &Value, key: &[u8]) -> String {
+    let signed = format!("{}.{}", part(header), part(claims));
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length");
+    mac.update(signed.as_bytes());
+    format!("{signed}.{}", BASE64URL_NOPAD.encode(&mac.finalize().into_bytes()))
+}
+
+/// The set of these keys (RFC 7517).
+pub(crate) fn key_set(issuers: &[&Issuer]) -> String {
+    let keys: Vec<_> = issuers.iter().map(|issuer| issuer.jwk()).collect();
+    json!({ "keys": keys }).to_string()
+}

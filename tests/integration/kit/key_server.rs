@@ -1,0 +1,169 @@
+//! A server of key sets that does what it is told: answers, fails, lies, says nothing.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::{ServerConfig, crypto::aws_lc_rs};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::until;
+
+/// How the server answers one request.
+#[derive(Clone, Debug)]
+pub(crate) enum Serves {
+    /// 200 with this body.
+    Set(String),
+    /// These bytes.
+    Raw(String),
+    /// Nothing; the connection stays open.
+    Silence,
+}
+
+#[derive(Default)]
+struct Shared {
+    requests: Mutex<Vec<String>>,
+    next: Mutex<VecDeque<Serves>>,
+    usual: Mutex<Option<Serves>>,
+    under_way: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// A server of key sets; it ends with the test's runtime.
+#[derive(Clone)]
+pub(crate) struct KeyServer {
+    address: SocketAddr,
+    tls: bool,
+    shared: Arc<Shared>,
+}
+
+/// An authority of one's own: its certificate is written to `path`, and what is returned is a server
+/// configuration for `localhost` that it signed.
+pub(crate) fn authority(path: &Path) -> ServerConfig {
+    let ca_key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&ca_key).expect("a certificate");
+    std::fs::write(path, ca.pem()).expect("written");
+    let issuer = Issuer::new(params, ca_key);
+    let key = KeyPair::generate().expect("a key");
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let leaf = leaf.signed_by(&key, &issuer).expect("a certificate");
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .expect("a pair")
+}
+
+impl KeyServer {
+    /// A server without TLS, which the gateway takes on this machine only.
+    pub(crate) async fn start(usual: Serves) -> Self {
+        Self::serve(usual, None).await
+    }
+
+    /// A server with TLS.
+    pub(crate) async fn start_tls(usual: Serves, config: ServerConfig) -> Self {
+        Self::serve(usual, Some(config)).await
+    }
+
+    async fn serve(usual: Serves, tls: Option<ServerConfig>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::<Shared>::default();
+        let server = KeyServer { address, tls: tls.is_some(), shared };
+        server.usually(usual);
+        let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
+        let serving = server.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (server, acceptor) = (serving.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => server.answer(stream).await,
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                server.answer(stream).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        server
+    }
+
+    /// What every request gets that has no answer of its own.
+    pub(crate) fn usually(&self, usual: Serves) {
+        *self.shared.usual.lock().expect("not poisoned") = Some(usual);
+    }
+
+    /// The next requests are answered so, one after the other; then as usual.
+    pub(crate) fn next(&self, answers: impl IntoIterator<Item = Serves>) {
+        self.shared.next.lock().expect("not poisoned").extend(answers);
+    }
+
+    /// The address of the set.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://localhost:{}/keys.json", self.address.port())
+    }
+
+    /// The heads of all requests so far.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.shared.requests.lock().expect("not poisoned").clone()
+    }
+
+    /// The most requests that were under way at one time.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.shared.most.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many requests have come.
+    pub(crate) async fn asked(&self, count: usize) {
+        until("the key set is asked for", || async { self.requests().len() >= count }).await;
+    }
+
+    async fn answer<S: AsyncRead + AsyncWrite + Unpin>(self, mut stream: S) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let now = self.shared.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.shared.most.fetch_max(now, Ordering::SeqCst);
+        let told = self.shared.next.lock().expect("not poisoned").pop_front();
+        let usual = self.shared.usual.lock().expect("not poisoned").clone();
+        let head = String::from_utf8_lossy(&head).into_owned();
+        self.shared.requests.lock().expect("not poisoned").push(head);
+        let text = match told.or(usual).expect("an answer") {
+            Serves::Set(body) => {
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+            }
+            Serves::Raw(text) => text,
+            Serves::Silence => {
+                // Until the gateway hangs up.
+                let _ = stream.read_buf(&mut Vec::with_capacity(1)).await;
+                String::new()
+            }
+        };
+        let _ = stream.write_all(text.as_bytes()).await;
+        let _ = stream.shutdown().await;
+        self.shared.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
+}

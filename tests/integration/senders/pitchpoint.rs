@@ -1,0 +1,245 @@
+//! Pitchpoint: a token that proves the sender and not the body, keys from a file or over HTTPS, 403 for
+//! a proven bad token and 503 for what cannot be judged now.
+
+use serde_json::{Value, json};
+
+use super::all_refused;
+use crate::kit::{
+    Answer, Call, Gateway, Issuer, KeyServer, Serves, Setup, Upstream, authority, hmac_token,
+    key_set, now_ms, unsigned_token, until,
+};
+
+const PATH: &str = "/webhooks/pitchpoint";
+
+/// The route, with `jwks` lines of its own.
+pub(crate) fn route(upstream: &Upstream, jwks: &str) -> String {
+    format!(
+        "[[route]]\nname = \"pitchpoint\"\npath = \"{PATH}\"\nscheme = \"pitchpoint\"\n\
+         upstream = \"http://{}\"\n[route.jwt]\n\
+         issuer = \"https://securetoken.google.com/acme\"\naudience = \"acme\"\n\
+         subject = [\"svc-webhooks\", \"svc-other\"]\n{jwks}\n",
+        upstream.address()
+    )
+}
+
+/// The claims of a token of now.
+pub(crate) fn claims() -> Value {
+    let now = now_ms() / 1000;
+    json!({
+        "iss": "https://securetoken.google.com/acme", "aud": "acme", "sub": "svc-webhooks",
+        "user_id": "svc-webhooks", "auth_time": now - 5, "iat": now - 5, "exp": now + 3595,
+        "email": "svc@acme.example", "email_verified": true,
+    })
+}
+
+/// Some claims are others, or gone (`null`).
+fn but(changes: &Value) -> Value {
+    let mut claims = claims();
+    let all = claims.as_object_mut().expect("an object");
+    for (name, value) in changes.as_object().expect("an object") {
+        match value {
+            Value::Null => all.remove(name),
+            value => all.insert(name.clone(), value.clone()),
+        };
+    }
+    claims
+}
+
+/// A call as the guide describes it, with this token.
+pub(crate) fn call(token: &str, id: &str, body: &str) -> Call {
+    Call::post(PATH, body)
+        .with("Authorization", &format!("Bearer {token}"))
+        .with("X-Pps-Topic", "orders/placed")
+        .with("X-Pps-Sub-Topic", "product:adv/adv-120")
+        .with("X-Pps-Tenant-Id", "OU1243")
+        .with("X-Pps-Webhook-Id", id)
+        .with("X-Pps-Triggered-At", "2024-01-1T10:00:00.7777748Z")
+}
+
+fn with_file(upstream: &Upstream, issuers: &[&Issuer]) -> Gateway {
+    let setup = Setup::new(upstream).routes(&route(upstream, "jwks = \"file:keys.json\""));
+    std::fs::write(setup.dir.path().join("keys.json"), key_set(issuers)).expect("written");
+    setup.start()
+}
+
+#[tokio::test]
+async fn webhook_id_and_body_name_the_event() {
+    let upstream = Upstream::start().await;
+    let issuer = Issuer::new("k1");
+    let gateway = with_file(&upstream, &[&issuer]);
+    let first = call(&issuer.token(&claims()), "279e4e55", "{\"order\":1}");
+    upstream.answer([Answer::Status(500)]);
+    assert_eq!(gateway.call(&first).await.status, 500);
+    let retry =
+        call(&issuer.token(&but(&json!({"iat": 1_700_000_000}))), "279e4e55", "{\"order\":1}");
+    assert_eq!(gateway.call(&retry).await.status, 200);
+    let again = gateway.call(&first).await;
+    assert_eq!((again.status, again.header("sealgate-answer")), (200, Some("duplicate")));
+    assert_eq!(upstream.requests().len(), 2);
+    let seen = upstream.requests().pop().expect("forwarded");
+    assert_eq!(seen.header("sealgate-event-id"), Some("279e4e55"));
+    assert_eq!(seen.header("sealgate-verified"), Some("pitchpoint"));
+    assert_eq!(seen.header("x-pps-topic"), Some("orders/placed"));
+    // The token covers neither: another body or another id is another event, not a silent duplicate.
+    let token = issuer.token(&claims());
+    assert_eq!(gateway.call(&call(&token, "279e4e55", "{\"order\":2}")).await.status, 200);
+    assert_eq!(gateway.call(&call(&token, "279e4e56", "{\"order\":1}")).await.status, 200);
+    assert_eq!(upstream.requests().len(), 4);
+    // The same event under another topic is nobody's retry.
+    let other = first.clone().set("X-Pps-Topic", "orders/cancelled");
+    assert_eq!(gateway.call(&other).await.status, 409);
+    assert_eq!(upstream.requests().len(), 4);
+    // Without an id, which every call should have, the body names the event.
+    let nameless = call(&token, "", "{\"order\":3}").without("X-Pps-Webhook-Id");
+    assert_eq!(gateway.call(&nameless).await.status, 200);
+    assert_eq!(gateway.call(&nameless).await.header("sealgate-answer"), Some("duplicate"));
+}
+
+#[tokio::test]
+async fn a_bad_token_is_403_with_its_reason() {
+    let upstream = Upstream::start().await;
+    let (issuer, stranger) = (Issuer::new("k1"), Issuer::new("k1"));
+    let gateway = with_file(&upstream, &[&issuer]);
+    let now = now_ms() / 1000;
+    let with = |token: &str| call(token, "id-1", "{}");
+    let changed = |changes: Value| with(&issuer.token(&but(&changes)));
+    let header = |header: Value| with(&issuer.token_with(&header, &claims()));
+    let good = issuer.token(&claims());
+    let parts: Vec<&str> = good.split('.').collect();
+    let der = issuer.public_der();
+    let pem = format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+        data_encoding::BASE64.encode(&der)
+    );
+    let hs256 = json!({"alg": "HS256", "typ": "JWT", "kid": "k1"});
+    let evil = json!({"alg": "RS256", "kid": "k1", "jwk": stranger.jwk()});
+    let elsewhere = json!({
+        "alg": "RS256", "kid": "k1",
+        "jku": "http://127.0.0.1:9/keys", "x5u": "http://127.0.0.1:9/cert",
+    });
+    all_refused(
+        &gateway,
+        403,
+        vec![
+            ("no token", with(&good).without("Authorization"), "missing_header"),
+            ("two tokens", with(&good).with("Authorization", "Bearer x"), "duplicate_header"),
+            ("basic", with(&good).set("Authorization", "Basic YTpi"), "malformed_token"),
+            ("a token alone", with(&good).set("Authorization", &good), "malformed_token"),
+            ("two parts", with(&format!("{}.{}", parts[0], parts[1])), "malformed_token"),
+            ("four parts", with(&format!("{good}.x")), "malformed_token"),
+            (
+                "padded",
+                with(&format!("{}=.{}.{}", parts[0], parts[1], parts[2])),
+                "malformed_token",
+            ),
+            (
+                "padded signature",
+                with(&format!("{}.{}.dGVzdA==", parts[0], parts[1])),
+                "malformed_token",
+            ),
+            (
+                "base64, not base64url",
+                with(&format!("{}.{}.ab+/", parts[0], parts[1])),
+                "malformed_token",
+            ),
+            (
+                "critical extension",
+                header(json!({"alg": "RS256", "kid": "k1", "crit": ["b64"]})),
+                "malformed_token",
+            ),
+            ("alg is a number", header(json!({"alg": 256, "kid": "k1"})), "malformed_token"),
+            ("exp is text", changed(json!({"exp": (now + 60).to_string()})), "malformed_token"),
+            ("exp is a fraction", changed(json!({"exp": 1.5e9})), "malformed_token"),
+            (
+                "none",
+                with(&unsigned_token(&json!({"alg": "none", "kid": "k1"}), &claims())),
+                "bad_alg",
+            ),
+            (
+                "None",
+                with(&unsigned_token(&json!({"alg": "None", "kid": "k1"}), &claims())),
+                "bad_alg",
+            ),
+            (
+                "HS256 under the PEM",
+                with(&hmac_token(&hs256, &claims(), pem.as_bytes())),
+                "bad_alg",
+            ),
+            ("HS256 under the DER", with(&hmac_token(&hs256, &claims(), &der)), "bad_alg"),
+            ("RS512", header(json!({"alg": "RS512", "kid": "k1"})), "bad_alg"),
+            (
+                "an HMAC called RS256",
+                with(&hmac_token(&json!({"alg": "RS256", "kid": "k1"}), &claims(), pem.as_bytes())),
+                "bad_signature",
+            ),
+            ("another kid", header(json!({"alg": "RS256", "kid": "k2"})), "unknown_kid"),
+            ("a stranger's key", with(&stranger.token(&claims())), "bad_signature"),
+            ("a key in the token", with(&stranger.token_with(&evil, &claims())), "bad_signature"),
+            (
+                "addresses in the token",
+                with(&stranger.token_with(&elsewhere, &claims())),
+                "bad_signature",
+            ),
+            (
+                "other claims under the signature",
+                with(&format!(
+                    "{}.{}.{}",
+                    parts[0],
+                    data_encoding::BASE64URL_NOPAD
+                        .encode(but(&json!({"sub": "svc-other"})).to_string().as_bytes()),
+                    parts[2]
+                )),
+                "bad_signature",
+            ),
+            (
+                "another issuer",
+                changed(json!({"iss": "https://securetoken.google.com/other"})),
+                "claim",
+            ),
+            ("no issuer", changed(json!({"iss": null})), "claim"),
+            ("another audience", changed(json!({"aud": "other"})), "claim"),
+            ("any user of the project", changed(json!({"sub": "a-customer"})), "claim"),
+            ("no subject", changed(json!({"sub": null})), "claim"),
+            ("no exp", changed(json!({"exp": null})), "claim"),
+            ("expired", changed(json!({"exp": now - 120})), "stale"),
+            ("not yet", changed(json!({"nbf": now + 600})), "future"),
+        ],
+    )
+    .await;
+    assert!(upstream.requests().is_empty(), "nothing was forwarded");
+    // What the cases change is good: an audience among several, the other subject.
+    for (number, changes) in
+        [json!({}), json!({"aud": ["x", "acme"]}), json!({"sub": "svc-other"})].iter().enumerate()
+    {
+        let good = call(&issuer.token(&but(changes)), &format!("good-{number}"), "{}");
+        assert_eq!(gateway.call(&good).await.status, 200, "{changes}");
+    }
+}
+
+#[tokio::test]
+async fn keys_over_https_with_an_authority_of_ones_own() {
+    let upstream = Upstream::start().await;
+    let issuer = Issuer::new("k1");
+    let setup = Setup::new(&upstream);
+    let tls = authority(&setup.dir.path().join("authority.pem"));
+    let server = KeyServer::start_tls(Serves::Set(key_set(&[&issuer])), tls).await;
+    let jwks = format!("jwks = \"{}\"\njwks_ca = \"authority.pem\"", server.url());
+    let setup = setup.routes(&route(&upstream, &jwks));
+    // The machine's authorities do not vouch for it.
+    let strict = route(&upstream, &format!("jwks = \"{}\"", server.url()));
+    let strict = strict.replace("pitchpoint\"\npath = \"/webhooks", "strict\"\npath = \"/strict");
+    let routes = format!("{}{strict}", route(&upstream, &jwks));
+    let gateway = setup.routes(&routes).start();
+    let one = call(&issuer.token(&claims()), "id-1", "{}");
+    let accepted = || async { gateway.call(&one).await.status == 200 };
+    until("the keys are fetched", accepted).await;
+    let asked = server.requests();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!(asked[0].starts_with("GET /keys.json HTTP/1.1\r\n"), "{asked:?}");
+    let mut distrustful = call(&issuer.token(&claims()), "id-2", "{}");
+    distrustful.target = "/strict/pitchpoint".to_owned();
+    let reply = gateway.call(&distrustful).await;
+    assert_eq!(reply.status, 503, "no keys, no judgement");
+    assert!(reply.header("retry-after").is_some());
+    assert_eq!(upstream.requests().len(), 1);
+}
