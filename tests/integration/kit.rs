@@ -5,10 +5,12 @@ mod call;
 mod client;
 mod issuer;
 mod key_server;
+mod ledger;
+mod process;
 mod sender;
 mod upstream;
 
-use std::{collections::BTreeSet, fmt::Write, path::Path, time::Duration};
+use std::{collections::BTreeSet, fmt::Write, net::SocketAddr, path::Path, time::Duration};
 
 use sealgate::{config, gateway, server::Addresses};
 use tempfile::TempDir;
@@ -18,8 +20,10 @@ pub(crate) use self::{
     client::{Connection, Reply, client_config},
     issuer::{Issuer, hmac_token, key_set, unsigned_token},
     key_server::{KeyServer, Serves, authority},
+    ledger::{Entry, Ledger, Stage, ask},
+    process::Process,
     sender::{Event, SECRET, hmac_sha256, now_ms, sha256},
-    upstream::{Answer, Upstream},
+    upstream::{Answer, Hook, Upstream},
 };
 
 /// How long anything may take before a test gives up waiting for it.
@@ -37,6 +41,7 @@ pub(crate) struct Setup {
     server: String,
     sections: String,
     route: String,
+    tls: bool,
     pub(crate) dir: TempDir,
 }
 
@@ -49,7 +54,7 @@ impl Setup {
              upstream = \"http://{}\"\nsecret = \"{SECRET}\"\n",
             upstream.address()
         );
-        Setup { server: String::new(), sections: String::new(), route, dir }
+        Setup { server: String::new(), sections: String::new(), route, tls: true, dir }
     }
 
     /// Adds lines to `[server]`.
@@ -70,6 +75,12 @@ impl Setup {
         self
     }
 
+    /// Leaves the TLS listener out, for tests that are in a hurry.
+    pub(crate) fn plain(mut self) -> Self {
+        self.tls = false;
+        self
+    }
+
     /// Replaces the routes.
     pub(crate) fn routes(mut self, text: &str) -> Self {
         text.clone_into(&mut self.route);
@@ -78,9 +89,14 @@ impl Setup {
 
     /// The whole file.
     pub(crate) fn toml(&self) -> String {
+        let (listen, tls) = if self.tls {
+            let pair = "cert = \"tls.crt\"\nkey = \"tls.key\"\nself_signed = [\"localhost\"]";
+            ("listen = \"127.0.0.1:0\"\n", format!("[[server.tls]]\n{pair}\n"))
+        } else {
+            ("", String::new())
+        };
         format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nhttp_listen = \"127.0.0.1:0\"\n{}\n\
-             [[server.tls]]\ncert = \"tls.crt\"\nkey = \"tls.key\"\nself_signed = [\"localhost\"]\n\
+            "[server]\n{listen}http_listen = \"127.0.0.1:0\"\n{}\n{tls}\
              [admin]\nlisten = \"127.0.0.1:0\"\n{}\n{}",
             self.server, self.sections, self.route
         )
@@ -161,16 +177,12 @@ impl Gateway {
 
     /// An admin page.
     pub(crate) async fn admin(&self, path: &str) -> Reply {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n");
-        Connection::plain(self.addresses.admin[0]).await.exchange(request.as_bytes()).await
+        admin(self.addresses.admin[0], path).await
     }
 
     /// The value of a metric with these labels, 0 if it is not there.
     pub(crate) async fn metric(&self, name_and_labels: &str) -> f64 {
-        let page = self.admin("/metrics").await.text();
-        page.lines()
-            .find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '))
-            .map_or(0.0, |value| value.parse().expect("a number"))
+        metric(self.addresses.admin[0], name_and_labels).await
     }
 
     /// How many requests of the route were refused for this reason.
@@ -189,6 +201,18 @@ impl Gateway {
     pub(crate) async fn drain(&mut self) {
         self.running.take().expect("not drained yet").drain().await;
     }
+}
+
+async fn admin(address: SocketAddr, path: &str) -> Reply {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\n\r\n");
+    Connection::plain(address).await.exchange(request.as_bytes()).await
+}
+
+async fn metric(address: SocketAddr, name_and_labels: &str) -> f64 {
+    let page = admin(address, "/metrics").await.text();
+    page.lines()
+        .find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '))
+        .map_or(0.0, |value| value.parse().expect("a number"))
 }
 
 /// Waits until `ready` says so.

@@ -3,6 +3,7 @@
 mod kit;
 
 mod delivery;
+mod faults;
 mod house;
 mod hygiene;
 mod key_sets;

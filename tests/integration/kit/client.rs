@@ -129,11 +129,18 @@ impl Connection {
         }
         let length = reply.header("content-length").map_or(0, |n| n.parse().expect("a length"));
         while self.buffer.len() < head_end + length {
-            assert_ne!(self.fill().await, 0, "the gateway broke off within a body");
+            if self.fill().await == 0 {
+                return None;
+            }
         }
         reply.body = self.buffer[head_end..head_end + length].to_vec();
         self.buffer.drain(..head_end + length);
         Some(reply)
+    }
+
+    /// Waits until an answer begins to come, or the gateway hangs up; `true` for an answer.
+    pub(crate) async fn stirs(&mut self) -> bool {
+        timeout(PATIENCE, self.fill()).await.expect("an answer in time") > 0
     }
 
     async fn fill(&mut self) -> usize {

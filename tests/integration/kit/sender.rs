@@ -57,7 +57,7 @@ pub(crate) fn now_ms() -> u64 {
 }
 
 /// A name that no other event of this process has.
-fn unique(kind: &str) -> String {
+pub(crate) fn unique(kind: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{kind}{:08x}{:016x}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -12,7 +13,26 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::until;
+use super::{Entry, Ledger, until};
+
+/// Called by the upstream at a chosen moment.
+#[derive(Clone)]
+pub(crate) struct Hook(Arc<dyn Fn() + Send + Sync>);
+
+impl Hook {
+    pub(crate) fn new(hook: impl Fn() + Send + Sync + 'static) -> Self {
+        Hook(Arc::new(hook))
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+/// How an upstream that keeps a ledger answers: by the event, and how often it has come by now.
+type Plan = Arc<dyn Fn(&str, usize) -> Answer + Send + Sync>;
 
 /// How the upstream answers a request.
 #[derive(Clone, Debug)]
@@ -27,6 +47,10 @@ pub(crate) enum Answer {
     Reset,
     /// Never; the connection stays open.
     Silence,
+    /// With this status, once so many requests for the event were sent, by the ledger.
+    Gathered(usize, u16),
+    /// With this status; then the hook is called.
+    Then(u16, Hook),
 }
 
 /// A request as it came.
@@ -58,6 +82,7 @@ struct Shared {
     requests: Mutex<Vec<Recorded>>,
     answers: Mutex<VecDeque<Answer>>,
     connections: Mutex<usize>,
+    open: Mutex<usize>,
 }
 
 /// A recording upstream; it ends with the test's runtime.
@@ -66,6 +91,7 @@ pub(crate) struct Upstream {
     address: SocketAddr,
     shared: Arc<Shared>,
     held: Arc<Semaphore>,
+    ledger: Option<(Ledger, Plan)>,
 }
 
 impl Upstream {
@@ -77,16 +103,35 @@ impl Upstream {
 
     /// Serves a listener that exists already.
     pub(crate) fn on(listener: TcpListener) -> Self {
+        Self::serve_all(listener, None)
+    }
+
+    /// Keeps a ledger, and answers by a plan: it is given the event and how often it has come.
+    pub(crate) async fn keeping(
+        ledger: &Ledger,
+        plan: impl Fn(&str, usize) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::serve_all(listener, Some((ledger.clone(), Arc::new(plan))))
+    }
+
+    fn serve_all(listener: TcpListener, ledger: Option<(Ledger, Plan)>) -> Self {
         let upstream = Upstream {
             address: listener.local_addr().expect("an address"),
             shared: Arc::default(),
             held: Arc::new(Semaphore::new(0)),
+            ledger,
         };
         let serving = upstream.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 *serving.shared.connections.lock().expect("not poisoned") += 1;
-                tokio::spawn(serving.clone().serve(stream));
+                *serving.shared.open.lock().expect("not poisoned") += 1;
+                let serving = serving.clone();
+                tokio::spawn(async move {
+                    serving.serve(stream).await;
+                    *serving.shared.open.lock().expect("not poisoned") -= 1;
+                });
             }
         });
         upstream
@@ -128,26 +173,78 @@ impl Upstream {
         until("the upstream sees the request", || async { self.requests().len() >= count }).await;
     }
 
-    async fn serve(self, mut stream: TcpStream) {
+    /// Waits until no connection is open: everything that was sent has been read.
+    pub(crate) async fn deserted(&self) {
+        let none = || async { *self.shared.open.lock().expect("not poisoned") == 0 };
+        until("the upstream has no connection", none).await;
+    }
+
+    async fn serve(&self, mut stream: TcpStream) {
         let mut buffer = Vec::new();
         while let Some(request) = read_request(&mut stream, &mut buffer).await {
-            self.shared.requests.lock().expect("not poisoned").push(request);
-            let answer = self.shared.answers.lock().expect("not poisoned").pop_front();
-            let bytes = match answer.unwrap_or(Answer::Status(200)) {
-                Answer::Status(status) => status_line(status),
-                Answer::Raw(bytes) => bytes,
-                Answer::Held => {
-                    self.held.acquire().await.expect("never closed").forget();
-                    status_line(200)
-                }
-                Answer::Reset => return,
-                Answer::Silence => std::future::pending().await,
+            let goes_on = match &self.ledger {
+                Some((ledger, plan)) => keep(ledger, plan, &request, &mut stream).await,
+                None => self.answer_one(request, &mut stream).await,
             };
-            if stream.write_all(&bytes).await.is_err() {
+            if !goes_on {
                 return;
             }
         }
     }
+
+    /// `false` if the connection is to end.
+    async fn answer_one(&self, request: Recorded, stream: &mut TcpStream) -> bool {
+        self.shared.requests.lock().expect("not poisoned").push(request);
+        let answer = self.shared.answers.lock().expect("not poisoned").pop_front();
+        let bytes = match answer.unwrap_or(Answer::Status(200)) {
+            Answer::Status(status) | Answer::Gathered(_, status) => status_line(status),
+            Answer::Raw(bytes) => bytes,
+            Answer::Held => {
+                self.held.acquire().await.expect("never closed").forget();
+                status_line(200)
+            }
+            Answer::Reset => return false,
+            Answer::Silence => std::future::pending().await,
+            Answer::Then(status, hook) => {
+                let written = stream.write_all(&status_line(status)).await.is_ok();
+                (hook.0)();
+                return written;
+            }
+        };
+        stream.write_all(&bytes).await.is_ok()
+    }
+}
+
+/// Answers one request by the plan, in the ledger. `false` if the connection is to end.
+async fn keep(ledger: &Ledger, plan: &Plan, request: &Recorded, stream: &mut TcpStream) -> bool {
+    let event = request.header("sealgate-event-id").expect("every event has an id");
+    let marked = request.header("sealgate-possible-duplicate").is_some();
+    let count = ledger.forwarded(event, marked);
+    let (status, hook) = match plan(event, count) {
+        Answer::Status(status) => (status, None),
+        Answer::Gathered(copies, status) => {
+            ledger.gathered(event, copies).await;
+            (status, None)
+        }
+        Answer::Then(status, hook) => (status, Some(hook)),
+        Answer::Reset => {
+            ledger.answered(event, Entry::BrokenOff, || ());
+            return false;
+        }
+        Answer::Silence => {
+            // Until the gateway hangs up.
+            let _ = stream.read_u8().await;
+            return false;
+        }
+        Answer::Raw(_) | Answer::Held => panic!("no plan of a ledger has this"),
+    };
+    let answer = status_line(status);
+    let alive = ledger.answered(event, Entry::Answered(status), || {
+        // An answer so short fits into the socket's buffer; a gateway that has gone is no failure.
+        let _ = stream.try_write(&answer);
+    });
+    hook.into_iter().for_each(|hook| (hook.0)());
+    alive
 }
 
 fn status_line(status: u16) -> Vec<u8> {

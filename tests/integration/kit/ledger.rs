@@ -1,0 +1,298 @@
+//! The ledgers of both ends: what a recording upstream got for each event and what it answered, and
+//! what the sender was told. They stand in one book, in the order in which things happened, and
+//! have to agree after every fault.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use tokio::{sync::Notify, time::timeout};
+
+use super::{Connection, Event, PATIENCE, Reply};
+
+/// What happened to an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// The sender sends a request for it.
+    Asked,
+    /// The upstream got it.
+    Forwarded {
+        /// As a possible duplicate.
+        marked: bool,
+    },
+    /// The upstream wrote this answer.
+    Answered(u16),
+    /// The upstream broke off without an answer.
+    BrokenOff,
+    /// The sender read this answer.
+    Told(u16, Option<String>),
+    /// The sender got no answer.
+    Unheard,
+    /// The gateway was killed.
+    Killed,
+}
+
+use Entry::{Answered, Asked, BrokenOff, Forwarded, Killed, Told, Unheard};
+
+#[derive(Default)]
+struct Books {
+    events: BTreeMap<String, Vec<Entry>>,
+    /// The gateway is dead: the upstream answers nothing.
+    dead: bool,
+}
+
+/// The ledgers of one upstream and its senders. A handle: its clones share the book.
+#[derive(Clone, Default)]
+pub(crate) struct Ledger {
+    books: Arc<Mutex<Books>>,
+    news: Arc<Notify>,
+}
+
+/// How far an event had come when the gateway was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// The upstream had it and had not answered.
+    Claimed,
+    /// The upstream had answered 2xx; the gateway had not recorded it, and forwarded it again.
+    Answered,
+    /// The gateway had recorded the 2xx, and the sender had not read it.
+    Committed,
+}
+
+impl Ledger {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().expect("not poisoned")
+    }
+
+    /// Takes down what happened.
+    pub(crate) fn note(&self, event: &str, entry: Entry) {
+        self.books().events.entry(event.to_owned()).or_default().push(entry);
+        self.news.notify_waiters();
+    }
+
+    /// The upstream got an event; gives how often it has got it by now.
+    pub(crate) fn forwarded(&self, event: &str, marked: bool) -> usize {
+        self.note(event, Forwarded { marked });
+        self.of(event).iter().filter(|entry| matches!(entry, Forwarded { .. })).count()
+    }
+
+    /// The upstream answers: `write` is called, and taken down as one step with the writing, so that
+    /// what is in the book was written before anything that comes after it there. Nothing is written to
+    /// a gateway that is dead.
+    pub(crate) fn answered(&self, event: &str, entry: Entry, write: impl FnOnce()) -> bool {
+        let mut books = self.books();
+        if !books.dead {
+            write();
+            books.events.entry(event.to_owned()).or_default().push(entry);
+        }
+        !books.dead
+    }
+
+    /// Kills the gateway, by `kill`; `false` if it was dead already.
+    pub(crate) fn kill(&self, kill: impl FnOnce()) -> bool {
+        let mut books = self.books();
+        let first = !std::mem::replace(&mut books.dead, true);
+        if first {
+            kill();
+        }
+        first
+    }
+
+    /// Takes down that the gateway was killed, once everything from before that is in the book; from
+    /// now on there is another one. For an event that was acknowledged it changes nothing.
+    pub(crate) fn killed(&self) {
+        let mut books = self.books();
+        books.dead = false;
+        for entries in books.events.values_mut() {
+            if !entries.iter().any(|entry| matches!(entry, Told(200, _))) {
+                entries.push(Killed);
+            }
+        }
+    }
+
+    /// What happened to an event.
+    pub(crate) fn of(&self, event: &str) -> Vec<Entry> {
+        self.books().events.get(event).cloned().unwrap_or_default()
+    }
+
+    /// All events.
+    pub(crate) fn events(&self) -> Vec<String> {
+        self.books().events.keys().cloned().collect()
+    }
+
+    /// How many entries there are of a kind, over all events.
+    pub(crate) fn count(&self, kind: impl Fn(&Entry) -> bool) -> usize {
+        self.books().events.values().flatten().filter(|entry| kind(entry)).count()
+    }
+
+    /// Waits until so many requests for the event were sent.
+    pub(crate) async fn gathered(&self, event: &str, copies: usize) {
+        let waiting = async {
+            loop {
+                let mut news = std::pin::pin!(self.news.notified());
+                // What comes between the look and the wait is not missed.
+                news.as_mut().enable();
+                let asked = |entries: &Vec<Entry>| entries.iter().filter(|e| **e == Asked).count();
+                if self.books().events.get(event).map_or(0, asked) >= copies {
+                    return;
+                }
+                news.await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.expect("all copies are sent");
+    }
+
+    /// The stages of those events that their last kill interrupted.
+    pub(crate) fn interrupted(&self, events: &[Event]) -> Vec<Stage> {
+        events.iter().filter_map(|event| interrupted(&self.of(&event.id))).collect()
+    }
+
+    /// Fails if the ledgers do not agree.
+    pub(crate) fn agree(&self) {
+        let books = self.books();
+        assert!(!books.events.is_empty(), "something happened");
+        for (event, entries) in &books.events {
+            if let Err(wrong) = audit(entries) {
+                panic!("{wrong}, event {event}: {entries:?}");
+            }
+        }
+    }
+
+    /// Fails if the ledgers do not agree, or an event was not acknowledged in the end.
+    pub(crate) fn agree_that_all_is_done(&self) {
+        self.agree();
+        for (event, entries) in &self.books().events {
+            let done = entries.iter().any(|entry| matches!(entry, Told(200, _)));
+            assert!(done, "swallowed: event {event}: {entries:?}");
+        }
+    }
+}
+
+/// Sends a request and reads the answer, if one comes, in the sender's ledger.
+pub(crate) async fn ask(
+    connection: &mut Connection,
+    ledger: &Ledger,
+    event: &Event,
+) -> Option<Reply> {
+    ledger.note(&event.id, Asked);
+    connection.write(&event.request()).await;
+    let reply = connection.read().await;
+    let entry = reply.as_ref().map_or(Unheard, |reply| {
+        Told(reply.status, reply.header("sealgate-answer").map(str::to_owned))
+    });
+    ledger.note(&event.id, entry);
+    reply
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+/// What must be true of an event's entries.
+fn audit(entries: &[Entry]) -> Result<(), &'static str> {
+    let (mut under_way, mut told, mut succeeded, mut standing) = (false, false, false, false);
+    let (mut must_mark, mut may_mark) = (false, false);
+    for entry in entries {
+        match entry {
+            Asked | Unheard => {}
+            Forwarded { .. } if under_way => return Err("two forwards under way"),
+            Forwarded { .. } if told => return Err("forwarded again after it was acknowledged"),
+            Forwarded { .. } if standing => return Err("forwarded again after its success"),
+            Forwarded { marked: false } if must_mark => {
+                return Err("not marked as a possible duplicate");
+            }
+            Forwarded { marked: true } if !may_mark => {
+                return Err("marked as a possible duplicate without a reason");
+            }
+            Forwarded { .. } => under_way = true,
+            Answered(status) => {
+                under_way = false;
+                standing |= is_success(*status);
+                succeeded |= is_success(*status);
+            }
+            BrokenOff => (under_way, must_mark, may_mark) = (false, true, true),
+            Told(status, _) if is_success(*status) && !succeeded => {
+                return Err("acknowledged, though the upstream never took it");
+            }
+            Told(409, answer) if answer.as_deref() != Some("replay") || !succeeded => {
+                return Err("refused, though it was never acknowledged");
+            }
+            Told(status, _) => told |= is_success(*status),
+            // What the gateway had not heard, or not recorded, nobody can hold against it. It may have
+            // noted a claim that the upstream never heard of, and need not have noted one that it did.
+            Killed => {
+                (must_mark, may_mark) = (false, true);
+                (under_way, standing) = (false, false);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How far the event had come at the last kill, if that came between its request and its answer.
+fn interrupted(entries: &[Entry]) -> Option<Stage> {
+    let killed = entries.iter().rposition(|entry| *entry == Killed)?;
+    let (before, after) = entries.split_at(killed);
+    let start = before.iter().rposition(|entry| *entry == Killed).map_or(0, |last| last + 1);
+    if before.iter().any(|entry| matches!(entry, Told(200, _))) {
+        return None;
+    }
+    let upstream = |entry: &&Entry| matches!(entry, Forwarded { .. } | Answered(_) | BrokenOff);
+    match before[start..].iter().rfind(upstream)? {
+        Forwarded { .. } => Some(Stage::Claimed),
+        Answered(status) if is_success(*status) => {
+            let next = after.iter().find(|e| matches!(e, Forwarded { .. } | Told(200, _)));
+            Some(match next {
+                Some(Told(..)) => Stage::Committed,
+                _ => Stage::Answered,
+            })
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn an_audit_finds_what_must_not_be() {
+    let told = |status| Told(status, None);
+    let forwarded = Forwarded { marked: false };
+    let marked = Forwarded { marked: true };
+    for (entries, wrong) in [
+        (vec![Asked, forwarded.clone(), Answered(200), told(200)], None),
+        (vec![Asked, forwarded.clone(), Answered(500), told(500), forwarded.clone()], None),
+        (vec![forwarded.clone(), BrokenOff, told(502), marked.clone()], None),
+        (vec![forwarded.clone(), Killed, marked.clone(), Answered(200), told(200)], None),
+        (vec![forwarded.clone(), Answered(200), Killed, marked.clone()], None),
+        (vec![forwarded.clone(), Answered(200), Killed, told(200)], None),
+        (vec![Asked, told(200)], Some("acknowledged, though the upstream never took it")),
+        (
+            vec![forwarded.clone(), Killed, told(200)],
+            Some("acknowledged, though the upstream never took it"),
+        ),
+        (vec![forwarded.clone(), forwarded.clone()], Some("two forwards under way")),
+        (
+            vec![forwarded.clone(), Answered(200), forwarded.clone()],
+            Some("forwarded again after its success"),
+        ),
+        (
+            vec![forwarded.clone(), Answered(200), told(200), Killed, forwarded.clone()],
+            Some("forwarded again after it was acknowledged"),
+        ),
+        (
+            vec![forwarded.clone(), BrokenOff, forwarded.clone()],
+            Some("not marked as a possible duplicate"),
+        ),
+        (vec![marked], Some("marked as a possible duplicate without a reason")),
+        (vec![told(409)], Some("refused, though it was never acknowledged")),
+    ] {
+        assert_eq!(audit(&entries).err(), wrong, "{entries:?}");
+    }
+    let killed = |answer: Vec<Entry>, after: Entry| {
+        interrupted(&[vec![Asked, forwarded.clone()], answer, vec![Killed, after]].concat())
+    };
+    assert_eq!(killed(vec![], forwarded.clone()), Some(Stage::Claimed));
+    assert_eq!(killed(vec![Answered(200)], forwarded.clone()), Some(Stage::Answered));
+    assert_eq!(killed(vec![Answered(200)], told(200)), Some(Stage::Committed));
+    assert_eq!(killed(vec![Answered(200), told(200)], told(200)), None);
+    assert_eq!(killed(vec![Answered(500)], forwarded.clone()), None);
+}

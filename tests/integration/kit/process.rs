@@ -1,0 +1,110 @@
+//! The gateway as a process of its own, which can be killed.
+
+use std::{
+    fs::File,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Mutex,
+};
+
+use super::{Connection, until};
+
+/// A running `sealgate`; killed when dropped.
+pub(crate) struct Process {
+    child: Mutex<Child>,
+    id: u32,
+    log: PathBuf,
+    http: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Process {
+    /// Starts the binary with this configuration, in `dir`, and waits until it is ready.
+    pub(crate) async fn start(dir: &Path, toml: &str) -> Self {
+        std::fs::write(dir.join("gateway.toml"), toml).expect("written");
+        let log = dir.join(format!("{}.log", super::sender::unique("process")));
+        let child = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+            .args(["--log-format", "json"])
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stderr(File::create(&log).expect("a log"))
+            .spawn()
+            .expect("the binary starts");
+        let id = child.id();
+        let none = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut process = Process { child: Mutex::new(child), id, log, http: none, admin: none };
+        let ready = || async { process.line("ready").is_some() || process.has_ended() };
+        until("the gateway is ready or ends", ready).await;
+        let Some(line) = process.line("ready") else { panic!("{}", process.log()) };
+        let address = |name: &str| {
+            let text = line[name].as_str().expect("a list of addresses");
+            text.trim_matches(['[', ']']).parse().expect("one address")
+        };
+        (process.http, process.admin) = (address("http"), address("admin"));
+        process
+    }
+
+    /// A connection without TLS.
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::plain(self.http).await
+    }
+
+    /// Freezes the process; when this returns, no thread of it runs any more.
+    pub(crate) fn freeze(&self) {
+        signal(self.id, "-STOP");
+        while !frozen(self.id) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// `kill -9`; when this returns, the process has ended.
+    pub(crate) fn kill(&self) {
+        let mut child = self.child.lock().expect("not poisoned");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+    }
+
+    /// Everything that it logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("a log")
+    }
+
+    fn has_ended(&self) -> bool {
+        self.child.lock().expect("not poisoned").try_wait().expect("a status").is_some()
+    }
+
+    /// The first log line with this message.
+    fn line(&self, message: &str) -> Option<serde_json::Value> {
+        self.log()
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .find(|line| line["message"] == message)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().expect("not poisoned");
+        // It may have ended by itself.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// Sends a process a signal by its name.
+pub(crate) fn signal(id: u32, name: &str) {
+    let status = Command::new("kill").args([name, &id.to_string()]).status();
+    assert!(status.expect("kill runs").success());
+}
+
+/// Whether every thread of the process is stopped.
+fn frozen(id: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).expect("a process");
+    threads.flatten().all(|thread| {
+        // A thread may end while we look.
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        matches!(state, Some('T' | 't' | 'Z' | 'X') | None)
+    })
+}
