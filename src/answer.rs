@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CONTENT_TYPE, RETRY_AFTER},
+    header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE},
 };
 use http_body_util::Full;
 
@@ -46,6 +46,15 @@ pub fn made_here(status: StatusCode, outcome: Outcome) -> Response<Full<Bytes>> 
     let mut response = Answer::empty(status).into_response();
     response.headers_mut().insert(ANSWER, HeaderValue::from_static(outcome.label()));
     response
+}
+
+/// Leaves only the status and what is no content: for senders that take nothing else.
+pub fn bare(response: &mut Response<Full<Bytes>>) {
+    *response.body_mut() = Full::default();
+    let headers = response.headers_mut();
+    for name in [CONTENT_TYPE, CONTENT_ENCODING, SET_COOKIE] {
+        headers.remove(name);
+    }
 }
 
 /// The problem document (RFC 9457) for a rejected request: title, status and request id. It never

@@ -136,6 +136,7 @@ struct Sender {
     refusal: StatusCode,
     methods: &'static str,
     body: u64,
+    bare_answers: bool,
 }
 
 /// The signed time of sending.
@@ -249,6 +250,11 @@ impl Scheme {
     /// Methods, as the value of `Allow`.
     pub fn methods(&self) -> &'static str {
         self.sender.methods
+    }
+
+    /// Whether the sender takes no answer with a body or a cookie, whatever its status.
+    pub fn wants_bare_answers(&self) -> bool {
+        self.sender.bare_answers
     }
 
     /// Just under the sender's own timeout.

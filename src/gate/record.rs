@@ -142,8 +142,11 @@ impl Record {
         (claim, mark)
     }
 
-    /// Puts the request id on an answer.
+    /// Puts the request id on an answer, which is bare if the sender wants it so.
     pub(super) fn stamped(&self, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+        if self.route.as_ref().is_some_and(|route| route.verifier.scheme().wants_bare_answers()) {
+            answer::bare(&mut response);
+        }
         response.headers_mut().insert(REQUEST_ID, self.id.clone());
         response
     }

@@ -34,6 +34,8 @@ pub(super) struct Handshake {
     pub(super) method: Method,
     /// Values that tell it from an event.
     pub(super) when: Vec<(Source, Box<str>)>,
+    /// Values that only an event has.
+    pub(super) unless: Vec<Source>,
     /// Where the challenge stands; a request without one is no handshake.
     pub(super) challenge: Option<Source>,
     /// Where the token stands that the operator gave the sender.
@@ -81,7 +83,8 @@ impl Verifier {
             let holds = |(source, expected): &(Source, Box<str>)| {
                 request.value(source, &[], 0).is_some_and(|value| *value == *expected.as_bytes())
             };
-            if !handshake.when.iter().all(holds) {
+            let stands = |source: &Source| request.value(source, &[], 0).is_some();
+            if !handshake.when.iter().all(holds) || handshake.unless.iter().any(stands) {
                 continue;
             }
             let challenge = match &handshake.challenge {

@@ -152,6 +152,9 @@ impl Scheme {
         line("on record", &format!("{} at least", span(self.memory())));
         line("answer within", &span(self.answer_within()));
         line("statuses", &format!("{} done, {} refused", self.success(), self.refusal()));
+        if self.wants_bare_answers() {
+            line("answers", "without a body and without cookies: the sender takes no others");
+        }
         line("methods", self.methods());
         if self.has_handshakes() {
             line("handshake", "answered by the gateway");

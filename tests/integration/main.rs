@@ -4,6 +4,7 @@ mod kit;
 
 mod delivery;
 mod faults;
+mod handshakes;
 mod house;
 mod hygiene;
 mod key_sets;

@@ -42,6 +42,8 @@ fn handshake(
             }
         }
     }
+    let items = section.get("unless").map(|field| field.items()).unwrap_or_default();
+    let unless = items.iter().filter_map(|field| read::source(field, wanted)).collect();
     let mut source = |key| section.get(key).map(|field| read::source(&field, wanted));
     let challenge = source("challenge").map_or(Some(None), |source| source.map(Some));
     let verify_token = source("verify_token").map_or(Some(None), |source| source.map(Some));
@@ -71,6 +73,7 @@ fn handshake(
     Some(Handshake {
         method: method?,
         when,
+        unless,
         challenge: challenge?,
         verify_token: verify_token?,
         signed: signed?,

@@ -47,6 +47,9 @@ pub(super) fn sender(section: Section<'_>) -> Option<Sender> {
     if let Some(body) = section.get("body").and_then(|field| field.size()) {
         sender.body = body;
     }
+    if let Some(bare) = section.get("bare_answers").and_then(|field| field.boolean()) {
+        sender.bare_answers = bare;
+    }
     section.finish();
     Some(sender)
 }
@@ -61,6 +64,7 @@ pub(super) fn ordinary_sender() -> Sender {
         refusal: StatusCode::UNAUTHORIZED,
         methods: "POST",
         body: 1 << 20,
+        bare_answers: false,
     }
 }
 
