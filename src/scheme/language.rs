@@ -92,7 +92,9 @@ impl Scheme {
             Some(section) => parts::key(section, &mut wanted),
             None => (KeyForm { encoding: Encoding::Text, strip: Vec::new() }, Choice::Global),
         };
-        let handshakes = handshake::handshakes(root, message.as_ref(), &mut wanted);
+        let messages: Vec<_> = message.iter().chain(variants.iter().map(|(_, m)| m)).collect();
+        let handshakes = handshake::handshakes(root, &messages, &mut wanted);
+        let oracle = handshake::is_oracle(&handshakes, &messages);
         if let (Some(field), Some(message)) = (&field, &message) {
             lint::message(field, message, timestamp.as_ref(), event.as_ref());
             lint::freshness(field, message, timestamp.as_ref(), body_signed);
@@ -130,7 +132,7 @@ impl Scheme {
                 && !matches!(timestamp, Some(Timestamp { from: Source::Json(_), .. }))
                 && each.is_none()
                 && matches!(signature.from[0], Source::Header(_)),
-            oracle: handshake::is_oracle(&handshakes, &message),
+            oracle,
             wanted,
             signature,
             message,

@@ -15,16 +15,16 @@ use crate::{
 /// Reads all of them.
 pub(super) fn handshakes(
     root: &Section<'_>,
-    message: Option<&Template>,
+    messages: &[&Template],
     wanted: &mut Wanted,
 ) -> Vec<Handshake> {
     let sections = read::sections(root.get("handshake"));
-    sections.into_iter().filter_map(|section| handshake(section, message, wanted)).collect()
+    sections.into_iter().filter_map(|section| handshake(section, messages, wanted)).collect()
 }
 
 fn handshake(
     section: Section<'_>,
-    message: Option<&Template>,
+    messages: &[&Template],
     wanted: &mut Wanted,
 ) -> Option<Handshake> {
     // The members of the body that a handshake is known by are read for handshakes only.
@@ -49,8 +49,13 @@ fn handshake(
     let verify_token = source("verify_token").map_or(Some(None), |source| source.map(Some));
     let signed = section.require("signed").and_then(|field| field.boolean());
     let mac = section.get("mac").and_then(encoding);
-    if mac.is_some() && message.is_none() {
+    if mac.is_some() && messages.is_empty() {
         section.error("`mac` needs a key that signs messages", None);
+    }
+    if mac.is_some() && messages.iter().any(|message| never_word(message).is_none()) {
+        let help = "every message must have fixed text that is no word, or be the bare body";
+        let what = "the MAC that is answered could be that of an event";
+        section.error(what, Some(help.to_owned()));
     }
     let reply = match section.get("reply") {
         None => Some(Template::default()),
@@ -88,15 +93,33 @@ fn handshake(
 
 /// Whether a handshake answers MACs of words while an event's message could be a word: then bodies
 /// that are words are no events.
-pub(super) fn is_oracle(handshakes: &[Handshake], message: &Template) -> bool {
+pub(super) fn is_oracle(handshakes: &[Handshake], messages: &[&Template]) -> bool {
+    handshakes.iter().any(|handshake| handshake.mac.is_some())
+        && messages.iter().any(|message| never_word(message) == Some(Because::BodyIsNone))
+}
+
+/// Why no signed message is a word.
+#[derive(PartialEq, Eq)]
+enum Because {
+    /// It has fixed text that is none.
+    Text,
+    /// It is the body, and no body may be one.
+    BodyIsNone,
+}
+
+/// Why no message of this form is a word; `None` if one could be.
+fn never_word(message: &Template) -> Option<Because> {
     let separated = message.0.iter().any(|piece| match piece {
         Piece::Literal(text) => !is_word(text),
         Piece::Value(_) | Piece::Optional(_) => false,
     });
-    let bare = message.0.iter().all(|piece| match piece {
-        Piece::Literal(_) => true,
-        Piece::Value(value) => value.source == Source::Body,
-        Piece::Optional(_) => false,
-    });
-    handshakes.iter().any(|handshake| handshake.mac.is_some()) && !separated && bare
+    let bare = match message.0.as_slice() {
+        [Piece::Value(value)] => value.source == Source::Body && value.filters.is_empty(),
+        _ => false,
+    };
+    match (separated, bare) {
+        (true, _) => Some(Because::Text),
+        (false, true) => Some(Because::BodyIsNone),
+        (false, false) => None,
+    }
 }

@@ -1,5 +1,9 @@
 //! Handshakes, and that none of them is an oracle for the key of events.
 
+use std::sync::LazyLock;
+
+use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
+
 use super::*;
 use crate::answer::Answer;
 
@@ -108,4 +112,135 @@ fn a_mac_is_answered_for_words_only_and_no_event_is_a_word() {
     let stolen = post(&[("x-twitter-webhooks-signature", mac.expect("a MAC"))]);
     let judged = x.verify(&stolen, &payload(b"abc_1-2"), UnixMillis(NOW));
     assert_eq!(reason(judged), Some(Reason::MalformedBody));
+}
+
+/// The request of a handshake with this challenge, and its body; `None` if the challenge cannot stand
+/// where this sender writes it.
+fn challenged(
+    verifier: &Verifier,
+    handshake: &Handshake,
+    challenge: &str,
+) -> Option<(Parts, String)> {
+    let (mut query, mut json, mut headers) = (String::from("/x?"), serde_json::json!({}), vec![]);
+    let given = handshake.when.iter().map(|(source, value)| (source, &**value));
+    for (source, value) in given.chain(handshake.challenge.iter().map(|s| (s, challenge))) {
+        match source {
+            Source::Query(name) => {
+                let value: String = value.bytes().map(|byte| format!("%{byte:02x}")).collect();
+                query.push_str(&format!("{name}={value}&"));
+            }
+            Source::Json(pointer) => {
+                let mut place = &mut json;
+                for member in handshake.reader.name(*pointer).split('/').skip(1) {
+                    place = &mut place[member];
+                }
+                *place = value.into();
+            }
+            Source::Header(slot) => {
+                HeaderValue::from_str(value).ok()?;
+                headers.push((verifier.slots.names()[*slot].as_str(), value));
+            }
+            other => panic!("no challenge stands at {other:?}"),
+        }
+    }
+    Some((head(handshake.method.clone(), &query, &headers), json.to_string()))
+}
+
+/// What the sender would sign of a request, by the scheme's own message.
+fn signed(verifier: &Verifier, sent: &Parts, body: &Payload) -> Vec<u8> {
+    let values = verifier.slots.gather(&sent.headers).values;
+    let mut request = verifier.request(sent, body, values);
+    if let Some(Timestamp { from: Source::Header(slot), .. }) = &verifier.scheme.timestamp {
+        request.timestamp = request.header(*slot).map(|text| text.to_vec().into());
+    }
+    let mut message = Vec::new();
+    let whole = request.feed(&verifier.scheme.message, b"", 0, &mut |piece| message.extend(piece));
+    assert!(whole, "{}: nothing is missing", verifier.scheme.id);
+    message
+}
+
+/// Every built-in scheme with handshakes, ready to judge.
+static SHAKING: LazyLock<Vec<Verifier>> = LazyLock::new(|| {
+    let schemes = Scheme::builtin_ids().filter_map(Scheme::builtin);
+    let shaking = schemes.filter(|scheme| !scheme.handshakes.is_empty());
+    let ready = shaking.map(|scheme| {
+        let public = scheme.takes_public_key();
+        let keys = vec![secret(if public { DISCORD } else { ORACLE })];
+        let (global, public_keys) = if public { (vec![], keys) } else { (keys, vec![]) };
+        let public_url = scheme.needs_url.then(|| "https://hooks.example.com/x".to_owned());
+        let credentials = Credentials { global, public_keys, public_url, ..Default::default() };
+        Verifier::new(scheme, "r", credentials).expect("fitting credentials")
+    });
+    ready.collect()
+});
+
+const ORACLE: &str = "the-key-that-no-answer-gives-away";
+/// A public key from RFC 8032, section 7.1.
+const DISCORD: &str = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
+
+/// Whether an answer holds the MAC of `message` under the events' key, in any of its spellings.
+fn gives_away(answer: &Answer, message: &[u8]) -> bool {
+    let macs = [mac::Hash::Sha1, mac::Hash::Sha256, mac::Hash::Sha512].map(|hash| {
+        let mut engine = mac::Engine::hmac(hash, ORACLE.as_bytes());
+        engine.update(message);
+        engine.finish().bytes().to_vec()
+    });
+    let headers = answer.headers.values().flat_map(|value| value.as_bytes().to_vec());
+    let said: Vec<u8> = answer.body.iter().copied().chain(headers).collect();
+    let holds = |text: String| said.windows(text.len()).any(|part| part == text.as_bytes());
+    macs.iter().any(|mac| {
+        holds(hex(mac))
+            || holds(data_encoding::BASE64.encode(mac))
+            || holds(data_encoding::BASE64URL_NOPAD.encode(mac))
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_answer_proves_an_event(
+        body in prop_oneof![
+            "[A-Za-z0-9_-]{0,40}", "\\{\"id\":\"[a-z]{0,9}\"\\}", "v0:[0-9]{10}:[a-z]{0,9}", ".{0,40}",
+        ],
+    ) {
+        prop_assert!(SHAKING.len() >= 12);
+        for verifier in &*SHAKING {
+            let id = verifier.scheme.id.to_string();
+            // What has no key of its own to sign with gives no MAC.
+            let signs = matches!(verifier.scheme.kind, Kind::Hmac(_));
+            prop_assert!(signs || verifier.scheme.handshakes.iter().all(|h| h.mac.is_none()));
+            if !signs {
+                continue;
+            }
+            let payload = payload(body.as_bytes());
+            let headers = HeaderMap::new();
+            let draft = Draft { method: Method::POST, path: "/x", headers, body: &payload };
+            let mut event = post(&[]);
+            event.headers = verifier.sign(None, draft, UnixMillis(NOW)).expect("signed");
+            let message = signed(verifier, &event, &payload);
+            let text = String::from_utf8(message.clone()).expect("text");
+            for handshake in &verifier.scheme.handshakes {
+                let Some((sent, asked)) = challenged(verifier, handshake, &text) else { continue };
+                let answered = match shake(verifier, &sent, &asked) {
+                    Some(Ok(answer)) => gives_away(&answer, &message),
+                    Some(Err(_)) | None => false,
+                };
+                let accepted = verifier.verify(&event, &payload, UnixMillis(NOW)).is_ok();
+                prop_assert!(!(answered && accepted), "{id}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mac_is_the_answer_to_a_word(word in "[A-Za-z0-9_-]{1,64}") {
+        let mut answered = Vec::new();
+        for verifier in &*SHAKING {
+            for handshake in verifier.scheme.handshakes.iter().filter(|h| h.mac.is_some()) {
+                let (sent, asked) = challenged(verifier, handshake, &word).expect("a word fits");
+                let answer = shake(verifier, &sent, &asked).expect("a handshake").expect("answered");
+                prop_assert!(gives_away(&answer, word.as_bytes()));
+                answered.push(verifier.scheme.id.to_string());
+            }
+        }
+        prop_assert_eq!(answered, ["x", "zoom"]);
+    }
 }

@@ -103,6 +103,10 @@ fn sections_that_not_every_scheme_has() {
             "[[handshake]]\nmethod = \"GET\"\nsigned = false\nwhen = { \"quer:a\" = \"b\" }\n",
             "`query:a`?",
         ),
+        (
+            "[[handshake]]\nmethod = \"GET\"\nsigned = false\nunless = [\"json:a\"]\n",
+            "a JSON pointer starts with `/`",
+        ),
         ("[[agree]]\nvalue = \"header:X\"\n", "`with` is missing in agree"),
         (
             "[[variant]]\nwhen = \"query:a\"\nmessage = \"{timestamp}{body}\"\n",
@@ -146,4 +150,26 @@ fn a_section_of_another_document_takes_its_name_for_an_id() {
     };
     assert!(!reader.finish().is_fatal());
     assert_eq!(scheme.expect("a scheme").id(), "mine");
+}
+
+#[test]
+fn a_mac_is_not_answered_where_it_could_be_that_of_an_event() {
+    let text = |message: &str| {
+        format!(
+            "id = \"m\"\nkind = \"hmac\"\nhash = \"sha256\"\nmessage = \"{message}\"\n\
+             [signature]\nfrom = \"header:X-Mine\"\nencoding = \"hex\"\n\
+             [timestamp]\nfrom = \"header:X-Time\"\nunit = \"s\"\nwindow = \"5m\"\n\
+             [event]\nid = \"body\"\n[[handshake]]\nmethod = \"GET\"\nsigned = false\n\
+             challenge = \"query:c\"\nmac = \"hex\"\nreply = \"{{signature:mac}}\"\n"
+        )
+    };
+    for message in ["{timestamp}{body}", "v0{timestamp}{body}", "{timestamp}-{body|sha256}"] {
+        let report = Scheme::parse("m.toml", &text(message)).expect_err(message).to_string();
+        assert!(report.contains("could be that of an event"), "{message}\n{report}");
+    }
+    Scheme::parse("m.toml", &text("v0:{timestamp}:{body}")).unwrap_or_else(|r| panic!("{r}"));
+    let bare = text("{body}")
+        .replace("[timestamp]\nfrom = \"header:X-Time\"\nunit = \"s\"\nwindow = \"5m\"\n", "");
+    let scheme = Scheme::parse("m.toml", &bare).unwrap_or_else(|report| panic!("{report}"));
+    assert!(scheme.oracle, "a body that is a word is no event of this scheme");
 }
