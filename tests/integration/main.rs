@@ -8,6 +8,7 @@ mod handshakes;
 mod house;
 mod hygiene;
 mod key_sets;
+mod libraries;
 mod operation;
 mod senders;
 mod smuggling;

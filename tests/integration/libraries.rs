@@ -1,0 +1,233 @@
+//! Libraries of senders as real senders: what the libraries sign, the running gateway takes; what `sealgate
+//! sign` signs, the libraries take. `scripts/libraries` installs them; without them the tests are skipped,
+//! unless everything must run.
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::kit::{Call, Gateway, Setup, Upstream};
+
+const TOKEN: &str = "a-secret-for-the-libraries-0001";
+const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const OTHER: &str = "another-secret-for-libraries-02";
+const OTHER_WHSEC: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+const PUBLIC_URL: &str = "https://hooks.example.com/twilio";
+
+/// Bodies that libraries and gateway could read differently.
+const BODIES: &[&str] = &[
+    "{}",
+    "{\"id\": \"evt_1\", \"n\": 10.0}\n",
+    "{\"id\":\"evt_2\",\"name\":\"K\u{e4}se \u{2615} \u{1d11e}\"}",
+    "{\"id\":\"evt_3\",\"quotes\":\"\\\"\\\\ \\u0041 </script>\"}",
+    "{\"id\":\"evt_4\",\r\n\t\"spaces\":   [ 1 , 2 ]}",
+];
+
+/// Fields that a form encodes, sorts and repeats.
+const FORMS: &[&[(&str, &str)]] = &[
+    &[("CallSid", "CA1234567890ABCDE"), ("From", "+12349013030"), ("Digits", "1234")],
+    &[("b", "2"), ("B", "1"), ("a", ""), ("Body", "K\u{e4}se & \"\u{2615}\" = 100%+")],
+    &[("MediaUrl", "x"), ("MediaUrl", "y"), ("MediaUrl", "x"), ("A", "1")],
+];
+
+/// A library's results for these jobs; `None` if the libraries are not installed.
+fn library(name: &str, jobs: &[Value]) -> Option<Vec<Value>> {
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/libraries");
+    if !installed.join("installed").exists() {
+        let required = std::env::var_os("SEALGATE_REQUIRE_ALL").is_some();
+        assert!(!required, "the libraries are not installed: run scripts/libraries");
+        eprintln!("SKIPPED: the libraries are not installed; scripts/libraries does it");
+        return None;
+    }
+    let mut command = match name {
+        "github" => {
+            let mut node = Command::new("node");
+            node.args(["--input-type=module", "-e", include_str!("../libraries/node.mjs")]);
+            node
+        }
+        _ => {
+            let mut python = Command::new(installed.join("python/bin/python"));
+            python.args(["-c", include_str!("../libraries/python.py")]);
+            python
+        }
+    };
+    let spawned =
+        command.current_dir(&installed).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut running = spawned.expect("the library runs");
+    let mut input = running.stdin.take().expect("piped");
+    input.write_all(Value::from(jobs).to_string().as_bytes()).expect("written");
+    drop(input);
+    let output = running.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{name} failed");
+    Some(serde_json::from_slice(&output.stdout).expect("results"))
+}
+
+fn toml(upstream: &Upstream) -> String {
+    let route = |id: &str, secret: &str, more: &str| {
+        format!(
+            "[[route]]\nname = \"{id}\"\npath = \"/{id}\"\nscheme = \"{id}\"\n\
+             upstream = \"http://{}\"\nsecret = \"{secret}\"\n{more}\n",
+            upstream.address()
+        )
+    };
+    [
+        route("stripe", TOKEN, ""),
+        route("slack", TOKEN, ""),
+        route("standard-webhooks", WHSEC, ""),
+        route("github", TOKEN, ""),
+        route("twilio", TOKEN, &format!("public_url = \"{PUBLIC_URL}\"")),
+    ]
+    .concat()
+}
+
+/// The request that a library signed.
+fn call(id: &str, signed: &Value) -> Call {
+    let query = signed["query"].as_str().expect("a query");
+    let target = if query.is_empty() { format!("/{id}") } else { format!("/{id}?{query}") };
+    let headers = signed["headers"].as_array().expect("headers");
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let call = Call::post(&target, signed["body"].as_str().expect("a body"));
+    headers.iter().fold(call, |call, pair| call.with(&text(&pair[0]), &text(&pair[1])))
+}
+
+/// What the library signs under the right secret is accepted, under another one refused, and with another
+/// body or address refused.
+async fn accepted(id: &str, secrets: [&str; 2], jobs: Vec<Value>) {
+    let with = |secret: &str| -> Vec<Value> {
+        let mut jobs = jobs.clone();
+        for job in &mut jobs {
+            job["act"] = "sign".into();
+            job["library"] = id.into();
+            job["secret"] = secret.into();
+        }
+        jobs
+    };
+    let [good, forged] = secrets.map(|secret| library(id, &with(secret)));
+    let (Some(good), Some(forged)) = (good, forged) else { return };
+    assert!(!good.is_empty() && good.len() == jobs.len());
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).routes(&toml(&upstream)).start();
+    for (number, (good, forged)) in good.iter().zip(&forged).enumerate() {
+        let genuine = call(id, good);
+        let reply = gateway.call(&genuine).await;
+        assert_eq!(reply.status, 200, "{id}: {good}\n{}", reply.head);
+        let seen = upstream.requests();
+        assert_eq!(seen.len(), number + 1, "{id}: each is an event of its own");
+        assert_eq!(seen[number].body, genuine.body, "{id}");
+        assert_eq!(seen[number].header("sealgate-verified"), Some(id));
+        bad_signature(&gateway, &call(id, forged)).await;
+        let more = if id == "twilio" { "&x=1" } else { " " };
+        let longer = String::from_utf8([&genuine.body, more.as_bytes()].concat()).expect("text");
+        bad_signature(&gateway, &genuine.tampered(&longer)).await;
+    }
+}
+
+async fn bad_signature(gateway: &Gateway, call: &Call) {
+    let (reply, reason) = gateway.refused(call).await;
+    assert_eq!((reply.status, reason.as_str()), (401, "bad_signature"), "{}", reply.head);
+}
+
+fn bodies() -> Vec<Value> {
+    let job = |(number, body)| json!({"body": body, "id": format!("msg_{number}")});
+    BODIES.iter().enumerate().map(job).collect()
+}
+
+#[tokio::test]
+async fn what_stripe_signs_is_accepted() {
+    // Stripe's events have an id; a body without one is none of its events.
+    let with_id = bodies().into_iter().filter(|job| job["body"] != "{}").collect();
+    accepted("stripe", [TOKEN, OTHER], with_id).await;
+}
+
+#[tokio::test]
+async fn what_slack_signs_is_accepted() {
+    accepted("slack", [TOKEN, OTHER], bodies()).await;
+}
+
+#[tokio::test]
+async fn what_standard_webhooks_signs_is_accepted() {
+    accepted("standard-webhooks", [WHSEC, OTHER_WHSEC], bodies()).await;
+}
+
+#[tokio::test]
+async fn what_octokit_signs_is_accepted() {
+    accepted("github", [TOKEN, OTHER], bodies()).await;
+}
+
+#[tokio::test]
+async fn what_twilio_signs_is_accepted() {
+    let forms = FORMS.iter().map(|form| json!({"form": form, "url": PUBLIC_URL}));
+    accepted("twilio", [TOKEN, OTHER], forms.collect()).await;
+}
+
+#[tokio::test]
+async fn what_twilio_signs_of_a_json_body_is_accepted() {
+    let url = |mut job: Value| {
+        job["url"] = PUBLIC_URL.into();
+        job
+    };
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).routes(&toml(&upstream)).start();
+    let mut jobs: Vec<_> = bodies().into_iter().map(url).collect();
+    for job in &mut jobs {
+        job["act"] = "sign".into();
+        job["library"] = "twilio".into();
+        job["secret"] = TOKEN.into();
+    }
+    let Some(signed) = library("twilio", &jobs) else { return };
+    for good in &signed {
+        assert_eq!(gateway.call(&call("twilio", good)).await.status, 200, "{good}");
+        let (_, reason) = gateway.refused(&call("twilio", good).tampered("{\"other\":1}")).await;
+        assert_eq!(reason, "inconsistent", "the hash in the signed address binds the body");
+    }
+    assert_eq!(upstream.requests().len(), BODIES.len());
+}
+
+/// What `sealgate sign` says that the sender would send.
+fn signed(dir: &Path, id: &str, body: &str) -> Vec<(String, String)> {
+    std::fs::write(dir.join(format!("{id}.body")), body).expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+        .args(["sign", "--route", id, &format!("{id}.body")])
+        .current_dir(dir)
+        .output()
+        .expect("the binary runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let pair = |line: &str| {
+        let (name, value) = line.split_once(": ").expect("a header");
+        (name.to_owned(), value.to_owned())
+    };
+    text.lines().map(pair).collect()
+}
+
+#[tokio::test]
+async fn the_libraries_take_what_sealgate_signs() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).routes(&toml(&upstream));
+    let dir = setup.dir.path();
+    std::fs::write(dir.join("gateway.toml"), setup.toml()).expect("written");
+    let body = BODIES[2];
+    let form = "From=%2B1234&Body=K%C3%A4se+%26+more&Empty=";
+    for (id, secret, body) in [
+        ("stripe", TOKEN, body),
+        ("slack", TOKEN, body),
+        ("standard-webhooks", WHSEC, body),
+        ("github", TOKEN, body),
+        ("twilio", TOKEN, form),
+    ] {
+        let headers = signed(dir, id, body);
+        let job = |body: &str| {
+            json!({
+                "act": "verify", "library": id, "secret": secret, "body": body,
+                "headers": headers, "url": PUBLIC_URL,
+            })
+        };
+        let jobs = [job(body), job(&body.replace('K', "X"))];
+        let Some(results) = library(id, &jobs) else { return };
+        assert_eq!(results, [true, false], "{id}: {headers:?}");
+    }
+}
