@@ -7,6 +7,7 @@ mod issuer;
 mod key_server;
 mod ledger;
 mod process;
+mod program;
 mod sender;
 mod upstream;
 
@@ -22,6 +23,7 @@ pub(crate) use self::{
     key_server::{KeyServer, Serves, authority},
     ledger::{Entry, Ledger, Stage, ask},
     process::Process,
+    program::{Program, free_address, tool},
     sender::{Event, SECRET, hmac_sha256, now_ms, sha256},
     upstream::{Answer, Hook, Upstream},
 };

@@ -9,6 +9,7 @@ mod house;
 mod hygiene;
 mod key_sets;
 mod libraries;
+mod monitoring;
 mod operation;
 mod senders;
 mod smuggling;

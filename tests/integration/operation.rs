@@ -10,18 +10,7 @@ use std::{
 
 use tokio::net::TcpStream;
 
-use crate::kit::{self, Answer, Event, SECRET, Setup, Upstream, until};
-
-/// The tool, if it is installed. Without it the test is skipped, unless everything must run.
-fn tool(name: &str) -> Option<Command> {
-    let mut version = Command::new(name);
-    if version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
-        return Some(Command::new(name));
-    }
-    assert!(std::env::var_os("SEALGATE_REQUIRE_ALL").is_none(), "{name} is not installed");
-    eprintln!("SKIPPED: {name} is not installed");
-    None
-}
+use crate::kit::{self, Answer, Event, SECRET, Setup, Upstream, tool, until};
 
 #[tokio::test]
 async fn the_admin_pages_tell_and_refuse_writes() {

@@ -1,0 +1,57 @@
+//! Other programs beside the gateway: whether they are installed, and their end with the test.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+};
+
+use tokio::net::TcpStream;
+
+use super::until;
+
+/// The tool, if it is installed. Without it the test is skipped, unless everything must run.
+pub(crate) fn tool(name: &str) -> Option<Command> {
+    let mut version = Command::new(name);
+    if version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
+        return Some(Command::new(name));
+    }
+    assert!(std::env::var_os("SEALGATE_REQUIRE_ALL").is_none(), "{name} is not installed");
+    eprintln!("SKIPPED: {name} is not installed");
+    None
+}
+
+/// An address on loopback that is free now, for programs that cannot tell which port they got.
+pub(crate) fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address")
+}
+
+/// A program that is killed when the test ends.
+pub(crate) struct Program(Child);
+
+impl Program {
+    /// Starts a program that says nothing.
+    pub(crate) fn silent(command: &mut Command) -> Self {
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Program(quiet.spawn().expect("it starts"))
+    }
+
+    /// Waits until the program takes connections at this address.
+    pub(crate) async fn listens(&mut self, address: SocketAddr) {
+        let child = std::sync::Mutex::new(&mut self.0);
+        until("the program listens", || async {
+            let ended = child.lock().expect("not poisoned").try_wait().expect("a state");
+            assert!(ended.is_none(), "the program ended: {ended:?}");
+            TcpStream::connect(address).await.is_ok()
+        })
+        .await;
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
