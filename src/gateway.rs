@@ -74,6 +74,7 @@ impl Gateway {
         let replay = Replay::open(config.replay, Clock::system(), &metrics)?;
         let site =
             site(config.routes, config.acknowledge_replays, options.health_path.take(), &metrics);
+        tell_trust(&site);
         let fetching = fetch_key_sets(&site);
         let gate = Arc::new(Gate::new(site, replay.clone(), Budget::new(config.memory), &metrics));
         let server = Server::start(bound, &options, Arc::clone(&gate), Arc::clone(&metrics), tls)?;
@@ -107,7 +108,9 @@ impl Gateway {
         let health_path = config.server.health_path;
         let site = site(config.routes, config.acknowledge_replays, health_path, &self.metrics);
         // The new routes start with their key sets, so that no token is turned away meanwhile.
+        let running = self.gate.site.load_full();
         for set in key_sets(&site) {
+            key_sets(&running).for_each(|known| set.inherit(known));
             if let Err(error) = set.load().await {
                 tracing::warn!(%error, "a key set cannot be fetched");
             }
@@ -115,6 +118,7 @@ impl Gateway {
         if let Some(certificates) = &self.certificates {
             certificates.reload(&config.server.tls)?;
         }
+        tell_trust(&site);
         let fetching = fetch_key_sets(&site);
         self.gate.site.store(Arc::new(site));
         *self.fetching.lock().unwrap_or_else(PoisonError::into_inner) = fetching;
@@ -158,6 +162,24 @@ fn site(
     metrics: &Metrics,
 ) -> Site {
     Site { routes: Routes::new(routes, metrics), acknowledge_replays, health_path }
+}
+
+/// Logs what the operator should know of the senders: who signs nothing, or not the body, and whose
+/// documents did not say everything.
+fn tell_trust(site: &Site) {
+    for route in site.routes.iter() {
+        let scheme = route.verifier.scheme();
+        if let Some(warning) = scheme.warning() {
+            tracing::warn!(route = %route.name, scheme = scheme.id(), "{warning}");
+        }
+        if !scheme.is_confirmed() {
+            tracing::warn!(
+                route = %route.name,
+                scheme = scheme.id(),
+                "the scheme rests on facts that are not confirmed: try it with mode = \"observe\" first"
+            );
+        }
+    }
 }
 
 fn key_sets(site: &Site) -> impl Iterator<Item = &Arc<KeySet>> {

@@ -64,8 +64,12 @@ impl Scheme {
             section.and_then(|section| signature::signature(section, kind, &mut wanted));
         let section = root.get("timestamp").and_then(|f| f.section());
         let timestamp = section.and_then(|section| parts::timestamp(section, &mut wanted));
-        let signs_message = matches!(kind, Some(Kind::Hmac(_) | Kind::Digest(_) | Kind::Public(_)));
-        let field = if signs_message { root.require("message") } else { None };
+        let field = match kind {
+            Some(Kind::Hmac(_) | Kind::Digest(_) | Kind::Public(_)) => root.require("message"),
+            Some(Kind::Token | Kind::Basic | Kind::Jwt) => None,
+            // Whether it belongs to the kind cannot be said.
+            None => root.get("message"),
+        };
         let message = field.as_ref().and_then(|field| read::template(field, &mut wanted));
         let variants = variants(root, timestamp.as_ref(), &mut wanted);
         let agree = agreements(root, &mut wanted);
@@ -75,7 +79,10 @@ impl Scheme {
             Some(Kind::Jwt) => {
                 Some(root.require("token").and_then(|f| f.section()).and_then(token::token)?)
             }
-            _ => None,
+            Some(Kind::Hmac(_) | Kind::Digest(_) | Kind::Public(_) | Kind::Token | Kind::Basic) => {
+                None
+            }
+            None => root.get("token").and_then(|f| f.section()).and_then(token::token),
         };
         let body_signed = match (&token, &message) {
             (Some(rules), _) => token::covers_body(rules),

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::{
     kit::{
         Call, Gateway, Issuer, KeyServer, Reply, Serves, Setup, Upstream, hmac_token, key_set,
-        unsigned_token, until,
+        parse, unsigned_token, until,
     },
     senders::pitchpoint::{call, claims, route},
 };
@@ -148,6 +148,20 @@ async fn the_old_set_serves_while_fetches_fail() {
     }
     stage.server.usually(Serves::Set("{\"keys\":[]}".to_owned()));
     stage.server.asked(4).await;
+    assert_eq!(stage.send(&good.token(&claims()), "after").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_reload_keeps_the_keys_while_their_server_is_away() {
+    let good = Issuer::new("good");
+    let stage = Stage::start([], set(&[&good])).await;
+    stage.accepted(&good.token(&claims()), "before").await;
+    stage.server.usually(raw("HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n"));
+    let jwks = format!("jwks = \"{}\"", stage.server.url());
+    let setup = Setup::new(&stage.upstream).routes(&route(&stage.upstream, &jwks));
+    let config = parse(&setup.toml(), stage.gateway.dir.path());
+    stage.gateway.running().reload(config).await.expect("reloaded");
+    assert!(stage.server.requests().len() > 1, "the reload asks for the keys");
     assert_eq!(stage.send(&good.token(&claims()), "after").await.status, 200);
 }
 

@@ -1,6 +1,7 @@
 //! The senders of the catalogue through a running gateway: what each of them sends is accepted, retried
 //! and refused as its documents demand.
 
+mod catalogue;
 mod govalid;
 pub(crate) mod pitchpoint;
 mod vivreal;

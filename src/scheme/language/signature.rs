@@ -32,7 +32,11 @@ pub(super) fn kind(root: &Section<'_>) -> Option<Kind> {
         ("jwt", Word::Plain(Kind::Jwt)),
     ];
     let hashes = [("sha1", Hash::Sha1), ("sha256", Hash::Sha256), ("sha512", Hash::Sha512)];
-    let word = root.require("kind").and_then(|field| field.one_of(&words))?;
+    let Some(word) = root.require("kind").and_then(|field| field.one_of(&words)) else {
+        // Whether it belongs to the kind cannot be said.
+        root.get("hash");
+        return None;
+    };
     let hash = || root.require("hash").and_then(|field| field.one_of(&hashes));
     match word {
         Word::Hmac => hash().map(Kind::Hmac),
@@ -83,7 +87,8 @@ pub(super) fn signature(
         (None, Some(Kind::Basic | Kind::Jwt)) => {
             wanted.header("Authorization").ok().map(|slot| vec![Source::Header(slot)])
         }
-        (None, _) => section.require("from").and(None),
+        (None, Some(_)) => section.require("from").and(None),
+        (None, None) => None,
     };
     let format = match section.get("format") {
         None => Word::Raw,
@@ -135,9 +140,10 @@ pub(super) fn signature(
             section.get("encoding").map_or(Some(Encoding::Text), encoding)
         }
         Some(Kind::Basic) => Some(Encoding::Base64),
-        Some(Kind::Hmac(_) | Kind::Digest(_) | Kind::Public(_)) | None => {
+        Some(Kind::Hmac(_) | Kind::Digest(_) | Kind::Public(_)) => {
             section.require("encoding").and_then(encoding)
         }
+        None => section.get("encoding").and_then(encoding),
     };
     let algorithm = match section.get("algorithm_item") {
         None => None,

@@ -77,6 +77,23 @@ fn mistakes_are_told_with_their_places() {
 }
 
 #[test]
+fn a_wrong_kind_or_hash_is_one_mistake() {
+    let jwt = "id = \"t\"\nkind = \"jtw\"\n[token]\nalgorithm = \"RS256\"\n[signature]\n\
+               [event]\nid = \"body\"\n";
+    let jwt = Scheme::parse("t.toml", jwt).expect_err("no such kind").to_string();
+    let cases = [
+        (report("\"sha256\"", "\"sha265\""), "did you mean \"sha256\"?"),
+        (report("\"hmac\"", "\"hmca\""), "did you mean \"hmac\"?"),
+        (report("hash = \"sha256\"\n", ""), "`hash` is missing"),
+        (jwt, "did you mean \"jwt\"?"),
+    ];
+    for (report, expected) in cases {
+        assert_eq!(report.matches("error: ").count(), 1, "{report}");
+        assert!(report.contains(expected), "{report}");
+    }
+}
+
+#[test]
 fn a_fixed_timestamp_needs_no_separator() {
     let text = GOOD.replace("\"auto\"", "\"s\"").replace("{timestamp}.{body}", "{timestamp}{body}");
     Scheme::parse("mine.toml", &text).unwrap_or_else(|report| panic!("{report}"));
