@@ -8,6 +8,7 @@ mod key_server;
 mod ledger;
 mod process;
 mod program;
+mod redis;
 mod sender;
 mod upstream;
 
@@ -18,12 +19,13 @@ use tempfile::TempDir;
 
 pub(crate) use self::{
     call::Call,
-    client::{Connection, Reply, client_config},
+    client::{Connection, Http2, Reply, client_config},
     issuer::{Issuer, hmac_token, key_set, unsigned_token},
     key_server::{KeyServer, Serves, authority},
     ledger::{Entry, Ledger, Stage, ask},
     process::Process,
     program::{Program, free_address, tool},
+    redis::Redis,
     sender::{Event, SECRET, hmac_sha256, now_ms, sha256},
     upstream::{Answer, Hook, Upstream},
 };
@@ -125,6 +127,11 @@ impl Gateway {
     /// A TLS connection that speaks HTTP/1.1.
     pub(crate) async fn connect(&self) -> Connection {
         Connection::tls(self.addresses.https[0], self.certificate()).await
+    }
+
+    /// A TLS connection that speaks HTTP/2.
+    pub(crate) async fn connect_http2(&self) -> Http2 {
+        Http2::connect(self.addresses.https[0], self.certificate()).await
     }
 
     /// A connection without TLS.

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http_body_util::BodyExt;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::kit::{Answer, Event, Gateway, Setup, Upstream, client_config, until};
+use crate::kit::{Event, Gateway, Setup, Upstream, client_config, until};
 
 async fn handshake(
     gateway: &Gateway,
@@ -71,44 +69,18 @@ async fn certificates_are_chosen_by_name() {
 }
 
 #[tokio::test]
-async fn http2_requests_are_served_and_a_reset_cancels_nothing() {
+async fn http2_requests_are_served() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
-    let stream = handshake(&gateway, "localhost", &[b"h2"], false).await.expect("a handshake");
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .expect("HTTP/2");
-    tokio::spawn(connection);
-    let request = |event: &Event| {
-        let uri = format!("https://localhost{}", event.path);
-        let mut request = http::Request::post(uri);
-        for line in event.header_lines() {
-            let (name, value) = line.split_once(": ").expect("a header");
-            request = request.header(name, value);
-        }
-        request.body(Full::new(Bytes::from(event.body.clone()))).expect("a request")
-    };
-
+    let mut connection = gateway.connect_http2().await;
     let event = Event::default();
-    let response = sender.send_request(request(&event)).await.expect("an answer");
+    let response = connection.send(event.http2_request()).await.expect("an answer");
     assert_eq!(response.status(), 200);
     assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), "ok");
     let seen = upstream.only();
     assert_eq!(seen.header("host"), Some("localhost"));
     assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
     assert_eq!(seen.body, event.body);
-
-    upstream.answer([Answer::Held]);
-    let hasty = Event::default();
-    let pending = tokio::spawn(sender.send_request(request(&hasty)));
-    upstream.seen(2).await;
-    pending.abort();
-    let done = "sealgate_replay_entries{state=\"done\"}";
-    upstream.release();
-    until("the forward went on", || async { gateway.metric(done).await == 2.0 }).await;
-    let reply = gateway.send(&hasty.retried()).await;
-    assert_eq!((reply.status, reply.header("sealgate-answer")), (200, Some("duplicate")));
 }
 
 #[tokio::test]

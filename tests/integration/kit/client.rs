@@ -2,6 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{SendRequest, handshake},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
@@ -11,9 +19,10 @@ use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    task::JoinHandle,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::PATIENCE;
 
@@ -78,11 +87,8 @@ impl Connection {
     }
 
     pub(crate) async fn tls(address: SocketAddr, certificate: Vec<u8>) -> Self {
-        let config = client_config(&certificate, &[b"http/1.1"], false);
-        let stream = TcpStream::connect(address).await.expect("the gateway listens");
-        let name = ServerName::try_from("localhost").expect("a name");
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-        Connection { stream: Box::new(stream.expect("a handshake")), buffer: Vec::new() }
+        let stream = shake(address, &certificate, b"http/1.1").await;
+        Connection { stream: Box::new(stream), buffer: Vec::new() }
     }
 
     /// Writes bytes; a gateway that has hung up already is no failure of the test.
@@ -145,5 +151,44 @@ impl Connection {
 
     async fn fill(&mut self) -> usize {
         self.stream.read_buf(&mut self.buffer).await.unwrap_or(0)
+    }
+}
+
+async fn shake(address: SocketAddr, certificate: &[u8], protocol: &[u8]) -> TlsStream<TcpStream> {
+    let config = client_config(certificate, &[protocol], false);
+    let stream = TcpStream::connect(address).await.expect("the gateway listens");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    stream.expect("a handshake")
+}
+
+/// An HTTP/2 connection to the gateway. Dropped, it ends.
+pub(crate) struct Http2 {
+    sender: SendRequest<Full<Bytes>>,
+    connection: JoinHandle<()>,
+}
+
+impl Http2 {
+    pub(crate) async fn connect(address: SocketAddr, certificate: Vec<u8>) -> Self {
+        let stream = TokioIo::new(shake(address, &certificate, b"h2").await);
+        let (sender, connection) =
+            handshake(TokioExecutor::new(), stream).await.expect("the gateway speaks HTTP/2");
+        // How it ends is seen by who waits for an answer.
+        let connection = tokio::spawn(async move { drop(connection.await) });
+        Http2 { sender, connection }
+    }
+
+    /// Sends a request on a stream of its own, which is reset if what is returned is dropped.
+    pub(crate) fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + Send + 'static {
+        self.sender.send_request(request)
+    }
+}
+
+impl Drop for Http2 {
+    fn drop(&mut self) {
+        self.connection.abort();
     }
 }

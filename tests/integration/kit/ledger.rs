@@ -128,19 +128,29 @@ impl Ledger {
 
     /// Waits until so many requests for the event were sent.
     pub(crate) async fn gathered(&self, event: &str, copies: usize) {
+        self.until(event, |entries| entries.iter().filter(|e| **e == Asked).count() >= copies)
+            .await;
+    }
+
+    /// Waits until the upstream has got the event.
+    pub(crate) async fn reached(&self, event: &Event) {
+        let forwarded = |entry: &Entry| matches!(entry, Forwarded { .. });
+        self.until(&event.id, |entries| entries.iter().any(forwarded)).await;
+    }
+
+    async fn until(&self, event: &str, ready: impl Fn(&Vec<Entry>) -> bool) {
         let waiting = async {
             loop {
                 let mut news = std::pin::pin!(self.news.notified());
                 // What comes between the look and the wait is not missed.
                 news.as_mut().enable();
-                let asked = |entries: &Vec<Entry>| entries.iter().filter(|e| **e == Asked).count();
-                if self.books().events.get(event).map_or(0, asked) >= copies {
+                if self.books().events.get(event).is_some_and(&ready) {
                     return;
                 }
                 news.await;
             }
         };
-        timeout(PATIENCE, waiting).await.expect("all copies are sent");
+        timeout(PATIENCE, waiting).await.expect("what is waited for happens");
     }
 
     /// The stages of those events that their last kill interrupted.

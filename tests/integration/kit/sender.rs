@@ -6,7 +6,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
+use http_body_util::Full;
 use sha2::{Digest, Sha256};
 
 /// The global secret of the usual configuration.
@@ -158,5 +160,15 @@ impl Event {
         }
         write!(head, "Content-Length: {}\r\n\r\n", body.len()).expect("a string");
         [head.as_bytes(), body].concat()
+    }
+
+    /// The request for HTTP/2.
+    pub(crate) fn http2_request(&self) -> http::Request<Full<Bytes>> {
+        let mut request = http::Request::post(format!("https://localhost{}", self.path));
+        for line in self.header_lines() {
+            let (name, value) = line.split_once(": ").expect("a header");
+            request = request.header(name, value);
+        }
+        request.body(Full::new(Bytes::from(self.body.clone()))).expect("a request")
     }
 }

@@ -183,7 +183,7 @@ impl Upstream {
         let mut buffer = Vec::new();
         while let Some(request) = read_request(&mut stream, &mut buffer).await {
             let goes_on = match &self.ledger {
-                Some((ledger, plan)) => keep(ledger, plan, &request, &mut stream).await,
+                Some(ledger) => self.keep(ledger, &request, &mut stream).await,
                 None => self.answer_one(request, &mut stream).await,
             };
             if !goes_on {
@@ -213,38 +213,47 @@ impl Upstream {
         };
         stream.write_all(&bytes).await.is_ok()
     }
-}
 
-/// Answers one request by the plan, in the ledger. `false` if the connection is to end.
-async fn keep(ledger: &Ledger, plan: &Plan, request: &Recorded, stream: &mut TcpStream) -> bool {
-    let event = request.header("sealgate-event-id").expect("every event has an id");
-    let marked = request.header("sealgate-possible-duplicate").is_some();
-    let count = ledger.forwarded(event, marked);
-    let (status, hook) = match plan(event, count) {
-        Answer::Status(status) => (status, None),
-        Answer::Gathered(copies, status) => {
-            ledger.gathered(event, copies).await;
-            (status, None)
-        }
-        Answer::Then(status, hook) => (status, Some(hook)),
-        Answer::Reset => {
-            ledger.answered(event, Entry::BrokenOff, || ());
-            return false;
-        }
-        Answer::Silence => {
-            // Until the gateway hangs up.
-            let _ = stream.read_u8().await;
-            return false;
-        }
-        Answer::Raw(_) | Answer::Held => panic!("no plan of a ledger has this"),
-    };
-    let answer = status_line(status);
-    let alive = ledger.answered(event, Entry::Answered(status), || {
-        // An answer so short fits into the socket's buffer; a gateway that has gone is no failure.
-        let _ = stream.try_write(&answer);
-    });
-    hook.into_iter().for_each(|hook| (hook.0)());
-    alive
+    /// Answers one request by the plan, in the ledger. `false` if the connection is to end.
+    async fn keep(
+        &self,
+        (ledger, plan): &(Ledger, Plan),
+        request: &Recorded,
+        stream: &mut TcpStream,
+    ) -> bool {
+        let event = request.header("sealgate-event-id").expect("every event has an id");
+        let marked = request.header("sealgate-possible-duplicate").is_some();
+        let count = ledger.forwarded(event, marked);
+        let (status, hook) = match plan(event, count) {
+            Answer::Status(status) => (status, None),
+            Answer::Gathered(copies, status) => {
+                ledger.gathered(event, copies).await;
+                (status, None)
+            }
+            Answer::Held => {
+                self.held.acquire().await.expect("never closed").forget();
+                (200, None)
+            }
+            Answer::Then(status, hook) => (status, Some(hook)),
+            Answer::Reset => {
+                ledger.answered(event, Entry::BrokenOff, || ());
+                return false;
+            }
+            Answer::Silence => {
+                // Until the gateway hangs up.
+                let _ = stream.read_u8().await;
+                return false;
+            }
+            Answer::Raw(_) => panic!("no plan of a ledger has this"),
+        };
+        let answer = status_line(status);
+        let alive = ledger.answered(event, Entry::Answered(status), || {
+            // An answer so short fits into the socket's buffer; a gateway that has gone is no failure.
+            let _ = stream.try_write(&answer);
+        });
+        hook.into_iter().for_each(|hook| (hook.0)());
+        alive
+    }
 }
 
 fn status_line(status: u16) -> Vec<u8> {

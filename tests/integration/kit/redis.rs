@@ -1,0 +1,157 @@
+//! Redis or Valkey, started on a free port.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    sync::Mutex,
+};
+
+use redis::Client;
+use tempfile::TempDir;
+
+use super::{process::signal, until};
+
+/// A running server with a directory of its own; killed when dropped.
+pub(crate) struct Redis {
+    program: &'static str,
+    child: Mutex<Child>,
+    port: u16,
+    dir: TempDir,
+}
+
+impl Redis {
+    /// One of each kind that is on this machine. Where there is none the test is skipped, unless
+    /// everything must run.
+    pub(crate) async fn each() -> Vec<Redis> {
+        let mut servers = Vec::new();
+        for program in ["redis-server", "valkey-server"] {
+            let mut version = Command::new(program);
+            if version.arg("--version").stdout(Stdio::null()).status().is_ok() {
+                servers.push(Redis::start(program).await);
+            }
+        }
+        if servers.is_empty() {
+            assert!(std::env::var_os("SEALGATE_REQUIRE_ALL").is_none(), "no redis-server");
+            eprintln!("SKIPPED: neither redis-server nor valkey-server is installed");
+        }
+        servers
+    }
+
+    async fn start(program: &'static str) -> Self {
+        // The port may be taken between the two steps; then another one is tried.
+        for _ in 0..20 {
+            let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let port = free.local_addr().expect("an address").port();
+            drop(free);
+            let dir = tempfile::tempdir().expect("a directory");
+            let child = Mutex::new(spawn(program, port, &dir));
+            let server = Redis { program, child, port, dir };
+            if server.is_up().await {
+                return server;
+            }
+        }
+        panic!("{program} does not start");
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Freezes the server.
+    pub(crate) fn freeze(&self) {
+        signal(self.id(), "-STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        signal(self.id(), "-CONT");
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&self) {
+        let mut child = self.child.lock().expect("not poisoned");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+    }
+
+    /// Starts it again over the same files.
+    pub(crate) async fn restart(&self) {
+        *self.child.lock().expect("not poisoned") = spawn(self.program, self.port, &self.dir);
+        assert!(self.is_up().await, "it starts again");
+    }
+
+    /// How many events it has on record as done.
+    pub(crate) async fn successes(&self) -> usize {
+        self.in_state("d").await.len()
+    }
+
+    /// Ends every lease, as when its time is over.
+    pub(crate) async fn end_leases(&self) {
+        let leases = self.in_state("c").await;
+        assert!(!leases.is_empty(), "there is a lease");
+        let mut connection = self.connect().await.expect("the server answers");
+        for key in leases {
+            let mut end = redis::cmd("HSET");
+            end.arg(&key).arg("l").arg("1");
+            end.query_async::<()>(&mut connection).await.expect("set");
+        }
+    }
+
+    /// The keys of the events that are in this state.
+    async fn in_state(&self, state: &str) -> Vec<String> {
+        let mut connection = self.connect().await.expect("the server answers");
+        let keys = redis::cmd("KEYS").arg("*").query_async(&mut connection).await;
+        let mut found: Vec<String> = keys.expect("keys");
+        for at in (0..found.len()).rev() {
+            let mut ask = redis::cmd("HGET");
+            ask.arg(&found[at]).arg("s");
+            let known: Option<String> = ask.query_async(&mut connection).await.expect("a state");
+            if known.as_deref() != Some(state) {
+                found.swap_remove(at);
+            }
+        }
+        found
+    }
+
+    fn id(&self) -> u32 {
+        self.child.lock().expect("not poisoned").id()
+    }
+
+    async fn connect(&self) -> Result<redis::aio::MultiplexedConnection, redis::RedisError> {
+        Client::open(self.url())?.get_multiplexed_async_connection().await
+    }
+
+    /// Waits until it answers; `false` if it ends instead.
+    async fn is_up(&self) -> bool {
+        let ended = || {
+            let mut child = self.child.lock().expect("not poisoned");
+            child.try_wait().expect("a status").is_some()
+        };
+        let ready = || async {
+            let Ok(mut connection) = self.connect().await else { return ended() };
+            redis::cmd("PING").query_async::<()>(&mut connection).await.is_ok()
+        };
+        until("the server answers or ends", ready).await;
+        !ended()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().expect("not poisoned");
+        // It may have ended by itself.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+fn spawn(program: &str, port: u16, dir: &TempDir) -> Child {
+    Command::new(program)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        .args(["--appendonly", "yes", "--appendfsync", "always"])
+        .arg("--dir")
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts")
+}
