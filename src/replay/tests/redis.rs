@@ -9,6 +9,7 @@ use super::*;
 
 /// A server of our own; `None`, with a message, where there is none on this machine.
 struct Server {
+    program: &'static str,
     child: Child,
     port: u16,
     dir: tempfile::TempDir,
@@ -33,7 +34,7 @@ impl Server {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let mut child = spawn(program, port, &dir);
             if answers(&mut child, port).await {
-                return Some(Server { child, port, dir });
+                return Some(Server { program, child, port, dir });
             }
         }
         panic!("{program} does not start");
@@ -75,7 +76,7 @@ impl Server {
     }
 
     async fn restart(&mut self) {
-        let mut child = spawn("redis-server", self.port, &self.dir);
+        let mut child = spawn(self.program, self.port, &self.dir);
         assert!(answers(&mut child, self.port).await, "the port is taken");
         self.child = child;
     }
