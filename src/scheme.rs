@@ -8,12 +8,14 @@ mod catalog;
 mod event;
 mod form;
 mod handshake;
+mod hex;
 mod json;
 mod jwt;
 mod keys;
 mod keyset;
 mod language;
 mod mac;
+mod pending;
 mod prove;
 mod public;
 mod ready;
@@ -42,7 +44,7 @@ pub use self::{
     keyset::KeySet,
     ready::{Credentials, JwtCredentials},
     sign::Draft,
-    verify::Verifier,
+    verify::{Authentic, Verifier},
 };
 
 /// Milliseconds since the Unix epoch, by our clock or by a sender's.

@@ -3,11 +3,16 @@
 //! Every part is preceded by its length, and an absent part differs from an empty one, so two
 //! different lists of parts never run together into the same bytes.
 
+use std::sync::Arc;
+
 use data_encoding::HEXLOWER;
 use http::{HeaderValue, Method};
 use sha2::{Digest, Sha256};
 
-use super::{RecordKey, keys::Key, request::Request, signature::is_word, source::Source};
+use super::{
+    Authentic, RecordKey, Verified, keys::Key, pending::Pending, request::Request,
+    signature::is_word, source::Source,
+};
 
 /// What event ids may be made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,25 +56,23 @@ pub(super) enum Event {
 }
 
 /// The name of one event.
-pub(super) struct Name {
+struct Name {
     /// For the upstream and the log.
-    pub(super) id: Option<HeaderValue>,
+    id: Option<HeaderValue>,
     /// For the record.
-    pub(super) record: Option<RecordKey>,
+    record: Option<RecordKey>,
 }
 
 /// A list of parts on its way into a digest. Each part is preceded by its length plus one, as a
-/// variable-length integer of seven bits a byte; an absent part is a zero. Short lists, which nearly all
-/// are, are hashed in one go.
+/// variable-length integer of seven bits a byte; an absent part is a zero.
 struct Parts {
     digest: Sha256,
-    pending: [u8; 128],
-    used: usize,
+    pending: Pending,
 }
 
 impl Parts {
     fn after(digest: Sha256) -> Parts {
-        Parts { digest, pending: [0; 128], used: 0 }
+        Parts { digest, pending: Pending::new() }
     }
 
     fn add(&mut self, part: Option<&[u8]>) {
@@ -82,22 +85,13 @@ impl Parts {
         self.push(part.unwrap_or_default());
     }
 
+    #[inline]
     fn push(&mut self, bytes: &[u8]) {
-        match self.pending.get_mut(self.used..self.used + bytes.len()) {
-            Some(room) => {
-                room.copy_from_slice(bytes);
-                self.used += bytes.len();
-            }
-            None => {
-                self.digest.update(&self.pending[..self.used]);
-                self.digest.update(bytes);
-                self.used = 0;
-            }
-        }
+        self.pending.push(bytes, |bytes| self.digest.update(bytes));
     }
 
     fn whole(mut self) -> [u8; 32] {
-        self.digest.update(&self.pending[..self.used]);
+        self.digest.update(self.pending.rest());
         self.digest.finalize().into()
     }
 
@@ -106,31 +100,43 @@ impl Parts {
     }
 }
 
+impl Authentic<'_> {
+    /// Says which event the request is about, and what tells it from other requests for it.
+    pub fn named(&self) -> Verified {
+        let Authentic { scheme, key, request, mac, stale, age } = self;
+        let name = scheme.event.name(request, key);
+        Verified {
+            scheme: Arc::clone(&scheme.id),
+            key: Arc::clone(&key.name),
+            event_id: name.id,
+            record: name.record,
+            identity: identity(request, &scheme.identity, mac),
+            pin: pin(request, &scheme.pinned),
+            stale: *stale,
+            age: *age,
+        }
+    }
+}
+
 impl Event {
     /// The name of the event that an authentic request is about.
-    pub(super) fn name(&self, request: &Request<'_>, key: &Key) -> Name {
+    fn name(&self, request: &Request<'_>, key: &Key) -> Name {
         let mut parts = Parts::after(key.record.clone());
-        let (ids, signed) = match self {
+        let found = match self {
             Event::None => return Name { id: None, record: None },
-            Event::Body => (&[] as &[Source], false),
-            Event::Id { from, signed, .. } => (from.as_slice(), *signed),
-        };
-        let values: Option<Vec<_>> = ids.iter().map(|id| request.value(id, &[], 0)).collect();
-        let id = match values {
-            Some(values) if !values.is_empty() => {
-                values.iter().for_each(|value| parts.add(Some(value)));
+            Event::Body => None,
+            Event::Id { from, signed, .. } => Event::id(request, from, &mut parts).inspect(|_| {
                 if !signed {
                     parts.add(Some(request.payload.sha256()));
                 }
-                match (ids, values.as_slice()) {
-                    ([Source::Header(slot)], _) => request.headers[*slot].cloned(),
-                    (_, values) => HeaderValue::from_bytes(&values.join(&b':')).ok(),
-                }
-            }
-            _ if matches!(request.head.method, Method::GET | Method::HEAD) => {
+            }),
+        };
+        let id = match found {
+            Some(id) => id,
+            None if matches!(request.head.method, Method::GET | Method::HEAD) => {
                 return Name { id: None, record: None };
             }
-            _ => {
+            None => {
                 parts.add(None);
                 parts.add(Some(request.payload.sha256()));
                 let text = format!("sha256-{}", HEXLOWER.encode(request.payload.sha256()));
@@ -138,6 +144,23 @@ impl Event {
             }
         };
         Name { id, record: Some(parts.whole()) }
+    }
+
+    /// Adds the parts of an id that is whole, and gives it as it is told; `None` if a part is absent.
+    fn id(
+        request: &Request<'_>,
+        from: &[Source],
+        parts: &mut Parts,
+    ) -> Option<Option<HeaderValue>> {
+        if let [Source::Header(slot)] = from {
+            let id = request.headers[*slot]?;
+            parts.add(Some(id.as_bytes()));
+            return Some(Some(id.clone()));
+        }
+        let values: Option<Vec<_>> = from.iter().map(|id| request.value(id, &[], 0)).collect();
+        let values = values?;
+        values.iter().for_each(|value| parts.add(Some(value)));
+        Some(HeaderValue::from_bytes(&values.join(&b':')).ok())
     }
 }
 
@@ -151,11 +174,7 @@ pub(super) struct Identity {
 }
 
 /// The digest of what is fresh in each request; `None` if the scheme knows nothing of the kind.
-pub(super) fn identity(
-    request: &Request<'_>,
-    identity: &Identity,
-    mac: &[u8; 16],
-) -> Option<[u8; 16]> {
+fn identity(request: &Request<'_>, identity: &Identity, mac: &[u8; 16]) -> Option<[u8; 16]> {
     if identity.headers.is_empty() && !identity.mac {
         return None;
     }
@@ -169,7 +188,7 @@ pub(super) fn identity(
 
 /// The digest of what the signature does not cover but the upstream acts on: path and query, and the
 /// headers that the scheme pins.
-pub(super) fn pin(request: &Request<'_>, slots: &[usize]) -> [u8; 16] {
+fn pin(request: &Request<'_>, slots: &[usize]) -> [u8; 16] {
     let mut parts = Parts::after(Sha256::new());
     let path = request.head.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.add(Some(path.as_bytes()));

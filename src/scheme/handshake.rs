@@ -136,11 +136,10 @@ impl Verifier {
             let Some(Primed::Hmac(engine)) = key else {
                 return Err(Reason::UnknownKey.into());
             };
-            let mut engine = engine.clone();
-            engine.update(challenge);
+            let tag = engine.of(challenge);
             mac = match encoding {
-                Encoding::Hex => data_encoding::HEXLOWER.encode(engine.finish().bytes()),
-                other => other.encode(engine.finish().bytes()),
+                Encoding::Hex => data_encoding::HEXLOWER.encode(tag.bytes()),
+                other => other.encode(tag.bytes()),
             };
         }
         let mut request = self

@@ -1,8 +1,11 @@
 //! Message authentication codes and plain digests over a message that comes in pieces.
 
-use hmac::{Hmac, KeyInit, Mac as _};
+use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::pending::Pending;
 
 /// A hash function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +54,32 @@ pub(super) struct Tag {
 }
 
 impl Tag {
+    fn new(result: &[u8]) -> Tag {
+        let mut bytes = [0; 64];
+        bytes[..result.len()].copy_from_slice(result);
+        Tag { bytes, length: result.len() }
+    }
+
     /// The bytes of the result.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
+    }
+
+    /// The first 16 bytes, for a choice that takes no branch.
+    pub(super) fn start(&self) -> u128 {
+        u128::from_ne_bytes(*self.bytes.first_chunk().expect("64 bytes have 16 at their start"))
+    }
+
+    /// Whether `candidate` is the result, found in a time that depends on the length only.
+    pub(super) fn is(&self, candidate: &[u8]) -> Choice {
+        // Words of eight bytes, and single bytes at the end of a SHA-1: the comparison pays for each.
+        let (words, rest) = self.bytes().as_chunks::<8>();
+        let (others, remaining) = candidate.as_chunks::<8>();
+        let same_length = Choice::from(u8::from(candidate.len() == self.length));
+        let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+        let pairs = words.iter().zip(others);
+        let same = pairs.fold(same_length, |same, (a, b)| same & word(a).ct_eq(&word(b)));
+        same & rest.ct_eq(remaining)
     }
 }
 
@@ -77,36 +103,37 @@ impl Engine {
         }
     }
 
-    /// Takes the next piece of the message.
-    #[inline]
-    pub(super) fn update(&mut self, piece: &[u8]) {
+    /// The result over the message that `feed` brings piece by piece, after what the engine has taken
+    /// already, and what `feed` returns. The engine stays as it is.
+    pub(super) fn compute<T>(&self, feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> T) -> (Tag, T) {
         match self {
-            Engine::HmacSha1(mac) => mac.update(piece),
-            Engine::HmacSha256(mac) => mac.update(piece),
-            Engine::HmacSha512(mac) => mac.update(piece),
-            Engine::Sha1(digest) => Digest::update(digest, piece),
-            Engine::Sha256(digest) => Digest::update(digest, piece),
-            Engine::Sha512(digest) => Digest::update(digest, piece),
+            Engine::HmacSha1(state) => keyed(state.clone(), feed),
+            Engine::HmacSha256(state) => keyed(state.clone(), feed),
+            Engine::HmacSha512(state) => keyed(state.clone(), feed),
+            Engine::Sha1(state) => plain(state.clone(), feed),
+            Engine::Sha256(state) => plain(state.clone(), feed),
+            Engine::Sha512(state) => plain(state.clone(), feed),
         }
     }
 
-    /// The result over all pieces.
-    pub(super) fn finish(self) -> Tag {
-        let mut bytes = [0; 64];
-        let mut put = |result: &[u8]| {
-            bytes[..result.len()].copy_from_slice(result);
-            result.len()
-        };
-        let length = match self {
-            Engine::HmacSha1(mac) => put(&mac.finalize().into_bytes()),
-            Engine::HmacSha256(mac) => put(&mac.finalize().into_bytes()),
-            Engine::HmacSha512(mac) => put(&mac.finalize().into_bytes()),
-            Engine::Sha1(digest) => put(&digest.finalize()),
-            Engine::Sha256(digest) => put(&digest.finalize()),
-            Engine::Sha512(digest) => put(&digest.finalize()),
-        };
-        Tag { bytes, length }
+    /// The result over one piece.
+    pub(super) fn of(&self, message: &[u8]) -> Tag {
+        self.compute(|sink| sink(message)).0
     }
+}
+
+fn keyed<M: Mac, T>(mut state: M, feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> T) -> (Tag, T) {
+    let mut pending = Pending::new();
+    let fed = feed(&mut |piece| pending.push(piece, |bytes| state.update(bytes)));
+    state.update(pending.rest());
+    (Tag::new(&state.finalize().into_bytes()), fed)
+}
+
+fn plain<D: Digest, T>(mut state: D, feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> T) -> (Tag, T) {
+    let mut pending = Pending::new();
+    let fed = feed(&mut |piece| pending.push(piece, |bytes| state.update(bytes)));
+    state.update(pending.rest());
+    (Tag::new(&state.finalize()), fed)
 }
 
 impl std::fmt::Debug for Engine {

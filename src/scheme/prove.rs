@@ -1,7 +1,7 @@
 //! The computation at the heart of a judgement: does one of the key's secrets make one of the
 //! signatures?
 
-use subtle::{Choice as Bit, ConditionallySelectable, ConstantTimeEq};
+use subtle::{Choice as Bit, ConditionallySelectable};
 
 use super::{
     jwt::Token,
@@ -45,16 +45,14 @@ impl Verifier {
     ) -> Option<[u8; 16]> {
         let message = self.message(request);
         let mut proven = Bit::from(0);
-        let mut mac = [0; 16];
+        let mut mac = 0u128;
         for secret in &key.secrets {
-            let (mut engine, secret) = match secret {
-                Primed::Hmac(engine) => (engine.clone(), &[] as &[u8]),
-                Primed::Digest(engine, secret) => (engine.clone(), secret.expose()),
+            let (engine, secret) = match secret {
+                Primed::Hmac(engine) => (engine, &[] as &[u8]),
+                Primed::Digest(engine, secret) => (engine, secret.expose()),
                 Primed::Token(engine, tag) => {
                     for candidate in candidates.iter() {
-                        let mut engine = engine.clone();
-                        engine.update(candidate);
-                        proven |= engine.finish().bytes().ct_eq(tag.bytes());
+                        proven |= tag.is(engine.of(candidate).bytes());
                     }
                     continue;
                 }
@@ -67,18 +65,15 @@ impl Verifier {
                     continue;
                 }
             };
-            let whole = request.feed(message, secret, item, &mut |piece| engine.update(piece));
-            let tag = engine.finish();
+            let (tag, whole) = engine.compute(|sink| request.feed(message, secret, item, sink));
             let mut fits = Bit::from(0);
             for candidate in candidates.iter() {
-                fits |= candidate.ct_eq(tag.bytes()) & Bit::from(u8::from(whole));
+                fits |= tag.is(candidate) & Bit::from(u8::from(whole));
             }
-            for (kept, byte) in mac.iter_mut().zip(tag.bytes()) {
-                kept.conditional_assign(byte, fits);
-            }
+            mac.conditional_assign(&tag.start(), fits);
             proven |= fits;
         }
-        bool::from(proven).then_some(mac)
+        bool::from(proven).then_some(mac.to_ne_bytes())
     }
 
     /// Whether the token is signed with one of the keys that it may be signed with.
@@ -90,11 +85,7 @@ impl Verifier {
         let mut proven = Bit::from(0);
         for secret in &key.secrets {
             proven |= match secret {
-                Primed::Hmac(engine) => {
-                    let mut engine = engine.clone();
-                    engine.update(token.signed);
-                    token.signature.ct_eq(engine.finish().bytes())
-                }
+                Primed::Hmac(engine) => engine.of(token.signed).is(&token.signature),
                 Primed::Public(public) => {
                     Bit::from(u8::from(public.verifies(token.signed, &token.signature)))
                 }

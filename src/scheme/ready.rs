@@ -250,9 +250,8 @@ fn primed(scheme: &Scheme, secret: &Secret) -> Result<Primed, String> {
         Kind::Digest(hash) => Primed::Digest(Engine::digest(hash), bytes),
         Kind::Token | Kind::Basic => {
             let engine = Engine::hmac(Hash::Sha256, random_key().expose());
-            let mut of_secret = engine.clone();
-            of_secret.update(bytes.expose());
-            Primed::Token(engine, of_secret.finish())
+            let tag = engine.of(bytes.expose());
+            Primed::Token(engine, tag)
         }
     })
 }

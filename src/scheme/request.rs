@@ -3,12 +3,11 @@
 
 use std::borrow::Cow;
 
-use data_encoding::HEXLOWER;
 use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 use sha2::{Digest, Sha256};
 
 use super::{
-    form,
+    form, hex,
     json::{Found, Scalar},
     source::{Filter, MAX_HEADERS, MAX_ITEMS, Piece, Source, Template, Value},
 };
@@ -18,12 +17,13 @@ use crate::body::Payload;
 #[derive(Clone, Debug)]
 pub(super) struct Slots {
     names: Vec<HeaderName>,
-    /// The slots of the names of each length; the last entry is for all longer ones.
-    by_length: Vec<Vec<u8>>,
+    /// The slots of the names of each length, a bit for each; the last entry is for all longer ones.
+    by_length: [u32; LONG + 1],
 }
 
 /// Names of this length and longer share an entry.
 const LONG: usize = 63;
+const _: () = assert!(MAX_HEADERS <= u32::BITS as usize, "each slot has its bit");
 
 /// What the pass over the headers gives.
 pub(super) struct Gathered<'a> {
@@ -37,9 +37,9 @@ impl Slots {
     /// Slots for at most [`MAX_HEADERS`] names; further names are not looked for.
     pub(super) fn new(names: &[HeaderName]) -> Self {
         let names: Vec<_> = names.iter().take(MAX_HEADERS).cloned().collect();
-        let mut by_length = vec![Vec::new(); LONG + 1];
-        for (slot, name) in (0u8..).zip(&names) {
-            by_length[name.as_str().len().min(LONG)].push(slot);
+        let mut by_length = [0; LONG + 1];
+        for (slot, name) in names.iter().enumerate() {
+            by_length[name.as_str().len().min(LONG)] |= 1 << slot;
         }
         Slots { names, by_length }
     }
@@ -55,10 +55,12 @@ impl Slots {
         let mut values = [None; MAX_HEADERS];
         let mut duplicate = false;
         for (name, value) in headers {
-            let slots = &self.by_length[name.as_str().len().min(LONG)];
-            for slot in slots.iter().map(|slot| usize::from(*slot)) {
+            let mut slots = self.by_length[name.as_str().len().min(LONG)];
+            while slots != 0 {
+                let slot = slots.trailing_zeros() as usize;
+                slots &= slots - 1;
                 let known = &self.names[slot];
-                if known.as_str() == name.as_str() {
+                if known == name {
                     duplicate |= values[slot].replace(value).is_some();
                 } else {
                     duplicate |= folds_into(name, known);
@@ -201,8 +203,12 @@ impl<'a> Request<'a> {
     ) -> bool {
         match (&value.source, value.filters.as_slice()) {
             (Source::Body, []) => self.payload.chunks().iter().for_each(|chunk| sink(chunk)),
-            (Source::Body, [Filter::Sha256]) => sink(&hex(self.payload.sha256())),
+            (Source::Body, [Filter::Sha256]) => sink(&hex::encode(self.payload.sha256())),
             (Source::Secret, []) => sink(secret),
+            // What the most used senders sign besides the body, without a detour.
+            (Source::Timestamp, []) => return self.timestamp.as_deref().map(sink).is_some(),
+            (Source::Header(slot), []) => return self.header(*slot).map(sink).is_some(),
+            (Source::Item(slot), []) => return self.items[*slot].map(sink).is_some(),
             (source, filters) => {
                 let Some(mut bytes) = self.value(source, secret, item) else { return false };
                 for filter in filters {
@@ -213,13 +219,6 @@ impl<'a> Request<'a> {
         }
         true
     }
-}
-
-/// The lower-case hex of a SHA-256.
-pub(super) fn hex(digest: &[u8; 32]) -> [u8; 64] {
-    let mut text = [0; 64];
-    HEXLOWER.encode_mut(digest, &mut text);
-    text
 }
 
 /// A scalar's bytes: a string's, or an integer's digits.
@@ -233,7 +232,7 @@ pub(super) fn scalar<'s>(value: &'s Scalar<'_>) -> Option<Cow<'s, [u8]>> {
 
 fn filtered(filter: Filter, bytes: &[u8]) -> Vec<u8> {
     match filter {
-        Filter::Sha256 => hex(&Sha256::digest(bytes).into()).to_vec(),
+        Filter::Sha256 => hex::encode(&Sha256::digest(bytes).into()).to_vec(),
         Filter::Lower => bytes.to_ascii_lowercase(),
         Filter::Json => json_string(bytes),
         Filter::UrlDecode => url_decode(bytes),

@@ -167,9 +167,9 @@ impl Verifier {
 
     /// The bytes of the signature.
     fn tag(&self, secret: &Primed, request: &Request<'_>) -> Result<Vec<u8>, String> {
-        let (mut engine, secret) = match secret {
-            Primed::Hmac(engine) => (engine.clone(), &[] as &[u8]),
-            Primed::Digest(engine, secret) => (engine.clone(), secret.expose()),
+        let (engine, secret) = match secret {
+            Primed::Hmac(engine) => (engine, &[] as &[u8]),
+            Primed::Digest(engine, secret) => (engine, secret.expose()),
             Primed::Public(_) => {
                 return Err("only the sender has the private key to sign with".to_owned());
             }
@@ -178,10 +178,10 @@ impl Verifier {
             }
         };
         let message = self.message(request);
-        if !request.feed(message, secret, 0, &mut |piece| engine.update(piece)) {
-            return Err("the request lacks something that is signed".to_owned());
+        match engine.compute(|sink| request.feed(message, secret, 0, sink)) {
+            (tag, true) => Ok(tag.bytes().to_vec()),
+            (_, false) => Err("the request lacks something that is signed".to_owned()),
         }
-        Ok(engine.finish().bytes().to_vec())
     }
 
     /// The signature as the sender writes it.

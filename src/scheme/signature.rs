@@ -1,8 +1,12 @@
 //! The signature as the sender writes it: where it stands, in which format, in which encoding.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
+use memchr::memchr;
 
-use super::source::{MAX_ITEMS, Source};
+use super::{
+    hex,
+    source::{MAX_ITEMS, Source},
+};
 
 /// The most signatures that one request may carry.
 pub(super) const MAX_CANDIDATES: usize = 10;
@@ -49,7 +53,7 @@ impl Encoding {
     /// longer than any MAC.
     fn decode_mac(self, text: &[u8], into: &mut [u8; 66]) -> Option<usize> {
         let (codec, text) = match self {
-            Encoding::Hex => (&HEXLOWER_PERMISSIVE, text),
+            Encoding::Hex => return hex::decode(text, into),
             Encoding::Base64 => (&BASE64, text),
             Encoding::Base64Url => (&BASE64URL_NOPAD, unpadded(text)),
             Encoding::Text => return None,
@@ -67,7 +71,7 @@ fn unpadded(text: &[u8]) -> &[u8] {
 /// Whether a text is 1 to 128 letters, digits, `_` and `-`: what event ids and challenges are made of.
 pub(super) fn is_word(text: &[u8]) -> bool {
     let word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    (1..=128).contains(&text.len()) && text.iter().all(word)
+    (1..=128).contains(&text.len()) && hex::every(text, word)
 }
 
 /// The signatures of one request, decoded. Nearly all requests have one, of a MAC's length: it needs no
@@ -163,7 +167,7 @@ impl Signature {
             Format::Raw => self.candidate(text, candidates),
             Format::KeyValue { separator, field } => {
                 for item in split(text, *separator) {
-                    let equals = item.iter().position(|byte| *byte == b'=').ok_or(Malformed)?;
+                    let equals = memchr(b'=', item).ok_or(Malformed)?;
                     let (name, value) = (&item[..equals], &item[equals + 1..]);
                     if name == field.as_bytes() {
                         self.candidate(value, candidates)?;
@@ -245,7 +249,18 @@ impl Signature {
 
 /// The items of a header, without the white space around them.
 fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
-    text.split(move |byte| *byte == separator).map(|item| item.trim_ascii())
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let item = match memchr(separator, text) {
+            Some(at) => {
+                rest = Some(&text[at + 1..]);
+                &text[..at]
+            }
+            None => rest.take()?,
+        };
+        Some(item.trim_ascii())
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Senders' timestamps: strict grammars, so that no two texts mean the same instant by accident and
 //! a signed message stays unambiguous.
 
+use super::hex::every;
+
 /// How a sender writes an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
@@ -55,10 +57,10 @@ impl Unit {
 }
 
 fn digits(text: &[u8]) -> Option<i64> {
-    text.iter().try_fold(0i64, |value, byte| match byte {
-        b'0'..=b'9' => value.checked_mul(10)?.checked_add(i64::from(byte - b'0')),
-        _ => None,
-    })
+    // Eighteen digits fit, whatever they are.
+    let fits = text.len() <= 18 && every(text, u8::is_ascii_digit);
+    let value = |value: i64, digit: &u8| value * 10 + i64::from(digit & 15);
+    fits.then(|| text.iter().fold(0, value))
 }
 
 /// RFC 3339 with capital letters; a leap second counts as the second after it.

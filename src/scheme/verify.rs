@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, request::Parts};
 
 use super::{
     Scheme, UnixMillis, Verified,
-    event::{self, Event},
+    event::Event,
     json::Pointers,
     jwt::{self, Age, Pinned, Token},
     keys::{self, Key, Named, Ring},
@@ -38,6 +38,17 @@ pub struct Verifier {
     pub(super) key_set: Option<Arc<KeySet>>,
     /// What a handshake must show.
     pub(super) verify_token: Option<Secret>,
+}
+
+/// A request that is authentic, before it is said which event it is about.
+pub struct Authentic<'a> {
+    pub(super) scheme: &'a Scheme,
+    pub(super) key: &'a Key,
+    pub(super) request: Request<'a>,
+    /// The start of the MAC that fits; zeros where there is no MAC.
+    pub(super) mac: [u8; 16],
+    pub(super) stale: bool,
+    pub(super) age: Option<i64>,
 }
 
 impl Verifier {
@@ -86,6 +97,19 @@ impl Verifier {
         payload: &Payload,
         now: UnixMillis,
     ) -> Result<Verified, Reject> {
+        self.authenticate(head, payload, now).map(|authentic| authentic.named())
+    }
+
+    /// As [`Verifier::verify`], without saying which event the request is about.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`].
+    pub fn authenticate<'a>(
+        &'a self,
+        head: &'a Parts,
+        payload: &'a Payload,
+        now: UnixMillis,
+    ) -> Result<Authentic<'a>, Reject> {
         let scheme = &*self.scheme;
         let gathered = self.slots.gather(&head.headers);
         let mut request = self.request(head, payload, gathered.values);
@@ -135,17 +159,7 @@ impl Verifier {
         if !self.required_headers(&request) {
             return Err(if stale { Reason::Stale } else { Reason::RequiredHeader }.into());
         }
-        let name = scheme.event.name(&request, key);
-        Ok(Verified {
-            scheme: Arc::clone(&scheme.id),
-            key: Arc::clone(&key.name),
-            event_id: name.id,
-            record: name.record,
-            identity: event::identity(&request, &scheme.identity, &mac),
-            pin: event::pin(&request, &scheme.pinned),
-            stale,
-            age,
-        })
+        Ok(Authentic { scheme, key, request, mac, stale, age })
     }
 
     /// A request before its first step.
