@@ -77,7 +77,7 @@ fn by_hand(primed: &Hmac<Sha256>, head: &Parts, body: &[u8], now: i64) -> Option
             let twin = |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
             known.len() == name.len() && name.bytes().zip(known.bytes()).all(twin)
         };
-        if let Some(slot) = ONCE.iter().position(|known| same(known))
+        if let Some(slot) = ONCE.iter().position(same)
             && (found[slot].replace(value.as_bytes()).is_some() || name != ONCE[slot])
         {
             return None;

@@ -180,11 +180,8 @@ const DISCORD: &str = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12
 
 /// Whether an answer holds the MAC of `message` under the events' key, in any of its spellings.
 fn gives_away(answer: &Answer, message: &[u8]) -> bool {
-    let macs = [mac::Hash::Sha1, mac::Hash::Sha256, mac::Hash::Sha512].map(|hash| {
-        let mut engine = mac::Engine::hmac(hash, ORACLE.as_bytes());
-        engine.update(message);
-        engine.finish().bytes().to_vec()
-    });
+    let macs = [mac::Hash::Sha1, mac::Hash::Sha256, mac::Hash::Sha512]
+        .map(|hash| mac::Engine::hmac(hash, ORACLE.as_bytes()).of(message).bytes().to_vec());
     let headers = answer.headers.values().flat_map(|value| value.as_bytes().to_vec());
     let said: Vec<u8> = answer.body.iter().copied().chain(headers).collect();
     let holds = |text: String| said.windows(text.len()).any(|part| part == text.as_bytes());
