@@ -5,6 +5,7 @@
 //! hold secrets, certificates and schemes are read. No report quotes a secret.
 
 mod credentials;
+mod door;
 mod limits;
 mod replay;
 mod route;

@@ -5,6 +5,7 @@
 //! have reached the upstream is never sent again from here: only a request that hyper hands back
 //! unsent, or a connection that could not be opened, is tried once more.
 
+mod client;
 mod detached;
 mod headers;
 mod pool;
@@ -26,7 +27,10 @@ use http_body_util::BodyExt;
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use tokio::time::Instant;
 
-pub use self::{detached::Detached, headers::Peer};
+pub use self::{
+    client::{Client, Networks, Peer},
+    detached::Detached,
+};
 use self::{
     headers::Mark,
     pool::{AnswerHead, Pool},
@@ -125,8 +129,8 @@ pub struct Upstream {
 
 /// What a forward needs besides the request and the proofs.
 pub struct Context {
-    /// The connection that the request came on.
-    pub peer: Peer,
+    /// Who called.
+    pub client: Client,
     /// The request id.
     pub request_id: HeaderValue,
     /// When the sender must have its answer.
@@ -149,7 +153,7 @@ pub async fn send(
 ) -> Settled {
     let mark =
         Mark::Verified { verified: &verified, possible_duplicate: claim.possible_duplicate() };
-    headers::to_upstream(&mut head, payload.len(), &context.peer, &context.request_id, &mark);
+    headers::to_upstream(&mut head, payload.len(), &context.client, &context.request_id, &mark);
     let outcome = upstream.exchange(head, payload.into(), &context).await;
     settle(claim, outcome).await
 }
@@ -186,7 +190,7 @@ pub async fn observe(
     context: Context,
 ) -> Settled {
     let mark = Mark::Observed(mark);
-    headers::to_upstream(&mut head, payload.len(), &context.peer, &context.request_id, &mark);
+    headers::to_upstream(&mut head, payload.len(), &context.client, &context.request_id, &mark);
     let outcome = upstream.exchange(head, payload.into(), &context).await;
     settle(claim, outcome).await
 }

@@ -3,6 +3,7 @@
 //! place.
 
 mod hygiene;
+mod observe;
 mod passed;
 mod record;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::timeout_at;
@@ -19,12 +20,12 @@ use tokio_util::task::TaskTracker;
 use self::{passed::Passed, record::Record};
 use crate::{
     answer::Answer,
-    body::{self, Budget, Payload},
-    forward::{self, Context, Detached, Peer},
+    body::{self, Budget},
+    forward::{self, Client, Detached, Networks, Peer},
     metrics::{Metrics, NO_ROUTE, RouteMetrics},
     reject::{Outcome, Reject},
     replay::{Claimed, Receipt, Replay},
-    route::{Mode, Route, Routes},
+    route::{Mode, Routes},
 };
 
 /// What a reload replaces as a whole.
@@ -35,6 +36,8 @@ pub struct Site {
     pub acknowledge_replays: bool,
     /// A path that answers 200 to load balancers.
     pub health_path: Option<String>,
+    /// Peers whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: Networks,
 }
 
 /// The gateway without its listeners.
@@ -67,11 +70,13 @@ impl Gate {
 
     /// Takes a request through, answers it, counts it and logs it.
     pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
-        let mut record = Record::begin(&peer, &self.unrouted);
-        if self.site.load().health_path.as_deref() == Some(request.uri().path()) {
+        let site = self.site.load_full();
+        let client = Client::of(peer, request.headers(), &site.trusted_proxies);
+        let mut record = Record::begin(&client, &self.unrouted);
+        if site.health_path.as_deref() == Some(request.uri().path()) {
             return record.stamped(Answer::empty(StatusCode::OK).into_response());
         }
-        match self.pass(request, peer, &mut record).await {
+        match self.pass(request, client, &site, &mut record).await {
             Ok(passed) => {
                 let response = record.passed(passed.outcome, passed.response);
                 passed.receipt.into_iter().for_each(Receipt::written);
@@ -84,22 +89,26 @@ impl Gate {
     async fn pass(
         &self,
         request: Request<Incoming>,
-        peer: Peer,
+        client: Client,
+        site: &Site,
         record: &mut Record,
     ) -> Result<Passed, Reject> {
         let (head, body) = request.into_parts();
-        let site = self.site.load_full();
         let host = hygiene::check(&head)?;
         let route = record.enter(site.routes.find(&head.uri, host)?);
+        let entered = route.enter(client.address);
+        if route.mode == Mode::Enforce {
+            entered.clone()?;
+        }
         route.admit(&head)?;
         let wants_digest = route.verifier.wants_digest();
         let payload = body::receive(body, route.body, &self.budget, wants_digest).await?;
         if let Some(greeting) = route.verifier.handshake(&head, &payload, record.now()) {
             return greeting.map(Passed::handshake);
         }
-        let context = record.context(&route, peer);
+        let context = record.context(&route, client);
         if route.mode == Mode::Observe {
-            return self.observe(&route, head, payload, context, record).await;
+            return self.observe(&route, head, payload, entered, context, record).await;
         }
         let verified = record.verified(route.verifier.verify(&head, &payload, record.now()))?;
         let claimed = self.replay.claim(&verified, route.terms, context.answer_by).await?;
@@ -120,28 +129,5 @@ impl Gate {
         let flight = Detached::new(self.flights.track_future(flight));
         let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
         Passed::answered(settled, &route, Outcome::Forwarded)
-    }
-
-    /// The way of a request on a route that only observes: judged, recorded as far as it is authentic
-    /// and new, and forwarded in any case.
-    async fn observe(
-        &self,
-        route: &Arc<Route>,
-        head: Parts,
-        payload: Payload,
-        context: Context,
-        record: &mut Record,
-    ) -> Result<Passed, Reject> {
-        let judged = match record.verified(route.verifier.verify(&head, &payload, record.now())) {
-            Ok(verified) => self.replay.claim(&verified, route.terms, context.answer_by).await,
-            Err(reject) => Err(reject),
-        };
-        let (claim, mark) = record.observed(judged);
-        let answer_by = context.answer_by;
-        let upstream = Arc::clone(&route.upstream);
-        let flight = forward::observe(upstream, head, payload, claim, mark, context);
-        let flight = Detached::new(self.flights.track_future(flight));
-        let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
-        Passed::answered(settled, route, Outcome::Forwarded)
     }
 }

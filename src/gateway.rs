@@ -16,7 +16,7 @@ use crate::{
     replay::{Clock, OpenError, Replay},
     route::{RouteOptions, Routes},
     scheme::KeySet,
-    server::{self, Addresses, Server},
+    server::{self, Addresses, Server, ServerOptions},
     tls::{self, Certificates},
 };
 
@@ -63,21 +63,20 @@ impl Gateway {
     /// What cannot be had: a certificate, a listener, the replay store, a thread.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
-        let mut options = config.server;
+        let options = &config.server;
         let certificates = match options.tls.as_slice() {
             [] => None,
             pairs => Some(Arc::new(Certificates::load(pairs)?)),
         };
         let tls = certificates.clone().map(tls::server_config).transpose()?.map(Arc::new);
-        let bound = server::bind(&options, &config.admin)?;
+        let bound = server::bind(options, &config.admin)?;
         let addresses = bound.addresses()?;
         let replay = Replay::open(config.replay, Clock::system(), &metrics)?;
-        let site =
-            site(config.routes, config.acknowledge_replays, options.health_path.take(), &metrics);
+        let site = site(config.routes, config.acknowledge_replays, &config.server, &metrics);
         tell_trust(&site);
         let fetching = fetch_key_sets(&site);
         let gate = Arc::new(Gate::new(site, replay.clone(), Budget::new(config.memory), &metrics));
-        let server = Server::start(bound, &options, Arc::clone(&gate), Arc::clone(&metrics), tls)?;
+        let server = Server::start(bound, options, Arc::clone(&gate), Arc::clone(&metrics), tls)?;
         tokio::spawn(tidy(replay.clone()));
         let gateway = Gateway {
             server,
@@ -105,8 +104,7 @@ impl Gateway {
     /// # Errors
     /// A certificate that cannot be used; then nothing has changed.
     pub async fn reload(&self, config: Config) -> Result<(), StartError> {
-        let health_path = config.server.health_path;
-        let site = site(config.routes, config.acknowledge_replays, health_path, &self.metrics);
+        let site = site(config.routes, config.acknowledge_replays, &config.server, &self.metrics);
         // The new routes start with their key sets, so that no token is turned away meanwhile.
         let running = self.gate.site.load_full();
         for set in key_sets(&site) {
@@ -158,10 +156,15 @@ impl Gateway {
 fn site(
     routes: Vec<RouteOptions>,
     acknowledge_replays: bool,
-    health_path: Option<String>,
+    server: &ServerOptions,
     metrics: &Metrics,
 ) -> Site {
-    Site { routes: Routes::new(routes, metrics), acknowledge_replays, health_path }
+    Site {
+        routes: Routes::new(routes, metrics),
+        acknowledge_replays,
+        health_path: server.health_path.clone(),
+        trusted_proxies: server.trusted_proxies.clone(),
+    }
 }
 
 /// Logs what the operator should know of the senders: who signs nothing, or not the body, and whose

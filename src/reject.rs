@@ -4,10 +4,14 @@
 use http::StatusCode;
 use tracing::Level;
 
-/// Why a request is not accepted as authentic, in the order of precedence: when several apply, the
+/// Why a request is not let in or not accepted as authentic, in the order of precedence: when several apply, the
 /// first is told (to the log and the metrics; the sender is never told).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
+    /// The client is not on the route's allow-list.
+    NotAllowed,
+    /// The client, or the route, is over its rate limit.
+    RateLimited,
     /// A header that the scheme needs is absent.
     MissingHeader,
     /// A security header came twice, or an underscore twin of it came.
@@ -44,7 +48,9 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of precedence.
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 18] = [
+        Reason::NotAllowed,
+        Reason::RateLimited,
         Reason::MissingHeader,
         Reason::DuplicateHeader,
         Reason::MalformedSignature,
@@ -66,6 +72,8 @@ impl Reason {
     /// The metric label, also the word in the log.
     pub const fn label(self) -> &'static str {
         match self {
+            Reason::NotAllowed => "not_allowed",
+            Reason::RateLimited => "rate_limited",
             Reason::MissingHeader => "missing_header",
             Reason::DuplicateHeader => "duplicate_header",
             Reason::MalformedSignature => "malformed_signature",
@@ -171,12 +179,12 @@ pub enum Reject {
     /// `Content-Encoding` other than identity.
     #[error("the body is encoded")]
     ContentEncoding,
-    /// The peer, or the route, is over its rate limit.
+    /// The client, or the route, is over its rate limit.
     #[error("over the rate limit")]
-    RateLimited,
-    /// The peer is not on the route's allow-list.
-    #[error("the peer is not on the allow-list")]
-    NotAllowed,
+    RateLimited {
+        /// When it may come again.
+        seconds: u64,
+    },
     /// No route has this host and path.
     #[error("no such route")]
     NoRoute,
@@ -214,6 +222,7 @@ impl Reject {
     pub fn status(&self, refusal: StatusCode) -> StatusCode {
         match self {
             Reject::Refused(Reason::ContextMismatch) | Reject::Replay => StatusCode::CONFLICT,
+            Reject::Refused(Reason::NotAllowed) => StatusCode::FORBIDDEN,
             Reject::Refused(_) => refusal,
             Reject::InFlight
             | Reject::StoreUnavailable
@@ -223,8 +232,7 @@ impl Reject {
             Reject::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Reject::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Reject::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Reject::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Reject::NotAllowed => StatusCode::FORBIDDEN,
+            Reject::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Reject::NoRoute => StatusCode::NOT_FOUND,
             Reject::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Reject::BadRequest(_) | Reject::BodyAborted => StatusCode::BAD_REQUEST,
@@ -240,7 +248,7 @@ impl Reject {
     /// How the request is counted.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Reject::Refused(_) => Outcome::Rejected,
+            Reject::Refused(_) | Reject::RateLimited { .. } => Outcome::Rejected,
             Reject::Replay => Outcome::Replay,
             Reject::InFlight
             | Reject::StoreUnavailable
@@ -251,8 +259,6 @@ impl Reject {
             | Reject::BodyTimeout
             | Reject::BodyAborted
             | Reject::ContentEncoding
-            | Reject::RateLimited
-            | Reject::NotAllowed
             | Reject::NoRoute
             | Reject::Method(_)
             | Reject::BadRequest(_)
@@ -266,10 +272,11 @@ impl Reject {
         }
     }
 
-    /// Why the request was refused, if it was refused as not authentic.
+    /// Why the request was refused, if it was refused as not authentic or at the route's door.
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Reject::Refused(reason) => Some(*reason),
+            Reject::RateLimited { .. } => Some(Reason::RateLimited),
             _ => None,
         }
     }
@@ -278,6 +285,7 @@ impl Reject {
     pub fn level(&self) -> Level {
         match self {
             Reject::StoreUnavailable | Reject::GuardFull | Reject::KeysUnavailable => Level::ERROR,
+            Reject::Refused(Reason::NotAllowed) | Reject::RateLimited { .. } => Level::INFO,
             Reject::Refused(_)
             | Reject::Replay
             | Reject::InFlight
@@ -292,8 +300,6 @@ impl Reject {
             | Reject::BodyTimeout
             | Reject::BodyAborted
             | Reject::ContentEncoding
-            | Reject::RateLimited
-            | Reject::NotAllowed
             | Reject::NoRoute
             | Reject::Method(_)
             | Reject::BadRequest(_)
@@ -303,9 +309,9 @@ impl Reject {
 
     /// Seconds for `Retry-After`, where the sender should come again.
     pub fn retry_after(&self) -> Option<u64> {
-        match self.outcome() {
-            Outcome::Unavailable => Some(2),
-            _ if *self == Reject::RateLimited => Some(1),
+        match (self, self.outcome()) {
+            (Reject::RateLimited { seconds }, _) => Some(*seconds),
+            (_, Outcome::Unavailable) => Some(2),
             _ => None,
         }
     }
@@ -333,9 +339,10 @@ mod tests {
         for reason in Reason::ALL {
             let expected = match reason {
                 Reason::ContextMismatch => StatusCode::CONFLICT,
-                _ => StatusCode::FORBIDDEN,
+                Reason::NotAllowed => StatusCode::FORBIDDEN,
+                _ => StatusCode::UNAUTHORIZED,
             };
-            assert_eq!(Reject::from(reason).status(StatusCode::FORBIDDEN), expected);
+            assert_eq!(Reject::from(reason).status(StatusCode::UNAUTHORIZED), expected);
         }
     }
 }

@@ -3,7 +3,9 @@
 //! Paths are compared as the bytes that came: nothing is decoded, folded or resolved, so that we and
 //! the upstream cannot disagree about what was called.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod door;
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
@@ -11,6 +13,8 @@ use http::{
     request::Parts,
 };
 
+use self::door::Door;
+pub use self::door::{DoorOptions, Rate};
 use crate::{
     body,
     forward::{Upstream, UpstreamOptions},
@@ -49,6 +53,8 @@ pub struct RouteOptions {
     pub path: PathPattern,
     /// What it does with what it does not accept.
     pub mode: Mode,
+    /// Who may enter, and how often.
+    pub door: DoorOptions,
     /// The scheme with the route's keys.
     pub verifier: Verifier,
     /// When the sender must have its answer.
@@ -79,6 +85,7 @@ pub struct Route {
     pub terms: Terms,
     /// Its metrics.
     pub metrics: Arc<RouteMetrics>,
+    door: Door,
     matched: Option<usize>,
 }
 
@@ -88,6 +95,7 @@ impl Route {
             metrics: Arc::new(metrics.route(&options.name)),
             name: options.name.into(),
             mode: options.mode,
+            door: Door::new(options.door),
             answer_within: options.answer_within,
             body: options.body,
             upstream: Upstream::new(options.upstream),
@@ -108,6 +116,14 @@ impl Route {
     /// How many bytes of the path the pattern takes, on a wildcard route.
     pub fn matched(&self) -> Option<usize> {
         self.matched
+    }
+
+    /// Lets a client in, by its address, and charges its request to the rate limits.
+    ///
+    /// # Errors
+    /// [`Reason::NotAllowed`](crate::reject::Reason::NotAllowed), [`Reject::RateLimited`].
+    pub fn enter(&self, client: IpAddr) -> Result<(), Reject> {
+        self.door.enter(client)
     }
 
     /// Checks what can be said of a request before its body is read: the method, the encoding, and

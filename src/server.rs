@@ -19,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
 use prometheus::IntGauge;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
@@ -32,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::{self, Admin},
+    forward::Networks,
     gate::Gate,
     metrics::Metrics,
     tls,
@@ -75,7 +75,7 @@ pub struct ServerOptions {
     /// The certificates of the TLS listeners.
     pub tls: Vec<tls::Pair>,
     /// Peers whose `X-Forwarded-*` are believed.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Networks,
     /// A path that answers 200 to load balancers.
     pub health_path: Option<String>,
     /// On draining: unready but still accepting for so long.
@@ -92,7 +92,6 @@ pub struct ServerOptions {
 struct Shared {
     gate: Arc<Gate>,
     limits: Limits,
-    trusted_proxies: Vec<IpNet>,
     stopping: CancellationToken,
     connections: TaskTracker,
 }
@@ -193,7 +192,6 @@ impl Server {
         let shared = Arc::new(Shared {
             gate: Arc::clone(&gate),
             limits: options.limits,
-            trusted_proxies: options.trusted_proxies.clone(),
             stopping: CancellationToken::new(),
             connections: TaskTracker::new(),
         });

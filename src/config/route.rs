@@ -4,7 +4,9 @@ use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use http::uri::PathAndQuery;
 
-use super::{Surroundings, credentials, entries, limits::Limits, not_empty, replay::Ttl, upstream};
+use super::{
+    Surroundings, credentials, door, entries, limits::Limits, not_empty, replay::Ttl, upstream,
+};
 use crate::{
     body,
     document::{Field, Section, nearest, show_duration, show_size},
@@ -132,6 +134,7 @@ fn read(
         None => scheme.map(Scheme::answer_within),
     };
     let upstream = upstream::read(section, common.limits, answer_within);
+    let door = door::read(section);
     let body = body_limit(section, scheme, common.limits);
     let credentials = credentials::read(section, name.as_deref(), scheme, surroundings);
     let (scheme, name) = (compiled?, name?);
@@ -148,6 +151,7 @@ fn read(
         host,
         path: path?,
         mode: mode.unwrap_or(Some(Mode::Enforce))?,
+        door,
         verifier: verifier?,
         answer_within: answer_within?,
         body: body::Limits { bytes: body?, time: common.limits.request_body },

@@ -1,19 +1,13 @@
 //! `[server]` and `[admin]`: where the gateway listens.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    ops::RangeInclusive,
-    path::PathBuf,
-    thread,
-    time::Duration,
-};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, thread, time::Duration};
 
 use http::uri::PathAndQuery;
-use ipnet::IpNet;
 
-use super::{Surroundings, limits::Limits, not_empty, secret};
+use super::{Surroundings, door, limits::Limits, not_empty, secret};
 use crate::{
     document::{Field, Section},
+    forward::Networks,
     server::ServerOptions,
     tls::Pair,
 };
@@ -52,7 +46,8 @@ pub(super) fn read(
         }
         (Some(_), Some(_)) | (Some(_), None) | (None, None) => {}
     }
-    let trusted_proxies = section.get("trusted_proxies").map(|f| networks(&f)).unwrap_or_default();
+    let trusted_proxies = section.get("trusted_proxies").map(|field| trusted_proxies(&field));
+    let trusted_proxies = trusted_proxies.unwrap_or_default();
     if let Some(field) = &http_field
         && trusted_proxies.is_empty()
         && http_listen.iter().any(|address| !address.ip().is_loopback())
@@ -135,25 +130,11 @@ fn health_path(field: &Field<'_>) -> Option<String> {
     Some(path)
 }
 
-fn networks(field: &Field<'_>) -> Vec<IpNet> {
-    let network = |field: Field<'_>| {
-        let text = field.text()?;
-        let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
-        match parsed {
-            None => {
-                let help = "write a network or an address: 10.0.0.0/8, 2001:db8::/32, 192.0.2.7";
-                field.error(format!("`{text}` is no network"), Some(help.to_owned()));
-            }
-            Some(network) if network.prefix_len() == 0 => {
-                let help = "name only the addresses of your own proxies".to_owned();
-                let what = format!("`{text}` trusts everybody's X-Forwarded-For");
-                field.warning(what, Some(help));
-            }
-            Some(_) => {}
-        }
-        parsed
-    };
-    field.items().into_iter().filter_map(network).collect()
+fn trusted_proxies(field: &Field<'_>) -> Networks {
+    door::networks(field, |field, text| {
+        let help = "name only the addresses of your own proxies".to_owned();
+        field.warning(format!("`{text}` trusts everybody's X-Forwarded-For"), Some(help));
+    })
 }
 
 /// One `[[server.tls]]`; its files are read, so that a bad one is told before anything listens.

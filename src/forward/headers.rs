@@ -1,18 +1,18 @@
 //! Which headers pass: hop-by-hop headers end here in both directions, headers that only the
 //! gateway may set are dropped and set anew.
 
-use std::net::IpAddr;
-
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, HOST},
     request::Parts,
 };
 
-use super::HostPolicy;
+use super::{
+    HostPolicy,
+    client::{Client, FORWARDED_FOR},
+};
 use crate::{answer::REQUEST_ID, scheme::Verified};
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const VERIFIED: HeaderName = HeaderName::from_static("sealgate-verified");
@@ -20,19 +20,6 @@ const EVENT_ID: HeaderName = HeaderName::from_static("sealgate-event-id");
 const KEY: HeaderName = HeaderName::from_static("sealgate-key");
 const POSSIBLE_DUPLICATE: HeaderName = HeaderName::from_static("sealgate-possible-duplicate");
 const OBSERVED: HeaderName = HeaderName::from_static("sealgate-observed");
-
-/// Who sent a request, as the connection knows.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// The address of the other end.
-    pub address: IpAddr,
-    /// The same, for `X-Forwarded-For`.
-    pub address_text: HeaderValue,
-    /// Whether the request came over TLS.
-    pub tls: bool,
-    /// Whether the address is one of `trusted_proxies`, so that its `X-Forwarded-*` are believed.
-    pub trusted: bool,
-}
 
 /// What the upstream is told about the judgement.
 pub(super) enum Mark<'a> {
@@ -113,20 +100,19 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, also: impl Fn(&str) -> bool) {
 pub(super) fn to_upstream(
     head: &mut Parts,
     length: usize,
-    peer: &Peer,
+    client: &Client,
     request_id: &HeaderValue,
     mark: &Mark<'_>,
 ) {
     let host = host(head);
     let headers = &mut head.headers;
-    let believed = if peer.trusted { Believed::take(headers) } else { Believed::default() };
+    let forwarded = Forwarded::by(client, headers);
     remove_hop_by_hop(headers, is_ours_by_any_spelling);
 
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    headers.insert(FORWARDED_FOR, believed.extended_by(peer));
-    let proto = HeaderValue::from_static(if peer.tls { "https" } else { "http" });
-    headers.insert(FORWARDED_PROTO, believed.proto.unwrap_or(proto));
-    if let Some(host) = believed.host.or_else(|| host.clone()) {
+    headers.insert(FORWARDED_FOR, forwarded.chain);
+    headers.insert(FORWARDED_PROTO, forwarded.proto);
+    if let Some(host) = forwarded.host.or_else(|| host.clone()) {
         headers.insert(FORWARDED_HOST, host);
     }
     if let Some(host) = host {
@@ -162,32 +148,49 @@ fn host(head: &Parts) -> Option<HeaderValue> {
     head.headers.get(HOST).cloned().or_else(authority)
 }
 
-/// What a trusted proxy said of the request before us.
-#[derive(Default)]
-struct Believed {
-    chain: Vec<u8>,
-    proto: Option<HeaderValue>,
+/// What the upstream is told of the way that a request came.
+struct Forwarded {
+    chain: HeaderValue,
+    proto: HeaderValue,
     host: Option<HeaderValue>,
 }
 
-impl Believed {
-    fn take(headers: &HeaderMap) -> Self {
-        let chain: Vec<&[u8]> =
-            headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
-        Believed {
-            chain: chain.join(b", ".as_slice()),
-            proto: headers.get(FORWARDED_PROTO).cloned(),
-            host: headers.get(FORWARDED_HOST).cloned(),
+impl Forwarded {
+    /// What we saw; where a trusted proxy is before us, its chain with the proxy added, and the
+    /// protocol and the host of the hop where the client came in.
+    fn by(client: &Client, headers: &HeaderMap) -> Self {
+        let peer = &client.peer;
+        let mut forwarded = Forwarded {
+            chain: peer.address_text.clone(),
+            proto: HeaderValue::from_static(if peer.tls { "https" } else { "http" }),
+            host: None,
+        };
+        if !client.is_proxied() {
+            return forwarded;
         }
+        let lines = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+        let lines = lines.filter(|line| !line.is_empty());
+        let chain: Vec<&[u8]> = lines.chain([peer.address_text.as_bytes()]).collect();
+        if let Ok(chain) = HeaderValue::from_bytes(&chain.join(b", ".as_slice())) {
+            forwarded.chain = chain;
+        }
+        if let Some(proto) = client.believed(headers, &FORWARDED_PROTO) {
+            let known = ["https", "http"];
+            let proto = known.iter().find(|known| proto.eq_ignore_ascii_case(known.as_bytes()));
+            forwarded.proto =
+                proto.map_or(forwarded.proto, |known| HeaderValue::from_static(known));
+        }
+        forwarded.host = client
+            .believed(headers, &FORWARDED_HOST)
+            .filter(|host| is_host(host))
+            .and_then(|host| HeaderValue::from_bytes(host).ok());
+        forwarded
     }
+}
 
-    fn extended_by(&self, peer: &Peer) -> HeaderValue {
-        if self.chain.is_empty() {
-            return peer.address_text.clone();
-        }
-        let chain = [self.chain.as_slice(), peer.address_text.as_bytes()].join(b", ".as_slice());
-        HeaderValue::from_bytes(&chain).unwrap_or_else(|_| peer.address_text.clone())
-    }
+/// Whether this can be a host and port.
+fn is_host(text: &[u8]) -> bool {
+    text.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte))
 }
 
 /// Aims a head at an origin: the request target in origin form, and `Host` by the policy.

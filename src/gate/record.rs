@@ -3,6 +3,7 @@
 //! nothing that an unauthentic request chose.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +19,7 @@ use tracing::Level;
 
 use crate::{
     answer::{self, REQUEST_ID},
-    forward::{Context, Peer},
+    forward::{Client, Context},
     metrics::{NO_ROUTE, RouteMetrics},
     reject::{Outcome, Reject},
     replay::{Claim, Claimed, Repeat},
@@ -29,7 +30,7 @@ use crate::{
 /// The record of one request.
 pub(super) struct Record {
     id: HeaderValue,
-    peer: Peer,
+    client: IpAddr,
     started: Instant,
     clock: UnixMillis,
     route: Option<Arc<Route>>,
@@ -61,10 +62,10 @@ fn wall_clock() -> UnixMillis {
 
 impl Record {
     /// Begins the record of a request that no route has taken yet.
-    pub(super) fn begin(peer: &Peer, unrouted: &Arc<RouteMetrics>) -> Self {
+    pub(super) fn begin(client: &Client, unrouted: &Arc<RouteMetrics>) -> Self {
         Record {
             id: next_id(),
-            peer: peer.clone(),
+            client: client.address,
             started: Instant::now(),
             clock: wall_clock(),
             route: None,
@@ -87,9 +88,9 @@ impl Record {
     }
 
     /// What the forward needs to know.
-    pub(super) fn context(&self, route: &Route, peer: Peer) -> Context {
+    pub(super) fn context(&self, route: &Route, client: Client) -> Context {
         Context {
-            peer,
+            client,
             request_id: self.id.clone(),
             answer_by: self.started + route.answer_within,
             matched: route.matched(),
@@ -208,7 +209,7 @@ impl Record {
                         .unwrap_or(""),
                     key = self.proof.as_ref().map_or("", |proof| &proof.key),
                     request_id = self.id.to_str().unwrap_or(""),
-                    peer = %self.peer.address,
+                    client = %self.client,
                     ms = took.as_micros() as f64 / 1000.0,
                     detail,
                     "request"

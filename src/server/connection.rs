@@ -71,14 +71,7 @@ pub(super) async fn serve(
     guard: Guard,
 ) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
-    let address = address.to_canonical();
-    let peer = Peer {
-        address,
-        address_text: HeaderValue::from_str(&address.to_string())
-            .expect("an address is a header value"),
-        tls: matches!(transport, Transport::Tls(_)),
-        trusted: shared.trusted_proxies.iter().any(|net| net.contains(&address)),
-    };
+    let peer = Peer::new(address, matches!(transport, Transport::Tls(_)));
     let requests = Arc::new(Requests::default());
     let stream = Deadlines::new(stream, shared.limits, Arc::clone(&requests));
     match transport {
@@ -89,7 +82,7 @@ pub(super) async fn serve(
                 http2(stream, peer, &requests, &shared).await;
             }
             Ok(stream) => http1(stream, peer, &requests, &shared).await,
-            Err(error) => tracing::debug!(peer = %address, %error, "TLS handshake failed"),
+            Err(error) => tracing::debug!(peer = %peer.address, %error, "TLS handshake failed"),
         },
     }
     drop(guard);

@@ -3,6 +3,7 @@
 mod kit;
 
 mod delivery;
+mod doors;
 mod faults;
 mod handshakes;
 mod house;
