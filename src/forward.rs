@@ -8,11 +8,11 @@
 mod client;
 mod detached;
 mod headers;
+mod origin;
 mod pool;
 
 use std::{
-    fmt,
-    str::FromStr,
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,20 +21,20 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Response, Uri, request::Parts, uri::PathAndQuery};
+use http::{HeaderValue, Request, Response, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tokio::time::Instant;
 
 pub use self::{
     client::{Client, Networks, Peer},
     detached::Detached,
+    origin::{Address, Origin},
 };
-use self::{
-    headers::Mark,
-    pool::{AnswerHead, Pool},
-};
+use self::{headers::Mark, pool::Pool};
 use crate::{
     answer::Answer,
     body::{Outgoing, Payload},
@@ -50,47 +50,6 @@ const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// Connecting ends so long before `answer_within` does, to leave time for the 502 itself.
 const ANSWER_RESERVE: Duration = Duration::from_millis(500);
 
-/// An upstream origin: `http://host:port`, with a path of its own or the sender's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// Host name or address, without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// The path to call instead of the sender's; `None` keeps the sender's.
-    pub path: Option<String>,
-}
-
-impl FromStr for Origin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let uri: Uri = text.parse().map_err(|_| format!("`{text}` is not a URL"))?;
-        let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
-            return Err(format!("`{text}` must be http://host:port, with or without a path"));
-        };
-        if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
-            return Err(format!("`{text}` may have neither a query nor a user"));
-        }
-        let path = Some(uri.path()).filter(|path| *path != "/");
-        Ok(Origin {
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: uri.port_u16().unwrap_or(80),
-            path: path.map(str::to_owned),
-        })
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
 /// Which `Host` the upstream sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPolicy {
@@ -102,11 +61,22 @@ pub enum HostPolicy {
     Name(HeaderValue),
 }
 
+/// How an upstream is spoken to over TLS.
+#[derive(Clone, Debug)]
+pub struct Secure {
+    /// Whom it is trusted to be, and the certificate to show.
+    pub client: Arc<ClientConfig>,
+    /// The name that its certificate must have, instead of the address's host.
+    pub name: Option<ServerName<'static>>,
+}
+
 /// The upstreams of one route, as configured.
 #[derive(Clone, Debug)]
 pub struct UpstreamOptions {
     /// One or more; tried in turns.
     pub origins: Vec<Origin>,
+    /// How the `https://` ones are spoken to; there if there is one.
+    pub tls: Option<Secure>,
     /// Which `Host` they see.
     pub host: HostPolicy,
     /// The whole exchange with the upstream.
@@ -198,16 +168,12 @@ pub async fn observe(
 impl Upstream {
     /// Upstreams without connections.
     pub fn new(options: UpstreamOptions) -> Arc<Self> {
-        let head = AnswerHead { bytes: options.answer_head_bytes, headers: 100 };
-        let pools = options
-            .origins
-            .iter()
-            .map(|origin| {
-                let authority = HeaderValue::from_str(&origin.to_string())
-                    .unwrap_or_else(|_| HeaderValue::from_static("upstream"));
-                (Pool::new(origin.clone(), options.idle, head), authority)
-            })
-            .collect();
+        let pool = |origin: &Origin| {
+            let authority = HeaderValue::from_str(&origin.authority())
+                .unwrap_or_else(|_| HeaderValue::from_static("upstream"));
+            (Pool::new(origin.clone(), &options), authority)
+        };
+        let pools = options.origins.iter().map(pool).collect();
         Arc::new(Upstream { options, pools, next: AtomicUsize::new(0) })
     }
 
@@ -252,42 +218,48 @@ impl Upstream {
         let target = request.uri().clone();
         loop {
             let (pool, authority) = self.choose();
-            let connection = match pool.reuse().await {
+            let kept = pool.reuse().await;
+            let is_new = kept.is_none();
+            let connection = match kept {
                 Some(connection) => Some(connection),
                 None => pool.connect(connect_by).await.ok(),
             };
-            let Some(mut connection) = connection else {
-                if Instant::now() + wait >= connect_by {
-                    return Err(Reject::UpstreamConnect);
+            if let Some(mut connection) = connection {
+                let (mut head, body) = request.into_parts();
+                head.uri = pool.origin().target(&target, matched)?;
+                headers::aim(&mut head, authority, &self.options.host);
+                let sent = connection.try_send_request(Request::from_parts(head, body)).await;
+                let mut error = match sent {
+                    Ok(response) => return self.receive(response, pool, connection).await,
+                    Err(error) => error,
+                };
+                let Some(unsent) = error.take_message() else {
+                    return Err(pool.broke_off(&error.into_error()));
+                };
+                request = unsent;
+                if !is_new && Instant::now() < connect_by {
+                    continue;
                 }
-                if !self.pools.iter().any(|(pool, _)| !pool.rests()) {
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(LONGEST_WAIT);
-                }
-                continue;
-            };
-            let (mut head, body) = request.into_parts();
-            let uri = target_at(pool.origin(), &target, matched)?;
-            headers::aim(&mut head, uri, authority, &self.options.host);
-            match connection.try_send_request(Request::from_parts(head, body)).await {
-                Ok(response) => return self.receive(response, pool, connection).await,
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if Instant::now() < connect_by => request = unsent,
-                    Some(_) => return Err(Reject::UpstreamConnect),
-                    None => return Err(Reject::UpstreamReset),
-                },
+                pool.rest(&io::ErrorKind::ConnectionAborted.into());
+            }
+            if Instant::now() + wait >= connect_by {
+                return Err(Reject::UpstreamConnect);
+            }
+            if self.pools.iter().all(|(pool, _)| pool.rests()) {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_WAIT);
             }
         }
     }
 
     /// The next origin in turn that does not rest; if all rest, the next one.
     fn choose(&self) -> &(Arc<Pool>, HeaderValue) {
-        let start = match self.pools.len() {
-            1 => 0,
-            _ => self.next.fetch_add(1, Ordering::Relaxed),
-        };
+        if let [only] = self.pools.as_slice() {
+            return only;
+        }
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
         let turn = |offset: usize| &self.pools[(start.wrapping_add(offset)) % self.pools.len()];
-        (0..self.pools.len()).map(turn).find(|(pool, _)| !pool.rests()).unwrap_or_else(|| turn(0))
+        (0..self.pools.len()).map(turn).find(|(pool, _)| pool.takes()).unwrap_or_else(|| turn(0))
     }
 
     /// Reads an answer and makes it safe. A body over the limit is left out: the status is what the
@@ -314,27 +286,6 @@ impl Upstream {
         }
         Ok(Answer { status: head.status, headers: head.headers, body: body.unwrap_or_default() })
     }
-}
-
-/// The request target at an origin: the sender's path and query, or the origin's path with the
-/// sender's query; on a wildcard route, what follows the pattern is added to the origin's path.
-fn target_at(origin: &Origin, uri: &Uri, matched: Option<usize>) -> Result<Uri, Reject> {
-    let kept = uri.path_and_query();
-    let Some(path) = &origin.path else {
-        return kept.cloned().map(Uri::from).ok_or(Reject::BadRequest("request target"));
-    };
-    let mut target = path.clone();
-    if let Some(rest) = matched.and_then(|matched| uri.path().get(matched..)) {
-        if !target.ends_with('/') {
-            target.push('/');
-        }
-        target.push_str(rest);
-    }
-    if let Some(query) = uri.query() {
-        target.push('?');
-        target.push_str(query);
-    }
-    PathAndQuery::try_from(target).map(Uri::from).map_err(|_| Reject::BadRequest("request target"))
 }
 
 /// A body of at most `limit` bytes; `None` if it is longer.
@@ -364,6 +315,3 @@ async fn collect(mut body: Incoming, limit: u64) -> Result<Option<Bytes>, Reject
     whole.extend_from_slice(&rest);
     Ok(Some(whole.freeze()))
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,6 +4,8 @@
 //! what a reload replaces is the table behind its certificate resolver. TLS 1.2 and 1.3 with
 //! aws-lc-rs; 0-RTT stays off, since early data can be replayed by anybody on the path.
 
+mod client;
+
 use std::{
     collections::HashMap,
     fs,
@@ -23,7 +25,9 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-/// One certificate of the public listener, as configured.
+pub use self::client::{advice, client_config, is_refused_certificate};
+
+/// One certificate with its key, as configured.
 #[derive(Clone, Debug)]
 pub struct Pair {
     /// PEM file with the chain, leaf first; its path names the certificate in reports and metrics.
@@ -53,6 +57,12 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// The machine trusts nobody.
+    #[error("this machine has no certificate authorities: install ca-certificates, or name one")]
+    NoAuthorities,
+    /// TLS cannot be set up.
+    #[error("TLS: {0}")]
+    Tls(rustls::Error),
 }
 
 impl Error {

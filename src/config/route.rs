@@ -133,7 +133,7 @@ fn read(
         Some(field) => answer_within(&field, scheme),
         None => scheme.map(Scheme::answer_within),
     };
-    let upstream = upstream::read(section, common.limits, answer_within);
+    let upstream = upstream::read(section, common.limits, answer_within, surroundings);
     let door = door::read(section);
     let body = body_limit(section, scheme, common.limits);
     let credentials = credentials::read(section, name.as_deref(), scheme, surroundings);

@@ -3,11 +3,13 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use http::HeaderValue;
+use rustls_pki_types::ServerName;
 
-use super::{limits::Limits, not_empty};
+use super::{Surroundings, limits::Limits, not_empty, secret};
 use crate::{
     document::{Field, Section, show_duration},
-    forward::{HostPolicy, Origin, UpstreamOptions},
+    forward::{Address, HostPolicy, Origin, Secure, UpstreamOptions},
+    tls::{Pair, client_config},
 };
 
 /// The usual patience with an upstream.
@@ -19,9 +21,11 @@ pub(super) fn read(
     section: &Section<'_>,
     limits: &Limits,
     answer_within: Option<Duration>,
+    surroundings: &Surroundings<'_>,
 ) -> Option<UpstreamOptions> {
     let field = section.require("upstream");
     let origins = field.as_ref().map(origins).unwrap_or_default();
+    let tls = field.and_then(|field| tls(section, &field, &origins, surroundings));
     let host = section.get("upstream_host").map(|field| host(&field));
     let timeout = match section.get("upstream_timeout") {
         Some(field) => timeout(&field, answer_within),
@@ -32,6 +36,7 @@ pub(super) fn read(
     }
     Some(UpstreamOptions {
         origins,
+        tls,
         host: host.unwrap_or(Some(HostPolicy::Preserve))?,
         timeout: timeout?,
         idle: limits.upstream_idle,
@@ -48,7 +53,7 @@ fn origins(field: &Field<'_>) -> Vec<Origin> {
     let mut origins: Vec<Origin> = Vec::new();
     for item in &items {
         let Some(text) = item.text() else { continue };
-        let help = "write http://host:port, with or without a path".to_owned();
+        let help = "a path after it is called instead of the sender's".to_owned();
         if text.contains('@') {
             item.conceal();
             item.error("the address of an upstream holds no user and no password", Some(help));
@@ -63,6 +68,84 @@ fn origins(field: &Field<'_>) -> Vec<Origin> {
         }
     }
     origins
+}
+
+/// How the `https://` upstreams are spoken to; `None` if there is none, or something is wrong.
+fn tls(
+    section: &Section<'_>,
+    upstream: &Field<'_>,
+    origins: &[Origin],
+    surroundings: &Surroundings<'_>,
+) -> Option<Secure> {
+    let keys = ["upstream_ca", "upstream_cert", "upstream_key", "upstream_server_name"];
+    let fields = keys.map(|key| section.get(key));
+    let hosts: Vec<&str> = origins.iter().filter_map(secure_host).collect();
+    if hosts.is_empty() {
+        // What is wrong with the address is told already.
+        for field in fields.iter().flatten().filter(|_| !origins.is_empty()) {
+            let help = Some("write https:// if the upstream speaks TLS".to_owned());
+            field.error(format!("`{}` without an upstream at https://", field.path()), help);
+        }
+        return None;
+    }
+    let [authorities, cert, key, name] = fields;
+    let name = match name {
+        Some(field) => server_name(&field).map(Some),
+        None => are_server_names(&hosts, upstream).then_some(None),
+    };
+    let own = match (&cert, &key) {
+        (None, None) => Some(None),
+        (Some(cert), Some(key)) => own_certificate(cert, key, surroundings).map(Some),
+        (Some(only), None) | (None, Some(only)) => {
+            only.error("`upstream_cert` and `upstream_key` are there together or not at all", None);
+            None
+        }
+    };
+    let file = match &authorities {
+        Some(field) => Some(surroundings.base.join(not_empty(field)?)),
+        None => None,
+    };
+    let client = client_config(file.as_deref(), own.iter().flatten().next());
+    let place = authorities.as_ref().unwrap_or(upstream);
+    let client = client.map_err(|error| place.error(error.to_string(), None)).ok()?;
+    own?;
+    Some(Secure { client, name: name? })
+}
+
+/// The certificate that is shown to the upstream, with its key.
+fn own_certificate(
+    cert_field: &Field<'_>,
+    key_field: &Field<'_>,
+    surroundings: &Surroundings<'_>,
+) -> Option<Pair> {
+    let path = |field: &Field<'_>| not_empty(field).map(|path| surroundings.base.join(path));
+    let (cert, key) = (path(cert_field), path(key_field));
+    let pair = Pair { cert: cert?, key: key?, self_signed: Vec::new() };
+    secret::warn_if_open(key_field, &pair.key, 0o077);
+    pair.check().map_err(|error| cert_field.error(error.to_string(), None)).ok().map(|()| pair)
+}
+
+fn server_name(field: &Field<'_>) -> Option<ServerName<'static>> {
+    let text = not_empty(field)?;
+    let name = ServerName::try_from(text);
+    let problem = |_| field.error("`upstream_server_name` is no name of a host", None);
+    name.map_err(problem).ok()
+}
+
+fn are_server_names(hosts: &[&str], upstream: &Field<'_>) -> bool {
+    let other = hosts.iter().find(|host| ServerName::try_from(**host).is_err());
+    if let Some(host) = other {
+        let help = "tell the name that is in its certificate: upstream_server_name";
+        upstream.error(format!("no certificate can name `{host}`"), Some(help.to_owned()));
+    }
+    other.is_none()
+}
+
+fn secure_host(origin: &Origin) -> Option<&str> {
+    match &origin.address {
+        Address::Https { host, .. } => Some(host),
+        Address::Http { .. } | Address::Unix(_) => None,
+    }
 }
 
 fn host(field: &Field<'_>) -> Option<HostPolicy> {

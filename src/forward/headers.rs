@@ -2,7 +2,7 @@
 //! gateway may set are dropped and set anew.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Version,
     header::{CONNECTION, CONTENT_LENGTH, HOST},
     request::Parts,
 };
@@ -193,9 +193,8 @@ fn is_host(text: &[u8]) -> bool {
     text.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte))
 }
 
-/// Aims a head at an origin: the request target in origin form, and `Host` by the policy.
-pub(super) fn aim(head: &mut Parts, target: Uri, authority: &HeaderValue, policy: &HostPolicy) {
-    head.uri = target;
+/// Aims a head at an origin: `Host` by the policy. `authority` is the origin's own.
+pub(super) fn aim(head: &mut Parts, authority: &HeaderValue, policy: &HostPolicy) {
     let host = match policy {
         HostPolicy::Preserve => None,
         HostPolicy::Upstream => Some(authority),

@@ -16,33 +16,39 @@ use std::{
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::Instant};
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::Instant,
+};
+use tokio_rustls::TlsConnector;
 
-use super::Origin;
-use crate::body::Outgoing;
+use super::{Address, Origin, Secure, UpstreamOptions};
+use crate::{body::Outgoing, reject::Reject, tls};
 
-/// How long an origin that refused a connection is passed over while others are there.
+/// How long an origin that refused a connection is passed over while others are there. Then one
+/// request tries it; the others pass it over until that one has its connection.
 const REST: Duration = Duration::from_secs(2);
 /// The longest wait for one connection; the next attempt may go to another origin.
 const ATTEMPT: Duration = Duration::from_millis(1500);
 
-/// Limits of an upstream's answer that hyper keeps.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AnswerHead {
-    /// Longest head, in bytes.
-    pub(super) bytes: usize,
-    /// Most header lines.
-    pub(super) headers: usize,
-}
+/// The most header lines of an answer.
+const ANSWER_HEADERS: usize = 100;
+/// The longest wait for a connection that was used before to take the next request: one whose upstream
+/// answered early may still be writing the request before, which nobody reads.
+const READY: Duration = Duration::from_millis(20);
 
 /// The connections to one origin.
 #[derive(Debug)]
 pub(super) struct Pool {
     origin: Origin,
-    head: AnswerHead,
+    tls: Option<Secure>,
+    answer_head_bytes: usize,
     idle: Duration,
     shards: Vec<Mutex<Shard>>,
     started: Instant,
+    /// In milliseconds since `started`; 0 while connections come about.
     rests_until: AtomicU64,
 }
 
@@ -58,6 +64,10 @@ struct Idle {
     since: Instant,
 }
 
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The number of this thread, for choosing a shard.
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -67,12 +77,13 @@ fn thread_number() -> usize {
 
 impl Pool {
     /// A pool without connections.
-    pub(super) fn new(origin: Origin, idle: Duration, head: AnswerHead) -> Arc<Self> {
+    pub(super) fn new(origin: Origin, options: &UpstreamOptions) -> Arc<Self> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Pool {
             origin,
-            head,
-            idle,
+            tls: options.tls.clone(),
+            answer_head_bytes: options.answer_head_bytes,
+            idle: options.idle,
             shards: (0..threads).map(|_| Mutex::default()).collect(),
             started: Instant::now(),
             rests_until: AtomicU64::new(0),
@@ -86,11 +97,49 @@ impl Pool {
 
     /// Whether the origin refused a connection a moment ago.
     pub(super) fn rests(&self) -> bool {
-        self.rests_until.load(Ordering::Relaxed) > self.elapsed()
+        let until = self.rests_until.load(Ordering::Relaxed);
+        until != 0 && until > self.elapsed()
+    }
+
+    /// Whether a request may try this origin. After a rest one request at a time may.
+    pub(super) fn takes(&self) -> bool {
+        let until = self.rests_until.load(Ordering::Relaxed);
+        if until == 0 {
+            return true;
+        }
+        let now = self.elapsed();
+        let try_it = || {
+            let next = now.saturating_add(millis(REST));
+            let (order, rests) = (Ordering::Relaxed, &self.rests_until);
+            rests.compare_exchange(until, next, order, order).is_ok()
+        };
+        until <= now && try_it()
+    }
+
+    /// Notes that no connection came about, and tells the operator why.
+    pub(super) fn rest(&self, error: &io::Error) {
+        let until = self.elapsed().saturating_add(millis(REST));
+        let rested = self.rests_until.swap(until, Ordering::Relaxed) != 0;
+        let (upstream, advice) = (&self.origin, tls::advice(error).unwrap_or(""));
+        if rested {
+            tracing::debug!(%upstream, %error, advice, "still cannot connect to the upstream");
+        } else {
+            tracing::warn!(%upstream, %error, advice, "cannot connect to the upstream");
+        }
+    }
+
+    /// What a connection that broke after something was written means for the request.
+    pub(super) fn broke_off(&self, error: &hyper::Error) -> Reject {
+        if !tls::is_refused_certificate(error) {
+            return Reject::UpstreamReset;
+        }
+        let refused = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+        self.rest(refused.unwrap_or(&io::ErrorKind::ConnectionRefused.into()));
+        Reject::UpstreamConnect
     }
 
     fn elapsed(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.started.elapsed())
     }
 
     fn shard(&self) -> MutexGuard<'_, Shard> {
@@ -106,7 +155,10 @@ impl Pool {
                 continue;
             }
             let mut sender = idle.sender;
-            if sender.ready().await.is_ok() {
+            if sender.is_ready() {
+                return Some(sender);
+            }
+            if let Ok(Ok(())) = tokio::time::timeout(READY, sender.ready()).await {
                 return Some(sender);
             }
         }
@@ -121,22 +173,42 @@ impl Pool {
         let connected = tokio::time::timeout_at(by, self.open())
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        if let Err(error) = &connected {
-            tracing::debug!(upstream = %self.origin, %error, "cannot connect");
-            let rest = u64::try_from(REST.as_millis()).unwrap_or(u64::MAX);
-            self.rests_until.store(self.elapsed().saturating_add(rest), Ordering::Relaxed);
-        } else if self.rests_until.load(Ordering::Relaxed) != 0 {
-            self.rests_until.store(0, Ordering::Relaxed);
+        match &connected {
+            Err(error) => self.rest(error),
+            Ok(_) if self.rests_until.load(Ordering::Relaxed) == 0 => {}
+            Ok(_) => {
+                if self.rests_until.swap(0, Ordering::Relaxed) != 0 {
+                    tracing::info!(upstream = %self.origin, "the upstream takes connections again");
+                }
+            }
         }
         connected
     }
 
     async fn open(&self) -> io::Result<SendRequest<Outgoing>> {
-        let stream = TcpStream::connect((self.origin.host.as_str(), self.origin.port)).await?;
-        stream.set_nodelay(true)?;
+        match &self.origin.address {
+            Address::Http { host, port } => self.speak(tcp(host, *port).await?).await,
+            Address::Https { host, port } => {
+                let tls = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+                let name = match &tls.name {
+                    Some(name) => name.clone(),
+                    None => ServerName::try_from(host.clone()).map_err(io::Error::other)?,
+                };
+                let connector = TlsConnector::from(Arc::clone(&tls.client));
+                let stream = connector.connect(name, tcp(host, *port).await?).await?;
+                self.speak(stream).await
+            }
+            Address::Unix(socket) => self.speak(UnixStream::connect(socket).await?).await,
+        }
+    }
+
+    async fn speak<S>(&self, stream: S) -> io::Result<SendRequest<Outgoing>>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (sender, connection) = http1::Builder::new()
-            .max_headers(self.head.headers)
-            .max_header_size(self.head.bytes)
+            .max_headers(ANSWER_HEADERS)
+            .max_header_size(self.answer_head_bytes)
             .preserve_header_case(true)
             .handshake(TokioIo::new(stream))
             .await
@@ -172,4 +244,10 @@ impl Pool {
             }
         }
     }
+}
+
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }

@@ -1,8 +1,10 @@
 //! What the tests stand on: a gateway in this process, an upstream that records bytes, a client that
 //! writes what it is told, and a sender that signs by itself.
 
+mod authority;
 mod call;
 mod client;
+mod front;
 mod issuer;
 mod key_server;
 mod ledger;
@@ -18,10 +20,12 @@ use sealgate::{config, gateway, server::Addresses};
 use tempfile::TempDir;
 
 pub(crate) use self::{
+    authority::Authority,
     call::Call,
     client::{Connection, Http2, Reply, client_config},
+    front::{Front, Hello},
     issuer::{Issuer, hmac_token, key_set, unsigned_token},
-    key_server::{KeyServer, Serves, authority},
+    key_server::{KeyServer, Serves},
     ledger::{Entry, Ledger, Stage, ask},
     process::Process,
     program::{Program, free_address, tool},
@@ -82,6 +86,14 @@ impl Setup {
     /// Leaves the TLS listener out, for tests that are in a hurry.
     pub(crate) fn plain(mut self) -> Self {
         self.tls = false;
+        self
+    }
+
+    /// Replaces the upstream of the route by a TOML value.
+    pub(crate) fn upstream(mut self, value: &str) -> Self {
+        let line = self.route.lines().find(|line| line.starts_with("upstream = "));
+        let line = line.expect("the route has an upstream").to_owned();
+        self.route = self.route.replacen(&line, &format!("upstream = {value}"), 1);
         self
     }
 

@@ -15,4 +15,5 @@ mod operation;
 mod senders;
 mod smuggling;
 mod tls;
+mod upstreams;
 mod verification;

@@ -12,8 +12,8 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -22,6 +22,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{FETCHES_A_MINUTE, KeySet, MAX_BYTES, MINUTE};
+use crate::tls::client_config;
 
 /// A whole fetch: connection, TLS, answer.
 const TIME: Duration = Duration::from_secs(5);
@@ -144,17 +145,7 @@ impl Trust {
     /// # Errors
     /// Says what is wrong with the file.
     pub(super) fn read(path: &Path) -> Result<Trust, String> {
-        let fail = |problem: String| format!("{}: {problem}", path.display());
-        let pem = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| fail(error.to_string()))?;
-            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
-        }
-        if roots.is_empty() {
-            return Err(fail("there is no certificate in it".to_owned()));
-        }
-        Ok(Trust::Named(client(roots)?))
+        client_config(Some(path), None).map(Trust::Named).map_err(text)
     }
 
     fn client(&self) -> Result<Arc<ClientConfig>, String> {
@@ -162,26 +153,10 @@ impl Trust {
         match self {
             Trust::Named(config) => Ok(Arc::clone(config)),
             Trust::Machine => {
-                let build = || {
-                    let mut roots = RootCertStore::empty();
-                    let found = rustls_native_certs::load_native_certs().certs;
-                    roots.add_parsable_certificates(found);
-                    client(roots)
-                };
-                MACHINE.get_or_init(build).clone()
+                MACHINE.get_or_init(|| client_config(None, None).map_err(text)).clone()
             }
         }
     }
-}
-
-fn client(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(text)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }
 
 fn text(error: impl std::fmt::Display) -> String {

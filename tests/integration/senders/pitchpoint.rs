@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::all_refused;
 use crate::kit::{
-    Answer, Call, Gateway, Issuer, KeyServer, Serves, Setup, Upstream, authority, hmac_token,
+    Answer, Authority, Call, Gateway, Issuer, KeyServer, Serves, Setup, Upstream, hmac_token,
     key_set, now_ms, unsigned_token, until,
 };
 
@@ -221,7 +221,9 @@ async fn keys_over_https_with_an_authority_of_ones_own() {
     let upstream = Upstream::start().await;
     let issuer = Issuer::new("k1");
     let setup = Setup::new(&upstream);
-    let tls = authority(&setup.dir.path().join("authority.pem"));
+    let authority = Authority::new();
+    authority.write(&setup.dir.path().join("authority.pem"));
+    let tls = authority.server("localhost", None);
     let server = KeyServer::start_tls(Serves::Set(key_set(&[&issuer])), tls).await;
     let jwks = format!("jwks = \"{}\"\njwks_ca = \"authority.pem\"", server.url());
     let setup = setup.routes(&route(&upstream, &jwks));

@@ -1,0 +1,201 @@
+//! Where an upstream is, and what of the request's target it is asked for.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use http::{Uri, uri::PathAndQuery};
+
+use crate::reject::Reject;
+
+/// The longest path of a socket, with the byte that ends it (`sun_path`, unix(7)).
+const SOCKET_PATH: usize = 108;
+
+/// What `upstream` may be.
+const FORMS: &str = "http://host:port, https://host:port or unix:/path/of.sock";
+
+/// How an upstream is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `http://host:port`.
+    Http {
+        /// Host name or address, without brackets.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// `https://host:port`.
+    Https {
+        /// Host name or address, without brackets.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// `unix:/run/app.sock`.
+    Unix(PathBuf),
+}
+
+/// An upstream: its address, with a path of its own or the sender's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// How it is reached.
+    pub address: Address,
+    /// The path to call instead of the sender's; `None` keeps the sender's.
+    pub path: Option<String>,
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(rest) = text.strip_prefix("unix:") {
+            return unix(text, rest);
+        }
+        let uri: Uri = text.parse().map_err(|_| format!("`{text}` is not a URL"))?;
+        let (Some(scheme @ ("http" | "https")), Some(host)) = (uri.scheme_str(), uri.host()) else {
+            return Err(format!("`{text}` must be {FORMS}"));
+        };
+        if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+            return Err(format!("`{text}` may have neither a query nor a user"));
+        }
+        let host = host.trim_matches(['[', ']']).to_owned();
+        let address = match (scheme, uri.port_u16()) {
+            ("http", port) => Address::Http { host, port: port.unwrap_or(80) },
+            (_, port) => Address::Https { host, port: port.unwrap_or(443) },
+        };
+        Ok(Origin { address, path: own_path(uri.path()) })
+    }
+}
+
+/// A socket, and after a second colon the path that is called: `unix:/run/app.sock:/hook`.
+fn unix(text: &str, rest: &str) -> Result<Origin, String> {
+    let (socket, path) = match rest.split_once(":/") {
+        Some((socket, path)) => (socket, format!("/{path}")),
+        None => (rest, "/".to_owned()),
+    };
+    if !socket.starts_with('/') || socket.ends_with('/') || socket.len() >= SOCKET_PATH {
+        return Err(format!("`{text}` must name a socket by its whole path, at most 107 bytes"));
+    }
+    if path.contains(['?', '#']) || !path.parse::<PathAndQuery>().is_ok_and(|p| p == *path) {
+        return Err(format!("`{text}` has a path that cannot stand in a request"));
+    }
+    Ok(Origin { address: Address::Unix(socket.into()), path: own_path(&path) })
+}
+
+fn own_path(path: &str) -> Option<String> {
+    Some(path).filter(|path| !matches!(*path, "" | "/")).map(str::to_owned)
+}
+
+impl Origin {
+    /// The `Host` by which the upstream knows itself: without the port where that is the usual one,
+    /// and `localhost` for a socket.
+    pub fn authority(&self) -> String {
+        let (host, port, usual) = match &self.address {
+            Address::Http { host, port } => (host, port, 80),
+            Address::Https { host, port } => (host, port, 443),
+            Address::Unix(_) => return "localhost".to_owned(),
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        if *port == usual { host } else { format!("{host}:{port}") }
+    }
+
+    /// The request target here: the sender's path and query, or this origin's path with the sender's
+    /// query; on a wildcard route, what follows the pattern is added to this origin's path.
+    ///
+    /// # Errors
+    /// [`Reject::BadRequest`] if there is no such target.
+    pub(super) fn target(&self, uri: &Uri, matched: Option<usize>) -> Result<Uri, Reject> {
+        let kept = uri.path_and_query();
+        let Some(path) = &self.path else {
+            return kept.cloned().map(Uri::from).ok_or(Reject::BadRequest("request target"));
+        };
+        let mut target = path.clone();
+        if let Some(rest) = matched.and_then(|matched| uri.path().get(matched..)) {
+            if !target.ends_with('/') {
+                target.push('/');
+            }
+            target.push_str(rest);
+        }
+        if let Some(query) = uri.query() {
+            target.push('?');
+            target.push_str(query);
+        }
+        let target = PathAndQuery::try_from(target).map(Uri::from);
+        target.map_err(|_| Reject::BadRequest("request target"))
+    }
+}
+
+/// For the log: as configured, but for the path.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Address::Http { .. } => write!(f, "http://{}", self.authority()),
+            Address::Https { .. } => write!(f, "https://{}", self.authority()),
+            Address::Unix(socket) => write!(f, "unix:{}", socket.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn http(host: &str, port: u16) -> Address {
+        Address::Http { host: host.to_owned(), port }
+    }
+
+    #[test]
+    fn origins_are_read_with_their_defaults() {
+        let secure = |port| Address::Https { host: "app".to_owned(), port };
+        let socket = || Address::Unix("/run/app.sock".into());
+        for (text, address, path, authority, shown) in [
+            ("http://app:8080", http("app", 8080), None, "app:8080", "http://app:8080"),
+            ("http://app:8080/", http("app", 8080), None, "app:8080", "http://app:8080"),
+            ("http://app:8080/in", http("app", 8080), Some("/in"), "app:8080", "http://app:8080"),
+            ("http://app", http("app", 80), None, "app", "http://app"),
+            ("http://[::1]", http("::1", 80), None, "[::1]", "http://[::1]"),
+            ("https://app/in", secure(443), Some("/in"), "app", "https://app"),
+            ("https://app:80", secure(80), None, "app:80", "https://app:80"),
+            ("unix:/run/app.sock", socket(), None, "localhost", "unix:/run/app.sock"),
+            ("unix:/run/app.sock:/", socket(), None, "localhost", "unix:/run/app.sock"),
+            ("unix:/run/app.sock:/in", socket(), Some("/in"), "localhost", "unix:/run/app.sock"),
+        ] {
+            let origin: Origin = text.parse().unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(origin, Origin { address, path: path.map(str::to_owned) }, "{text}");
+            assert_eq!((origin.authority().as_str(), &*origin.to_string()), (authority, shown));
+        }
+    }
+
+    #[test]
+    fn what_is_no_origin_is_refused() {
+        let long = format!("unix:/{}", "s".repeat(SOCKET_PATH));
+        for wrong in [
+            "app:8080",
+            "ftp://app",
+            "http://app/?q",
+            "https://app/?q",
+            "http://u:p@app",
+            "",
+            "unix:app.sock",
+            "unix:/run/",
+            "unix:/run/app.sock:/a b",
+            "unix:/run/app.sock:/a?b",
+            &long,
+        ] {
+            let origin = wrong.parse::<Origin>();
+            assert!(origin.is_err(), "{wrong}: {origin:?}");
+        }
+    }
+
+    #[test]
+    fn targets_keep_what_the_sender_called() {
+        let uri: Uri = "/hooks/a/b?q=1".parse().expect("a target");
+        let at = |path: Option<&str>, matched| {
+            let origin = Origin { address: http("app", 80), path: path.map(str::to_owned) };
+            origin.target(&uri, matched).expect("a target").to_string()
+        };
+        assert_eq!(at(None, None), "/hooks/a/b?q=1");
+        assert_eq!(at(None, Some(7)), "/hooks/a/b?q=1");
+        assert_eq!(at(Some("/in"), None), "/in?q=1");
+        assert_eq!(at(Some("/in"), Some(7)), "/in/a/b?q=1");
+        assert_eq!(at(Some("/in/"), Some(7)), "/in/a/b?q=1");
+    }
+}
