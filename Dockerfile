@@ -5,6 +5,8 @@
 
 FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /build
+# As in .cargo/config.toml.
+ENV AWS_LC_SYS_NO_JITTER_ENTROPY=1
 # The dependencies first: this layer is kept until one of them changes.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches \
