@@ -13,7 +13,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -92,7 +92,10 @@ pub struct ServerOptions {
 struct Shared {
     gate: Arc<Gate>,
     limits: Limits,
+    /// Wakes the connections when they are to finish.
     stopping: CancellationToken,
+    /// Whether they are; to be looked at before the token, which has a lock.
+    stopped: AtomicBool,
     connections: TaskTracker,
 }
 
@@ -193,6 +196,7 @@ impl Server {
             gate: Arc::clone(&gate),
             limits: options.limits,
             stopping: CancellationToken::new(),
+            stopped: AtomicBool::new(false),
             connections: TaskTracker::new(),
         });
         let workers =
@@ -271,6 +275,7 @@ impl Server {
         self.admin.set_draining();
         tokio::time::sleep(self.drain_delay).await;
         self.accepting.cancel();
+        self.shared.stopped.store(true, Ordering::Release);
         self.shared.stopping.cancel();
         let deadline = Instant::now() + self.drain;
         let Shared { connections, gate, .. } = &*self.shared;

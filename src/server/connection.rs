@@ -2,7 +2,9 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     net::IpAddr,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -110,14 +112,7 @@ where
         .max_buf_size(limits.head_bytes + READ_BUFFER)
         .preserve_header_case(true)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shared.stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
+    let ended = until_stopped(pin!(connection), shared, http1::Connection::graceful_shutdown).await;
     log_end(&peer, ended);
 }
 
@@ -144,15 +139,31 @@ where
         .max_pending_accept_reset_streams(limits.resets)
         .max_local_error_reset_streams(limits.resets)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shared.stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
+    let ended = until_stopped(pin!(connection), shared, http2::Connection::graceful_shutdown).await;
     log_end(&peer, ended);
+}
+
+/// Drives a connection to its end, and tells it once when the server stops. The token is polled
+/// once, so that it wakes this task; from then on each wake-up costs an atomic load, where `select!`
+/// would take the token's lock.
+async fn until_stopped<C: Future>(
+    mut connection: Pin<&mut C>,
+    shared: &Shared,
+    shut_down: impl Fn(Pin<&mut C>),
+) -> C::Output {
+    let mut stopping = pin!(shared.stopping.cancelled());
+    let (mut registered, mut told) = (false, false);
+    poll_fn(|context| {
+        if !told && (!registered || shared.stopped.load(Ordering::Acquire)) {
+            registered = true;
+            if stopping.as_mut().poll(context).is_ready() {
+                told = true;
+                shut_down(connection.as_mut());
+            }
+        }
+        connection.as_mut().poll(context)
+    })
+    .await
 }
 
 /// Who sends malformed HTTP may see other borders between requests than we do: after our own 400
