@@ -106,17 +106,19 @@ pub(super) fn to_upstream(
 ) {
     let host = host(head);
     let headers = &mut head.headers;
+    // What is added below, so that the map grows once at most.
+    headers.reserve(8);
     let forwarded = Forwarded::by(client, headers);
     remove_hop_by_hop(headers, is_ours_by_any_spelling);
 
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(FORWARDED_FOR, forwarded.chain);
     headers.insert(FORWARDED_PROTO, forwarded.proto);
-    if let Some(host) = forwarded.host.or_else(|| host.clone()) {
-        headers.insert(FORWARDED_HOST, host);
+    if let Some(host) = host.as_ref().filter(|_| !headers.contains_key(HOST)) {
+        headers.insert(HOST, host.clone());
     }
-    if let Some(host) = host {
-        headers.insert(HOST, host);
+    if let Some(host) = forwarded.host.or(host) {
+        headers.insert(FORWARDED_HOST, host);
     }
     headers.insert(REQUEST_ID, request_id.clone());
     match mark {

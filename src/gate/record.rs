@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
@@ -47,12 +48,16 @@ struct Proof {
 
 /// A request id: 16 hex digits of this process, 16 of the request.
 fn next_id() -> HeaderValue {
-    static PROCESS: LazyLock<u64> =
-        LazyLock::new(|| getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id())));
+    static PROCESS: LazyLock<[u8; 8]> = LazyLock::new(|| {
+        getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id())).to_be_bytes()
+    });
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    HeaderValue::from_str(&format!("{:016x}{number:016x}", *PROCESS))
-        .expect("hex digits are a header value")
+    let number = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let mut digits = [0; 32];
+    let (of_process, of_request) = digits.split_at_mut(16);
+    HEXLOWER.encode_mut(&*PROCESS, of_process);
+    HEXLOWER.encode_mut(&number, of_request);
+    HeaderValue::from_bytes(&digits).expect("hex digits are a header value")
 }
 
 fn wall_clock() -> UnixMillis {
