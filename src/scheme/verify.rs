@@ -242,12 +242,8 @@ impl Verifier {
                 Some(id) if !grammar.accepts(&id) => {
                     return Err(Reason::MalformedSignature.into());
                 }
-                None if *optional => {}
-                None if matches!(source, Source::Header(_)) => {
-                    return Err(Reason::MissingHeader.into());
-                }
-                None => return Err(Reason::MalformedBody.into()),
-                Some(_) => {}
+                None if !optional => return Err(Reason::MissingHeader.into()),
+                Some(_) | None => {}
             }
         }
         Ok(())

@@ -56,8 +56,8 @@ fn vivreal_takes_both_forms_of_the_signature_and_names_events_by_the_signed_id()
     let other = "{\"id\":\"evt_1\",\"event\":\"other\"}";
     assert_eq!(judge(other, &sign(other)).expect("authentic").record(), bare.record());
     let cases = [
-        ("{\"event\":\"x\"}", Reason::MalformedBody),
-        ("{\"id\":null}", Reason::MalformedBody),
+        ("{\"event\":\"x\"}", Reason::MissingHeader),
+        ("{\"id\":null}", Reason::MissingHeader),
         ("{\"id\":\"a b\"}", Reason::MalformedSignature),
         ("{\"id\":\"a\",\"\\u0069d\":\"b\"}", Reason::MalformedBody),
         ("", Reason::MalformedBody),
