@@ -1,48 +1,95 @@
-//! From request to verdict, for every built-in scheme that takes a plain secret: no request panics, and
-//! none is accepted, since nobody guesses a MAC.
+//! From request to verdict, for every built-in scheme that takes a plain secret. Whatever the headers and
+//! the body are: nothing panics; what nobody signed is refused, since nobody guesses a MAC; what was signed is
+//! never told to be signed wrongly; and under its signature no other body, and no other key, is accepted.
 
 #![no_main]
 
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, request::Parts};
 use libfuzzer_sys::fuzz_target;
 use sealgate::{
     body::Payload,
-    scheme::{Credentials, Scheme, UnixMillis, Verifier},
+    reject::{Reason, Reject},
+    scheme::{Credentials, Draft, Scheme, UnixMillis, Verifier},
     secret::Secret,
 };
 
-static VERIFIERS: LazyLock<Vec<Verifier>> = LazyLock::new(|| {
-    Scheme::builtin_ids()
-        .filter_map(Scheme::builtin)
-        .filter_map(|scheme| {
-            let global = vec![Secret::new(b"user:a-secret-that-nobody-guesses".to_vec())];
-            let public_url = Some("https://hooks.example.com/in".to_owned());
-            let credentials = Credentials { global, public_url, ..Credentials::default() };
-            Verifier::new(scheme, "fuzz", credentials).ok()
-        })
-        .collect()
+const NOW: UnixMillis = UnixMillis(1_758_184_391_752);
+const PATH: &str = "/in?a=b";
+
+/// Every scheme twice: with the secret that signs, and with another one. Hexadecimal digits are a key in
+/// every form, and with a colon before them a user and a password.
+static VERIFIERS: LazyLock<Vec<[Verifier; 2]>> = LazyLock::new(|| {
+    let ready = |scheme, secret: &str| {
+        let global = vec![Secret::new(secret.as_bytes().to_vec())];
+        let public_url = Some("https://hooks.example.com/in".to_owned());
+        let credentials = Credentials { global, public_url, ..Credentials::default() };
+        Verifier::new(scheme, "fuzz", credentials).ok()
+    };
+    let both = |id: &str| {
+        let pair = ["c0ffee", "facade"].map(|digits| digits.repeat(8));
+        let (right, wrong) = match Scheme::builtin(id)?.proof() {
+            "user and password" => (format!("user:{}", pair[0]), format!("user:{}", pair[1])),
+            _ => (pair[0].clone(), pair[1].clone()),
+        };
+        Some([ready(Scheme::builtin(id)?, &right)?, ready(Scheme::builtin(id)?, &wrong)?])
+    };
+    let all: Vec<_> = Scheme::builtin_ids().filter_map(both).collect();
+    assert!(all.len() >= 50, "{}", all.len());
+    all
 });
+
+fn head(headers: HeaderMap) -> Parts {
+    let mut request = Request::post(PATH).body(()).expect("a request");
+    *request.headers_mut() = headers;
+    request.into_parts().0
+}
 
 // The first byte chooses the scheme; then one value a line for its headers; after an empty line, the body.
 fuzz_target!(|input: &[u8]| {
     let Some((choice, input)) = input.split_first() else { return };
-    let verifier = &VERIFIERS[usize::from(*choice) % VERIFIERS.len()];
+    let [verifier, stranger] = &VERIFIERS[usize::from(*choice) % VERIFIERS.len()];
     let end = input.windows(2).position(|pair| pair == b"\n\n").unwrap_or(input.len());
     let (lines, body) = input.split_at(end);
-    let mut request = Request::post("/in?a=b");
-    let values = lines.split(|byte| *byte == b'\n');
-    for (name, value) in verifier.headers().iter().zip(values) {
-        let name: &HeaderName = name;
-        if let Ok(value) = HeaderValue::from_bytes(value) {
-            request = request.header(name, value);
-        }
-    }
-    let (head, ()) = request.body(()).expect("a request").into_parts();
     let body = body.strip_prefix(b"\n\n").unwrap_or(body);
     let payload = Payload::from(Bytes::copy_from_slice(body));
-    assert!(verifier.verify(&head, &payload, UnixMillis(1_758_184_391_752)).is_err());
-    let _ = verifier.handshake(&head, &payload, UnixMillis(1_758_184_391_752));
+    let values = lines.split(|byte| *byte == b'\n');
+    let given = verifier.headers().iter().zip(values).filter(|(_, value)| !value.is_empty());
+    let given = given.filter_map(|(name, v)| Some((name.clone(), HeaderValue::from_bytes(v).ok()?)));
+    let given: HeaderMap = given.collect();
+
+    let unsigned = head(given.clone());
+    assert!(verifier.verify(&unsigned, &payload, NOW).is_err(), "nobody signed it");
+    let _ = verifier.handshake(&unsigned, &payload, NOW);
+
+    // Signed as the sender would, with the headers that are given.
+    let draft = Draft { method: Method::POST, path: PATH, headers: given, body: &payload };
+    let Ok(headers) = verifier.sign(None, draft, NOW) else { return };
+    let signed = head(headers);
+    let _ = verifier.handshake(&signed, &payload, NOW);
+    match verifier.verify(&signed, &payload, NOW) {
+        Ok(_) => {
+            let of_another = stranger.verify(&signed, &payload, NOW);
+            assert_eq!(of_another.err(), Some(Reject::Refused(Reason::BadSignature)));
+        }
+        Err(reject) => {
+            // A signature among the given headers is not made anew.
+            let own = lines.is_empty() && reject == Reject::Refused(Reason::BadSignature);
+            assert!(!own, "{} does not know its own signature", verifier.scheme().id());
+            return;
+        }
+    }
+    // Twilio signs the fields of a form: two bodies can be one form.
+    if verifier.scheme().covers_body() && verifier.scheme().id() != "twilio" {
+        let longer = Payload::from(Bytes::from([body, b" "].concat()));
+        assert!(verifier.verify(&signed, &longer, NOW).is_err(), "a longer body was not signed");
+        if let Some((last, rest)) = body.split_last() {
+            let flipped = Payload::from(Bytes::from([rest, &[last ^ 1]].concat()));
+            assert!(verifier.verify(&signed, &flipped, NOW).is_err(), "it was not signed");
+            let shorter = Payload::from(Bytes::copy_from_slice(rest));
+            assert!(verifier.verify(&signed, &shorter, NOW).is_err(), "a shorter one was not signed");
+        }
+    }
 });

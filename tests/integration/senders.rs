@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod govalid;
+mod most_used;
 pub(crate) mod pitchpoint;
 mod vivreal;
 
