@@ -6,6 +6,7 @@
 
 mod credentials;
 mod door;
+mod headers;
 mod limits;
 mod replay;
 mod route;

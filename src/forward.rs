@@ -10,6 +10,7 @@ mod detached;
 mod headers;
 mod origin;
 mod pool;
+mod slots;
 
 use std::{
     io,
@@ -21,7 +22,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Response, request::Parts};
+use http::{HeaderName, HeaderValue, Request, Response, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
@@ -32,9 +33,14 @@ use tokio::time::Instant;
 pub use self::{
     client::{Client, Networks, Peer},
     detached::Detached,
+    headers::{is_twin, reserved},
     origin::{Address, Origin},
 };
-use self::{headers::Mark, pool::Pool};
+use self::{
+    headers::{Extra, Mark},
+    pool::Pool,
+    slots::{Counted, Slots},
+};
 use crate::{
     answer::Answer,
     body::{Outgoing, Payload},
@@ -79,6 +85,12 @@ pub struct UpstreamOptions {
     pub tls: Option<Secure>,
     /// Which `Host` they see.
     pub host: HostPolicy,
+    /// Headers that they get with every request, marked as sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The most requests at one time; 0 is any number.
+    pub concurrency: usize,
+    /// How many more may wait.
+    pub queue: usize,
     /// The whole exchange with the upstream.
     pub timeout: Duration,
     /// How long an unused connection is kept.
@@ -94,6 +106,7 @@ pub struct UpstreamOptions {
 pub struct Upstream {
     options: UpstreamOptions,
     pools: Vec<(Arc<Pool>, HeaderValue)>,
+    slots: Option<Slots>,
     next: AtomicUsize,
 }
 
@@ -123,7 +136,8 @@ pub async fn send(
 ) -> Settled {
     let mark =
         Mark::Verified { verified: &verified, possible_duplicate: claim.possible_duplicate() };
-    headers::to_upstream(&mut head, payload.len(), &context.client, &context.request_id, &mark);
+    let extra = Extra { request_id: &context.request_id, headers: &upstream.options.headers };
+    headers::to_upstream(&mut head, payload.len(), &context.client, &extra, &mark);
     let outcome = upstream.exchange(head, payload.into(), &context).await;
     settle(claim, outcome).await
 }
@@ -137,10 +151,7 @@ pub async fn settle(claim: Claim, outcome: Result<Answer, Reject>) -> Settled {
             None
         }
         Err(reject) => {
-            let how = match reject {
-                Reject::UpstreamConnect | Reject::UpstreamRedirect => Failure::Known,
-                _ => Failure::Unknown,
-            };
+            let how = if reject.leaves_no_doubt() { Failure::Known } else { Failure::Unknown };
             claim.failed(how, outcome.clone()).await;
             None
         }
@@ -160,7 +171,8 @@ pub async fn observe(
     context: Context,
 ) -> Settled {
     let mark = Mark::Observed(mark);
-    headers::to_upstream(&mut head, payload.len(), &context.client, &context.request_id, &mark);
+    let extra = Extra { request_id: &context.request_id, headers: &upstream.options.headers };
+    headers::to_upstream(&mut head, payload.len(), &context.client, &extra, &mark);
     let outcome = upstream.exchange(head, payload.into(), &context).await;
     settle(claim, outcome).await
 }
@@ -174,7 +186,8 @@ impl Upstream {
             (Pool::new(origin.clone(), &options), authority)
         };
         let pools = options.origins.iter().map(pool).collect();
-        Arc::new(Upstream { options, pools, next: AtomicUsize::new(0) })
+        let slots = Slots::new(options.concurrency, options.queue);
+        Arc::new(Upstream { options, pools, slots, next: AtomicUsize::new(0) })
     }
 
     async fn exchange(
@@ -183,9 +196,21 @@ impl Upstream {
         body: Outgoing,
         context: &Context,
     ) -> Result<Answer, Reject> {
-        let started = Instant::now();
-        let left = context.answer_by.saturating_duration_since(started);
-        let connect_by = started + left.saturating_sub(ANSWER_RESERVE).max(left / 2);
+        let came = Instant::now();
+        let left = context.answer_by.saturating_duration_since(came);
+        let connect_by = came + left.saturating_sub(ANSWER_RESERVE).max(left / 2);
+        let (metrics, mut started) = (&context.metrics, came);
+        let _slot = match &self.slots {
+            Some(slots) => {
+                let slot = slots.enter(connect_by, &metrics.upstream_waiting).await?;
+                started = Instant::now();
+                Some(slot)
+            }
+            None => None,
+        };
+        let _counted = Counted::among(&metrics.upstream_in_flight);
+        // What the upstream's own patience ends before a connection is there was never sent.
+        let connect_by = connect_by.min(started + self.options.timeout);
         let call = self.call(head, body, connect_by, context.matched);
         let outcome = tokio::time::timeout(self.options.timeout, call)
             .await
@@ -199,9 +224,9 @@ impl Upstream {
             Err(Reject::UpstreamTimeout) => UpstreamCode::Timeout,
             Err(_) => UpstreamCode::Reset,
         };
-        context.metrics.upstream(code).inc();
+        metrics.upstream(code).inc();
         if code != UpstreamCode::Connect {
-            context.metrics.upstream_duration.observe(started.elapsed().as_secs_f64());
+            metrics.upstream_duration.observe(started.elapsed().as_secs_f64());
         }
         outcome
     }

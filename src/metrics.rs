@@ -54,6 +54,8 @@ pub struct Metrics {
     request_duration: HistogramVec,
     upstream_requests: IntCounterVec,
     upstream_duration: HistogramVec,
+    upstream_in_flight: IntGaugeVec,
+    upstream_waiting: IntGaugeVec,
     skew: HistogramVec,
     consecutive_failures: IntGaugeVec,
     last_verified: IntGaugeVec,
@@ -90,6 +92,10 @@ pub struct RouteMetrics {
     pub request_duration: Histogram,
     /// From the first byte to the upstream to the last byte of its answer.
     pub upstream_duration: Histogram,
+    /// Requests at the upstream now, or on their way there.
+    pub upstream_in_flight: IntGauge,
+    /// Requests that wait for a slot at the upstream.
+    pub upstream_waiting: IntGauge,
     /// Now minus the timestamp of an authentic request; positive is old.
     pub skew: Histogram,
     /// Non-2xx answers in a row to authentic requests.
@@ -185,6 +191,16 @@ impl Metrics {
                 "Time that the upstream took to answer.",
                 &SECONDS,
             )?,
+            upstream_in_flight: gauges(
+                "sealgate_upstream_in_flight",
+                "Requests at the upstream now.",
+                &["route"],
+            )?,
+            upstream_waiting: gauges(
+                "sealgate_upstream_waiting",
+                "Requests that wait for a slot at the upstream (upstream_concurrency).",
+                &["route"],
+            )?,
             skew: histograms(
                 "sealgate_timestamp_skew_seconds",
                 "Our clock minus the timestamp of authentic requests; positive is old.",
@@ -238,6 +254,8 @@ impl Metrics {
                 .map(|(_, label)| self.upstream_requests.with_label_values(&[name, label])),
             request_duration: self.request_duration.with_label_values(&[name]),
             upstream_duration: self.upstream_duration.with_label_values(&[name]),
+            upstream_in_flight: self.upstream_in_flight.with_label_values(&[name]),
+            upstream_waiting: self.upstream_waiting.with_label_values(&[name]),
             skew: self.skew.with_label_values(&[name]),
             consecutive_failures: self.consecutive_failures.with_label_values(&[name]),
             last_verified: self.last_verified.with_label_values(&[name]),

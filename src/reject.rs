@@ -203,9 +203,6 @@ pub enum Reject {
     /// The upstream broke off, or sent what is not HTTP; what it did is unknown.
     #[error("the upstream broke off")]
     UpstreamReset,
-    /// The upstream's answer is over the limits.
-    #[error("the upstream's answer is over the limit")]
-    UpstreamTooLarge,
     /// The upstream answered with a redirect, which no sender follows.
     #[error("the upstream redirects")]
     UpstreamRedirect,
@@ -237,10 +234,9 @@ impl Reject {
             Reject::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Reject::BadRequest(_) | Reject::BodyAborted => StatusCode::BAD_REQUEST,
             Reject::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Reject::UpstreamConnect
-            | Reject::UpstreamReset
-            | Reject::UpstreamTooLarge
-            | Reject::UpstreamRedirect => StatusCode::BAD_GATEWAY,
+            Reject::UpstreamConnect | Reject::UpstreamReset | Reject::UpstreamRedirect => {
+                StatusCode::BAD_GATEWAY
+            }
             Reject::UpstreamTimeout | Reject::Deadline => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -265,7 +261,6 @@ impl Reject {
             | Reject::HeadTooLarge
             | Reject::UpstreamConnect
             | Reject::UpstreamReset
-            | Reject::UpstreamTooLarge
             | Reject::UpstreamRedirect
             | Reject::UpstreamTimeout
             | Reject::Deadline => Outcome::Error,
@@ -292,7 +287,6 @@ impl Reject {
             | Reject::Overloaded(_)
             | Reject::UpstreamConnect
             | Reject::UpstreamReset
-            | Reject::UpstreamTooLarge
             | Reject::UpstreamRedirect
             | Reject::UpstreamTimeout
             | Reject::Deadline => Level::WARN,
@@ -305,6 +299,18 @@ impl Reject {
             | Reject::BadRequest(_)
             | Reject::HeadTooLarge => Level::INFO,
         }
+    }
+
+    /// Of an event that was to be forwarded: whether the upstream got nothing of it, or has answered in
+    /// full. Otherwise it may have acted, and nobody knows.
+    pub fn leaves_no_doubt(&self) -> bool {
+        matches!(
+            self,
+            Reject::UpstreamConnect
+                | Reject::UpstreamRedirect
+                | Reject::Overloaded(_)
+                | Reject::BadRequest(_)
+        )
     }
 
     /// Seconds for `Retry-After`, where the sender should come again.

@@ -2,10 +2,10 @@
 
 use std::{ops::RangeInclusive, path::Path, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Uri};
+use http::Uri;
 
 use super::{
-    Surroundings, entries, not_empty,
+    Surroundings, entries, headers, not_empty,
     secret::{self, Use},
 };
 use crate::{
@@ -56,7 +56,7 @@ pub(super) fn read(
     let public_keys = section.get("public_key").map(|field| public_keys(&field, surroundings));
     let jwt = section.get("jwt").map(|field| jwt(&field, scheme, surroundings));
     if let Some(field) = section.get("require_headers") {
-        credentials.require_headers = require_headers(&field, section);
+        credentials.require_headers = headers::required(&field, section);
     }
     credentials.public_keys = public_keys.unwrap_or_else(|| Some(Vec::new()))?;
     credentials.jwt = jwt.unwrap_or_else(|| Some(JwtCredentials::default()))?;
@@ -195,42 +195,4 @@ fn jwks(field: &Field<'_>, authorities: Option<&Field<'_>>, base: &Path) -> Opti
     };
     let set = KeySet::new(&address, base, file.as_deref());
     set.map_err(|problem| field.error(problem, None)).ok()
-}
-
-/// `[route.require_headers]`: name = one value or several.
-fn require_headers(field: &Field<'_>, route: &Section<'_>) -> Vec<(HeaderName, Vec<String>)> {
-    let mut rules: Vec<(HeaderName, Vec<String>)> = Vec::new();
-    for (name, field) in entries(field.section()) {
-        field.conceal();
-        if route.knows(&name) {
-            let help = "write it before the first [route.…] heading; if a header is meant, write \
-                        its name with a capital letter";
-            let what =
-                format!("`{name}` stands among the required headers, but is a key of the route");
-            field.error(what, Some(help.to_owned()));
-            continue;
-        }
-        let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-            field.error(format!("`{name}` is no name of a header"), None);
-            continue;
-        };
-        let values: Vec<_> = field.items().iter().filter_map(header_value).collect();
-        if field.items().is_empty() {
-            field.error(format!("`{name}` has no value that it may have"), None);
-        } else if rules.iter().any(|(known, _)| *known == header) {
-            field.error(format!("`{name}` is here twice: header names have no case"), None);
-        }
-        rules.push((header, values));
-    }
-    rules
-}
-
-fn header_value(field: &Field<'_>) -> Option<String> {
-    let value = field.text()?;
-    if HeaderValue::from_str(&value).is_err() || value.trim() != value {
-        let what = format!("`{}` can never have this value", field.path());
-        field.error(what, Some("a header's value has no white space around it".to_owned()));
-        return None;
-    }
-    Some(value)
 }

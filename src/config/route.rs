@@ -5,11 +5,13 @@ use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time::Duration};
 use http::uri::PathAndQuery;
 
 use super::{
-    Surroundings, credentials, door, entries, limits::Limits, not_empty, replay::Ttl, upstream,
+    Surroundings, credentials, door, entries, headers, limits::Limits, not_empty, replay::Ttl,
+    upstream,
 };
 use crate::{
     body,
     document::{Field, Section, nearest, show_duration, show_size},
+    forward::UpstreamOptions,
     route::{Mode, PathPattern, RouteOptions},
     scheme::{Scheme, Verifier},
 };
@@ -137,6 +139,7 @@ fn read(
     let door = door::read(section);
     let body = body_limit(section, scheme, common.limits);
     let credentials = credentials::read(section, name.as_deref(), scheme, surroundings);
+    let upstream_headers = headers::for_upstream(section, scheme, surroundings);
     let (scheme, name) = (compiled?, name?);
     let ttl = ttl(section, &name, &scheme, common.ttl);
     let verifier = match Verifier::new(scheme, &name, credentials?) {
@@ -155,7 +158,7 @@ fn read(
         verifier: verifier?,
         answer_within: answer_within?,
         body: body::Limits { bytes: body?, time: common.limits.request_body },
-        upstream: upstream?,
+        upstream: UpstreamOptions { headers: upstream_headers?, ..upstream? },
         ttl,
     })
 }

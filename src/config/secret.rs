@@ -9,6 +9,7 @@ use std::{
     path::Path,
 };
 
+use http::HeaderValue;
 use zeroize::Zeroizing;
 
 use super::Surroundings;
@@ -38,6 +39,8 @@ pub(super) enum Use {
     Verify,
     /// A public key: nobody need hide it.
     PublicKey,
+    /// To show to the upstream in a header.
+    Header,
     /// The address of a store, which may hold a password.
     Address,
 }
@@ -87,7 +90,7 @@ pub(super) fn read(
         field.conceal();
         let secret = Secret::new(field.text()?.into_bytes());
         let open = match purpose {
-            Use::Verify => true,
+            Use::Verify | Use::Header => true,
             Use::Address => secret.expose().contains(&b'@'),
             Use::PublicKey => false,
         };
@@ -213,7 +216,12 @@ pub(super) fn warn_if_open(field: &Field<'_>, path: &Path, permissions: u32) {
 fn checked(field: &Field<'_>, secret: Secret, purpose: Use, place: &str) -> Option<Secret> {
     let bytes = secret.expose();
     let path = field.path();
-    let help = format!("put what the sender shows as its key into {place}");
+    let help = match purpose {
+        Use::Verify | Use::PublicKey => "what the sender shows as its key",
+        Use::Header => "a long random text (openssl rand -hex 32)",
+        Use::Address => "the address",
+    };
+    let help = format!("put {help} into {place}");
     if bytes.is_empty() {
         field.error(format!("the secret for `{path}` is empty"), Some(help));
         return None;
@@ -233,13 +241,22 @@ fn checked(field: &Field<'_>, secret: Secret, purpose: Use, place: &str) -> Opti
     if purpose == Use::PublicKey {
         return Some(secret);
     }
-    if bytes.len() != bytes.trim_ascii().len() {
+    let padded = bytes.len() != bytes.trim_ascii().len();
+    if purpose == Use::Header && (padded || HeaderValue::from_bytes(bytes).is_err()) {
+        let what = format!("the secret for `{path}` cannot stand in a header");
+        field.error(what, Some("write visible characters, without white space around".to_owned()));
+        return None;
+    }
+    if padded {
         let help = "if the sender's key has none there, remove it";
         let what = format!("the secret for `{path}` begins or ends with white space");
         field.warning(what, Some(help.to_owned()));
     }
     if bytes.len() < SHORT {
-        let help = "let the sender make a longer one";
+        let help = match purpose {
+            Use::Header => "make a longer one: openssl rand -hex 32",
+            Use::Verify | Use::PublicKey | Use::Address => "let the sender make a longer one",
+        };
         let what = format!("the secret for `{path}` is shorter than {SHORT} bytes");
         field.warning(what, Some(help.to_owned()));
     }

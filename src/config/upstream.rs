@@ -12,6 +12,9 @@ use crate::{
     tls::{Pair, client_config},
 };
 
+/// How many requests may wait where `upstream_concurrency` bounds those at the upstream.
+const QUEUE: u64 = 100;
+
 /// The usual patience with an upstream.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
@@ -31,12 +34,20 @@ pub(super) fn read(
         Some(field) => timeout(&field, answer_within),
         None => Some(TIMEOUT.max(answer_within.unwrap_or_default())),
     };
+    let number = |key, usual: u64| match section.get(key) {
+        Some(field) => field.integer(0..=100_000).and_then(|number| usize::try_from(number).ok()),
+        None => usize::try_from(usual).ok(),
+    };
+    let (concurrency, queue) = (number("upstream_concurrency", 0), number("upstream_queue", QUEUE));
     if origins.is_empty() {
         return None;
     }
     Some(UpstreamOptions {
         origins,
         tls,
+        headers: Vec::new(),
+        concurrency: concurrency?,
+        queue: queue?,
         host: host.unwrap_or(Some(HostPolicy::Preserve))?,
         timeout: timeout?,
         idle: limits.upstream_idle,

@@ -66,6 +66,32 @@ fn is_ours_by_any_spelling(name: &str) -> bool {
     is_ours(name) || (name.contains('_') && is_ours(&name.replace('_', "-")))
 }
 
+/// Whether two names, in lower case, become the same variable where PHP and other CGI hosts fold them.
+pub fn is_twin(one: &str, other: &str) -> bool {
+    let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    one.len() == other.len() && one.bytes().map(fold).eq(other.bytes().map(fold))
+}
+
+/// Why the operator cannot have a header of this name sent to the upstream, if so. `security` are the
+/// headers that the route's scheme reads or pins: what was verified is not replaced.
+pub fn reserved(name: &HeaderName, security: &[HeaderName]) -> Option<&'static str> {
+    let name = name.as_str();
+    let is_any = |known: &[&str]| known.iter().any(|known| is_twin(known, name));
+    if security.iter().any(|known| is_twin(known.as_str(), name)) {
+        Some("is read by the route's scheme: what was verified is not replaced")
+    } else if is_any(&["host"]) {
+        Some("is set by `upstream_host`")
+    } else if is_any(&["content-length", "content-encoding", "transfer-encoding"]) {
+        Some("belongs to the body, which is forwarded as it was verified")
+    } else if is_hop_by_hop(&name.replace('_', "-")) {
+        Some("ends at the next hop")
+    } else if is_ours_by_any_spelling(name) {
+        Some("is set by the gateway itself")
+    } else {
+        None
+    }
+}
+
 /// Removes what a `Connection` header names, and the hop-by-hop headers themselves. What stays keeps
 /// its order.
 fn remove_hop_by_hop(headers: &mut HeaderMap, also: impl Fn(&str) -> bool) {
@@ -95,13 +121,20 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, also: impl Fn(&str) -> bool) {
     }
 }
 
+/// What is added to every request for an upstream.
+pub(super) struct Extra<'e> {
+    pub(super) request_id: &'e HeaderValue,
+    /// The operator's own headers; what came under their names is dropped.
+    pub(super) headers: &'e [(HeaderName, HeaderValue)],
+}
+
 /// The head for the upstream: method, path, query and end-to-end headers as they came, one
-/// `Content-Length`, and what the gateway says.
+/// `Content-Length`, what the gateway says and what the operator adds.
 pub(super) fn to_upstream(
     head: &mut Parts,
     length: usize,
     client: &Client,
-    request_id: &HeaderValue,
+    extra: &Extra<'_>,
     mark: &Mark<'_>,
 ) {
     let host = host(head);
@@ -109,7 +142,10 @@ pub(super) fn to_upstream(
     // What is added below, so that the map grows once at most.
     headers.reserve(8);
     let forwarded = Forwarded::by(client, headers);
-    remove_hop_by_hop(headers, is_ours_by_any_spelling);
+    remove_hop_by_hop(headers, |name| {
+        let added = |(known, _): &(HeaderName, HeaderValue)| is_twin(known.as_str(), name);
+        is_ours_by_any_spelling(name) || extra.headers.iter().any(added)
+    });
 
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(FORWARDED_FOR, forwarded.chain);
@@ -120,7 +156,7 @@ pub(super) fn to_upstream(
     if let Some(host) = forwarded.host.or(host) {
         headers.insert(FORWARDED_HOST, host);
     }
-    headers.insert(REQUEST_ID, request_id.clone());
+    headers.insert(REQUEST_ID, extra.request_id.clone());
     match mark {
         Mark::Verified { verified, possible_duplicate } => {
             for (name, text) in [(VERIFIED, verified.scheme()), (KEY, verified.key())] {
@@ -140,6 +176,9 @@ pub(super) fn to_upstream(
                 headers.insert(OBSERVED, HeaderValue::from_static(reason));
             }
         }
+    }
+    for (name, value) in extra.headers {
+        headers.insert(name.clone(), value.clone());
     }
     head.version = Version::HTTP_11;
 }

@@ -31,7 +31,7 @@ pub(crate) use self::{
     program::{Program, free_address, tool},
     redis::Redis,
     sender::{Event, SECRET, hmac_sha256, now_ms, sha256},
-    upstream::{Answer, Hook, Upstream},
+    upstream::{Answer, Hook, Recorded, Upstream},
 };
 
 /// How long anything may take before a test gives up waiting for it.

@@ -1,5 +1,7 @@
 //! Where events go: several upstreams that die and come back, over TLS and sockets.
 
+mod line;
+
 use std::time::{Duration, Instant};
 
 use crate::kit::{Answer, Authority, Event, Front, Hello, Process, Setup, Upstream, parse, until};

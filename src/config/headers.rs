@@ -1,0 +1,88 @@
+//! The tables of a route whose keys are names of headers.
+
+use http::{HeaderName, HeaderValue};
+
+use super::{
+    Surroundings, entries,
+    secret::{self, Use},
+};
+use crate::{
+    document::{Field, Section},
+    forward::{is_twin, reserved},
+    scheme::Scheme,
+};
+
+/// `[route.require_headers]`: name = one value or several.
+pub(super) fn required(field: &Field<'_>, route: &Section<'_>) -> Vec<(HeaderName, Vec<String>)> {
+    let mut rules: Vec<(HeaderName, Vec<String>)> = Vec::new();
+    for (name, field) in entries(field.section()) {
+        field.conceal();
+        let Some(header) = header(&name, &field, route) else { continue };
+        let values: Vec<_> = field.items().iter().filter_map(value).collect();
+        if field.items().is_empty() {
+            field.error(format!("`{name}` has no value that it may have"), None);
+        } else if rules.iter().any(|(known, _)| *known == header) {
+            field.error(format!("`{name}` is here twice: header names have no case"), None);
+        }
+        rules.push((header, values));
+    }
+    rules
+}
+
+/// `[route.upstream_headers]`: name = a secret. `None` if one is wrong.
+pub(super) fn for_upstream(
+    route: &Section<'_>,
+    scheme: Option<&Scheme>,
+    surroundings: &Surroundings<'_>,
+) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let Some(field) = route.get("upstream_headers") else { return Some(Vec::new()) };
+    let security = scheme.map_or([].as_slice(), Scheme::headers);
+    let errors = route.errors();
+    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    for (name, field) in entries(field.section()) {
+        if !field.is_table() {
+            field.conceal();
+        }
+        let Some(header) = header(&name, &field, route) else { continue };
+        if let Some(why) = reserved(&header, security) {
+            let help = "take a name that nobody else uses, such as X-Gateway-Token";
+            field.error(format!("`{name}` {why}"), Some(help.to_owned()));
+        } else if headers.iter().any(|(known, _)| is_twin(known.as_str(), header.as_str())) {
+            let what = format!(
+                "`{name}` is here twice: header names have no case, and many hosts \
+                                do not tell `-` from `_`"
+            );
+            field.error(what, None);
+        }
+        let secret = secret::read(&field, Use::Header, surroundings);
+        let value = secret.and_then(|secret| HeaderValue::from_bytes(secret.expose()).ok());
+        headers.extend(value.map(|mut value| {
+            value.set_sensitive(true);
+            (header, value)
+        }));
+    }
+    (route.errors() == errors).then_some(headers)
+}
+
+/// The name of a header, if it is one and no key of the route that stands in the wrong place.
+fn header(name: &str, field: &Field<'_>, route: &Section<'_>) -> Option<HeaderName> {
+    if route.knows(name) {
+        let help = "write it before the first [route.…] heading; if a header is meant, write its \
+                    name with a capital letter";
+        let what = format!("`{name}` stands among the headers, but is a key of the route");
+        field.error(what, Some(help.to_owned()));
+        return None;
+    }
+    let header = HeaderName::from_bytes(name.as_bytes());
+    header.map_err(|_| field.error(format!("`{name}` is no name of a header"), None)).ok()
+}
+
+fn value(field: &Field<'_>) -> Option<String> {
+    let value = field.text()?;
+    if HeaderValue::from_str(&value).is_err() || value.trim() != value {
+        let what = format!("`{}` can never have this value", field.path());
+        field.error(what, Some("a header's value has no white space around it".to_owned()));
+        return None;
+    }
+    Some(value)
+}

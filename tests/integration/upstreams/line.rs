@@ -1,0 +1,150 @@
+//! Headers that the upstream gets with every request, and the line before it.
+
+use std::time::{Duration, Instant};
+
+use crate::kit::{Answer, Event, Process, Recorded, Setup, Upstream, until};
+
+/// What nobody but the upstream may see.
+const TOKEN: &str = "a-canary-for-the-upstream-only";
+
+#[tokio::test]
+async fn the_upstream_gets_its_headers_and_no_copies_of_them() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).plain().route(
+        "[route.upstream_headers]\nX-Gateway-Token = { file = \"token\" }\n\
+         Authorization = { file = \"authorization\" }",
+    );
+    std::fs::write(setup.dir.path().join("token"), format!("{TOKEN}\n")).expect("written");
+    let basic = format!("Basic {TOKEN}");
+    std::fs::write(setup.dir.path().join("authorization"), &basic).expect("written");
+    let gateway = Process::start(setup.dir.path(), &setup.toml()).await;
+    let event = Event::default().with(&[
+        "X-Gateway-Token: forged",
+        "x-gateway-token: forged",
+        "X_Gateway_Token: forged",
+        "X-Gateway_Token: forged",
+        "Authorization: Basic forged",
+        "Connection: X-Gateway-Token, Authorization",
+    ]);
+    upstream.answer([Answer::Status(500), Answer::Reset]);
+    for (event, status) in [(&event, 500), (&event.retried(), 502), (&event.retried(), 200)] {
+        let reply = gateway.connect().await.exchange(&event.request()).await;
+        assert_eq!(reply.status, status);
+        assert!(!reply.head.contains(TOKEN), "{}", reply.head);
+    }
+    assert_eq!(upstream.requests().len(), 3);
+    for seen in upstream.requests() {
+        assert_eq!(seen.header("x-gateway-token"), Some(TOKEN));
+        assert_eq!(seen.header("authorization"), Some(basic.as_str()));
+        assert!(!seen.head.contains("forged"), "{}", seen.head);
+    }
+    assert!(gateway.log().contains("\"outcome\""), "{}", gateway.log());
+    assert!(!gateway.log().contains(TOKEN), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn requests_wait_in_line_for_a_slot_and_come_in_their_order() {
+    let upstream = Upstream::start().await;
+    let gateway =
+        Setup::new(&upstream).plain().route("upstream_concurrency = 1\nanswer_within = \"20s\"");
+    let gateway = gateway.start();
+    let waiting = "sealgate_upstream_waiting{route=\"vivoldi\"}";
+    upstream.answer([Answer::Held, Answer::Held, Answer::Held]);
+    let events = [(); 3].map(|()| Event::default());
+    let send = async |event: &Event| gateway.connect_plain().await.exchange(&event.request()).await;
+    let in_line = async |count: f64| {
+        until("one more waits", || async { gateway.metric(waiting).await == count }).await;
+    };
+    let (first, second, third, ()) = tokio::join!(
+        send(&events[0]),
+        async {
+            upstream.seen(1).await;
+            send(&events[1]).await
+        },
+        async {
+            in_line(1.0).await;
+            send(&events[2]).await
+        },
+        async {
+            in_line(2.0).await;
+            let in_flight = "sealgate_upstream_in_flight{route=\"vivoldi\"}";
+            assert_eq!(gateway.metric(in_flight).await, 1.0);
+            for count in 1..=3 {
+                upstream.seen(count).await;
+                assert_eq!(upstream.requests().len(), count, "one at a time");
+                upstream.release();
+            }
+        }
+    );
+    assert_eq!([first, second, third].map(|reply| reply.status), [200; 3]);
+    let ids = |seen: &Recorded| seen.header("sealgate-event-id").map(str::to_owned);
+    let order: Vec<_> = upstream.requests().iter().filter_map(ids).collect();
+    assert_eq!(order, events.map(|event| event.id));
+    assert_eq!(gateway.metric(waiting).await, 0.0);
+}
+
+#[tokio::test]
+async fn without_a_slot_in_time_nothing_was_sent_and_the_retry_is_forwarded() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream)
+        .plain()
+        .route("upstream_concurrency = 1\nupstream_queue = 1\nanswer_within = \"1500ms\"")
+        .start();
+    upstream.answer([Answer::Held]);
+    let send = async |event: &Event| gateway.connect_plain().await.exchange(&event.request()).await;
+    let [first, second, third] = [(); 3].map(|()| Event::default());
+    let waiting = "sealgate_upstream_waiting{route=\"vivoldi\"}";
+    let started = Instant::now();
+    let (held, waited, turned_away) = tokio::join!(
+        send(&first),
+        async {
+            upstream.seen(1).await;
+            send(&second).await
+        },
+        async {
+            until("one waits", || async { gateway.metric(waiting).await == 1.0 }).await;
+            let reply = send(&third).await;
+            assert_eq!(gateway.metric(waiting).await, 1.0, "the line is full: refused at once");
+            reply
+        }
+    );
+    assert_eq!(held.status, 504);
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    for reply in [&waited, &turned_away] {
+        assert_eq!((reply.status, reply.header("retry-after")), (503, Some("2")));
+        assert_eq!(reply.header("sealgate-answer"), Some("unavailable"));
+    }
+    assert_eq!(upstream.requests().len(), 1);
+    assert_eq!(gateway.metric("sealgate_replay_entries{state=\"failed\"}").await, 2.0);
+    upstream.release();
+    let in_flight = "sealgate_upstream_in_flight{route=\"vivoldi\"}";
+    until("the slot is free", || async { gateway.metric(in_flight).await == 0.0 }).await;
+    for event in [&second, &third.retried()] {
+        assert_eq!(send(event).await.status, 200);
+    }
+    let requests = upstream.requests();
+    assert_eq!(requests.len(), 3);
+    assert!(requests.iter().all(|seen| seen.header("sealgate-possible-duplicate").is_none()));
+}
+
+#[tokio::test]
+async fn what_came_of_an_earlier_attempt_is_not_forgotten_in_the_line() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream)
+        .plain()
+        .route("upstream_concurrency = 1\nupstream_queue = 0\nanswer_within = \"20s\"")
+        .start();
+    let send = async |event: &Event| gateway.connect_plain().await.exchange(&event.request()).await;
+    let [unknown, held] = [(); 2].map(|()| Event::default());
+    upstream.answer([Answer::Reset, Answer::Held]);
+    assert_eq!(send(&unknown).await.status, 502);
+    let (reply, ()) = tokio::join!(send(&held), async {
+        upstream.seen(2).await;
+        assert_eq!(send(&unknown.retried()).await.status, 503);
+        upstream.release();
+    });
+    assert_eq!(reply.status, 200);
+    assert_eq!(send(&unknown.retried()).await.status, 200);
+    let seen = &upstream.requests()[2];
+    assert_eq!(seen.header("sealgate-possible-duplicate"), Some("1"));
+}
