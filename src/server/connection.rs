@@ -3,12 +3,14 @@
 use std::{
     convert::Infallible,
     future::poll_fn,
+    io,
     net::IpAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
 };
 
 use http::{HeaderValue, StatusCode, header::CONNECTION};
@@ -20,7 +22,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prometheus::IntGauge;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::OwnedSemaphorePermit,
 };
@@ -81,9 +83,10 @@ pub(super) async fn serve(
         Transport::Tls(acceptor) => match acceptor.accept(stream).await {
             Ok(mut stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 stream.get_mut().0.set_multiplexed();
-                http2(stream, peer, &requests, &shared).await;
+                Box::pin(http2(stream, peer, &requests, &shared)).await;
             }
-            Ok(stream) => http1(stream, peer, &requests, &shared).await,
+            // In a box, since a future keeps a place for each name that a value goes by.
+            Ok(stream) => http1(Box::new(stream), peer, &requests, &shared).await,
             Err(error) => tracing::debug!(peer = %peer.address, %error, "TLS handshake failed"),
         },
     }
@@ -96,24 +99,56 @@ where
 {
     let limits = &shared.limits;
     let refusal = Refusal::default();
-    let stream = Wire::new(stream, limits, &refusal);
-    let service = service_fn(|mut request: http::Request<Incoming>| {
+    let mut wire = Wire::new(stream, limits, &refusal);
+    let answer = |mut request: http::Request<Incoming>| {
         if let Some(reject) = refusal.of_next_head() {
             request.extensions_mut().insert(reject);
         }
         let answering = handle(request, &peer, requests, shared);
         async { answering.await.map(close_after_bad_request) }
-    });
-    let connection = http1::Builder::new()
-        .half_close(false)
-        .header_read_timeout(None)
-        .max_headers(limits.headers)
-        .max_header_size(limits.head_bytes)
-        .max_buf_size(limits.head_bytes + READ_BUFFER)
-        .preserve_header_case(true)
-        .serve_connection(TokioIo::new(stream), service);
-    let ended = until_stopped(pin!(connection), shared, http1::Connection::graceful_shutdown).await;
-    log_end(&peer, ended);
+    };
+    loop {
+        let connection = http1::Builder::new()
+            .half_close(false)
+            .header_read_timeout(None)
+            .max_headers(limits.headers)
+            .max_header_size(limits.head_bytes)
+            .max_buf_size(limits.head_bytes + READ_BUFFER)
+            .preserve_header_case(true)
+            .serve_connection(TokioIo::new(&mut wire), service_fn(answer));
+        let shut_down = http1::Connection::graceful_shutdown;
+        let rests = || requests.are_resting();
+        if let Some(ended) = until_stopped(pin!(connection), shared, shut_down, rests).await {
+            return log_end(&peer, ended);
+        }
+        // hyper keeps two buffers of 8 KiB a connection; they are gone now, until bytes come.
+        let more = match wire.is_between_requests() {
+            true => until_more(&mut wire, shared).await,
+            false => Ok(false),
+        };
+        match more {
+            Ok(true) => {}
+            Ok(false) => {
+                // Whether the other end takes it no longer matters.
+                let _ = wire.shutdown().await;
+                return;
+            }
+            Err(error) => {
+                return tracing::debug!(peer = %peer.address, %error, "connection ended");
+            }
+        }
+    }
+}
+
+/// Waits for bytes on a connection that rests; `false` at its end or when the server stops.
+async fn until_more<S>(wire: &mut Wire<'_, S>, shared: &Shared) -> io::Result<bool>
+where
+    S: AsyncRead + Unpin,
+{
+    tokio::select! {
+        more = poll_fn(|context| wire.poll_more(context)) => more,
+        () = shared.stopping.cancelled() => Ok(false),
+    }
 }
 
 async fn http2<S>(stream: S, peer: Peer, requests: &Arc<Requests>, shared: &Arc<Shared>)
@@ -139,18 +174,21 @@ where
         .max_pending_accept_reset_streams(limits.resets)
         .max_local_error_reset_streams(limits.resets)
         .serve_connection(TokioIo::new(stream), service);
-    let ended = until_stopped(pin!(connection), shared, http2::Connection::graceful_shutdown).await;
-    log_end(&peer, ended);
+    let shut_down = http2::Connection::graceful_shutdown;
+    if let Some(ended) = until_stopped(pin!(connection), shared, shut_down, || false).await {
+        log_end(&peer, ended);
+    }
 }
 
-/// Drives a connection to its end, and tells it once when the server stops. The token is polled
-/// once, so that it wakes this task; from then on each wake-up costs an atomic load, where `select!`
-/// would take the token's lock.
+/// Drives a connection to its end, or until it rests (`None`), and tells it once when the server
+/// stops. The token is polled once, so that it wakes this task; from then on each wake-up costs an
+/// atomic load, where `select!` would take the token's lock.
 async fn until_stopped<C: Future>(
     mut connection: Pin<&mut C>,
     shared: &Shared,
     shut_down: impl Fn(Pin<&mut C>),
-) -> C::Output {
+    rests: impl Fn() -> bool,
+) -> Option<C::Output> {
     let mut stopping = pin!(shared.stopping.cancelled());
     let (mut registered, mut told) = (false, false);
     poll_fn(|context| {
@@ -161,7 +199,11 @@ async fn until_stopped<C: Future>(
                 shut_down(connection.as_mut());
             }
         }
-        connection.as_mut().poll(context)
+        match connection.as_mut().poll(context) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if rests() && !told => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
 }
@@ -182,7 +224,8 @@ async fn handle(
     shared: &Shared,
 ) -> Result<http::Response<http_body_util::Full<bytes::Bytes>>, Infallible> {
     let _under_way = requests.begin();
-    Ok(shared.gate.handle(request, peer.clone()).await)
+    // In a box, so that a connection between two requests is small.
+    Ok(Box::pin(shared.gate.handle(request, peer.clone())).await)
 }
 
 fn log_end(peer: &Peer, ended: hyper::Result<()>) {

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -22,6 +22,8 @@ use tokio::{
 
 use super::Limits;
 
+/// After so long without a request a connection rests: it lets go of hyper and its buffers.
+const REST: Duration = Duration::from_secs(1);
 /// How long a connection that we end may go on sending what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -30,6 +32,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) struct Requests {
     begun: AtomicU64,
     ended: AtomicU64,
+    resting: AtomicBool,
 }
 
 /// One request under way; ends when dropped.
@@ -40,6 +43,11 @@ impl Requests {
     pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
         self.begun.fetch_add(1, Ordering::Relaxed);
         UnderWay(Arc::clone(self))
+    }
+
+    /// Whether the next request of an HTTP/1 connection has not begun to come for some time.
+    pub(super) fn are_resting(&self) -> bool {
+        self.resting.load(Ordering::Relaxed)
     }
 }
 
@@ -121,15 +129,30 @@ impl<S> Deadlines<S> {
             }
     }
 
+    /// When the connection goes to rest, if it may: whatever was to be written is.
+    fn rest(&self) -> Option<Instant> {
+        let may = self.waiting == Waiting::NextRequest
+            && !self.multiplexed
+            && self.stuck.is_none()
+            && !self.requests.are_resting();
+        may.then(|| self.since + REST)
+    }
+
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         let deadline = self.deadline();
-        if self.timer.deadline() > deadline {
-            self.timer.as_mut().reset(deadline);
-        }
         loop {
+            let rest = self.rest();
+            let next = rest.map_or(deadline, |rest| rest.min(deadline));
+            if self.timer.deadline() > next {
+                self.timer.as_mut().reset(next);
+            }
             ready!(self.timer.as_mut().poll(context));
-            if Instant::now() >= deadline {
+            let now = Instant::now();
+            if now >= deadline {
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            if rest.is_some_and(|rest| now >= rest) {
+                self.requests.resting.store(true, Ordering::Relaxed);
             }
             self.timer.as_mut().reset(deadline);
         }
@@ -163,6 +186,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Deadlines<S> {
             if this.is_waiting() && this.waiting == Waiting::NextRequest && !this.multiplexed {
                 this.waiting = Waiting::RestOfHead;
                 this.since = Instant::now();
+                this.requests.resting.store(false, Ordering::Relaxed);
             }
             return Poll::Ready(read);
         }

@@ -83,6 +83,39 @@ impl<'a, S> Wire<'a, S> {
         }
     }
 
+    /// Whether nothing of a request is here or with hyper: who reads may be replaced.
+    pub(super) fn is_between_requests(&self) -> bool {
+        let handed_over = self.refusal.handed_over.load(Ordering::Relaxed);
+        self.held.is_empty() && self.ended.is_none() && self.framing.is_at_head(handed_over)
+    }
+
+    /// Waits for the next bytes and holds them for whoever reads next; `false` at the end.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub(super) fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let mut space = [0; 512];
+        let mut buffer = ReadBuf::new(&mut space);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        let fault = self.hold(buffer.filled());
+        self.note(fault);
+        Poll::Ready(Ok(true))
+    }
+
+    /// Holds what came, and finds out how much may go on.
+    fn hold(&mut self, fresh: &[u8]) -> Option<Fault> {
+        self.held.extend_from_slice(fresh);
+        let Passed { bytes, fault } = self.framing.pass(&self.held);
+        self.cleared = bytes;
+        fault
+    }
+
     /// Gives what may go on of what is held.
     fn give(&mut self, buffer: &mut ReadBuf<'_>) {
         let bytes = self.cleared.min(buffer.remaining());
@@ -104,12 +137,14 @@ impl<'a, S> Wire<'a, S> {
             buffer.set_filled(start + bytes);
             fault
         } else {
-            self.held.extend_from_slice(fresh);
+            let fault = self.hold(fresh);
             buffer.set_filled(start);
-            let Passed { bytes, fault } = self.framing.pass(&self.held);
-            self.cleared = bytes;
             fault
         };
+        self.note(fault);
+    }
+
+    fn note(&mut self, fault: Option<Fault>) {
         match fault {
             None => {}
             Some(Fault::Head { number, why }) => {

@@ -70,6 +70,11 @@ impl Framing {
         Framing { head_bytes, headers, heads: 0, state: State::Head(Head::default()) }
     }
 
+    /// Whether head number `number` is next, and nothing of it was read.
+    pub(super) fn is_at_head(&self, number: u64) -> bool {
+        self.heads == number && matches!(&self.state, State::Head(head) if head.read == 0)
+    }
+
     /// Reads along. Not to be called again after a fault.
     pub(super) fn pass(&mut self, bytes: &[u8]) -> Passed {
         let mut passed = 0;
