@@ -241,6 +241,39 @@ async fn requests_are_pipelined_and_connections_kept() {
     assert_eq!(upstream.connections(), 1, "the upstream's connection is reused");
 }
 
+/// After a second without a request a connection lets go of its buffers; it must not show.
+#[tokio::test]
+async fn a_connection_that_rested_is_served_as_before() {
+    let upstream = Upstream::start().await;
+    let mut gateway = Setup::new(&upstream).start();
+    let mut connections = Vec::new();
+    for _ in 0..4 {
+        let mut connection = gateway.connect().await;
+        assert_eq!(connection.exchange(&Event::default().request()).await.status, 200);
+        connections.push(connection);
+    }
+    let [mut whole, mut split, mut many, mut idle] =
+        <[_; 4]>::try_from(connections).ok().expect("four");
+    for _ in 0..2 {
+        let idle = Instant::now();
+        until("the connections rest", || async { idle.elapsed() > Duration::from_millis(1300) })
+            .await;
+        assert_eq!(whole.exchange(&Event::default().request()).await.status, 200);
+        for piece in Event::default().request().chunks(700) {
+            split.write(piece).await;
+        }
+        assert_eq!(split.read().await.expect("an answer").status, 200);
+        many.write(&[Event::default().request(), Event::default().request()].concat()).await;
+        for _ in 0..2 {
+            assert_eq!(many.read().await.expect("an answer").status, 200);
+        }
+    }
+    assert_eq!(upstream.requests().len(), 4 + 8);
+    assert_eq!(many.exchange(b"GET / HTTP/1.1\nHost: a\n\n").await.status, 400);
+    gateway.drain().await;
+    idle.closed().await;
+}
+
 #[tokio::test]
 async fn memory_for_bodies_is_bounded() {
     let upstream = Upstream::start().await;
