@@ -6,6 +6,7 @@ mod hygiene;
 mod observe;
 mod passed;
 mod record;
+mod trace;
 
 use std::sync::Arc;
 
@@ -72,7 +73,7 @@ impl Gate {
     pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
         let site = self.site.load_full();
         let client = Client::of(peer, request.headers(), &site.trusted_proxies);
-        let mut record = Record::begin(&client, &self.unrouted);
+        let mut record = Record::begin(request.headers(), &client, &self.unrouted);
         if site.health_path.as_deref() == Some(request.uri().path()) {
             return record.stamped(Answer::empty(StatusCode::OK).into_response());
         }

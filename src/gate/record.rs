@@ -1,6 +1,6 @@
 //! What is known of one request: its id, its times, its route, its event. Written once, when it is
 //! answered, as one line of the log and in the metrics. Never a secret, a signature or a body, and
-//! nothing that an unauthentic request chose.
+//! nothing that an unauthentic request chose but the 32 hex digits of its trace.
 
 use std::{
     net::IpAddr,
@@ -13,11 +13,12 @@ use std::{
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
 use tracing::Level;
 
+use super::trace::TraceId;
 use crate::{
     answer::{self, REQUEST_ID},
     forward::{Client, Context},
@@ -31,6 +32,7 @@ use crate::{
 /// The record of one request.
 pub(super) struct Record {
     id: HeaderValue,
+    trace: Option<TraceId>,
     client: IpAddr,
     started: Instant,
     clock: UnixMillis,
@@ -67,9 +69,14 @@ fn wall_clock() -> UnixMillis {
 
 impl Record {
     /// Begins the record of a request that no route has taken yet.
-    pub(super) fn begin(client: &Client, unrouted: &Arc<RouteMetrics>) -> Self {
+    pub(super) fn begin(
+        headers: &HeaderMap,
+        client: &Client,
+        unrouted: &Arc<RouteMetrics>,
+    ) -> Self {
         Record {
             id: next_id(),
+            trace: TraceId::of(headers),
             client: client.address,
             started: Instant::now(),
             clock: wall_clock(),
@@ -214,6 +221,7 @@ impl Record {
                         .unwrap_or(""),
                     key = self.proof.as_ref().map_or("", |proof| &proof.key),
                     request_id = self.id.to_str().unwrap_or(""),
+                    trace_id = self.trace.as_ref().map(TraceId::as_str),
                     client = %self.client,
                     ms = took.as_micros() as f64 / 1000.0,
                     detail,

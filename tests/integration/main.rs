@@ -11,6 +11,7 @@ mod hygiene;
 mod key_sets;
 mod libraries;
 mod monitoring;
+mod observability;
 mod operation;
 mod senders;
 mod smuggling;

@@ -1,0 +1,97 @@
+//! What a running gateway tells: the page about metrics is true, and a request's trace is in the log.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use crate::kit::{Event, Process, Setup, Upstream};
+
+/// A metric's type and the names of its labels.
+type Shape = (String, BTreeSet<String>);
+
+/// What is in code font in a text.
+fn in_code_font(text: &str) -> BTreeSet<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The table of metrics of `docs/metrics.md`, and all that the page has in code font.
+fn documented() -> (BTreeMap<String, Shape>, BTreeSet<String>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let page = fs::read_to_string(path).expect("the page");
+    let rows = page.lines().filter_map(|line| {
+        let name = line.strip_prefix("| `sealgate_")?.split_once("` | ")?;
+        let cells: Vec<_> = name.1.split(" | ").collect();
+        (cells.len() == 3).then(|| {
+            let shape = (cells[0].to_owned(), in_code_font(cells[1].trim_end_matches('|')));
+            (format!("sealgate_{}", name.0), shape)
+        })
+    });
+    (rows.collect(), in_code_font(&page))
+}
+
+/// The metrics of a page, and every value of a label with a fixed list.
+fn exported(page: &str) -> (BTreeMap<String, Shape>, BTreeSet<String>) {
+    let mut metrics = BTreeMap::<String, Shape>::new();
+    let mut values = BTreeSet::new();
+    let mut current = String::new();
+    for line in page.lines() {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' ')) {
+            name.clone_into(&mut current);
+            metrics.insert(current.clone(), (kind.to_owned(), BTreeSet::new()));
+        } else if let Some((_, labels)) = line.split_once('{') {
+            let labels = labels.split_once('}').expect("the end of the labels").0;
+            for (label, value) in labels.split(',').filter_map(|label| label.split_once('=')) {
+                if label == "le" {
+                    continue;
+                }
+                metrics.get_mut(&current).expect("a type").1.insert(label.to_owned());
+                if !["route", "name", "version"].contains(&label) {
+                    values.insert(value.trim_matches('"').to_owned());
+                }
+            }
+        }
+    }
+    metrics.retain(|name, _| name.starts_with("sealgate_"));
+    (metrics, values)
+}
+
+#[tokio::test]
+async fn the_page_about_metrics_tells_each_and_no_other() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    assert_eq!(gateway.send(&Event::default()).await.status, 200);
+    let (metrics, values) = exported(&gateway.admin("/metrics").await.text());
+    let (told, words) = documented();
+    assert!(metrics.len() >= 15, "{metrics:?}");
+    assert_eq!(told, metrics);
+    assert!(values.len() > 30, "{values:?}");
+    let untold: Vec<_> = values.difference(&words).collect();
+    assert!(untold.is_empty(), "{untold:?} are values of labels that the page does not tell");
+}
+
+#[tokio::test]
+async fn a_trace_is_passed_on_and_in_the_log_if_it_is_one() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).plain();
+    let gateway = Process::start(setup.dir.path(), &setup.toml()).await;
+    let id = "0af7651916cd43dd8448eb211c80319c";
+    let good = format!("00-{id}-b7ad6b7169203331-01");
+    let forged = format!("00-{id}-b7ad6b7169203331-canary-of-a-stranger");
+    for (trace, logged) in [(Some(&good), Some(id)), (Some(&forged), None), (None, None)] {
+        let lines: Vec<_> = trace.iter().map(|trace| format!("traceparent: {trace}")).collect();
+        let event = Event::default().with(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        let reply = gateway.connect().await.exchange(&event.request()).await;
+        assert_eq!(reply.status, 200);
+        let seen = upstream.requests().pop().expect("forwarded");
+        assert_eq!(seen.header("traceparent"), trace.map(String::as_str), "as it came");
+        let request_id = reply.header("sealgate-request-id").expect("an id");
+        let log = gateway.log();
+        let line = log.lines().find(|line| line.contains(request_id)).expect("a line");
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["trace_id"].as_str(), logged, "{line}");
+    }
+    let log = gateway.log();
+    assert!(!log.contains("canary") && log.matches(id).count() == 1, "{log}");
+}
