@@ -8,6 +8,7 @@ pub mod answer;
 pub mod body;
 pub mod cli;
 pub mod config;
+pub mod diagnose;
 pub mod document;
 pub mod forward;
 pub mod gate;

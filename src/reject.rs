@@ -92,6 +92,36 @@ impl Reason {
             Reason::ContextMismatch => "context_mismatch",
         }
     }
+
+    /// What it means, in a sentence for people.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Reason::NotAllowed => "the sender's address is not on the route's allow-list",
+            Reason::RateLimited => "the address has sent more than the route's rate limit",
+            Reason::MissingHeader => "a header that the scheme needs is absent",
+            Reason::DuplicateHeader => "a security header came twice, or with `_` where it has `-`",
+            Reason::MalformedSignature => {
+                "the signature or the event id is not written as the scheme says"
+            }
+            Reason::MalformedTimestamp => "the timestamp is not written as the scheme says",
+            Reason::BadAlg => "the sender names another algorithm than the scheme's",
+            Reason::MalformedToken => "the token is no JWT of the kind that the scheme takes",
+            Reason::MalformedBody => "the body is not what the scheme must read in it",
+            Reason::UnknownKey => "no key is configured for what the request names",
+            Reason::UnknownKid => "the token names a key that the key set has not",
+            Reason::BadSignature => "the signature is not the one that the key makes",
+            Reason::Claim => "a claim of the token is not the configured one",
+            Reason::Inconsistent => "a header does not agree with what is signed",
+            Reason::Stale => "authentic, but too old",
+            Reason::Future => "authentic, but from the future",
+            Reason::RequiredHeader => {
+                "authentic, but a required header is absent or has another value"
+            }
+            Reason::ContextMismatch => {
+                "authentic, but unsigned headers are others than in the event's first request"
+            }
+        }
+    }
 }
 
 /// How a request ended, as counted in `sealgate_requests_total`.

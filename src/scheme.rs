@@ -9,6 +9,7 @@ mod event;
 mod form;
 mod handshake;
 mod hex;
+mod hypothesis;
 mod json;
 mod jwt;
 mod keys;
@@ -18,6 +19,7 @@ mod mac;
 mod pending;
 mod prove;
 mod public;
+mod reading;
 mod ready;
 mod request;
 mod show;
@@ -41,7 +43,9 @@ use self::{
     time::Unit,
 };
 pub use self::{
+    hypothesis::{Hypothesis, SecretForm, Spelling},
     keyset::KeySet,
+    reading::Reading,
     ready::{Credentials, JwtCredentials},
     sign::Draft,
     verify::{Authentic, Verifier},
@@ -167,7 +171,7 @@ struct Needs {
 }
 
 /// A compiled scheme.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scheme {
     id: Arc<str>,
     name: String,
@@ -277,6 +281,14 @@ impl Scheme {
     /// The longest body that the sender sends.
     pub fn body_limit(&self) -> u64 {
         self.sender.body
+    }
+
+    /// The headers that carry a signature; none if the body does.
+    pub fn signature_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.signature.from.iter().filter_map(|source| match source {
+            Source::Header(slot) => Some(&self.wanted.headers[*slot]),
+            _ => None,
+        })
     }
 
     /// Every header that the scheme reads or pins.

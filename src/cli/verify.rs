@@ -1,16 +1,19 @@
-use std::path::PathBuf;
+use std::{fmt::Write, path::PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use http::request::Parts;
 use serde_json::json;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Status, capture, now, wrong};
 use crate::{
     body::Payload,
     config::{self, Config},
+    diagnose::{Case, Effort, NearMiss, diagnose},
     reject::{Reason, Reject},
     route::RouteOptions,
-    scheme::{UnixMillis, Verified},
+    scheme::{Reading, UnixMillis, Verified, Verifier},
 };
 
 /// What to judge.
@@ -32,73 +35,165 @@ pub(super) struct VerifyArguments {
     request: PathBuf,
 }
 
-/// `sealgate verify`: judges one captured request by the code that judges live ones.
+/// `sealgate verify`: judges one captured request by the code that judges live ones, and tells of a
+/// refused one what would have verified.
 pub(super) fn verify(arguments: &VerifyArguments) -> anyhow::Result<Status> {
     let inputs = config::load(&arguments.config)
         .map_err(anyhow::Error::from)
-        .and_then(|(config, _)| route(config, &arguments.route))
-        .and_then(|route| Ok((route, capture::read(&arguments.request)?)));
-    let (route, (head, body)) = match inputs {
+        .and_then(|(config, _)| split(config, &arguments.route))
+        .and_then(|routes| Ok((routes, capture::read(&arguments.request)?)));
+    let ((route, others), (head, body)) = match inputs {
         Ok(inputs) => inputs,
         Err(error) => return Ok(wrong(&error)),
     };
     let now = arguments.at.map_or_else(now, |at| UnixMillis(at.saturating_mul(1000)));
     let payload = Payload::from(body);
-    let judged = route.verifier.verify(&head, &payload, now);
-    let judged = match judged {
+    let judged = match route.verifier.verify(&head, &payload, now) {
         Ok(verified) if verified.is_stale() => Err(Reason::Stale.into()),
         judged => judged,
     };
-    match judged {
-        Ok(verified) => {
-            accepted(&verified, arguments.json);
-            Ok(Status::Done)
-        }
-        Err(reject) => {
-            refused(&reject, arguments.json);
-            Ok(Status::Failed)
-        }
+    let found = match &judged {
+        Ok(_) => Vec::new(),
+        Err(reject) => near_misses(&route, &others, &head, &payload, now, reject),
+    };
+    let reading = route.verifier.read(&head, &payload);
+    if arguments.json {
+        println!("{}", object(&judged, &reading, &found));
+    } else {
+        print!("{}", text(&judged, &reading, &found, &route.verifier, &payload, now));
     }
+    Ok(if judged.is_ok() { Status::Done } else { Status::Failed })
 }
 
 /// Takes a route out of a configuration by its name.
 pub(super) fn route(config: Config, name: &str) -> anyhow::Result<RouteOptions> {
-    let names: Vec<_> = config.routes.iter().map(|route| route.name.clone()).collect();
-    config
-        .routes
-        .into_iter()
-        .find(|route| route.name == name)
-        .ok_or_else(|| anyhow!("no route is called {name}"))
-        .with_context(|| format!("the routes are: {}", names.join(", ")))
+    split(config, name).map(|(route, _)| route)
 }
 
-fn accepted(verified: &Verified, json: bool) {
-    let event = verified.event_id().and_then(|id| id.to_str().ok());
-    if json {
-        let object = json!({
+/// Takes a route out of a configuration by its name; gives the others too.
+fn split(config: Config, name: &str) -> anyhow::Result<(RouteOptions, Vec<RouteOptions>)> {
+    let names: Vec<_> = config.routes.iter().map(|route| route.name.clone()).collect();
+    let (mut wanted, others): (Vec<_>, Vec<_>) =
+        config.routes.into_iter().partition(|route| route.name == name);
+    let route = wanted.pop().ok_or_else(|| anyhow!("no route is called {name}"));
+    Ok((route.with_context(|| format!("the routes are: {}", names.join(", ")))?, others))
+}
+
+fn near_misses(
+    route: &RouteOptions,
+    others: &[RouteOptions],
+    head: &Parts,
+    payload: &Payload,
+    now: UnixMillis,
+    reject: &Reject,
+) -> Vec<NearMiss> {
+    let Some(reason) = reject.reason() else { return Vec::new() };
+    let others: Vec<_> =
+        others.iter().map(|other| (other.name.as_str(), other.verifier.hypothesis())).collect();
+    let route = &route.verifier.hypothesis();
+    let case = Case { head, payload, now, reason, route, others: &others };
+    diagnose(case, Effort::OFFLINE)
+}
+
+/// The word for why a request was refused.
+fn word(reject: &Reject) -> &'static str {
+    reject.reason().map_or(reject.outcome().label(), |reason| reason.label())
+}
+
+fn object(
+    judged: &Result<Verified, Reject>,
+    reading: &Reading,
+    found: &[NearMiss],
+) -> serde_json::Value {
+    let timestamp = reading.timestamp.and_then(instant);
+    match judged {
+        Ok(verified) => json!({
             "verdict": "accept",
             "scheme": &**verified.scheme(),
             "key": &**verified.key(),
-            "event_id": event,
+            "event_id": verified.event_id().and_then(|id| id.to_str().ok()),
+            "timestamp": timestamp,
             "age_ms": verified.age(),
-        });
-        println!("{object}");
-    } else {
-        println!("authentic: signed with the key {}", verified.key());
-        if let Some(event) = event {
-            println!("event:     {event}");
-        }
-        if let Some(age) = verified.age() {
-            println!("age:       {:.1} s", age as f64 / 1000.0);
+        }),
+        Err(reject) => {
+            let diagnosis: Vec<_> = found
+                .iter()
+                .map(|near_miss| json!({ "code": near_miss.code(), "text": near_miss.text() }))
+                .collect();
+            json!({
+                "verdict": "reject",
+                "reason": word(reject),
+                "key": reading.key,
+                "event_id": reading.event_id,
+                "timestamp": timestamp,
+                "diagnosis": diagnosis,
+            })
         }
     }
 }
 
-fn refused(reject: &Reject, json: bool) {
-    let reason = reject.reason().map_or(reject.outcome().label(), |reason| reason.label());
-    if json {
-        println!("{}", json!({ "verdict": "reject", "reason": reason }));
-    } else {
-        println!("refused: {reason}");
+fn text(
+    judged: &Result<Verified, Reject>,
+    reading: &Reading,
+    found: &[NearMiss],
+    verifier: &Verifier,
+    payload: &Payload,
+    now: UnixMillis,
+) -> String {
+    let mut text = match judged {
+        Ok(_) => "authentic\n".to_owned(),
+        Err(reject) => format!("refused: {}\n", word(reject)),
+    };
+    let mut line = |name: &str, value: &str| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {name:<11}{value}");
+    };
+    if let Err(reject) = judged
+        && let Some(reason) = reject.reason()
+    {
+        line("reason", reason.meaning());
     }
+    line("scheme", verifier.scheme().id());
+    let key = judged.as_ref().map_or(reading.key.as_deref(), |verified| Some(&**verified.key()));
+    line("key", &known(key.unwrap_or("none is named"), verifier, key));
+    line("event id", reading.event_id.as_deref().unwrap_or("none"));
+    if let Some(sent) = reading.timestamp
+        && let Some(instant) = instant(sent)
+    {
+        let age = now.0.saturating_sub(sent.0) as f64 / 1000.0;
+        let relation = if age < 0.0 { "ahead" } else { "old" };
+        line("timestamp", &format!("{instant}, {:.1} s {relation}", age.abs()));
+    } else {
+        line("timestamp", "none");
+    }
+    if let Some(message) = verifier.scheme().message_notation() {
+        line("signed", &message);
+    }
+    let digest = data_encoding::HEXLOWER.encode(payload.sha256());
+    line("body", &format!("{} bytes, SHA-256 {digest}", payload.len()));
+    if judged.is_err() {
+        text.push('\n');
+        for near_miss in found {
+            let _ = writeln!(text, "diagnosis: {}\n  {}", near_miss.code(), near_miss.text());
+        }
+        if found.is_empty() {
+            text.push_str(NO_NEAR_MISS);
+        }
+    }
+    text
+}
+
+const NO_NEAR_MISS: &str = "diagnosis: none\n  Nothing that was tried would have verified. Usual then: \
+    another secret than the sender's (an old one, one of another webhook or of the test mode), or a \
+    stranger's request.\n";
+
+fn known(text: &str, verifier: &Verifier, key: Option<&str>) -> String {
+    let configured = key.is_none_or(|key| verifier.keys().any(|known| known == key));
+    if configured { text.to_owned() } else { format!("{text} (not configured)") }
+}
+
+/// An instant in RFC 3339, if it is within its years.
+fn instant(at: UnixMillis) -> Option<String> {
+    let nanos = i128::from(at.0).checked_mul(1_000_000)?;
+    OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Rfc3339).ok()
 }

@@ -1,6 +1,6 @@
 //! The schemes that are built in: the files of `schemes/`.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::Scheme;
 
@@ -89,6 +89,13 @@ impl Scheme {
     pub fn builtin(id: &str) -> Option<Arc<Scheme>> {
         let (id, text) = FILES.iter().find(|(known, _)| *known == id)?;
         Some(Scheme::parse(id, text).expect("every built-in scheme compiles: a test compiles them"))
+    }
+
+    /// All schemes that are built in, compiled once.
+    pub fn builtins() -> &'static [Arc<Scheme>] {
+        static ALL: LazyLock<Vec<Arc<Scheme>>> =
+            LazyLock::new(|| Scheme::builtin_ids().filter_map(Scheme::builtin).collect());
+        &ALL
     }
 
     /// The ids of all built-in schemes, sorted.

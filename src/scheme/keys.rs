@@ -144,20 +144,28 @@ pub(super) struct Key {
     pub(super) name: Arc<str>,
     /// Any of them verifies.
     pub(super) secrets: Vec<Primed>,
+    /// The same secrets as configured, for signing as the sender and for suppositions; empty for
+    /// public keys.
+    pub(super) configured: Vec<Secret>,
     /// SHA-256 after one whole block that stands for route and key: the start of every record key.
     pub(super) record: Sha256,
 }
 
 impl Key {
     /// A key of the route `route`.
-    pub(super) fn new(route: &str, name: &str, secrets: Vec<Primed>) -> Key {
+    pub(super) fn new(
+        route: &str,
+        name: &str,
+        secrets: Vec<Primed>,
+        configured: Vec<Secret>,
+    ) -> Key {
         let mut scope = Sha256::new();
         for part in ["sealgate record 1", route, name] {
             scope.update((part.len() as u64).to_be_bytes());
             scope.update(part);
         }
         let record = Sha256::new().chain_update(scope.finalize()).chain_update([0; 32]);
-        Key { name: name.into(), secrets, record }
+        Key { name: name.into(), secrets, configured, record }
     }
 }
 

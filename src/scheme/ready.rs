@@ -68,7 +68,12 @@ impl Verifier {
             let primed = secrets.iter().filter_map(|secret| {
                 primed(&scheme, secret).map_err(|e| problems.push(format!("{name}: {e}"))).ok()
             });
-            Key::new(route, name, primed.collect())
+            Key::new(
+                route,
+                name,
+                primed.collect(),
+                if public { Vec::new() } else { secrets.to_vec() },
+            )
         };
         let keys = if public { &credentials.public_keys } else { &credentials.global };
         let published = public && credentials.jwt.jwks.is_some();
@@ -88,7 +93,7 @@ impl Verifier {
         // Where a request can name its key, there are secrets, and the stand-in is one; a key in
         // hexadecimal is one in every key form. A scheme with public keys has the global key only.
         let stand_in = primed(&scheme, &random_key()).ok().into_iter().collect();
-        let dummy = Key::new(route, "", stand_in);
+        let dummy = Key::new(route, "", stand_in, Vec::new());
 
         unknown.dedup();
         for space in unknown {
@@ -128,7 +133,7 @@ impl Verifier {
             None => (millis(timestamp.window), millis(timestamp.future)),
         });
         Ok(Verifier {
-            ring: Ring { global, groups, dummy },
+            ring: Arc::new(Ring { global, groups, dummy }),
             slots,
             required,
             public_url: credentials.public_url,
@@ -229,7 +234,7 @@ fn slots(
     Ok((Slots::new(&names), required))
 }
 
-fn primed(scheme: &Scheme, secret: &Secret) -> Result<Primed, String> {
+pub(super) fn primed(scheme: &Scheme, secret: &Secret) -> Result<Primed, String> {
     if let Kind::Public(algorithm) = scheme.kind {
         return PublicKey::read(algorithm, &scheme.key, secret).map(Primed::Public);
     }

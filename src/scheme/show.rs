@@ -175,7 +175,7 @@ impl Scheme {
     /// The built-in schemes, one a line, for a terminal.
     pub fn list() -> String {
         let mut text = String::new();
-        for scheme in Scheme::builtin_ids().filter_map(Scheme::builtin) {
+        for scheme in Scheme::builtins() {
             let trust = match (scheme.warning(), scheme.confirmed) {
                 (Some(_), true) => "body not signed",
                 (Some(_), false) => "body not signed, unconfirmed",
@@ -195,7 +195,7 @@ impl Scheme {
             "| sender | `scheme` | proof | body signed | event named by | window | retries | configure |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
-        for scheme in Scheme::builtin_ids().filter_map(Scheme::builtin) {
+        for scheme in Scheme::builtins() {
             let document = scheme.documents.first().map_or("", String::as_str);
             let mark = if scheme.confirmed { "" } else { " (unconfirmed)" };
             let signed = if scheme.warning().is_some() { "**no**" } else { "yes" };

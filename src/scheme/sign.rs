@@ -185,7 +185,7 @@ impl Verifier {
     }
 
     /// The signature as the sender writes it.
-    fn written(&self, tag: &[u8], timestamp: Option<&str>) -> String {
+    pub(super) fn written(&self, tag: &[u8], timestamp: Option<&str>) -> String {
         let scheme = &*self.scheme;
         let signature = &scheme.signature;
         let encoded = match signature.encoding {

@@ -22,10 +22,10 @@ use crate::{
 };
 
 /// A scheme with the keys of one route.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Verifier {
     pub(super) scheme: Arc<Scheme>,
-    pub(super) ring: Ring,
+    pub(super) ring: Arc<Ring>,
     pub(super) slots: Slots,
     /// Slot and allowed values of each header that the operator requires.
     pub(super) required: Vec<(usize, Vec<String>)>,
@@ -300,7 +300,7 @@ impl Verifier {
     }
 
     /// The token, if the scheme has tokens.
-    fn token<'a>(&self, request: &Request<'a>) -> Result<Option<Token<'a>>, Reject> {
+    pub(super) fn token<'a>(&self, request: &Request<'a>) -> Result<Option<Token<'a>>, Reject> {
         let Some(rules) = &self.scheme.token else { return Ok(None) };
         let prefix = self.scheme.signature.prefix.as_bytes();
         let mut found = self.scheme.signature.from.iter().filter_map(|source| match source {

@@ -14,7 +14,14 @@ mod redis;
 mod sender;
 mod upstream;
 
-use std::{collections::BTreeSet, fmt::Write, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
 
 use sealgate::{config, gateway, server::Addresses};
 use tempfile::TempDir;
@@ -244,4 +251,14 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut ready: impl 
         }
     };
     assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "{what} within {PATIENCE:?}");
+}
+
+/// Runs the binary in `dir`, without input.
+pub(crate) fn sealgate(arguments: &[&str], dir: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sealgate"))
+        .args(arguments)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
 }

@@ -3,6 +3,7 @@
 mod kit;
 
 mod delivery;
+mod diagnosis;
 mod doors;
 mod faults;
 mod handshakes;

@@ -3,14 +3,13 @@
 
 use std::{
     io::Write,
-    path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use tokio::net::TcpStream;
 
-use crate::kit::{self, Answer, Event, SECRET, Setup, Upstream, tool, until};
+use crate::kit::{self, Answer, Event, SECRET, Setup, Upstream, sealgate, tool, until};
 
 #[tokio::test]
 async fn the_admin_pages_tell_and_refuse_writes() {
@@ -177,15 +176,6 @@ async fn an_unmodified_php_handler_sees_only_what_is_authentic() {
     assert_eq!(lines[0]["sha256"], kit::sha256(&event.body));
     assert_eq!(lines[0]["type"], "GLOBAL");
     assert_eq!(lines[0]["length"], event.body.len().to_string());
-}
-
-fn sealgate(arguments: &[&str], dir: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sealgate"))
-        .args(arguments)
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary runs")
 }
 
 #[tokio::test]

@@ -1,0 +1,362 @@
+//! Suppositions for a diagnosis: what if the secret, the message or the scheme were another?
+//!
+//! A [`Hypothesis`] is judged by the code that judges live requests, but it says only whether the
+//! signature fits. The proof that a request is authentic, [`Verified`](super::Verified), never leaves
+//! it, so nothing that is found out here can be forwarded or recorded.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, request::Parts};
+
+use super::{
+    Kind, Scheme, UnixMillis,
+    keys::{Choice, Key, KeyForm, Ring},
+    mac::Hash,
+    ready::primed,
+    request::Slots,
+    signature::{Encoding, Format},
+    source::{Filter, Piece, Source, Template, Value},
+    time::Unit,
+    verify::Verifier,
+};
+use crate::{
+    body::Payload,
+    reject::{Reason, Reject},
+    secret::Secret,
+};
+
+/// What senders write before a signature.
+const PREFIXES: [&str; 12] = [
+    "sha256=",
+    "sha1=",
+    "sha512=",
+    "hmac-sha256=",
+    "sha256:",
+    "v0=",
+    "v1=",
+    "v1,",
+    "Signature ",
+    "HMAC ",
+    "Bearer ",
+    "Basic ",
+];
+
+/// How many ways of reading a signature are given.
+const MOST: usize = 32;
+
+/// How a secret's text becomes the bytes of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretForm {
+    /// The bytes of the text itself.
+    Text,
+    /// What the text is the hexadecimal of.
+    Hex,
+    /// What the text is the base64 of.
+    Base64,
+}
+
+/// How a signature was written that should have been written otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spelling {
+    /// What should stand before the signature and does not.
+    pub lacks: Option<String>,
+    /// What stands before the signature and should not.
+    pub extra: Option<&'static str>,
+    /// The encoding that was used, if it is not the scheme's.
+    pub encoding: Option<&'static str>,
+}
+
+/// A verifier with something supposed to be otherwise.
+#[derive(Clone, Debug)]
+pub struct Hypothesis(Verifier);
+
+impl Verifier {
+    /// The supposition that everything is as configured.
+    pub fn hypothesis(&self) -> Hypothesis {
+        Hypothesis(self.clone())
+    }
+}
+
+impl Hypothesis {
+    /// Whether the signature of a request fits; whether the request would be accepted besides is not
+    /// asked.
+    pub fn fits(&self, head: &Parts, payload: &Payload, now: UnixMillis) -> bool {
+        match self.0.authenticate(head, payload, now) {
+            Ok(_) => true,
+            Err(Reject::Refused(reason)) => reason > Reason::BadSignature,
+            Err(_) => false,
+        }
+    }
+
+    /// The scheme.
+    pub fn scheme(&self) -> &Scheme {
+        &self.0.scheme
+    }
+
+    /// Every header that the scheme reads, and those that the operator requires.
+    pub fn headers(&self) -> &[HeaderName] {
+        self.0.slots.names()
+    }
+
+    /// What a request says of itself.
+    pub fn read(&self, head: &Parts, payload: &Payload) -> super::Reading {
+        self.0.read(head, payload)
+    }
+
+    /// The configured secrets, with the names of their keys.
+    pub fn secrets(&self) -> impl Iterator<Item = (&str, &Secret)> {
+        self.0.ring.iter().flat_map(|key| key.configured.iter().map(|secret| (&*key.name, secret)))
+    }
+
+    /// Supposes that this secret signs every request. `None` where a secret signs nothing, or this one
+    /// cannot be a key of the scheme.
+    pub fn under(&self, secret: &Secret) -> Option<Hypothesis> {
+        self.with(secret, |_| ())
+    }
+
+    /// Supposes that this secret signs, in another form than the scheme says. `None` if that is the
+    /// scheme's form, or the secret is not written so.
+    pub fn under_in_form(&self, secret: &Secret, form: SecretForm) -> Option<Hypothesis> {
+        let encoding = match form {
+            SecretForm::Text => Encoding::Text,
+            SecretForm::Hex => Encoding::Hex,
+            SecretForm::Base64 => Encoding::Base64,
+        };
+        let own = &self.0.scheme.key;
+        if own.encoding == encoding && own.strip.is_empty() {
+            return None;
+        }
+        let strip = match form {
+            SecretForm::Text => Vec::new(),
+            SecretForm::Hex | SecretForm::Base64 => vec!["whsec_".into()],
+        };
+        self.with(secret, |scheme| scheme.key = KeyForm { encoding, strip })
+    }
+
+    /// Supposes that this secret signs as another scheme says. `None` where that cannot be.
+    pub fn of(&self, scheme: &Arc<Scheme>, secret: &Secret) -> Option<Hypothesis> {
+        if scheme.needs_url && self.0.public_url.is_none() {
+            return None;
+        }
+        let mut other = self.clone();
+        other.0.scheme = Arc::clone(scheme);
+        other.0.slots = Slots::new(&scheme.wanted.headers);
+        other.0.required = Vec::new();
+        other.0.window = None;
+        other.under(secret)
+    }
+
+    fn with(&self, secret: &Secret, change: impl FnOnce(&mut Scheme)) -> Option<Hypothesis> {
+        if matches!(self.0.scheme.kind, Kind::Public(_)) || self.0.scheme.takes_public_key() {
+            return None;
+        }
+        let mut other = self.changed(|scheme| {
+            scheme.choice = Choice::Global;
+            change(scheme);
+        });
+        let key = |secret: Secret| -> Option<Key> {
+            let primed = primed(&other.0.scheme, &secret).ok()?;
+            Some(Key::new("", "", vec![primed], vec![secret]))
+        };
+        let ring = Ring {
+            global: Some(key(secret.clone())?),
+            groups: Vec::new(),
+            dummy: key(secret.clone())?,
+        };
+        other.0.ring = Arc::new(ring);
+        Some(other)
+    }
+
+    fn changed(&self, change: impl FnOnce(&mut Scheme)) -> Hypothesis {
+        let mut scheme = (*self.0.scheme).clone();
+        change(&mut scheme);
+        let mut other = self.clone();
+        other.0.scheme = Arc::new(scheme);
+        other
+    }
+
+    /// Supposes that the body itself is signed where the scheme says its digest. `None` if the scheme
+    /// does not say so.
+    pub fn body_for_digest(&self) -> Option<Hypothesis> {
+        self.body_signed(&[Filter::Sha256], &[])
+    }
+
+    /// Supposes that the body's SHA-256 is signed, in hexadecimal, where the scheme says the body.
+    /// `None` if the scheme does not say so.
+    pub fn digest_for_body(&self) -> Option<Hypothesis> {
+        self.body_signed(&[], &[Filter::Sha256])
+    }
+
+    fn body_signed(&self, filters: &[Filter], instead: &[Filter]) -> Option<Hypothesis> {
+        let mut found = false;
+        let other = self.exchanged(|value| {
+            let hit = value.source == Source::Body && value.filters == filters;
+            found |= hit;
+            let value = Value { source: Source::Body, filters: instead.to_vec() };
+            hit.then_some(Piece::Value(value))
+        });
+        found.then_some(other)
+    }
+
+    /// Supposes that the timestamp is signed as this text, whatever stands in the request.
+    pub fn timestamp_signed_as(&self, text: &str) -> Hypothesis {
+        let other = self.exchanged(|value| {
+            let hit = value.source == Source::Timestamp;
+            hit.then(|| Piece::Literal(text.as_bytes().into()))
+        });
+        other.with_any_unit()
+    }
+
+    /// Supposes that the sender may write its time in seconds and in milliseconds. RFC 3339 stays.
+    pub fn with_any_unit(&self) -> Hypothesis {
+        self.changed(|scheme| match &mut scheme.timestamp {
+            Some(timestamp) if timestamp.unit != Unit::Rfc3339 => timestamp.unit = Unit::Auto,
+            Some(_) | None => {}
+        })
+    }
+
+    /// Another message: every value for which `exchange` gives a piece becomes that piece.
+    fn exchanged(&self, mut exchange: impl FnMut(&Value) -> Option<Piece>) -> Hypothesis {
+        self.changed(|scheme| {
+            let variants = scheme.variants.iter_mut().map(|(_, message)| message);
+            for Template(pieces) in std::iter::once(&mut scheme.message).chain(variants) {
+                let nested = pieces.iter_mut().flat_map(|piece| match piece {
+                    Piece::Optional(pieces) => pieces.as_mut_slice(),
+                    other => std::slice::from_mut(other),
+                });
+                for piece in nested {
+                    if let Piece::Value(value) = piece
+                        && let Some(other) = exchange(value)
+                    {
+                        *piece = other;
+                    }
+                }
+            }
+        })
+    }
+
+    /// The signature of a request as the scheme would have it written, for every way in which what
+    /// stands there can be read as one: the header, its value, and what was spelled otherwise.
+    pub fn respelled(&self, head: &Parts) -> Vec<(HeaderName, HeaderValue, Spelling)> {
+        let scheme = &*self.0.scheme;
+        let (Kind::Hmac(hash) | Kind::Digest(hash)) = scheme.kind else { return Vec::new() };
+        let Some(name) = scheme.signature_headers().find(|name| head.headers.contains_key(*name))
+        else {
+            return Vec::new();
+        };
+        let text = head.headers[name].as_bytes();
+        let payload = Payload::from(bytes::Bytes::new());
+        let digits = self.0.read(head, &payload).digits.or_else(|| lone_digits(text));
+        let mut found = Vec::new();
+        for (bare, prefix) in self.pieces(text) {
+            for (label, bytes) in decoded(bare, hash, scheme.signature.encoding) {
+                let spelling = Spelling {
+                    lacks: match prefix {
+                        Prefix::Own => None,
+                        Prefix::None | Prefix::Other(_) => {
+                            let own = scheme.signature.prefix.to_string();
+                            (!own.is_empty()).then_some(own)
+                        }
+                    },
+                    extra: match prefix {
+                        Prefix::Other(other) => Some(other),
+                        Prefix::Own | Prefix::None => None,
+                    },
+                    encoding: label,
+                };
+                let value = self.0.written(&bytes, digits.as_deref());
+                if let Ok(value) = HeaderValue::from_str(&value) {
+                    found.push((name.clone(), value, spelling));
+                }
+            }
+        }
+        found.truncate(MOST);
+        found
+    }
+
+    /// What in a header could be the signature, without what stands before it.
+    fn pieces<'t>(&self, text: &'t [u8]) -> Vec<(&'t [u8], Prefix)> {
+        let signature = &self.0.scheme.signature;
+        let items: Vec<&[u8]> = match &signature.format {
+            Format::Raw => vec![text],
+            Format::KeyValue { .. }
+            | Format::List { .. }
+            | Format::Tagged { .. }
+            | Format::Positional { .. } => parted(text).collect(),
+        };
+        let field = match &signature.format {
+            Format::KeyValue { field, .. } => format!("{field}="),
+            Format::Tagged { tag, .. } => tag.to_string(),
+            Format::Raw | Format::List { .. } | Format::Positional { .. } => String::new(),
+        };
+        let mut pieces = Vec::new();
+        for item in items {
+            let item = item.strip_prefix(field.as_bytes()).unwrap_or(item);
+            if !signature.prefix.is_empty()
+                && let Some(bare) = item.strip_prefix(signature.prefix.as_bytes())
+            {
+                pieces.push((bare, Prefix::Own));
+                continue;
+            }
+            let none = if signature.prefix.is_empty() { Prefix::Own } else { Prefix::None };
+            pieces.push((item, none));
+            for prefix in PREFIXES {
+                if let Some((start, bare)) = item.split_at_checked(prefix.len())
+                    && start.eq_ignore_ascii_case(prefix.as_bytes())
+                {
+                    pieces.push((bare, Prefix::Other(prefix)));
+                }
+            }
+        }
+        pieces
+    }
+}
+
+/// The items of a header, whichever of the usual separators is between them.
+fn parted(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let items = text.split(|byte| b",; ".contains(byte)).filter(|item| !item.is_empty());
+    // A tag may end in the separator: `v1,…` as a whole is an item too.
+    items.take(16).chain(text.split(|byte| *byte == b' ').take(16))
+}
+
+/// The first item of a header that has the length of a time in seconds or milliseconds.
+fn lone_digits(text: &[u8]) -> Option<String> {
+    let value = |item: &[u8]| item.rsplit(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+    let is_time =
+        |text: &Vec<u8>| matches!(text.len(), 10 | 13) && text.iter().all(u8::is_ascii_digit);
+    let found = parted(text).filter_map(value).find(is_time)?;
+    String::from_utf8(found).ok()
+}
+
+/// What stood before a signature.
+#[derive(Clone, Copy)]
+enum Prefix {
+    /// What the scheme says.
+    Own,
+    /// Nothing, where the scheme says something.
+    None,
+    /// Something else.
+    Other(&'static str),
+}
+
+/// A text as a MAC, in every encoding in which it has the length of one; with the name of the encoding
+/// unless it is `own`.
+fn decoded(text: &[u8], hash: Hash, own: Encoding) -> Vec<(Option<&'static str>, Vec<u8>)> {
+    let mut found = Vec::new();
+    for (encoding, name) in [
+        (Encoding::Hex, "hexadecimal"),
+        (Encoding::Base64, "base64"),
+        (Encoding::Base64Url, "base64url"),
+    ] {
+        let Some(bytes) = encoding.decode(text.trim_ascii()) else { continue };
+        if bytes.len() == hash.length() {
+            found.push(((encoding != own).then_some(name), bytes));
+        } else if encoding != Encoding::Hex
+            && bytes.len() == 2 * hash.length()
+            && let Some(inner) = Encoding::Hex.decode(&bytes)
+        {
+            found.push((Some("base64 of the hexadecimal"), inner));
+        }
+    }
+    found
+}
