@@ -1,5 +1,6 @@
 //! Where events go: several upstreams that die and come back, over TLS and sockets.
 
+mod answers;
 mod line;
 
 use std::time::{Duration, Instant};
