@@ -175,14 +175,16 @@ impl Pool {
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         match &connected {
             Err(error) => self.rest(error),
-            Ok(_) if self.rests_until.load(Ordering::Relaxed) == 0 => {}
-            Ok(_) => {
-                if self.rests_until.swap(0, Ordering::Relaxed) != 0 {
-                    tracing::info!(upstream = %self.origin, "the upstream takes connections again");
-                }
-            }
+            Ok(_) => self.end_rest(),
         }
         connected
+    }
+
+    fn end_rest(&self) {
+        let rests = || self.rests_until.load(Ordering::Relaxed) != 0;
+        if rests() && self.rests_until.swap(0, Ordering::Relaxed) != 0 {
+            tracing::info!(upstream = %self.origin, "the upstream is in reach again");
+        }
     }
 
     async fn open(&self) -> io::Result<SendRequest<Outgoing>> {
@@ -219,6 +221,8 @@ impl Pool {
 
     /// Keeps a connection whose answer was read to its end.
     pub(super) fn put_back(self: &Arc<Self>, sender: SendRequest<Outgoing>) {
+        // Whoever tried it after its rest may have had a connection from before.
+        self.end_rest();
         if sender.is_closed() || self.idle.is_zero() {
             return;
         }
