@@ -7,18 +7,29 @@
 mod credentials;
 mod door;
 mod headers;
+mod inventory;
 mod limits;
 mod replay;
 mod route;
 mod secret;
 mod server;
+mod sources;
 mod upstream;
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use zeroize::Zeroizing;
 
-use self::limits::Limits;
+use self::{inventory::Fixed, limits::Limits};
+pub use self::{
+    inventory::{Changes, Inventory},
+    sources::Sources,
+};
 use crate::{
     document::{Field, Reader, Report, Section, show_duration},
     route::RouteOptions,
@@ -40,6 +51,8 @@ pub struct Config {
     pub memory: u64,
     /// The routes, at least one.
     pub routes: Vec<RouteOptions>,
+    /// What it consists of, by name.
+    pub inventory: Inventory,
 }
 
 /// Where `{ env = "NAME" }` is looked up.
@@ -51,6 +64,25 @@ struct Surroundings<'s> {
     base: &'s Path,
     environment: &'s Environment<'s>,
     known: secret::Known,
+    sources: RefCell<Sources>,
+}
+
+impl<'s> Surroundings<'s> {
+    fn new(base: &'s Path, environment: &'s Environment<'s>) -> Self {
+        Surroundings {
+            base,
+            environment,
+            known: secret::Known::default(),
+            sources: RefCell::default(),
+        }
+    }
+
+    /// The path of a file that the configuration names and that is read next.
+    fn file(&self, name: &str) -> PathBuf {
+        let path = self.base.join(name);
+        self.sources.borrow_mut().add(&path);
+        path
+    }
 }
 
 /// Reads a configuration file.
@@ -58,10 +90,20 @@ struct Surroundings<'s> {
 /// # Errors
 /// Everything that is wrong. On success the report holds warnings only.
 pub fn load(path: &Path) -> Result<(Config, Report), Report> {
-    let text = std::fs::read_to_string(path).map_err(|error| Report::unreadable(path, &error))?;
-    let text = Zeroizing::new(text);
+    load_with_sources(path).0
+}
+
+/// [`load`], with the files that were read or should have been, for a configuration that is refused too.
+pub fn load_with_sources(path: &Path) -> (Result<(Config, Report), Report>, Sources) {
     let base = path.parent().unwrap_or(Path::new(""));
-    parse(&path.display().to_string(), &text, base, &|name| std::env::var(name).ok())
+    let environment = |name: &str| std::env::var(name).ok();
+    let surroundings = Surroundings::new(base, &environment);
+    surroundings.sources.borrow_mut().add(path);
+    let result = match std::fs::read_to_string(path) {
+        Ok(text) => judge(&path.display().to_string(), &Zeroizing::new(text), &surroundings),
+        Err(error) => Err(Report::unreadable(path, &error)),
+    };
+    (result, surroundings.sources.into_inner())
 }
 
 /// Reads a configuration from text. `name` is its name in reports, `base` the directory to which its
@@ -75,8 +117,16 @@ pub fn parse(
     base: &Path,
     environment: &Environment<'_>,
 ) -> Result<(Config, Report), Report> {
+    judge(name, text, &Surroundings::new(base, environment))
+}
+
+fn judge(
+    name: &str,
+    text: &str,
+    surroundings: &Surroundings<'_>,
+) -> Result<(Config, Report), Report> {
     let reader = Reader::new(name, text);
-    let config = read(&reader, base, environment);
+    let config = read(&reader, surroundings);
     let report = reader.finish();
     match config {
         Some(config) if !report.is_fatal() => Ok((config, report)),
@@ -85,19 +135,17 @@ pub fn parse(
 }
 
 /// Reads the whole document; `None` only where a problem is on record.
-fn read(reader: &Reader<'_>, base: &Path, environment: &Environment<'_>) -> Option<Config> {
-    let surroundings = Surroundings { base, environment, known: secret::Known::default() };
+fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> {
     let table = reader.parse();
     let root = reader.root(&table);
     let section = |key| root.get(key).and_then(|field| field.section());
     let limits = Limits::read(section("limits"));
     let server = root.require("server");
     let server = server.and_then(|field| field.section());
-    let server = server.map(|section| server::read(section, &limits, &surroundings));
-    let public: Vec<SocketAddr> =
-        server.iter().flat_map(|s| s.listen.iter().chain(&s.http_listen)).copied().collect();
+    let server = server.map(|section| server::read(section, &limits, surroundings));
+    let public: Vec<SocketAddr> = server.iter().flat_map(ServerOptions::addresses).collect();
     let admin = server::admin(section("admin"), &public);
-    let replay = replay::read(section("replay"), &surroundings);
+    let replay = replay::read(section("replay"), surroundings);
     let schemes = route::schemes(section("schemes"));
     let routes = root.require("route").map(|field| {
         let common = route::Common {
@@ -105,7 +153,7 @@ fn read(reader: &Reader<'_>, base: &Path, environment: &Environment<'_>) -> Opti
             schemes: &schemes,
             ttl: replay.as_ref().and_then(|replay| replay.ttl),
             health_path: server.as_ref().and_then(|server| server.health_path.as_deref()),
-            surroundings: &surroundings,
+            surroundings,
         };
         let routes = route::read_all(&field, &common);
         if let Some(server) = &server {
@@ -113,16 +161,41 @@ fn read(reader: &Reader<'_>, base: &Path, environment: &Environment<'_>) -> Opti
         }
         routes
     });
+    let parts = parts(&root);
     root.finish();
-    let replay = replay?;
+    let (server, replay) = (server?, replay?);
+    let fixed = Fixed::of(&server, &admin, &replay.options, limits.memory);
     Some(Config {
-        server: server?,
+        inventory: Inventory {
+            sources: surroundings.sources.borrow().clone(),
+            sections: parts.0,
+            routes: parts.1,
+            secrets: surroundings.known.by_owner(),
+            fixed,
+        },
+        server,
         admin,
         replay: replay.options,
         acknowledge_replays: replay.acknowledge,
         memory: limits.memory,
         routes: routes?,
     })
+}
+
+/// A digest of each section but the routes, and of each route, by name.
+type Parts = (BTreeMap<String, [u8; 32]>, BTreeMap<String, [u8; 32]>);
+
+fn parts(root: &Section<'_>) -> Parts {
+    let sections = root.entries().into_iter().filter(|(name, _)| name != "route");
+    let routes = root.get("route").map(|field| field.items()).unwrap_or_default();
+    let named = |field: Field<'_>| {
+        let name = field.is_table().then(|| field.section()?.get("name")).flatten()?;
+        Some((name.is_text().then(|| name.text()).flatten()?, field.digest()))
+    };
+    (
+        sections.map(|(name, field)| (name, field.digest())).collect(),
+        routes.into_iter().filter_map(named).collect(),
+    )
 }
 
 /// A drain that ends before an upstream's answer can come leaves that event's outcome unknown.

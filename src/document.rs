@@ -10,6 +10,7 @@
 //! and overwritten in the report's copy of the text: the values of unknown keys, since `secrt` is
 //! one, and all values where the document has a syntax error.
 
+mod digest;
 mod field;
 mod report;
 

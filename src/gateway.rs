@@ -3,21 +3,22 @@
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     body::Budget,
-    config::Config,
+    config::{Changes, Config, Inventory},
     gate::{Gate, Site},
     metrics::Metrics,
     replay::{Clock, OpenError, Replay},
     route::{RouteOptions, Routes},
     scheme::KeySet,
-    server::{self, Addresses, Server, ServerOptions},
-    tls::{self, Certificates},
+    server::{self, Addresses, Handshake, Server, ServerOptions, TlsListener},
+    tls::{self, Certificates, ClientAuthority},
 };
 
 /// How often expired events are let go.
@@ -51,8 +52,13 @@ pub struct Gateway {
     replay: Replay,
     metrics: Arc<Metrics>,
     certificates: Option<Arc<Certificates>>,
+    /// The TLS listeners, each with its handshake.
+    listen: Mutex<Vec<TlsListener>>,
+    handshakes: Vec<Handshake>,
     /// The tasks that keep the key sets fresh; a reload replaces them.
     fetching: Mutex<JoinSet<()>>,
+    /// What the running configuration consists of.
+    inventory: Mutex<Inventory>,
     drain: Duration,
 }
 
@@ -68,7 +74,9 @@ impl Gateway {
             [] => None,
             pairs => Some(Arc::new(Certificates::load(pairs)?)),
         };
-        let tls = certificates.clone().map(tls::server_config).transpose()?.map(Arc::new);
+        let handshakes = handshakes(certificates.as_ref(), &options.listen)?;
+        let handshakes: Vec<Handshake> =
+            handshakes.into_iter().map(ArcSwap::from_pointee).map(Arc::new).collect();
         let bound = server::bind(options, &config.admin)?;
         let addresses = bound.addresses()?;
         let replay = Replay::open(config.replay, Clock::system(), &metrics)?;
@@ -76,7 +84,8 @@ impl Gateway {
         tell_trust(&site);
         let fetching = fetch_key_sets(&site);
         let gate = Arc::new(Gate::new(site, replay.clone(), Budget::new(config.memory), &metrics));
-        let server = Server::start(bound, options, Arc::clone(&gate), Arc::clone(&metrics), tls)?;
+        let server =
+            Server::start(bound, options, Arc::clone(&gate), Arc::clone(&metrics), &handshakes)?;
         tokio::spawn(tidy(replay.clone()));
         let gateway = Gateway {
             server,
@@ -85,10 +94,14 @@ impl Gateway {
             replay,
             metrics,
             certificates,
+            listen: Mutex::new(options.listen.clone()),
+            handshakes,
             fetching: Mutex::new(fetching),
+            inventory: Mutex::new(config.inventory),
             drain: options.drain,
         };
         gateway.tell_expiries();
+        gateway.metrics.configuration_taken(unix_seconds());
         Ok(gateway)
     }
 
@@ -98,12 +111,12 @@ impl Gateway {
     }
 
     /// Takes a new configuration: routes, secrets, certificates and key sets, all or nothing. What is
-    /// in flight keeps the old ones; events on record stay. Listeners, limits and the replay store are
-    /// those of the start.
+    /// in flight keeps the old ones; events on record stay. Listeners, their limits and the replay store
+    /// are those of the start. Gives what changed, by name.
     ///
     /// # Errors
     /// A certificate that cannot be used; then nothing has changed.
-    pub async fn reload(&self, config: Config) -> Result<(), StartError> {
+    pub async fn reload(&self, config: Config) -> Result<Changes, StartError> {
         let site = site(config.routes, config.acknowledge_replays, &config.server, &self.metrics);
         // The new routes start with their key sets, so that no token is turned away meanwhile.
         let running = self.gate.site.load_full();
@@ -113,15 +126,34 @@ impl Gateway {
                 tracing::warn!(%error, "a key set cannot be fetched");
             }
         }
-        if let Some(certificates) = &self.certificates {
-            certificates.reload(&config.server.tls)?;
+        let expiring: Vec<_> = self.expiries().map(|(name, _)| name).collect();
+        let prepared = match &self.certificates {
+            Some(certificates) => Some((certificates, certificates.prepare(&config.server.tls)?)),
+            None => None,
+        };
+        let handshakes = self.other_handshakes(&config.server.listen)?;
+        // From here on nothing can fail.
+        if let Some((certificates, prepared)) = prepared {
+            certificates.replace(prepared);
+        }
+        for (handshake, other) in handshakes {
+            handshake.store(Arc::new(other));
         }
         tell_trust(&site);
         let fetching = fetch_key_sets(&site);
         self.gate.site.store(Arc::new(site));
         *self.fetching.lock().unwrap_or_else(PoisonError::into_inner) = fetching;
+        let changes = {
+            let mut inventory = self.inventory.lock().unwrap_or_else(PoisonError::into_inner);
+            let changes = inventory.changes(&config.inventory);
+            inventory.take(config.inventory);
+            changes
+        };
+        changes.routes_removed.iter().for_each(|name| self.metrics.forget_route(name));
+        expiring.iter().for_each(|name| self.metrics.forget_certificate(name));
         self.tell_expiries();
-        Ok(())
+        self.metrics.configuration_taken(unix_seconds());
+        Ok(changes)
     }
 
     /// The metrics now, in the Prometheus text format.
@@ -135,9 +167,7 @@ impl Gateway {
 
     /// Counts a reload.
     pub fn count_reload(&self, took_effect: bool) {
-        let counter =
-            if took_effect { &self.metrics.reloads_ok } else { &self.metrics.reloads_refused };
-        counter.inc();
+        self.metrics.count_reload(took_effect);
     }
 
     /// Stops accepting, finishes what is in flight, writes out what the replay store is owed.
@@ -146,11 +176,54 @@ impl Gateway {
         self.replay.flush(Instant::now() + self.drain).await;
     }
 
+    /// The handshakes that become others: those where clients must or had to show certificates. One
+    /// that is replaced forgets its sessions, so the others stay. Where the addresses are others, all
+    /// stay: which listener is meant cannot be told before a restart.
+    fn other_handshakes(
+        &self,
+        listen: &[TlsListener],
+    ) -> Result<Vec<(&Handshake, rustls::ServerConfig)>, StartError> {
+        let mut known = self.listen.lock().unwrap_or_else(PoisonError::into_inner);
+        let pairs = || known.iter().zip(listen);
+        if known.len() != listen.len() || pairs().any(|(old, new)| old.address != new.address) {
+            return Ok(Vec::new());
+        }
+        let asks = |listener: &TlsListener| listener.client_ca.is_some();
+        let changed: Vec<bool> = pairs().map(|(old, new)| asks(old) || asks(new)).collect();
+        let new = handshakes(self.certificates.as_ref(), listen)?;
+        *known = listen.to_vec();
+        let all = self.handshakes.iter().zip(new).zip(changed);
+        Ok(all.filter(|(_, changed)| *changed).map(|(pair, _)| pair).collect())
+    }
+
     fn tell_expiries(&self) {
-        for (name, end) in self.certificates.iter().flat_map(|c| c.expiries()) {
+        for (name, end) in self.expiries() {
             self.metrics.certificate_expiry(&name).set(end);
         }
     }
+
+    /// Each certificate's name and end in Unix seconds.
+    fn expiries(&self) -> impl Iterator<Item = (String, i64)> {
+        self.certificates.iter().flat_map(|certificates| certificates.expiries())
+    }
+}
+
+/// The TLS of each listener.
+fn handshakes(
+    certificates: Option<&Arc<Certificates>>,
+    listen: &[TlsListener],
+) -> Result<Vec<rustls::ServerConfig>, StartError> {
+    let Some(certificates) = certificates else { return Ok(Vec::new()) };
+    let handshake = |listener: &TlsListener| {
+        let clients = listener.client_ca.as_deref().map(ClientAuthority::load).transpose()?;
+        Ok(tls::server_config(Arc::clone(certificates), clients)?)
+    };
+    listen.iter().map(handshake).collect()
+}
+
+fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn site(

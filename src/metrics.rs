@@ -64,10 +64,14 @@ pub struct Metrics {
     store_up: IntGaugeVec,
     /// Events on record, by state.
     pub replay: ReplayMetrics,
-    /// Reloads that took effect.
-    pub reloads_ok: IntCounter,
-    /// Reloads that were refused.
-    pub reloads_refused: IntCounter,
+    reloads: [IntCounter; 2],
+    last_reload: LastReload,
+}
+
+/// How the configuration was taken last.
+struct LastReload {
+    successful: IntGauge,
+    success: IntGauge,
 }
 
 /// Gauges of the replay guard.
@@ -150,16 +154,26 @@ impl Metrics {
             "Events on record in the replay guard, by state.",
             &["state"],
         )?;
-        let capacity = IntGauge::new(
-            "sealgate_replay_capacity",
-            "The most events that the replay guard keeps on record.",
-        )?;
-        registry.register(Box::new(capacity.clone()))?;
         let reloads = counters(
             "sealgate_config_reloads_total",
             "Configuration reloads, by result.",
             &["result"],
         )?;
+        let single = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let last_reload = LastReload {
+            successful: single(
+                "sealgate_config_last_reload_successful",
+                "Whether the configuration was taken when it was last read: 1 or 0.",
+            )?,
+            success: single(
+                "sealgate_config_last_reload_success_timestamp_seconds",
+                "When the configuration was last taken, in Unix time.",
+            )?,
+        };
         let build =
             gauges("sealgate_build_info", "Always 1; the labels tell the build.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -235,10 +249,13 @@ impl Metrics {
                 in_flight: entries.with_label_values(&["in_flight"]),
                 done: entries.with_label_values(&["done"]),
                 failed: entries.with_label_values(&["failed"]),
-                capacity,
+                capacity: single(
+                    "sealgate_replay_capacity",
+                    "The most events that the replay guard keeps on record.",
+                )?,
             },
-            reloads_ok: reloads.with_label_values(&["ok"]),
-            reloads_refused: reloads.with_label_values(&["refused"]),
+            reloads: ["ok", "refused"].map(|result| reloads.with_label_values(&[result])),
+            last_reload,
             registry,
         })
     }
@@ -260,6 +277,36 @@ impl Metrics {
             consecutive_failures: self.consecutive_failures.with_label_values(&[name]),
             last_verified: self.last_verified.with_label_values(&[name]),
         }
+    }
+
+    /// Notes that the configuration was taken, at the start or anew, at `now` in Unix seconds.
+    pub fn configuration_taken(&self, now: i64) {
+        self.last_reload.successful.set(1);
+        self.last_reload.success.set(now);
+    }
+
+    /// Counts a reload; `took_effect` says whether the configuration was taken.
+    pub fn count_reload(&self, took_effect: bool) {
+        let [ok, refused] = &self.reloads;
+        if took_effect {
+            ok.inc();
+        } else {
+            refused.inc();
+            self.last_reload.successful.set(0);
+        }
+    }
+
+    /// Ends the gauges of a route that is gone: they would tell of failures and silence for ever.
+    pub fn forget_route(&self, name: &str) {
+        // An error means that the route had none.
+        let _ = self.consecutive_failures.remove_label_values(&[name]);
+        let _ = self.last_verified.remove_label_values(&[name]);
+    }
+
+    /// Ends the gauge of a certificate that is gone.
+    pub fn forget_certificate(&self, name: &str) {
+        // An error means that it had none.
+        let _ = self.certificate_expiry.remove_label_values(&[name]);
     }
 
     /// The gauge of open connections on a listener: `https`, `http` or `admin`.

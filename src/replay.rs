@@ -71,7 +71,7 @@ pub struct Options {
 }
 
 /// Where records are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Store {
     /// In this process.
     Memory,

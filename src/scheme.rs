@@ -26,6 +26,7 @@ mod show;
 mod sign;
 mod signature;
 mod source;
+mod subject;
 mod time;
 mod verify;
 
@@ -289,6 +290,12 @@ impl Scheme {
             Source::Header(slot) => Some(&self.wanted.headers[*slot]),
             _ => None,
         })
+    }
+
+    /// Whether the operator must say whose tokens are accepted: `subject`.
+    pub fn needs_subject(&self) -> bool {
+        let configured = self.token.as_ref().map(|rules| rules.configured.as_slice());
+        configured.unwrap_or_default().iter().any(|name| **name == *"subject")
     }
 
     /// Every header that the scheme reads or pins.

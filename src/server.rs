@@ -6,11 +6,13 @@
 
 mod connection;
 mod deadlines;
+mod proxy;
 mod wire;
 
 use std::{
     io,
     net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use prometheus::IntGauge;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
@@ -26,7 +29,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, timeout_at},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -65,33 +67,58 @@ pub struct Limits {
     pub resets: usize,
 }
 
+/// A TLS listener, as configured.
+#[derive(Clone, Debug)]
+pub struct TlsListener {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// PEM file of the authorities of which clients must show a certificate; `None`: of nobody.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The TLS of a listener, which a reload can replace.
+pub type Handshake = Arc<ArcSwap<rustls::ServerConfig>>;
+
 /// The listeners, as configured.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// TLS listeners.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<TlsListener>,
     /// Listeners without TLS.
     pub http_listen: Vec<SocketAddr>,
     /// The certificates of the TLS listeners.
     pub tls: Vec<tls::Pair>,
-    /// Peers whose `X-Forwarded-*` are believed.
+    /// Peers whose `X-Forwarded-*` and PROXY headers are believed.
     pub trusted_proxies: Networks,
+    /// Whether connections begin with a PROXY header; others are closed.
+    pub proxy_protocol: bool,
     /// A path that answers 200 to load balancers.
     pub health_path: Option<String>,
     /// On draining: unready but still accepting for so long.
     pub drain_delay: Duration,
     /// The longest wait for what is in flight.
     pub drain: Duration,
+    /// Whether the configuration is taken anew when one of its files has changed.
+    pub watch: bool,
     /// Worker threads.
     pub workers: usize,
     /// The bounds of connections and of HTTP.
     pub limits: Limits,
 }
 
+impl ServerOptions {
+    /// Every public address.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let tls = self.listen.iter().map(|listener| listener.address);
+        tls.chain(self.http_listen.iter().copied())
+    }
+}
+
 /// What all connections share.
 struct Shared {
     gate: Arc<Gate>,
     limits: Limits,
+    proxy_protocol: bool,
     /// Wakes the connections when they are to finish.
     stopping: CancellationToken,
     /// Whether they are; to be looked at before the token, which has a lock.
@@ -125,7 +152,8 @@ pub fn bind(options: &ServerOptions, admin: &[SocketAddr]) -> io::Result<Bound> 
     let all = |addresses: &[SocketAddr]| -> io::Result<Vec<TcpListener>> {
         addresses.iter().copied().map(listener).collect()
     };
-    Ok(Bound { https: all(&options.listen)?, http: all(&options.http_listen)?, admin: all(admin)? })
+    let tls: Vec<SocketAddr> = options.listen.iter().map(|listener| listener.address).collect();
+    Ok(Bound { https: all(&tls)?, http: all(&options.http_listen)?, admin: all(admin)? })
 }
 
 fn listener(address: SocketAddr) -> io::Result<TcpListener> {
@@ -175,12 +203,12 @@ struct Worker {
 /// What a public listener speaks.
 #[derive(Clone)]
 enum Transport {
-    Tls(TlsAcceptor),
+    Tls(Handshake),
     Plain,
 }
 
 impl Server {
-    /// Serves `gate` on the bound listeners, with worker threads of its own for the public ones. Call
+    /// Serves `gate` on the bound listeners, the TLS ones with a handshake each, with worker threads of its own for the public ones. Call
     /// within a runtime; it does the accepting and serves the admin listeners.
     ///
     /// # Errors
@@ -190,11 +218,12 @@ impl Server {
         options: &ServerOptions,
         gate: Arc<Gate>,
         metrics: Arc<Metrics>,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        handshakes: &[Handshake],
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             gate: Arc::clone(&gate),
             limits: options.limits,
+            proxy_protocol: options.proxy_protocol,
             stopping: CancellationToken::new(),
             stopped: AtomicBool::new(false),
             connections: TaskTracker::new(),
@@ -210,13 +239,15 @@ impl Server {
             workers,
         };
         let permits = Arc::new(Semaphore::new(options.limits.connections));
-        if let Some(config) = tls {
-            let transport = Transport::Tls(TlsAcceptor::from(config));
-            let gauge = metrics.connections("https");
-            server.serve(bound.https, &gauge, &permits, &transport)?;
+        let gauge = metrics.connections("https");
+        for (listener, handshake) in bound.https.into_iter().zip(handshakes) {
+            let transport = Transport::Tls(Arc::clone(handshake));
+            server.serve(listener, &gauge, &permits, &transport)?;
         }
         let gauge = metrics.connections("http");
-        server.serve(bound.http, &gauge, &permits, &Transport::Plain)?;
+        for listener in bound.http {
+            server.serve(listener, &gauge, &permits, &Transport::Plain)?;
+        }
         for listener in bound.admin {
             let admin = Arc::clone(&server.admin);
             let permits = Arc::new(Semaphore::new(admin::CONNECTIONS));
@@ -231,41 +262,35 @@ impl Server {
 
     fn serve(
         &self,
-        listeners: Vec<TcpListener>,
+        listener: TcpListener,
         gauge: &IntGauge,
         permits: &Arc<Semaphore>,
         transport: &Transport,
     ) -> io::Result<()> {
-        for listener in listeners {
-            let shared = Arc::clone(&self.shared);
-            let gauge = gauge.clone();
-            let transport = transport.clone();
-            let workers: Vec<_> = self
-                .workers
-                .iter()
-                .map(|worker| (worker.handle.clone(), Arc::clone(&worker.connections)))
-                .collect();
-            let hand_over = move |stream, address: SocketAddr, permit| {
-                let fewest = workers.iter().min_by_key(|(_, count)| count.load(Ordering::Relaxed));
-                let Some((handle, count)) = fewest else { return };
-                let guard = connection::Guard::new(permit, Arc::clone(count), gauge.clone());
-                let serving = connection::serve(
-                    stream,
-                    address.ip(),
-                    transport.clone(),
-                    Arc::clone(&shared),
-                    guard,
-                );
-                handle.spawn(shared.connections.track_future(serving));
-            };
-            let stop = self.accepting.clone();
-            tokio::spawn(accept(
-                tokio::net::TcpListener::from_std(listener)?,
-                Arc::clone(permits),
-                stop,
-                hand_over,
-            ));
-        }
+        let shared = Arc::clone(&self.shared);
+        let gauge = gauge.clone();
+        let transport = transport.clone();
+        let workers: Vec<_> = self
+            .workers
+            .iter()
+            .map(|worker| (worker.handle.clone(), Arc::clone(&worker.connections)))
+            .collect();
+        let hand_over = move |stream, address: SocketAddr, permit| {
+            let fewest = workers.iter().min_by_key(|(_, count)| count.load(Ordering::Relaxed));
+            let Some((handle, count)) = fewest else { return };
+            let guard = connection::Guard::new(permit, Arc::clone(count), gauge.clone());
+            let serving = connection::serve(
+                stream,
+                address.ip(),
+                transport.clone(),
+                Arc::clone(&shared),
+                guard,
+            );
+            handle.spawn(shared.connections.track_future(serving));
+        };
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let stop = self.accepting.clone();
+        tokio::spawn(accept(listener, Arc::clone(permits), stop, hand_over));
         Ok(())
     }
 

@@ -6,6 +6,8 @@
 
 mod client;
 
+mod clients;
+
 use std::{
     collections::HashMap,
     fs,
@@ -19,11 +21,13 @@ use arc_swap::ArcSwap;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
+
+pub use self::clients::ClientAuthority;
 
 pub use self::client::{advice, client_config, is_refused_certificate};
 
@@ -158,6 +162,9 @@ struct Loaded {
     expires: i64,
 }
 
+/// Certificates that were loaded and are not yet in use.
+pub struct Prepared(Arc<Table>);
+
 /// The certificates in use, chosen by SNI: exact name, then wildcard, then the first configured.
 pub struct Certificates(ArcSwap<Table>);
 
@@ -180,13 +187,17 @@ impl Certificates {
         Ok(Certificates(ArcSwap::from_pointee(Table::load(pairs)?)))
     }
 
-    /// Replaces the certificates: all of them or, on an error, none.
+    /// Loads other certificates, to be taken by [`Certificates::replace`].
     ///
     /// # Errors
     /// The first pair that cannot be used.
-    pub fn reload(&self, pairs: &[Pair]) -> Result<(), Error> {
-        self.0.store(Arc::new(Table::load(pairs)?));
-        Ok(())
+    pub fn prepare(&self, pairs: &[Pair]) -> Result<Prepared, Error> {
+        Ok(Prepared(Arc::new(Table::load(pairs)?)))
+    }
+
+    /// Replaces all certificates.
+    pub fn replace(&self, prepared: Prepared) {
+        self.0.store(prepared.0);
     }
 
     /// Each certificate's name and end in Unix seconds.
@@ -235,19 +246,34 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// The TLS configuration of the public listener, which chooses among `certificates`.
+/// The TLS configuration of a public listener, which chooses among `certificates`. Where clients must
+/// show certificates, sessions are not resumed: each handshake judges the certificate anew.
 ///
 /// # Errors
 /// Never in practice: the provider supports both protocol versions.
-pub fn server_config(certificates: Arc<Certificates>) -> Result<ServerConfig, rustls::Error> {
+pub fn server_config(
+    certificates: Arc<Certificates>,
+    clients: Option<ClientAuthority>,
+) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_no_client_auth()
-        .with_cert_resolver(certificates);
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let mut config = match clients {
+        None => {
+            let mut config = builder.with_no_client_auth().with_cert_resolver(certificates);
+            config.ticketer = aws_lc_rs::Ticketer::new()?;
+            config
+        }
+        Some(ClientAuthority(verifier)) => {
+            let builder = builder.with_client_cert_verifier(verifier);
+            let mut config = builder.with_cert_resolver(certificates);
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            config
+        }
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.max_early_data_size = 0;
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(config)
 }
 
@@ -285,7 +311,7 @@ mod tests {
         let certificates = Certificates::load(&pairs).expect("made and loaded");
         let before = certificates.0.load().find(None).cert[0].clone();
         let mixed = Pair { key: pairs[1].key.clone(), ..pairs[0].clone() };
-        let error = certificates.reload(&[mixed]).expect_err("refused").to_string();
+        let error = certificates.prepare(&[mixed]).err().expect("refused").to_string();
         assert!(error.contains("b.example.key: is not the key of"), "{error}");
         assert_eq!(certificates.0.load().find(None).cert[0], before);
     }

@@ -5,7 +5,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Status;
 use crate::{
-    config::{self, Config},
+    config::{self, Changes, Config, Sources},
     document::{Report, Severity},
     gateway::Gateway,
 };
@@ -33,7 +33,10 @@ pub(super) fn run(path: &Path) -> anyhow::Result<Status> {
 async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let routes = config.routes.len();
+    let mut watched =
+        Watched { on: config.server.watch, sources: config.inventory.sources.clone() };
     let gateway = Gateway::start(config).context("cannot start")?;
+    watched.sources.note_made();
     let addresses = gateway.addresses();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -43,8 +46,15 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
         routes,
         "ready"
     );
-    while signals.next().await == Wanted::Reload {
-        reload(&gateway, path).await;
+    loop {
+        let cause = tokio::select! {
+            wanted = signals.next() => match wanted {
+                Wanted::Reload => "SIGHUP",
+                Wanted::End => break,
+            },
+            () = watched.changed() => "a file has changed",
+        };
+        reload(&gateway, path, cause, &mut watched).await;
     }
     tracing::info!("draining");
     tokio::select! {
@@ -54,27 +64,80 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes the configuration as it is now in its file; a bad one changes nothing.
-async fn reload(gateway: &Gateway, path: &Path) {
-    let taken = match config::load(path) {
-        Ok((config, warnings)) => {
-            log(&warnings);
-            gateway.reload(config).await.map_err(|error| vec![error.to_string()])
+/// The files of the configuration that was read last, taken or not.
+struct Watched {
+    on: bool,
+    sources: Sources,
+}
+
+impl Watched {
+    /// Waits until one of them has changed; for ever if they are not watched.
+    async fn changed(&self) {
+        if self.on {
+            self.sources.changed().await;
+        } else {
+            std::future::pending().await
         }
-        Err(report) => Err(report
-            .lines()
-            .filter(|(severity, _)| *severity == Severity::Error)
-            .map(|(_, line)| line)
-            .collect()),
+    }
+}
+
+/// Takes the configuration as it is now in its file; a bad one changes nothing.
+async fn reload(gateway: &Gateway, path: &Path, cause: &str, watched: &mut Watched) {
+    let file = path.to_owned();
+    // Files that are slow to read must not stop the thread that accepts.
+    let read = tokio::task::spawn_blocking(move || config::load_with_sources(&file)).await;
+    let taken = match read {
+        Ok((result, sources)) => {
+            watched.sources = sources;
+            take(gateway, result, watched).await
+        }
+        Err(error) => Err(vec![error.to_string()]),
     };
     gateway.count_reload(taken.is_ok());
     match taken {
-        Ok(()) => tracing::info!(file = %path.display(), "configuration reloaded"),
+        Ok(changes) => tell(path, cause, &changes),
         Err(problems) => {
             for problem in problems {
-                tracing::error!(%problem, "configuration refused, the running one stays");
+                tracing::error!(cause, %problem, "configuration refused, the running one stays");
             }
         }
+    }
+}
+
+async fn take(
+    gateway: &Gateway,
+    result: Result<(Config, Report), Report>,
+    watched: &mut Watched,
+) -> Result<Changes, Vec<String>> {
+    let (config, warnings) = result.map_err(|report| {
+        let errors = report.lines().filter(|(severity, _)| *severity == Severity::Error);
+        errors.map(|(_, line)| line).collect::<Vec<_>>()
+    })?;
+    log(&warnings);
+    let watch = config.server.watch;
+    let changes = gateway.reload(config).await.map_err(|error| vec![error.to_string()])?;
+    watched.on = watch;
+    Ok(changes)
+}
+
+/// Logs what a reload changed, by name, and what it could not change.
+fn tell(path: &Path, cause: &str, changes: &Changes) {
+    let list = |names: &[String]| (!names.is_empty()).then(|| names.join(", "));
+    let Changes { routes_added, routes_removed, routes_changed, sections, secrets, files, .. } =
+        changes;
+    tracing::info!(
+        file = %path.display(),
+        cause,
+        routes_added = list(routes_added),
+        routes_removed = list(routes_removed),
+        routes_changed = list(routes_changed),
+        sections = list(sections),
+        secrets = list(secrets),
+        files = list(files),
+        "configuration reloaded"
+    );
+    for key in &changes.not_taken {
+        tracing::warn!(key, "not changed by a reload: restart to take it");
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) fn send(arguments: &SendArguments) -> anyhow::Result<Status> {
 /// The URL of the gateway that runs with this configuration on this machine.
 fn local(config: &Config, path: &str) -> anyhow::Result<Uri> {
     let plain = config.server.http_listen.first().map(|address| ("http", address));
-    let tls = config.server.listen.first().map(|address| ("https", address));
+    let tls = config.server.listen.first().map(|listener| ("https", &listener.address));
     let (scheme, address) = plain.or(tls).context("the gateway listens nowhere")?;
     let host = if address.ip().is_unspecified() || scheme == "https" {
         "localhost".to_owned()

@@ -1,6 +1,6 @@
 //! The keys of a route that say what a request must prove.
 
-use std::{ops::RangeInclusive, path::Path, sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use http::Uri;
 
@@ -165,7 +165,7 @@ fn jwt(
     let (issuer, audience, subject) = (names("issuer"), names("audience"), names("subject"));
     let authorities = section.get("jwks_ca");
     let jwks = match section.get("jwks") {
-        Some(field) => jwks(&field, authorities.as_ref(), surroundings.base),
+        Some(field) => jwks(&field, authorities.as_ref(), surroundings),
         None => {
             if let Some(field) = authorities {
                 let help =
@@ -187,12 +187,19 @@ fn jwt(
 }
 
 /// `jwks`, with the `authorities` that vouch for its server: `jwks_ca`.
-fn jwks(field: &Field<'_>, authorities: Option<&Field<'_>>, base: &Path) -> Option<Arc<KeySet>> {
+fn jwks(
+    field: &Field<'_>,
+    authorities: Option<&Field<'_>>,
+    surroundings: &Surroundings<'_>,
+) -> Option<Arc<KeySet>> {
     let address = not_empty(field)?;
     let file = match authorities {
-        Some(authorities) => Some(base.join(not_empty(authorities)?)),
+        Some(authorities) => Some(surroundings.file(&not_empty(authorities)?)),
         None => None,
     };
-    let set = KeySet::new(&address, base, file.as_deref());
+    if let Some(path) = address.strip_prefix("file:") {
+        surroundings.file(path);
+    }
+    let set = KeySet::new(&address, surroundings.base, file.as_deref());
     set.map_err(|problem| field.error(problem, None)).ok()
 }

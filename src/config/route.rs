@@ -18,6 +18,9 @@ use crate::{
 
 const ANSWERS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
+/// Stands for the subject of a route that observes before it is known. What would match it is observed too.
+const NOBODY: &str = "\0";
+
 /// The operator's own schemes, by name; `None` stands for one that is wrong.
 pub(super) type Schemes = HashMap<String, Option<Arc<Scheme>>>;
 
@@ -141,8 +144,18 @@ fn read(
     let credentials = credentials::read(section, name.as_deref(), scheme, surroundings);
     let upstream_headers = headers::for_upstream(section, scheme, surroundings);
     let (scheme, name) = (compiled?, name?);
+    let mut credentials = credentials?;
+    if mode == Some(Some(Mode::Observe))
+        && scheme.needs_subject()
+        && credentials.jwt.subject.is_empty()
+    {
+        let help = "the log tells the subject of each valid token: pin it before you enforce";
+        let what = format!("`{name}` has no `subject` in [route.jwt]: every token is observed");
+        section.warning(what, Some(help.to_owned()));
+        credentials.jwt.subject.push(NOBODY.to_owned());
+    }
     let ttl = ttl(section, &name, &scheme, common.ttl);
-    let verifier = match Verifier::new(scheme, &name, credentials?) {
+    let verifier = match Verifier::new(scheme, &name, credentials) {
         Ok(verifier) => Some(verifier),
         Err(problems) => {
             problems.into_iter().for_each(|problem| section.error(problem, None));
@@ -269,7 +282,7 @@ fn scheme(section: &Section<'_>, common: &Common<'_>) -> Option<Arc<Scheme>> {
     match (id, file) {
         (Some(field), None) => named_scheme(&field, common.schemes),
         (None, Some(field)) => {
-            let path = common.surroundings.base.join(not_empty(&field)?);
+            let path = common.surroundings.file(&not_empty(&field)?);
             let shown = path.display().to_string();
             let text = std::fs::read_to_string(&path)
                 .map_err(|error| field.error(format!("{shown} cannot be read: {error}"), None));

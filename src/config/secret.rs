@@ -3,6 +3,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     fs::File,
     io::{self, Read},
     os::unix::fs::PermissionsExt,
@@ -47,18 +48,35 @@ pub(super) enum Use {
 
 /// The secrets that were read so far, to find one that stands under two keys.
 #[derive(Default)]
-pub(super) struct Known(RefCell<Vec<(Secret, String)>>);
+pub(super) struct Known(RefCell<Vec<Owned>>);
+
+/// A secret, whose it is, and the line where it stands.
+struct Owned {
+    secret: Secret,
+    owner: String,
+    line: usize,
+}
 
 impl Known {
     /// Records that `secret` is a key of `owner`; tells where the same one was seen before.
     pub(super) fn add(&self, field: &Field<'_>, secret: &Secret, owner: &str) {
         let mut known = self.0.borrow_mut();
-        if let Some((_, other)) = known.iter().find(|(seen, _)| seen == secret) {
+        if let Some(other) = known.iter().find(|other| other.secret == *secret) {
             let help = "let the sender make one for each: who holds one of them holds both";
-            let what = format!("the secret for {owner} is that of {other} too");
+            let (other, line) = (&other.owner, other.line);
+            let what = format!("the secret for {owner} is that of {other} (line {line}) too");
             field.warning(what, Some(help.to_owned()));
         }
-        known.push((secret.clone(), format!("{owner} (line {})", field.line())));
+        known.push(Owned { secret: secret.clone(), owner: owner.to_owned(), line: field.line() });
+    }
+
+    /// All secrets, by whose they are.
+    pub(super) fn by_owner(&self) -> BTreeMap<String, Vec<Secret>> {
+        let mut owners = BTreeMap::<_, Vec<_>>::new();
+        for known in &*self.0.borrow() {
+            owners.entry(known.owner.clone()).or_default().push(known.secret.clone());
+        }
+        owners
     }
 }
 
@@ -166,7 +184,7 @@ fn from_file(
     purpose: Use,
     surroundings: &Surroundings<'_>,
 ) -> Option<(Secret, String)> {
-    let path = surroundings.base.join(file.text()?);
+    let path = surroundings.file(&file.text()?);
     let place = path.display().to_string();
     let mut bytes = match bounded(&path) {
         Ok(bytes) => bytes,

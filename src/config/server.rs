@@ -8,8 +8,8 @@ use super::{Surroundings, door, limits::Limits, not_empty, secret};
 use crate::{
     document::{Field, Section},
     forward::Networks,
-    server::ServerOptions,
-    tls::Pair,
+    server::{ServerOptions, TlsListener},
+    tls::{ClientAuthority, Pair},
 };
 
 /// Longer than an orchestrator waits before it kills.
@@ -22,7 +22,9 @@ pub(super) fn read(
     surroundings: &Surroundings<'_>,
 ) -> ServerOptions {
     let (listen_field, http_field) = (section.get("listen"), section.get("http_listen"));
-    let listen = listen_field.as_ref().map(addresses).unwrap_or_default();
+    let common = section.get("client_ca").and_then(|field| client_ca(&field, surroundings));
+    let listen = listen_field.as_ref().map(|field| listeners(field, common.as_ref(), surroundings));
+    let listen = listen.unwrap_or_default();
     let http_listen = http_field.as_ref().map(addresses).unwrap_or_default();
     let tls_field = section.get("tls");
     let tls: Vec<Pair> = tls_field
@@ -58,6 +60,17 @@ pub(super) fn read(
             Some(help.to_owned()),
         );
     }
+    let proxy_protocol = section.get("proxy_protocol").and_then(|field| {
+        let on = field.boolean()?;
+        if on && trusted_proxies.is_empty() {
+            let help = "name the load balancer in `trusted_proxies`".to_owned();
+            field.error(
+                "`server.proxy_protocol` without trusted proxies lets nobody in",
+                Some(help),
+            );
+        }
+        Some(on)
+    });
     let span = |key, default: u64| {
         let span = section.get(key).and_then(|field| field.duration_within(DRAINS));
         span.unwrap_or(Duration::from_secs(default))
@@ -68,9 +81,11 @@ pub(super) fn read(
         http_listen,
         tls,
         trusted_proxies,
+        proxy_protocol: proxy_protocol.unwrap_or(false),
         health_path: section.get("health_path").and_then(|field| health_path(&field)),
         drain_delay: span("drain_delay", 0),
         drain: span("drain", 35),
+        watch: section.get("watch").and_then(|field| field.boolean()).unwrap_or(false),
         workers: workers
             .and_then(|number| usize::try_from(number).ok())
             .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
@@ -104,19 +119,59 @@ pub(super) fn admin(section: Option<Section<'_>>, taken: &[SocketAddr]) -> Vec<S
 fn addresses(field: &Field<'_>) -> Vec<SocketAddr> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for item in field.items() {
-        let Some(text) = item.text() else { continue };
-        match text.parse::<SocketAddr>() {
-            Ok(twice) if twice.port() != 0 && addresses.contains(&twice) => {
-                item.error(format!("{twice} is listed twice"), None);
-            }
-            Ok(address) => addresses.push(address),
-            Err(_) => {
-                let help = "write address and port: 0.0.0.0:8443, [::]:8443, 127.0.0.1:9464";
-                item.error(format!("`{text}` is no socket address"), Some(help.to_owned()));
-            }
-        }
+        addresses.extend(address(&item, &addresses));
     }
     addresses
+}
+
+/// A socket address that is not among `others`.
+fn address(field: &Field<'_>, others: &[SocketAddr]) -> Option<SocketAddr> {
+    let text = field.text()?;
+    match text.parse::<SocketAddr>() {
+        Ok(twice) if twice.port() != 0 && others.contains(&twice) => {
+            field.error(format!("{twice} is listed twice"), None);
+            None
+        }
+        Ok(address) => Some(address),
+        Err(_) => {
+            let help = "write address and port: 0.0.0.0:8443, [::]:8443, 127.0.0.1:9464";
+            field.error(format!("`{text}` is no socket address"), Some(help.to_owned()));
+            None
+        }
+    }
+}
+
+/// The TLS listeners: addresses, or tables with an address and a `client_ca` of their own.
+fn listeners(
+    field: &Field<'_>,
+    common: Option<&PathBuf>,
+    surroundings: &Surroundings<'_>,
+) -> Vec<TlsListener> {
+    let mut listeners: Vec<TlsListener> = Vec::new();
+    for item in field.items() {
+        let others: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
+        let (address, own) = if item.is_table() {
+            let Some(section) = item.section() else { continue };
+            let address = section.require("address").and_then(|field| address(&field, &others));
+            let own = section.get("client_ca").and_then(|field| client_ca(&field, surroundings));
+            section.finish();
+            (address, own)
+        } else {
+            (address(&item, &others), None)
+        };
+        let client_ca = own.or_else(|| common.cloned());
+        listeners.extend(address.map(|address| TlsListener { address, client_ca }));
+    }
+    listeners
+}
+
+/// `client_ca`; the file is read, so that a bad one is told before anything listens.
+fn client_ca(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<PathBuf> {
+    let path = surroundings.file(&not_empty(field)?);
+    if let Err(error) = ClientAuthority::load(&path) {
+        field.error(error.to_string(), None);
+    }
+    Some(path)
 }
 
 fn health_path(field: &Field<'_>) -> Option<String> {
@@ -140,7 +195,7 @@ fn trusted_proxies(field: &Field<'_>) -> Networks {
 /// One `[[server.tls]]`; its files are read, so that a bad one is told before anything listens.
 fn pair(section: Section<'_>, surroundings: &Surroundings<'_>) -> Option<Pair> {
     let path = |field: &Option<Field<'_>>| -> Option<PathBuf> {
-        Some(surroundings.base.join(not_empty(field.as_ref()?)?))
+        Some(surroundings.file(&not_empty(field.as_ref()?)?))
     };
     let (cert_field, key_field) = (section.require("cert"), section.require("key"));
     let (cert, key) = (path(&cert_field), path(&key_field));

@@ -113,7 +113,7 @@ fn tls(
         }
     };
     let file = match &authorities {
-        Some(field) => Some(surroundings.base.join(not_empty(field)?)),
+        Some(field) => Some(surroundings.file(&not_empty(field)?)),
         None => None,
     };
     let client = client_config(file.as_deref(), own.iter().flatten().next());
@@ -129,7 +129,7 @@ fn own_certificate(
     key_field: &Field<'_>,
     surroundings: &Surroundings<'_>,
 ) -> Option<Pair> {
-    let path = |field: &Field<'_>| not_empty(field).map(|path| surroundings.base.join(path));
+    let path = |field: &Field<'_>| not_empty(field).map(|path| surroundings.file(&path));
     let (cert, key) = (path(cert_field), path(key_field));
     let pair = Pair { cert: cert?, key: key?, self_signed: Vec::new() };
     secret::warn_if_open(key_field, &pair.key, 0o077);

@@ -8,7 +8,7 @@ use std::{
 
 use toml::de::DeValue;
 
-use super::{Reader, Section, report};
+use super::{Reader, Section, digest, report};
 
 /// Longer spans are mistakes, and would overflow the clock they are added to.
 const LONGEST: Duration = Duration::from_secs(3660 * 86_400);
@@ -45,6 +45,11 @@ impl<'r> Field<'r> {
     /// The dotted path of the value.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// A digest of the value, which tells whether it is another one than before.
+    pub fn digest(&self) -> [u8; 32] {
+        digest::digest(self.value)
     }
 
     /// Keeps the value, or every value of the table, out of every report.

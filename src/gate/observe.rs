@@ -10,7 +10,7 @@ use super::{Gate, passed::Passed, record::Record};
 use crate::{
     body::Payload,
     forward::{self, Context, Detached},
-    reject::{Outcome, Reject},
+    reject::{Outcome, Reason, Reject},
     route::Route,
 };
 
@@ -30,6 +30,9 @@ impl Gate {
             Ok(verified) => self.replay.claim(&verified, route.terms, context.answer_by).await,
             Err(reject) => Err(reject),
         };
+        if judged.as_ref().err().and_then(Reject::reason) == Some(Reason::Claim) {
+            record.about(route.verifier.subject(&head, &payload));
+        }
         let (claim, mark) = record.observed(judged);
         let answer_by = context.answer_by;
         let upstream = Arc::clone(&route.upstream);

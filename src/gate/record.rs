@@ -40,6 +40,7 @@ pub(super) struct Record {
     metrics: Arc<RouteMetrics>,
     proof: Option<Proof>,
     mark: Option<&'static str>,
+    subject: Option<String>,
 }
 
 /// What an authentic request said of itself.
@@ -84,6 +85,7 @@ impl Record {
             metrics: Arc::clone(unrouted),
             proof: None,
             mark: None,
+            subject: None,
         }
     }
 
@@ -123,6 +125,11 @@ impl Record {
         }
         self.metrics.last_verified.set(self.clock.0 / 1000);
         Ok(verified)
+    }
+
+    /// Notes whom a token is about that the operator has not pinned.
+    pub(super) fn about(&mut self, subject: Option<String>) {
+        self.subject = subject;
     }
 
     /// On a route that only observes: the claim to forward with, and the word for what would have
@@ -223,6 +230,7 @@ impl Record {
                     request_id = self.id.to_str().unwrap_or(""),
                     trace_id = self.trace.as_ref().map(TraceId::as_str),
                     client = %self.client,
+                    subject = self.subject.as_deref(),
                     ms = took.as_micros() as f64 / 1000.0,
                     detail,
                     "request"

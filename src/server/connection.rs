@@ -26,10 +26,12 @@ use tokio::{
     net::TcpStream,
     sync::OwnedSemaphorePermit,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     Shared, Transport,
     deadlines::{Deadlines, Requests},
+    proxy,
     wire::{Refusal, Wire},
 };
 use crate::{answer::ANSWER, forward::Peer};
@@ -75,22 +77,50 @@ pub(super) async fn serve(
     guard: Guard,
 ) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
-    let peer = Peer::new(address, matches!(transport, Transport::Tls(_)));
     let requests = Arc::new(Requests::default());
-    let stream = Deadlines::new(stream, shared.limits, Arc::clone(&requests));
+    let mut stream = Deadlines::new(stream, shared.limits, Arc::clone(&requests));
+    let mut peer = Peer::new(address, matches!(transport, Transport::Tls(_)));
+    if shared.proxy_protocol {
+        match Box::pin(proxied(&mut stream, &peer, &shared)).await {
+            Some(told) => peer = told,
+            None => return,
+        }
+    }
     match transport {
         Transport::Plain => http1(stream, peer, &requests, &shared).await,
-        Transport::Tls(acceptor) => match acceptor.accept(stream).await {
-            Ok(mut stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                stream.get_mut().0.set_multiplexed();
-                Box::pin(http2(stream, peer, &requests, &shared)).await;
+        Transport::Tls(config) => {
+            match TlsAcceptor::from(config.load_full()).accept(stream).await {
+                Ok(mut stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                    stream.get_mut().0.set_multiplexed();
+                    Box::pin(http2(stream, peer, &requests, &shared)).await;
+                }
+                // In a box, since a future keeps a place for each name that a value goes by.
+                Ok(stream) => http1(Box::new(stream), peer, &requests, &shared).await,
+                Err(error) => tracing::debug!(peer = %peer.address, %error, "TLS handshake failed"),
             }
-            // In a box, since a future keeps a place for each name that a value goes by.
-            Ok(stream) => http1(Box::new(stream), peer, &requests, &shared).await,
-            Err(error) => tracing::debug!(peer = %peer.address, %error, "TLS handshake failed"),
-        },
+        }
     }
     drop(guard);
+}
+
+/// The peer that a trusted proxy names in the header with which its connection begins; `None` closes the
+/// connection.
+async fn proxied(
+    stream: &mut (impl AsyncRead + Unpin),
+    proxy: &Peer,
+    shared: &Shared,
+) -> Option<Peer> {
+    if !shared.gate.site.load().trusted_proxies.contains(proxy.address) {
+        tracing::debug!(peer = %proxy.address, "no trusted proxy: its connection is closed");
+        return None;
+    }
+    match proxy::read(stream).await {
+        Ok(told) => Some(Peer::new(told.address.unwrap_or(proxy.address), proxy.tls || told.tls)),
+        Err(error) => {
+            tracing::warn!(peer = %proxy.address, %error, "a trusted proxy sent no PROXY header");
+            None
+        }
+    }
 }
 
 async fn http1<S>(stream: S, peer: Peer, requests: &Arc<Requests>, shared: &Arc<Shared>)

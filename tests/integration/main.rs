@@ -2,6 +2,7 @@
 
 mod kit;
 
+mod client_certificates;
 mod delivery;
 mod diagnosis;
 mod doors;
@@ -14,6 +15,8 @@ mod libraries;
 mod monitoring;
 mod observability;
 mod operation;
+mod proxies;
+mod reloads;
 mod senders;
 mod smuggling;
 mod tls;

@@ -36,11 +36,13 @@ fn asked() -> BTreeSet<String> {
     for path in table::files("valid") {
         let text = fs::read_to_string(&path).expect("readable");
         let reader = Reader::new("gateway.toml", &text);
-        super::super::read(&reader, Path::new("/nonexistent"), &table::environment);
+        let base = Path::new("/nonexistent");
+        super::super::read(&reader, &Surroundings::new(base, &table::environment));
         asked.extend(reader.asked());
     }
     let form = |key: String| match key.rsplit_once('.') {
         Some((_, form @ ("env" | "file"))) => format!("secrets.{form}"),
+        Some(("server.listen", part)) => format!("listeners.{part}"),
         Some((rate, part)) if rate.starts_with("route.rate_limit") => format!("rates.{part}"),
         Some(_) | None => key,
     };
@@ -50,7 +52,7 @@ fn asked() -> BTreeSet<String> {
 #[test]
 fn the_reference_tells_every_key_and_no_other() {
     let mut told: BTreeSet<_> = documented().into_iter().map(|(key, _)| key).collect();
-    for form in ["secrets", "rates"] {
+    for form in ["secrets", "rates", "listeners"] {
         assert!(told.remove(form), "a section that is no table of the file");
     }
     let asked = asked();

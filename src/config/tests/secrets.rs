@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::{
-    super::secret::{Known, Use, read},
+    super::secret::{Use, read},
     *,
 };
 use crate::secret::Secret;
@@ -18,11 +18,7 @@ fn from_file(content: &[u8], mode: u32) -> (Option<Secret>, String) {
     let secret = {
         let table = reader.parse();
         let root = reader.root(&table);
-        let surroundings = Surroundings {
-            base: directory.path(),
-            environment: &|_| None,
-            known: Known::default(),
-        };
+        let surroundings = Surroundings::new(directory.path(), &|_| None);
         let field = root.get("secret").expect("it is there");
         read(&field, Use::Verify, &surroundings)
     };

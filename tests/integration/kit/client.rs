@@ -86,6 +86,35 @@ impl Connection {
         Connection { stream: Box::new(stream), buffer: Vec::new() }
     }
 
+    /// A TLS connection whose first bytes, before the handshake, are `head`.
+    pub(crate) async fn tls_after(
+        address: SocketAddr,
+        trusted: &[u8],
+        head: &[u8],
+    ) -> std::io::Result<Self> {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(head).await?;
+        Self::tls_with(stream, client_config(trusted, &[b"http/1.1"], false)).await
+    }
+
+    /// A TLS connection over `stream` as this client.
+    pub(crate) async fn tls_with(stream: TcpStream, client: ClientConfig) -> std::io::Result<Self> {
+        let name = ServerName::try_from("localhost").expect("a name");
+        Ok(Self::over(TlsConnector::from(Arc::new(client)).connect(name, stream).await?))
+    }
+
+    /// A connection over a TLS stream.
+    pub(crate) fn over(stream: TlsStream<TcpStream>) -> Self {
+        Connection { stream: Box::new(stream), buffer: Vec::new() }
+    }
+
+    /// The certificate that a TLS listener presents, one of those that are trusted.
+    pub(crate) async fn presented(address: SocketAddr, trusted: &[u8]) -> CertificateDer<'static> {
+        let stream = shake(address, trusted, b"http/1.1").await;
+        let chain = stream.get_ref().1.peer_certificates().expect("a chain");
+        chain[0].clone().into_owned()
+    }
+
     pub(crate) async fn tls(address: SocketAddr, certificate: Vec<u8>) -> Self {
         let stream = shake(address, &certificate, b"http/1.1").await;
         Connection { stream: Box::new(stream), buffer: Vec::new() }

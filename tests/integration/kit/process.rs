@@ -15,6 +15,7 @@ pub(crate) struct Process {
     child: Mutex<Child>,
     id: u32,
     log: PathBuf,
+    https: Option<SocketAddr>,
     http: SocketAddr,
     admin: SocketAddr,
 }
@@ -33,21 +34,48 @@ impl Process {
             .expect("the binary starts");
         let id = child.id();
         let none = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut process = Process { child: Mutex::new(child), id, log, http: none, admin: none };
+        let child = Mutex::new(child);
+        let mut process = Process { child, id, log, https: None, http: none, admin: none };
         let ready = || async { process.line("ready").is_some() || process.has_ended() };
         until("the gateway is ready or ends", ready).await;
         let Some(line) = process.line("ready") else { panic!("{}", process.log()) };
         let address = |name: &str| {
             let text = line[name].as_str().expect("a list of addresses");
-            text.trim_matches(['[', ']']).parse().expect("one address")
+            text.trim_matches(['[', ']']).parse().ok()
         };
-        (process.http, process.admin) = (address("http"), address("admin"));
+        process.https = address("https");
+        (process.http, process.admin) =
+            (address("http").expect("one address"), address("admin").expect("one address"));
         process
     }
 
     /// A connection without TLS.
     pub(crate) async fn connect(&self) -> Connection {
         Connection::plain(self.http).await
+    }
+
+    /// The TLS listener, if there is one.
+    pub(crate) fn https(&self) -> Option<SocketAddr> {
+        self.https
+    }
+
+    /// Sends the process a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.id, name);
+    }
+
+    /// The page of metrics.
+    pub(crate) async fn page(&self) -> String {
+        let request = b"GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n";
+        Connection::plain(self.admin).await.exchange(request).await.text()
+    }
+
+    /// The value of a metric with these labels.
+    pub(crate) async fn metric(&self, name_and_labels: &str) -> f64 {
+        let page = self.page().await;
+        let value =
+            page.lines().find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
+        value.expect("the metric is there").parse().expect("a number")
     }
 
     /// Freezes the process; when this returns, no thread of it runs any more.
@@ -76,10 +104,16 @@ impl Process {
 
     /// The first log line with this message.
     fn line(&self, message: &str) -> Option<serde_json::Value> {
+        self.lines(message).into_iter().next()
+    }
+
+    /// All log lines with this message.
+    pub(crate) fn lines(&self, message: &str) -> Vec<serde_json::Value> {
         self.log()
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .find(|line| line["message"] == message)
+            .filter(|line| line["message"] == message)
+            .collect()
     }
 }
 

@@ -1,0 +1,137 @@
+//! What a configuration consists of, by name, so that a reload can tell what it changes and what it
+//! cannot. Names only: of sections digests are kept, and secrets stay secrets.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use super::Sources;
+use crate::{replay, secret::Secret, server::ServerOptions};
+
+/// What a configuration consists of.
+#[derive(Debug)]
+pub struct Inventory {
+    /// The files that it was read from.
+    pub sources: Sources,
+    /// Each route's section.
+    pub(super) routes: BTreeMap<String, [u8; 32]>,
+    /// The other sections of the file.
+    pub(super) sections: BTreeMap<String, [u8; 32]>,
+    /// The secrets, by whose they are: `global of vivoldi`.
+    pub(super) secrets: BTreeMap<String, Vec<Secret>>,
+    pub(super) fixed: Fixed,
+}
+
+/// What stays as it was at the start until a restart.
+#[derive(Debug)]
+pub(super) struct Fixed {
+    server: ServerOptions,
+    admin: Vec<SocketAddr>,
+    replay: replay::Options,
+    memory: u64,
+}
+
+/// What a reload changed, by name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Routes that the running configuration did not have.
+    pub routes_added: Vec<String>,
+    /// Routes that are gone.
+    pub routes_removed: Vec<String>,
+    /// Routes whose section says something else.
+    pub routes_changed: Vec<String>,
+    /// Other sections that say something else.
+    pub sections: Vec<String>,
+    /// Secrets that are others, new or gone, by whose they are.
+    pub secrets: Vec<String>,
+    /// Files whose content is another one: certificates, secrets, key sets, schemes.
+    pub files: Vec<String>,
+    /// Keys that a reload cannot change; they need a restart.
+    pub not_taken: Vec<&'static str>,
+}
+
+impl Fixed {
+    pub(super) fn of(
+        server: &ServerOptions,
+        admin: &[SocketAddr],
+        replay: &replay::Options,
+        memory: u64,
+    ) -> Self {
+        let (server, replay) = (server.clone(), replay.clone());
+        Fixed { server, admin: admin.to_vec(), replay, memory }
+    }
+
+    /// The keys in which `newer` differs.
+    fn differences(&self, newer: &Fixed) -> Vec<&'static str> {
+        let (old, new) = (&self.server, &newer.server);
+        let (limits, new_limits) = (&old.limits, &new.limits);
+        let (replay, new_replay) = (&self.replay, &newer.replay);
+        [
+            ("server.listen", addresses(old) == addresses(new)),
+            ("server.http_listen", old.http_listen == new.http_listen),
+            ("server.proxy_protocol", old.proxy_protocol == new.proxy_protocol),
+            ("server.drain_delay", old.drain_delay == new.drain_delay),
+            ("server.drain", old.drain == new.drain),
+            ("server.workers", old.workers == new.workers),
+            ("admin.listen", self.admin == newer.admin),
+            ("replay.store", replay.store == new_replay.store),
+            ("replay.max_entries", replay.max_entries == new_replay.max_entries),
+            ("replay.on_store_failure", replay.on_store_failure == new_replay.on_store_failure),
+            ("limits.memory", self.memory == newer.memory),
+            ("limits.connections", limits.connections == new_limits.connections),
+            ("limits.first_request", limits.first_request == new_limits.first_request),
+            ("limits.head", limits.head == new_limits.head),
+            ("limits.idle", limits.idle == new_limits.idle),
+            ("limits.response", limits.write == new_limits.write),
+            ("limits.head_bytes", limits.head_bytes == new_limits.head_bytes),
+            ("limits.headers", limits.headers == new_limits.headers),
+            ("limits.streams", limits.streams == new_limits.streams),
+            ("limits.resets", limits.resets == new_limits.resets),
+        ]
+        .into_iter()
+        .filter_map(|(key, same)| (!same).then_some(key))
+        .collect()
+    }
+}
+
+fn addresses(server: &ServerOptions) -> Vec<SocketAddr> {
+    server.listen.iter().map(|listener| listener.address).collect()
+}
+
+/// The names under which `newer` has something else than `older`, those that came and those that went.
+fn differences<V: PartialEq>(
+    older: &BTreeMap<String, V>,
+    newer: &BTreeMap<String, V>,
+) -> Vec<String> {
+    let changed = newer.iter().filter(|(name, value)| older.get(*name) != Some(value));
+    let gone = older.iter().filter(|(name, _)| !newer.contains_key(*name));
+    changed.chain(gone).map(|(name, _)| name.clone()).collect()
+}
+
+impl Inventory {
+    /// What the configuration `newer` changes.
+    pub fn changes(&self, newer: &Inventory) -> Changes {
+        let (mut added, mut removed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+        for name in differences(&self.routes, &newer.routes) {
+            match (self.routes.contains_key(&name), newer.routes.contains_key(&name)) {
+                (true, true) => changed.push(name),
+                (true, false) => removed.push(name),
+                (false, _) => added.push(name),
+            }
+        }
+        Changes {
+            routes_added: added,
+            routes_removed: removed,
+            routes_changed: changed,
+            sections: differences(&self.sections, &newer.sections),
+            secrets: differences(&self.secrets, &newer.secrets),
+            files: newer.sources.changes(&self.sources),
+            not_taken: self.fixed.differences(&newer.fixed),
+        }
+    }
+
+    /// Becomes `newer`, but for what stays as it was at the start.
+    pub fn take(&mut self, newer: Inventory) {
+        let Inventory { sources, routes, sections, secrets, fixed: _ } = newer;
+        (self.sources, self.routes, self.sections, self.secrets) =
+            (sources, routes, sections, secrets);
+    }
+}

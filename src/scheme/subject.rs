@@ -1,0 +1,46 @@
+//! Whom a token is about, told before the operator has pinned it.
+
+use http::request::Parts;
+
+use super::{
+    json::Scalar,
+    jwt::{self, NAMES, Pinned, TIMES},
+    verify::Verifier,
+};
+use crate::body::Payload;
+
+/// The most characters of a subject that are told.
+const LONGEST: usize = 128;
+
+impl Verifier {
+    /// The subject of a token that is signed and says all that it must but for its subject. Other
+    /// tokens tell nothing: where one key set signs for many, as Google's does, anybody can have a token
+    /// with a subject of his choice, but not one with the operator's issuer and audience. Cut off, and
+    /// escaped to printable ASCII.
+    pub fn subject(&self, head: &Parts, payload: &Payload) -> Option<String> {
+        let rules = self.scheme.token.as_ref()?;
+        let gathered = self.slots.gather(&head.headers);
+        if gathered.duplicate {
+            return None;
+        }
+        let request = self.request(head, payload, gathered.values);
+        let token = self.token(&request).ok()??;
+        let claims = token.claims(rules).ok()?;
+        let key = self.key(&request, self.scheme.choice.named(&request)).ok()??;
+        self.token_proven(key, &token).ok()??;
+        let but_subject = Pinned { subject: Vec::new(), ..self.pinned.clone() };
+        if !jwt::agrees(rules, &but_subject, &claims, &request) {
+            return None;
+        }
+        // The last of the names that every scheme reads.
+        let pointer = TIMES.len() + NAMES.len() - 1;
+        claims.iter().find(|claim| usize::from(claim.pointer) == pointer).and_then(|claim| {
+            match &claim.value {
+                Scalar::Text(text) => {
+                    Some(text.chars().take(LONGEST).flat_map(char::escape_default).collect())
+                }
+                Scalar::Integer(_) | Scalar::Other => None,
+            }
+        })
+    }
+}
