@@ -4,14 +4,16 @@
 #   docker run --read-only -p 8443:8443 -v ./gateway.toml:/etc/sealgate/gateway.toml:ro sealgate
 
 FROM docker.io/library/rust:1.95-bookworm AS build
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /build
 # As in .cargo/config.toml.
 ENV AWS_LC_SYS_NO_JITTER_ENTROPY=1
 # The dependencies first: this layer is kept until one of them changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches \
+RUN mkdir -p src benches data \
     && echo 'fn main() {}' > src/main.rs \
-    && touch src/lib.rs benches/verify.rs benches/replay.rs \
+    && touch src/lib.rs \
+    && sed -n '/^\[\[bench\]\]/,/^$/s|^name = "\(.*\)"|benches/\1.rs|p' Cargo.toml | xargs touch \
     && cargo build --release --locked \
     && rm -rf src
 COPY src src
@@ -20,8 +22,10 @@ RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin sealgat
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /build/target/release/sealgate /usr/local/bin/sealgate
+COPY --from=build --chown=65532:65532 /build/data /data
+VOLUME /data
 WORKDIR /etc/sealgate
-USER nonroot
+USER 65532:65532
 EXPOSE 8443 9464
 HEALTHCHECK --interval=10s --timeout=4s --start-period=5s \
     CMD ["/usr/local/bin/sealgate", "health", "--config", "/etc/sealgate/gateway.toml"]

@@ -206,7 +206,8 @@ fn from_file(
         }
     }
     if purpose != Use::PublicKey {
-        warn_if_open(file, &path, 0o077);
+        // systemd and Kubernetes hand secrets out as root's, readable by the service's group.
+        warn_if_open(file, &path, 0o027);
     }
     Some((Secret::new(std::mem::take(&mut *bytes)), place))
 }

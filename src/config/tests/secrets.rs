@@ -45,13 +45,13 @@ fn one_newline_at_the_end_of_a_file_is_dropped() {
 
 #[test]
 fn files_that_others_can_read_are_told() {
-    for (mode, shown) in [(0o644, "(mode 644)"), (0o640, "(mode 640)"), (0o602, "(mode 602)")] {
+    for (mode, shown) in [(0o644, "(mode 644)"), (0o660, "(mode 660)"), (0o602, "(mode 602)")] {
         let (secret, report) = from_file(CANARY.as_bytes(), mode);
         assert!(secret.is_some(), "{report}");
         assert!(report.contains("is open to other users") && report.contains(shown), "{report}");
         assert!(report.contains("help: chmod 600 "), "{report}");
     }
-    for mode in [0o600, 0o400] {
+    for mode in [0o600, 0o400, 0o440] {
         let (secret, report) = from_file(CANARY.as_bytes(), mode);
         assert!(secret.is_some() && report.is_empty(), "{report}");
     }

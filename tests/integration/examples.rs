@@ -1,0 +1,150 @@
+//! The handlers in examples/, each as it stands there, behind a gateway with the configuration beside it.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use sealgate::gateway;
+use tempfile::TempDir;
+
+use crate::kit::{self, Connection, Event, Program, Reply, SECRET, free_address, tool};
+
+/// A copy of an example, its handler running, and the gateway before it.
+struct Example {
+    dir: TempDir,
+    gateway: gateway::Gateway,
+    _handler: Program,
+}
+
+fn copied(name: &str) -> TempDir {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut left = vec![PathBuf::new()];
+    while let Some(within) = left.pop() {
+        for entry in fs::read_dir(from.join(&within)).expect("a directory") {
+            let path = within.join(entry.expect("an entry").file_name());
+            if from.join(&path).is_dir() {
+                fs::create_dir(dir.path().join(&path)).expect("created");
+                left.push(path);
+            } else {
+                fs::copy(from.join(&path), dir.path().join(&path)).expect("copied");
+            }
+        }
+    }
+    fs::write(dir.path().join("vivoldi.secret"), SECRET).expect("written");
+    dir
+}
+
+/// The example's configuration, on ports that are free.
+fn configuration(dir: &Path, handler: SocketAddr) -> String {
+    let text = fs::read_to_string(dir.join("gateway.toml")).expect("a configuration");
+    for address in ["127.0.0.1:8443", "http://127.0.0.1:8080"] {
+        assert!(text.contains(address), "{address} in {text}");
+    }
+    let own = text.replace("127.0.0.1:8443", "127.0.0.1:0");
+    let own = own.replace("127.0.0.1:8080", &handler.to_string());
+    format!("{own}\n[admin]\nlisten = []\n")
+}
+
+impl Example {
+    async fn start(name: &str, handler: impl Fn(&Path, SocketAddr) -> Command) -> Example {
+        let dir = copied(name);
+        let address = free_address();
+        let mut command = handler(dir.path(), address);
+        command.current_dir(dir.path()).env("WEBHOOK_LOG", dir.path().join("events.log"));
+        let mut handler = Program::silent(&mut command);
+        handler.listens(address).await;
+        let config = kit::parse(&configuration(dir.path(), address), dir.path());
+        let gateway = gateway::Gateway::start(config).expect("the gateway starts");
+        Example { dir, gateway, _handler: handler }
+    }
+
+    async fn send(&self, event: &Event) -> Reply {
+        let certificate = fs::read(self.dir.path().join("tls/dev.crt")).expect("made at start");
+        let address = self.gateway.addresses().https[0];
+        Connection::tls(address, certificate).await.exchange(&event.request()).await
+    }
+
+    /// A genuine event, its retry, one that is forged: the handler takes exactly the first.
+    async fn takes_what_is_authentic_and_new(&self) {
+        let text = fs::read(self.dir.path().join("event.json")).expect("a body");
+        let event = Event::new(&text);
+        let reply = self.send(&event).await;
+        let answer: serde_json::Value = serde_json::from_str(&reply.text()).expect("JSON");
+        assert_eq!(reply.status, 200, "{}", reply.head);
+        assert_eq!(answer["status"], "success");
+        assert_eq!(answer["kind"], "COUPON");
+        assert_eq!(reply.header("sealgate-answer"), None, "it is the handler's answer");
+        let again = self.send(&event.retried()).await;
+        assert_eq!((again.status, again.header("sealgate-answer")), (200, Some("duplicate")));
+        let forged = Event { secret: "not-the-secret-at-all".into(), ..Event::default() };
+        assert_eq!(self.send(&forged).await.status, 401);
+        let noted = fs::read_to_string(self.dir.path().join("events.log")).expect("noted");
+        assert_eq!(noted.lines().count(), 1, "{noted}");
+        assert!(noted.contains("ZJLF0399WQBEQZJM"), "{noted}");
+    }
+}
+
+fn php(_: &Path, address: SocketAddr) -> Command {
+    let mut command = Command::new("php");
+    command.args(["-S", &address.to_string(), "-t", "public"]);
+    command
+}
+
+#[tokio::test]
+async fn the_php_handler_stays_as_it_is() {
+    let Some(_) = tool("php") else { return };
+    Example::start("php", php).await.takes_what_is_authentic_and_new().await;
+}
+
+#[tokio::test]
+async fn the_node_handler_stays_as_it_is() {
+    let Some(_) = tool("node") else { return };
+    let node = |_: &Path, address: SocketAddr| {
+        let mut command = Command::new("node");
+        command.arg("handler.js").env("PORT", address.port().to_string());
+        command
+    };
+    Example::start("node", node).await.takes_what_is_authentic_and_new().await;
+}
+
+#[tokio::test]
+async fn the_java_handler_stays_as_it_is() {
+    let Some(_) = tool("java") else { return };
+    let java = |_: &Path, address: SocketAddr| {
+        let mut command = Command::new("java");
+        command.args(["-XX:TieredStopAtLevel=1", "Handler.java"]);
+        command.env("PORT", address.port().to_string());
+        command
+    };
+    Example::start("java", java).await.takes_what_is_authentic_and_new().await;
+}
+
+fn sealgate(arguments: &[&str], dir: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+    command.args(arguments).current_dir(dir).output().expect("the binary runs")
+}
+
+/// The walk of examples/php/README.md: an event is captured, the secret is broken, and one command
+/// tells what is wrong.
+#[test]
+fn a_broken_secret_is_told_by_one_command() {
+    let dir = copied("php");
+    let dir = dir.path();
+    let signed = sealgate(&["sign", "--route", "vivoldi", "event.json"], dir);
+    assert!(signed.status.success(), "{}", String::from_utf8_lossy(&signed.stderr));
+    let headers = String::from_utf8(signed.stdout).expect("text");
+    let body = fs::read_to_string(dir.join("event.json")).expect("a body");
+    let request = format!("POST /webhooks/vivoldi HTTP/1.1\nHost: a\n{headers}\n{body}");
+    fs::write(dir.join("request.txt"), request).expect("written");
+    let verify = ["verify", "--route", "vivoldi", "request.txt"];
+    assert_eq!(sealgate(&verify, dir).status.code(), Some(0));
+    fs::write(dir.join("vivoldi.secret"), format!("{SECRET} ")).expect("written");
+    let judged = sealgate(&verify, dir);
+    let said = String::from_utf8_lossy(&judged.stdout);
+    assert_eq!(judged.status.code(), Some(1), "{said}");
+    assert!(said.contains("bad_signature"), "{said}");
+}
