@@ -3,6 +3,7 @@
 mod capture;
 mod check;
 mod client;
+mod completions;
 mod demo;
 mod health;
 mod run;
@@ -19,6 +20,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 use crate::{document::Report, scheme::UnixMillis};
@@ -87,6 +89,11 @@ enum Command {
     },
     /// Ask the running gateway whether it is ready; for container health checks.
     Health(RunArguments),
+    /// Print what a shell needs to complete this command line.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 /// The exit status: see the interface's three.
@@ -117,6 +124,7 @@ pub fn main() -> ExitCode {
         Some(Command::Send(arguments)) => send::send(&arguments),
         Some(Command::Schemes { id }) => schemes::schemes(id.as_deref()),
         Some(Command::Health(run)) => health::health(&run.config),
+        Some(Command::Completions { shell }) => completions::completions(shell),
     };
     let status = done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -79,7 +79,7 @@ fn links_lead_somewhere_and_every_page_is_linked() {
 }
 
 /// The blocks of a page in this language, without the indentation of a list.
-fn blocks(text: &str, language: &str) -> Vec<String> {
+pub(crate) fn blocks(text: &str, language: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {

@@ -146,5 +146,9 @@ fn a_broken_secret_is_told_by_one_command() {
     let judged = sealgate(&verify, dir);
     let said = String::from_utf8_lossy(&judged.stdout);
     assert_eq!(judged.status.code(), Some(1), "{said}");
-    assert!(said.contains("bad_signature"), "{said}");
+    let walk = fs::read_to_string(dir.join("README.md")).expect("the walk");
+    let shown = walk.split("```").find(|block| block.contains("refused: ")).expect("the output");
+    let lines: Vec<_> = shown.lines().filter(|line| !matches!(line.trim(), "" | "…")).collect();
+    assert_eq!(lines.len(), 3, "{shown}");
+    assert!(lines.iter().all(|line| said.contains(line)), "{shown}\n{said}");
 }

@@ -26,7 +26,7 @@ pub(crate) fn free_address() -> SocketAddr {
     listener.local_addr().expect("an address")
 }
 
-/// A program that is killed when the test ends.
+/// A program that is asked to end, with the processes that it started, when the test does.
 pub(crate) struct Program(Child);
 
 impl Program {
@@ -34,6 +34,11 @@ impl Program {
     pub(crate) fn silent(command: &mut Command) -> Self {
         let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Program(quiet.spawn().expect("it starts"))
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
     }
 
     /// Waits until the program takes connections at this address.
@@ -51,7 +56,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _ = self.0.kill();
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let _ = self.0.wait();
     }
 }

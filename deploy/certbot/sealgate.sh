@@ -1,0 +1,20 @@
+#!/bin/sh
+# A deploy hook of certbot: hands a renewed certificate to the gateway and has it reload.
+# Goes to /etc/letsencrypt/renewal-hooks/deploy/. certbot sets RENEWED_LINEAGE.
+set -eu
+
+to=${SEALGATE_TLS:-/etc/sealgate/tls}
+group=${SEALGATE_GROUP:-sealgate}
+reload=${SEALGATE_RELOAD:-systemctl reload sealgate}
+
+umask 027
+mkdir -p "$to"
+for name in fullchain.pem privkey.pem; do
+    # Beside its place first: a reader sees the old file or the new one, never half of one.
+    new=$(mktemp "$to/.$name.XXXXXX")
+    cat "$RENEWED_LINEAGE/$name" >"$new"
+    chgrp "$group" "$new"
+    chmod 640 "$new"
+    mv "$new" "$to/$name"
+done
+$reload
