@@ -46,6 +46,7 @@ pub(super) fn verify(arguments: &VerifyArguments) -> anyhow::Result<Status> {
         Ok(inputs) => inputs,
         Err(error) => return Ok(wrong(&error)),
     };
+    fetch_keys(&route)?;
     let now = arguments.at.map_or_else(now, |at| UnixMillis(at.saturating_mul(1000)));
     let payload = Payload::from(body);
     let judged = match route.verifier.verify(&head, &payload, now) {
@@ -63,6 +64,14 @@ pub(super) fn verify(arguments: &VerifyArguments) -> anyhow::Result<Status> {
         print!("{}", text(&judged, &reading, &found, &route.verifier, &payload, now));
     }
     Ok(if judged.is_ok() { Status::Done } else { Status::Failed })
+}
+
+/// Fetches the keys that the route's sender publishes, if it does.
+fn fetch_keys(route: &RouteOptions) -> anyhow::Result<()> {
+    let Some(set) = route.verifier.key_set() else { return Ok(()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let fetched = runtime.context("cannot start the runtime")?.block_on(set.load());
+    fetched.map_err(|problem| anyhow!("the key set cannot be fetched: {problem}"))
 }
 
 /// Takes a route out of a configuration by its name.

@@ -1,7 +1,7 @@
 //! A server of key sets that fails, rotates and lies, behind a running gateway: what cannot be judged is
 //! 503, what is proven bad 403, and no token makes the gateway fetch more than it should.
 
-use std::sync::Arc;
+use std::{process::Command, sync::Arc};
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -149,6 +149,32 @@ async fn the_old_set_serves_while_fetches_fail() {
     stage.server.usually(Serves::Set("{\"keys\":[]}".to_owned()));
     stage.server.asked(4).await;
     assert_eq!(stage.send(&good.token(&claims()), "after").await.status, 200);
+}
+
+#[tokio::test]
+async fn captured_tokens_are_judged_with_the_published_keys() {
+    let issuer = Issuer::new("k");
+    let server = KeyServer::start(set(&[&issuer])).await;
+    let upstream = Upstream::start().await;
+    let jwks = format!("jwks = \"{}\"", server.url());
+    let setup = Setup::new(&upstream).routes(&route(&upstream, &jwks));
+    let dir = setup.dir.path().to_owned();
+    std::fs::write(dir.join("gateway.toml"), setup.toml()).expect("written");
+    let captured = call(&issuer.token(&claims()), "captured", "{}").bytes();
+    std::fs::write(dir.join("request"), captured).expect("written");
+    let judge = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+        command.args(["verify", "--route", "pitchpoint", "--json", "request"]).current_dir(&dir);
+        tokio::task::spawn_blocking(move || command.output().expect("the binary runs"))
+    };
+    let judged = judge().await.expect("joined");
+    let said = String::from_utf8_lossy(&judged.stdout);
+    assert!(judged.status.success() && said.contains("\"accept\""), "{said}");
+    server.usually(raw("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"));
+    let judged = judge().await.expect("joined");
+    let said = String::from_utf8_lossy(&judged.stderr);
+    assert_eq!(judged.status.code(), Some(1), "{said}");
+    assert!(said.contains("the key set cannot be fetched: the answer is 500"), "{said}");
 }
 
 #[tokio::test]
