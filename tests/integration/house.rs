@@ -243,6 +243,18 @@ fn no_private_key_is_kept() {
     }
 }
 
+/// The bare proxy that sealgate is measured against is a floor only as long as it is made of the same
+/// crates.
+#[test]
+fn the_bare_proxy_is_made_of_the_same_crates() {
+    let lock = |path: &str| locked(&fs::read_to_string(project().join(path)).expect("a lock file"));
+    let (own, peers) = (lock("Cargo.lock"), lock("benches/peers/Cargo.lock"));
+    for name in ["aws-lc-sys", "http", "hyper", "mimalloc", "rustls", "tokio", "tokio-rustls"] {
+        assert_eq!(own.get(name), peers.get(name), "{name}");
+        assert!(own.contains_key(name), "{name}");
+    }
+}
+
 #[test]
 fn the_container_file_copies_only_what_is_there() {
     let text = fs::read_to_string(project().join("Dockerfile")).expect("a Dockerfile");

@@ -1,0 +1,40 @@
+//! As much of HTTP/1.1 as both ends of a measurement need: heads with `Content-Length`.
+
+use std::io;
+
+/// What a head says of its message.
+pub(crate) struct Head {
+    /// Bytes up to and with the empty line.
+    pub(crate) length: usize,
+    pub(crate) content_length: usize,
+    /// `Connection: close`.
+    pub(crate) closing: bool,
+}
+
+/// The head at the start of `data`, if it is complete.
+pub(crate) fn head(data: &[u8]) -> io::Result<Option<Head>> {
+    let mut head = Head { length: 0, content_length: 0, closing: false };
+    let mut rest = data;
+    loop {
+        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+        let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
+        head.length += end + 1;
+        rest = &rest[end + 1..];
+        if line.is_empty() {
+            return Ok(Some(head));
+        }
+        if let Some(value) = value(line, b"content-length:") {
+            let number = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
+            head.content_length = number.ok_or(io::ErrorKind::InvalidData)?;
+        } else if value(line, b"transfer-encoding:").is_some() {
+            return Err(io::ErrorKind::Unsupported.into());
+        } else if let Some(value) = value(line, b"connection:") {
+            head.closing |= value.trim_ascii().eq_ignore_ascii_case(b"close");
+        }
+    }
+}
+
+fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (start, value) = line.split_at_checked(name.len())?;
+    start.eq_ignore_ascii_case(name).then_some(value)
+}

@@ -1,0 +1,336 @@
+//! The proxies that are compared: what they are, how each is configured, started and ended.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use data_encoding::BASE64;
+
+use crate::{
+    events::{PATH, SECRET},
+    procs,
+};
+
+/// Where peers run. Senders and upstream run on the next core.
+pub(crate) const CORE: &str = "0";
+
+/// A proxy that is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Sealgate,
+    Bare,
+    BareHash,
+    Nginx,
+    Haproxy,
+    NginxLua,
+    HaproxySmall,
+    HaproxyLarge,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 8] = [
+        Kind::Sealgate,
+        Kind::Bare,
+        Kind::BareHash,
+        Kind::Nginx,
+        Kind::Haproxy,
+        Kind::NginxLua,
+        Kind::HaproxySmall,
+        Kind::HaproxyLarge,
+    ];
+
+    /// The word for it on the command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Kind::Sealgate => "sealgate",
+            Kind::Bare => "bare",
+            Kind::BareHash => "bare+sha256",
+            Kind::Nginx => "nginx",
+            Kind::Haproxy => "haproxy",
+            Kind::NginxLua => "nginx+lua",
+            Kind::HaproxySmall => "haproxy+verify",
+            Kind::HaproxyLarge => "haproxy+verify-128k",
+        }
+    }
+
+    /// The words for it in a table.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Kind::Sealgate => "**sealgate**, verifies, replay guard",
+            Kind::Bare => "hyper + rustls, verifies nothing",
+            Kind::BareHash => "… and takes the body's SHA-256",
+            Kind::Nginx => "nginx, verifies nothing",
+            Kind::Haproxy => "HAProxy, verifies nothing",
+            Kind::NginxLua => "nginx + Lua, verifies, replay table",
+            Kind::HaproxySmall => "HAProxy, verifies, stick table, 16 KiB buffers",
+            Kind::HaproxyLarge => "HAProxy, verifies, stick table, 128 KiB buffers",
+        }
+    }
+
+    /// Whether it is to refuse what is not authentic.
+    pub(crate) fn verifies(self) -> bool {
+        match self {
+            Kind::Sealgate | Kind::NginxLua | Kind::HaproxySmall | Kind::HaproxyLarge => true,
+            Kind::Bare | Kind::BareHash | Kind::Nginx | Kind::Haproxy => false,
+        }
+    }
+
+    /// What is missing on this machine, if anything is.
+    pub(crate) fn missing(self) -> Option<&'static str> {
+        let there = |paths: &[&str]| paths.iter().all(|path| Path::new(path).exists());
+        match self {
+            Kind::Sealgate | Kind::Bare | Kind::BareHash => None,
+            Kind::Nginx => (!there(&[NGINX])).then_some("nginx"),
+            Kind::NginxLua => {
+                (!there(&[NGINX, LUA_MODULE])).then_some("nginx, libnginx-mod-http-lua")
+            }
+            Kind::Haproxy | Kind::HaproxySmall | Kind::HaproxyLarge => {
+                (!there(&[HAPROXY])).then_some("haproxy")
+            }
+        }
+    }
+}
+
+const NGINX: &str = "/usr/sbin/nginx";
+const HAPROXY: &str = "/usr/sbin/haproxy";
+const LUA_MODULE: &str = "/usr/lib/nginx/modules/ngx_http_lua_module.so";
+const NDK_MODULE: &str = "/usr/lib/nginx/modules/ndk_http_module.so";
+
+const NGINX_CONF: &str = include_str!("../conf/nginx.conf");
+const VERIFY_LUA: &str = include_str!("../conf/verify.lua");
+const HAPROXY_CONF: &str = include_str!("../conf/haproxy.cfg");
+const HAPROXY_VERIFY: &str = include_str!("../conf/haproxy-verify.cfg");
+
+/// What all peers are started with.
+pub(crate) struct Setting {
+    /// Scratch files of this run.
+    pub(crate) dir: PathBuf,
+    /// The sealgate binary.
+    pub(crate) sealgate: PathBuf,
+    pub(crate) upstream: SocketAddr,
+}
+
+/// How sealgate is started where it differs from the comparison.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) workers: usize,
+    /// The cores it may use.
+    pub(crate) cores: &'static str,
+    /// Routes besides the one that is measured.
+    pub(crate) more_routes: usize,
+}
+
+/// One core, one worker, one route.
+pub(crate) const ONE: Shape = Shape { workers: 1, cores: CORE, more_routes: 0 };
+
+/// A proxy at work; ended when dropped.
+pub(crate) struct Peer {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    /// All its processes.
+    pub(crate) pids: Vec<u32>,
+    /// From its start until it took a connection.
+    pub(crate) started_in: Duration,
+}
+
+impl Setting {
+    /// Makes the directory and the certificate: P-256, self-signed.
+    pub(crate) fn prepare(&self) -> anyhow::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+        let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        fs::write(self.path("tls.crt"), &cert)?;
+        fs::write(self.path("tls.key"), &key)?;
+        fs::write(self.path("tls.pem"), cert + &key)?;
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Starts a peer on a free port and waits until it takes connections.
+    pub(crate) fn start(&self, kind: Kind) -> anyhow::Result<Peer> {
+        self.start_as(kind, ONE)
+    }
+
+    /// [`start`](Self::start), with sealgate in another shape.
+    pub(crate) fn start_as(&self, kind: Kind, shape: Shape) -> anyhow::Result<Peer> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let listen = address.to_string();
+        let command = match kind {
+            Kind::Sealgate => self.sealgate(&listen, shape)?,
+            Kind::Bare | Kind::BareHash => self.bare(&listen, kind, shape)?,
+            Kind::Nginx | Kind::NginxLua => self.nginx(&listen, kind)?,
+            Kind::Haproxy | Kind::HaproxySmall | Kind::HaproxyLarge => {
+                self.haproxy(&listen, kind)?
+            }
+        };
+        Peer::spawn(command, address, kind, shape.cores, &self.path("peers.log"))
+    }
+
+    fn fill(&self, template: &str, listen: &str) -> String {
+        template
+            .replace("@DIR@", &self.dir.display().to_string())
+            .replace("@LISTEN@", listen)
+            .replace("@UPSTREAM@", &self.upstream.to_string())
+            .replace("@CERT@", &self.path("tls.crt").display().to_string())
+            .replace("@KEY@", &self.path("tls.key").display().to_string())
+            .replace("@PEM@", &self.path("tls.pem").display().to_string())
+            .replace("@SECRET@", SECRET)
+            .replace("@SECRET64@", &BASE64.encode(SECRET.as_bytes()))
+    }
+
+    fn sealgate(&self, listen: &str, shape: Shape) -> anyhow::Result<Vec<String>> {
+        let mut text = format!(
+            r#"[server]
+listen = "{listen}"
+workers = {}
+health_path = "/healthz"
+drain = "1s"
+[[server.tls]]
+cert = "tls.crt"
+key = "tls.key"
+[admin]
+listen = "127.0.0.1:0"
+[replay]
+max_entries = 4_000_000
+[limits]
+connections = 20_000
+"#,
+            shape.workers
+        );
+        let mut route = |name: &str, path: &str| {
+            text += &format!(
+                "[[route]]\nname = \"{name}\"\npath = \"{path}\"\nscheme = \"vivoldi\"\n\
+                 upstream = \"http://{}\"\nsecret = \"{SECRET}\"\n",
+                self.upstream
+            );
+        };
+        route("vivoldi", PATH);
+        for number in 0..shape.more_routes {
+            route(&format!("route-{number}"), &format!("/more/{number}"));
+        }
+        let file = self.path("sealgate.toml");
+        fs::write(&file, text)?;
+        let (binary, file) = (self.sealgate.display().to_string(), file.display().to_string());
+        Ok([&binary, "run", "--config", &file, "--log-level", "error"].map(str::to_owned).into())
+    }
+
+    fn bare(&self, listen: &str, kind: Kind, shape: Shape) -> anyhow::Result<Vec<String>> {
+        let own = std::env::current_exe()?.display().to_string();
+        let (upstream, workers) = (self.upstream.to_string(), shape.workers.to_string());
+        let cert = self.path("tls.crt").display().to_string();
+        let key = self.path("tls.key").display().to_string();
+        let hash = if kind == Kind::BareHash { "hash" } else { "stream" };
+        let words = [&own, "bare", listen, &upstream, &cert, &key, hash, &workers];
+        Ok(words.map(str::to_owned).into())
+    }
+
+    fn nginx(&self, listen: &str, kind: Kind) -> anyhow::Result<Vec<String>> {
+        let lua = kind == Kind::NginxLua;
+        let dir = self.dir.display();
+        let pick = |text: String| if lua { text } else { String::new() };
+        let modules = pick(format!("load_module {NDK_MODULE};\nload_module {LUA_MODULE};"));
+        let http = pick(format!(
+            "lua_shared_dict events 512m;\n    lua_package_path \"{dir}/?.lua;;\";\n    \
+             init_by_lua_block {{ require \"verify\" }}"
+        ));
+        let location = pick(
+            "access_by_lua_block { require(\"verify\").access() }\n            \
+             log_by_lua_block { require(\"verify\").log() }"
+                .to_owned(),
+        );
+        let text = self
+            .fill(NGINX_CONF, listen)
+            .replace("@MODULES@", &modules)
+            .replace("@HTTP@", &http)
+            .replace("@LOCATION@", &location)
+            .replace("nginx.pid", &format!("{}.pid", kind.word()));
+        fs::write(self.path("verify.lua"), self.fill(VERIFY_LUA, listen))?;
+        let file = self.path(&format!("{}.conf", kind.word()));
+        fs::write(&file, text)?;
+        let (prefix, file) = (dir.to_string(), file.display().to_string());
+        let errors = self.path("nginx.error").display().to_string();
+        Ok([NGINX, "-p", &prefix, "-e", &errors, "-c", &file].map(str::to_owned).into())
+    }
+
+    fn haproxy(&self, listen: &str, kind: Kind) -> anyhow::Result<Vec<String>> {
+        let size = if kind == Kind::HaproxyLarge { "131072" } else { "16384" };
+        let verify = if kind == Kind::Haproxy { "" } else { HAPROXY_VERIFY };
+        let text = HAPROXY_CONF.replace("@BUFSIZE@", size).replace("@FRONTEND@", verify);
+        let file = self.path(&format!("{}.cfg", kind.word()));
+        fs::write(&file, self.fill(&text, listen))?;
+        let file = file.display().to_string();
+        Ok([HAPROXY, "-db", "-f", &file].map(str::to_owned).into())
+    }
+}
+
+impl Peer {
+    /// Starts a peer on its core, under `$PEERS_UNDER` (a profiler) if that is set; the kernel ends it
+    /// should we die.
+    fn spawn(
+        words: Vec<String>,
+        address: SocketAddr,
+        kind: Kind,
+        cores: &str,
+        log: &Path,
+    ) -> anyhow::Result<Self> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
+        let started = Instant::now();
+        let under = std::env::var("PEERS_UNDER").unwrap_or_default();
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "taskset", "-c", cores])
+            .args(under.split_whitespace())
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("setpriv and taskset (util-linux)")?;
+        let mut peer = Peer { child, address, pids: Vec::new(), started_in: Duration::ZERO };
+        while TcpStream::connect(address).is_err() {
+            if let Some(status) = peer.child.try_wait()? {
+                bail!("{} ended at its start with {status}; see peers.log", kind.word());
+            }
+            if started.elapsed() > Duration::from_secs(10) {
+                bail!("{} does not listen", kind.word());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        peer.started_in = started.elapsed();
+        // nginx listens before its worker is there.
+        if matches!(kind, Kind::Nginx | Kind::NginxLua) {
+            thread::sleep(Duration::from_millis(200));
+        }
+        peer.pids = procs::family(peer.child.id());
+        Ok(peer)
+    }
+
+    /// Its memory now, KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        procs::memory(&self.pids)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // TERM lets nginx end its worker; whoever does not listen is killed.
+        let pid = self.child.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        for _ in 0..300 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
