@@ -74,6 +74,8 @@ pub struct Secure {
     pub client: Arc<ClientConfig>,
     /// The name that its certificate must have, instead of the address's host.
     pub name: Option<ServerName<'static>>,
+    /// The file of the certificate to show, if there is one, and its end in Unix seconds.
+    pub shown: Option<(String, i64)>,
 }
 
 /// The upstreams of one route, as configured.
@@ -188,6 +190,11 @@ impl Upstream {
         let pools = options.origins.iter().map(pool).collect();
         let slots = Slots::new(options.concurrency, options.queue);
         Arc::new(Upstream { options, pools, slots, next: AtomicUsize::new(0) })
+    }
+
+    /// The file of the certificate that is shown to the upstream, and its end in Unix seconds.
+    pub fn certificate(&self) -> Option<&(String, i64)> {
+        self.options.tls.as_ref()?.shown.as_ref()
     }
 
     async fn exchange(

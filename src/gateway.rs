@@ -126,7 +126,7 @@ impl Gateway {
                 tracing::warn!(%error, "a key set cannot be fetched");
             }
         }
-        let expiring: Vec<_> = self.expiries().map(|(name, _)| name).collect();
+        let expiring: Vec<_> = self.expiries().into_iter().map(|(name, _)| name).collect();
         let prepared = match &self.certificates {
             Some(certificates) => Some((certificates, certificates.prepare(&config.server.tls)?)),
             None => None,
@@ -203,8 +203,11 @@ impl Gateway {
     }
 
     /// Each certificate's name and end in Unix seconds.
-    fn expiries(&self) -> impl Iterator<Item = (String, i64)> {
-        self.certificates.iter().flat_map(|certificates| certificates.expiries())
+    fn expiries(&self) -> Vec<(String, i64)> {
+        let own = self.certificates.iter().flat_map(|certificates| certificates.expiries());
+        let site = self.gate.site.load();
+        let shown = site.routes.iter().filter_map(|route| route.upstream.certificate().cloned());
+        own.chain(shown).collect()
     }
 }
 

@@ -88,6 +88,14 @@ impl Pair {
         self.load().map(|_| ())
     }
 
+    /// Its name in metrics and its end in Unix seconds.
+    ///
+    /// # Errors
+    /// As [`Pair::check`], but files that are missing are never in order.
+    pub fn expiry(&self) -> Result<(String, i64), Error> {
+        Ok((self.cert.display().to_string(), self.load()?.expires))
+    }
+
     fn is_to_be_made(&self) -> bool {
         !self.self_signed.is_empty() && !self.cert.exists() && !self.key.exists()
     }

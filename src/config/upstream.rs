@@ -119,8 +119,8 @@ fn tls(
     let client = client_config(file.as_deref(), own.iter().flatten().next());
     let place = authorities.as_ref().unwrap_or(upstream);
     let client = client.map_err(|error| place.error(error.to_string(), None)).ok()?;
-    own?;
-    Some(Secure { client, name: name? })
+    let shown = own?.and_then(|own| own.expiry().ok());
+    Some(Secure { client, name: name?, shown })
 }
 
 /// The certificate that is shown to the upstream, with its key.

@@ -169,6 +169,10 @@ async fn a_certificate_is_shown_to_an_upstream_that_asks() {
     let gateway = secured(setup, &front, lines).start();
     assert_eq!(gateway.send(&Event::default()).await.status, 200);
     assert!(front.hellos()[0].certified);
+    let file = gateway.dir.path().join("gateway.pem");
+    let expiry = "sealgate_tls_certificate_expiry_timestamp_seconds";
+    let expiry = format!("{expiry}{{name=\"{}\"}}", file.display());
+    assert!(gateway.metric(&expiry).await > 0.0, "its end is told like that of our own");
 }
 
 /// An upstream whose certificate, or whose judgement of ours, keeps a connection from coming about:
