@@ -114,6 +114,26 @@ impl Payload {
         }
     }
 
+    /// The same body once more, for somebody who may hold it longer. Its bytes are charged to the
+    /// budget again; `None` if that is spent.
+    pub fn shared(&self) -> Option<Payload> {
+        let share = match &self.share {
+            None => None,
+            Some(own) => {
+                let mut share = Share { budget: Arc::clone(&own.budget), bytes: 0 };
+                share.grow(own.bytes).ok()?;
+                Some(share)
+            }
+        };
+        Some(Payload {
+            chunks: self.chunks.clone(),
+            length: self.length,
+            sha256: self.sha256.clone(),
+            whole: OnceLock::new(),
+            share,
+        })
+    }
+
     /// The body as text, if it is UTF-8 throughout.
     pub fn text(&self) -> Option<&str> {
         std::str::from_utf8(self.whole()).ok()

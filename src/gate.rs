@@ -3,6 +3,7 @@
 //! place.
 
 mod hygiene;
+mod judge;
 mod observe;
 mod passed;
 mod record;
@@ -24,6 +25,7 @@ use crate::{
     body::{self, Budget},
     forward::{self, Client, Detached, Networks, Peer},
     metrics::{Metrics, NO_ROUTE, RouteMetrics},
+    refused::Refusals,
     reject::{Outcome, Reject},
     replay::{Claimed, Receipt, Replay},
     route::{Mode, Routes},
@@ -33,6 +35,8 @@ use crate::{
 pub struct Site {
     /// The routes.
     pub routes: Routes,
+    /// Where refused requests are looked into.
+    pub refusals: Refusals,
     /// Whether a replay is acknowledged (200) or refused (409).
     pub acknowledge_replays: bool,
     /// A path that answers 200 to load balancers.
@@ -108,11 +112,14 @@ impl Gate {
             return greeting.map(Passed::handshake);
         }
         let context = record.context(&route, client);
-        if route.mode == Mode::Observe {
-            return self.observe(&route, head, payload, entered, context, record).await;
+        let judged = self.judge(&route, (&head, &payload), entered, &context, record).await;
+        if let Err(reject) = &judged {
+            site.refusals.note(&route, reject, record.id(), record.now(), (&head, &payload));
         }
-        let verified = record.verified(route.verifier.verify(&head, &payload, record.now()))?;
-        let claimed = self.replay.claim(&verified, route.terms, context.answer_by).await?;
+        if route.mode == Mode::Observe {
+            return self.observe(&route, head, payload, judged, context, record).await;
+        }
+        let (verified, claimed) = judged?;
         let claim = match claimed {
             Claimed::Won(claim) => claim,
             Claimed::InFlight(joined) => {

@@ -14,6 +14,7 @@ use crate::{
     config::{Changes, Config, Inventory},
     gate::{Gate, Site},
     metrics::Metrics,
+    refused::Refusals,
     replay::{Clock, OpenError, Replay},
     route::{RouteOptions, Routes},
     scheme::KeySet,
@@ -235,8 +236,10 @@ fn site(
     server: &ServerOptions,
     metrics: &Metrics,
 ) -> Site {
+    let routes = Routes::new(routes, metrics);
     Site {
-        routes: Routes::new(routes, metrics),
+        refusals: Refusals::start(routes.iter(), server.capture_rejected.clone()),
+        routes,
         acknowledge_replays,
         health_path: server.health_path.clone(),
         trusted_proxies: server.trusted_proxies.clone(),

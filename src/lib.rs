@@ -14,6 +14,7 @@ pub mod forward;
 pub mod gate;
 pub mod gateway;
 pub mod metrics;
+pub mod refused;
 pub mod reject;
 pub mod replay;
 pub mod route;

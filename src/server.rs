@@ -36,6 +36,7 @@ use crate::{
     forward::Networks,
     gate::Gate,
     metrics::Metrics,
+    refused::CaptureOptions,
     tls,
 };
 
@@ -94,6 +95,8 @@ pub struct ServerOptions {
     pub proxy_protocol: bool,
     /// A path that answers 200 to load balancers.
     pub health_path: Option<String>,
+    /// Where refused requests are kept, if they are.
+    pub capture_rejected: Option<CaptureOptions>,
     /// On draining: unready but still accepting for so long.
     pub drain_delay: Duration,
     /// The longest wait for what is in flight.

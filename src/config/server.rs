@@ -8,6 +8,7 @@ use super::{Surroundings, door, limits::Limits, not_empty, secret};
 use crate::{
     document::{Field, Section},
     forward::Networks,
+    refused::CaptureOptions,
     server::{ServerOptions, TlsListener},
     tls::{ClientAuthority, Pair},
 };
@@ -83,6 +84,9 @@ pub(super) fn read(
         trusted_proxies,
         proxy_protocol: proxy_protocol.unwrap_or(false),
         health_path: section.get("health_path").and_then(|field| health_path(&field)),
+        capture_rejected: section
+            .get("capture_rejected")
+            .and_then(|field| capture(&field, surroundings)),
         drain_delay: span("drain_delay", 0),
         drain: span("drain", 35),
         watch: section.get("watch").and_then(|field| field.boolean()).unwrap_or(false),
@@ -93,6 +97,25 @@ pub(super) fn read(
     };
     section.finish();
     options
+}
+
+/// Reads `capture_rejected = { dir, keep, max_bytes }`.
+fn capture(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<CaptureOptions> {
+    let section = field.section()?;
+    let dir_field = section.require("dir");
+    let dir = dir_field.as_ref().and_then(not_empty).map(|dir| surroundings.base.join(dir));
+    if let (Some(field), Some(dir)) = (&dir_field, &dir)
+        && dir.exists()
+        && !dir.is_dir()
+    {
+        field.error(format!("{} is not a directory", dir.display()), None);
+    }
+    let keep = section.get("keep").map_or(Some(100), |field| field.integer(1..=10_000));
+    let max_bytes =
+        section.get("max_bytes").map_or(Some(64 << 20), |f| f.size_within(64 << 10..=1 << 40));
+    section.finish();
+    let keep = usize::try_from(keep?).ok()?;
+    Some(CaptureOptions { dir: dir?, keep, max_bytes: max_bytes? })
 }
 
 /// Reads `[admin]`; on loopback unless said otherwise, nowhere if its list is empty. An address of

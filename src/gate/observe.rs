@@ -11,29 +11,26 @@ use crate::{
     body::Payload,
     forward::{self, Context, Detached},
     reject::{Outcome, Reason, Reject},
+    replay::Claimed,
     route::Route,
+    scheme::Verified,
 };
 
 impl Gate {
-    /// Forwards a request; `entered` is whether the route would have let it in.
+    /// Forwards a request; `judged` is what an enforcing route would have gone by.
     pub(super) async fn observe(
         &self,
         route: &Arc<Route>,
         head: Parts,
         payload: Payload,
-        entered: Result<(), Reject>,
+        judged: Result<(Verified, Claimed), Reject>,
         context: Context,
         record: &mut Record,
     ) -> Result<Passed, Reject> {
-        let verify = |()| route.verifier.verify(&head, &payload, record.now());
-        let judged = match record.verified(entered.and_then(verify)) {
-            Ok(verified) => self.replay.claim(&verified, route.terms, context.answer_by).await,
-            Err(reject) => Err(reject),
-        };
         if judged.as_ref().err().and_then(Reject::reason) == Some(Reason::Claim) {
             record.about(route.verifier.subject(&head, &payload));
         }
-        let (claim, mark) = record.observed(judged);
+        let (claim, mark) = record.observed(judged.map(|(_, claimed)| claimed));
         let answer_by = context.answer_by;
         let upstream = Arc::clone(&route.upstream);
         let flight = forward::observe(upstream, head, payload, claim, mark, context);

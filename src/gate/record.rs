@@ -94,6 +94,11 @@ impl Record {
         self.clock
     }
 
+    /// The request id.
+    pub(super) fn id(&self) -> &HeaderValue {
+        &self.id
+    }
+
     /// Notes the route.
     pub(super) fn enter(&mut self, route: &Arc<Route>) -> Arc<Route> {
         self.route = Some(Arc::clone(route));

@@ -1,12 +1,17 @@
 //! Why was it refused: `verify` on the command line, the running gateway's log, captured requests, and
 //! the page that explains it all.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use sealgate::{diagnose::NearMiss, reject::Reason};
 use serde_json::Value;
 
-use crate::kit::{Event, SECRET, Setup, Upstream, sealgate};
+use crate::kit::{Event, Process, SECRET, Setup, Upstream, sealgate, until};
 
 /// A directory with a configuration and no gateway.
 async fn configured(more: &str) -> Setup {
@@ -133,6 +138,186 @@ async fn a_broken_secret_file_is_found_by_one_command() {
             }
         }
     }
+}
+
+/// The message of the log line that tells a diagnosis.
+const LOOKED_INTO: &str = "refused request looked into";
+
+#[tokio::test]
+async fn the_running_gateway_tells_its_log_and_not_more_than_once_a_second() {
+    let upstream = Upstream::start().await;
+    let other = format!(
+        "[[route]]\nname = \"other\"\npath = \"/other\"\nscheme = \"vivoldi\"\nmode = \"observe\"\n\
+         upstream = \"http://{}\"\nsecret = \"the-secret-of-the-other\"\n",
+        upstream.address()
+    );
+    let setup = Setup::new(&upstream).route(&other);
+    let process = Process::start(setup.dir.path(), &setup.toml()).await;
+    let began = Instant::now();
+    let canary = "{\"grpIdx\":574,\"name\":\"canary\"}";
+    let mut connection = process.connect().await;
+    let mut ids = Vec::new();
+    for _ in 0..30 {
+        let event = Event::new(canary.as_bytes());
+        let reply = connection.exchange(&changed(&event, &format!("{canary}\r\n"))).await;
+        assert_eq!(reply.status, 401, "{}", reply.head);
+        ids.push(reply.header("sealgate-request-id").expect("an id").to_owned());
+    }
+    until("a diagnosis", || async { !process.lines(LOOKED_INTO).is_empty() }).await;
+    let lines = process.lines(LOOKED_INTO);
+    assert!(lines.len() as u64 <= 1 + began.elapsed().as_secs(), "{lines:?}");
+    let line = &lines[0];
+    assert_eq!(line["request_id"], ids[0], "the first is looked into");
+    assert_eq!((&line["route"], &line["reason"]), (&"vivoldi".into(), &"bad_signature".into()));
+    assert_eq!(line["diagnosis"], "body_newline_added");
+    assert!(line["detail"].as_str().is_some_and(|text| text.contains("newline")), "{line}");
+
+    // Another route has a pace of its own, and one that only observes is looked into as well.
+    let mut event = Event::new(canary.as_bytes());
+    event.path = "/other".to_owned();
+    let reply = connection.exchange(&event.request()).await;
+    assert_eq!(reply.status, 200, "{}", reply.head);
+    let told = || async { process.lines(LOOKED_INTO).iter().any(|line| line["route"] == "other") };
+    until("a diagnosis of the other route", told).await;
+    let lines = process.lines(LOOKED_INTO);
+    let line = lines.iter().find(|line| line["route"] == "other").expect("it was told");
+    assert_eq!(line["diagnosis"], "other_route_key");
+    assert!(line["detail"].as_str().is_some_and(|text| text.contains("`vivoldi`")), "{line}");
+    assert_eq!(upstream.only().header("sealgate-observed"), Some("bad_signature"));
+
+    for hidden in ["canary", SECRET, "the-secret-of-the-other", &event.v1()] {
+        assert!(!process.log().contains(hidden), "{hidden}");
+    }
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_not_looked_into() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).route("[route.require_headers]\nX-Account = [\"1\"]");
+    let process = Process::start(setup.dir.path(), &setup.toml()).await;
+    let mut connection = process.connect().await;
+    assert_eq!(connection.exchange(&Event::default().request()).await.status, 401);
+    // The next one is looked into at once: the first one did not use up the pace.
+    let event = Event { secret: "quite-another-secret".to_owned(), ..Event::default() };
+    assert_eq!(connection.exchange(&event.request()).await.status, 401);
+    until("a diagnosis", || async { !process.lines(LOOKED_INTO).is_empty() }).await;
+    let lines = process.lines(LOOKED_INTO);
+    let told: Vec<_> = lines.iter().map(|line| (&line["reason"], &line["diagnosis"])).collect();
+    assert_eq!(told, [(&"bad_signature".into(), &"none".into())]);
+}
+
+/// The captured requests of a directory, oldest first.
+fn captured(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut files: Vec<_> = entries.map(|entry| entry.path()).collect();
+    files.sort();
+    files
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn captured_requests_are_kept_for_verify_and_bounded() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream)
+        .server("capture_rejected = { dir = \"rejected\", keep = 3, max_bytes = \"64KiB\" }");
+    let toml = setup.toml();
+    let gateway = setup.start();
+    fs::write(gateway.dir.path().join("gateway.toml"), toml).expect("written");
+    let dir = gateway.dir.path().join("rejected");
+    let mut ids = Vec::new();
+    for size in [1, 2, 3, 4, 5] {
+        let event = Event::new("x".repeat(size).as_bytes());
+        let request = changed(&event, &format!("{}\n", "x".repeat(size)));
+        let reply = gateway.connect().await.exchange(&request).await;
+        assert_eq!(reply.status, 401);
+        ids.push(reply.header("sealgate-request-id").expect("an id").to_owned());
+        let last = ids.last().expect("just pushed");
+        until("it is captured", || async {
+            captured(&dir)
+                .last()
+                .is_some_and(|f| f.to_string_lossy().ends_with(&format!("-{last}.http")))
+        })
+        .await;
+    }
+    let files = captured(&dir);
+    assert_eq!(files.len(), 3, "{files:?}");
+    assert_eq!(mode(&dir), 0o700);
+    for (file, id) in files.iter().zip(&ids[2..]) {
+        assert!(file.to_string_lossy().contains(id.as_str()), "the oldest went: {files:?}");
+        assert_eq!(mode(file), 0o600);
+        let name = file.to_string_lossy();
+        let judged =
+            sealgate(&["verify", "--route", "vivoldi", "--json", &name], gateway.dir.path());
+        assert_eq!(judged.status.code(), Some(1), "{}", String::from_utf8_lossy(&judged.stderr));
+        let verdict: Value = serde_json::from_slice(&judged.stdout).expect("JSON");
+        assert_eq!(verdict["reason"], "bad_signature");
+        assert_eq!(verdict["diagnosis"][0]["code"], "body_newline_added");
+    }
+
+    fs::write(dir.join("notes.txt"), "mine").expect("written");
+    for _ in 0..3 {
+        let before = captured(&dir);
+        let event = Event::new("y".repeat(40 << 10).as_bytes());
+        assert_eq!(
+            gateway.connect().await.exchange(&changed(&event, &"z".repeat(40 << 10))).await.status,
+            401
+        );
+        until("it is captured", || async { captured(&dir) != before }).await;
+    }
+    until("the bytes are bounded", || async {
+        let bytes: u64 =
+            captured(&dir).iter().map(|f| fs::metadata(f).map_or(0, |m| m.len())).sum();
+        bytes <= 64 << 10
+    })
+    .await;
+    assert!(dir.join("notes.txt").exists(), "what is not ours stays");
+    assert_eq!(gateway.send(&Event::default()).await.status, 200);
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn chunked_requests_are_captured_whole() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).server("capture_rejected = { dir = \"rejected\" }");
+    let toml = setup.toml();
+    let gateway = setup.start();
+    fs::write(gateway.dir.path().join("gateway.toml"), toml).expect("written");
+    let dir = gateway.dir.path().join("rejected");
+    let event = Event { secret: "quite-another-secret".to_owned(), ..Event::new(b"{\"a\":1}") };
+    let lines = event.header_lines().join("\r\n");
+    let request = format!(
+        "POST /webhooks/vivoldi HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n3\r\n{{\"a\r\n4\r\n\":1}}\r\n0\r\n\r\n"
+    );
+    assert_eq!(gateway.connect().await.exchange(request.as_bytes()).await.status, 401);
+    until("it is captured", || async {
+        captured(&dir).iter().any(|file| file.extension().is_some_and(|e| e == "http"))
+    })
+    .await;
+    let text = fs::read_to_string(&captured(&dir)[0]).expect("text");
+    assert!(text.starts_with("POST /webhooks/vivoldi HTTP/1.1\r\nhost: localhost\r\n"), "{text}");
+    assert!(text.ends_with("\r\ncontent-length: 7\r\n\r\n{\"a\":1}"), "{text}");
+    assert!(!text.contains("chunked"), "{text}");
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_nothing_is_told_and_changes_no_answer() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).server("capture_rejected = { dir = \"file/rejected\" }");
+    fs::write(setup.dir.path().join("file"), "no directory").expect("written");
+    let process = Process::start(setup.dir.path(), &setup.toml()).await;
+    let mut connection = process.connect().await;
+    let event = Event { secret: "quite-another-secret".to_owned(), ..Event::default() };
+    for _ in 0..5 {
+        assert_eq!(connection.exchange(&event.request()).await.status, 401);
+    }
+    let message = "refused requests cannot be written into files";
+    until("it is told", || async { !process.lines(message).is_empty() }).await;
+    assert_eq!(connection.exchange(&Event::default().request()).await.status, 200);
+    assert_eq!(process.lines(message).len(), 1, "once a minute is enough");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::{
 /// The rooms, lowest first: each imports only from rooms before it.
 const ROOMS: &[&str] = &[
     "secret", "document", "reject", "metrics", "answer", "body", "tls", "scheme", "diagnose",
-    "replay", "forward", "route", "gate", "admin", "server", "config", "gateway", "cli", "main",
+    "replay", "forward", "route", "refused", "gate", "admin", "server", "config", "gateway", "cli",
+    "main",
 ];
 
 /// Versions with published advisories against what came before them.

@@ -107,7 +107,7 @@ impl Process {
         self.lines(message).into_iter().next()
     }
 
-    /// All log lines with this message.
+    /// All whole log lines with this message.
     pub(crate) fn lines(&self, message: &str) -> Vec<serde_json::Value> {
         self.log()
             .lines()
