@@ -21,6 +21,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use crate::{document::Report, scheme::UnixMillis};
@@ -114,6 +115,9 @@ pub fn main() -> ExitCode {
         eprintln!("error: --log-level: {error}");
         return ExitCode::from(Status::Wrong as u8);
     }
+    if let Err(error) = leave_no_core() {
+        tracing::warn!(%error, "a crash could leave a core file, which holds secrets");
+    }
     let done = match arguments.command {
         None => run::run(&arguments.run.config),
         Some(Command::Run(run)) => run::run(&run.config),
@@ -131,6 +135,13 @@ pub fn main() -> ExitCode {
         Status::Failed
     });
     ExitCode::from(status as u8)
+}
+
+/// Sees to it that no crash writes this process's memory, which holds secrets, to a file or hands it to a
+/// collector, and that no other process of the same user reads it (prctl(2), `PR_SET_DUMPABLE`).
+fn leave_no_core() -> rustix::io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 /// Tells what is wrong with the configuration, the arguments or an input file.

@@ -34,7 +34,7 @@ pub(crate) use self::{
     issuer::{Issuer, hmac_token, key_set, unsigned_token},
     key_server::{KeyServer, Serves},
     ledger::{Entry, Ledger, Stage, ask},
-    process::Process,
+    process::{Process, signal},
     program::{Program, free_address, tool},
     redis::Redis,
     sender::{Event, SECRET, hmac_sha256, now_ms, sha256},

@@ -13,6 +13,7 @@ mod handshakes;
 mod house;
 mod hygiene;
 mod key_sets;
+mod leaks;
 mod libraries;
 mod monitoring;
 mod observability;

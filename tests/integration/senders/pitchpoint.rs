@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::all_refused;
 use crate::kit::{
-    Answer, Authority, Call, Gateway, Issuer, KeyServer, Serves, Setup, Upstream, hmac_token,
-    key_set, now_ms, unsigned_token, until,
+    Answer, Authority, Call, Gateway, Issuer, KeyServer, Process, Serves, Setup, Upstream,
+    hmac_token, key_set, now_ms, unsigned_token, until,
 };
 
 const PATH: &str = "/webhooks/pitchpoint";
@@ -244,4 +244,50 @@ async fn keys_over_https_with_an_authority_of_ones_own() {
     assert_eq!(reply.status, 503, "no keys, no judgement");
     assert!(reply.header("retry-after").is_some());
     assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn observing_tells_the_subject_of_a_valid_token_so_that_it_can_be_pinned() {
+    let upstream = Upstream::start().await;
+    let (issuer, stranger) = (Issuer::new("k1"), Issuer::new("k1"));
+    let text = route(&upstream, "jwks = \"file:keys.json\"")
+        .replace("[route.jwt]", "mode = \"observe\"\n[route.jwt]");
+    let unpinned = text.replace("subject = [\"svc-webhooks\", \"svc-other\"]\n", "");
+    let long = "x".repeat(300);
+    let cases = [
+        (issuer.token(&but(&json!({"sub": "svc-new"}))), Some("svc-new".to_owned())),
+        (
+            issuer.token(&but(&json!({"sub": "a\nb \"c\" \u{1b}[31m\u{e9}"}))),
+            Some("a\\nb \\\"c\\\" \\u{1b}[31m\\u{e9}".to_owned()),
+        ),
+        (issuer.token(&but(&json!({"sub": long}))), Some("x".repeat(128))),
+        // Not the operator's: whoever made it chose the subject.
+        (issuer.token(&but(&json!({"sub": "svc-evil", "aud": "evil"}))), None),
+        (issuer.token(&but(&json!({"sub": "svc-evil", "iss": "evil"}))), None),
+        (stranger.token(&but(&json!({"sub": "svc-evil"}))), None),
+        (issuer.token(&but(&json!({"sub": 7}))), None),
+    ];
+    for (routes, known) in [(&text, None), (&unpinned, Some("svc-webhooks".to_owned()))] {
+        let setup = Setup::new(&upstream).plain().routes(routes);
+        let dir = setup.dir.path();
+        std::fs::write(dir.join("keys.json"), key_set(&[&issuer])).expect("written");
+        let gateway = Process::start(dir, &setup.toml()).await;
+        let own = (issuer.token(&claims()), known);
+        let cases: Vec<_> = cases.iter().cloned().chain([own]).collect();
+        for (number, (token, _)) in cases.iter().enumerate() {
+            let call = call(token, &format!("event-{number}"), "{\"order\":1}");
+            assert_eq!(gateway.connect().await.exchange(&call.bytes()).await.status, 200);
+        }
+        let logged = || gateway.lines("request");
+        until("every request is logged", || async { logged().len() == cases.len() }).await;
+        for (line, (_, expected)) in logged().iter().zip(&cases) {
+            assert_eq!(line["subject"].as_str(), expected.as_deref(), "{line}");
+        }
+    }
+    let enforced = unpinned.replace("mode = \"observe\"\n", "");
+    let setup = Setup::new(&upstream).plain().routes(&enforced);
+    std::fs::write(setup.dir.path().join("keys.json"), key_set(&[&issuer])).expect("written");
+    let refused = sealgate::config::parse("x", &setup.toml(), setup.dir.path(), &|_| None);
+    let refused = refused.expect_err("nobody is pinned").to_string();
+    assert!(refused.contains("needs `subject` in [route.jwt]"), "{refused}");
 }
