@@ -72,7 +72,7 @@ fn open(store: Store) -> Replay {
 async fn event(replay: &Replay, request: &Verified, answer: &Answer) {
     let answer_by = tokio::time::Instant::now() + Duration::from_secs(30);
     match replay.claim(request, TERMS, answer_by).await {
-        Ok(Claimed::Won(claim)) => drop(claim.done(answer).await),
+        Ok(Claimed::Won(claim)) => drop(claim.done(answer, false).await),
         other => panic!("a new event is free: {other:?}"),
     }
 }
@@ -232,7 +232,7 @@ impl Redis {
 
     fn store(&self) -> Store {
         let url = Secret::new(format!("redis://127.0.0.1:{}", self.port).into_bytes());
-        Store::Redis { url, prefix: "bench:".into() }
+        Store::Redis { url, prefix: "bench:".into(), ca: None }
     }
 }
 

@@ -160,7 +160,12 @@ fn start_log(
 ) -> Result<(), tracing_subscriber::filter::ParseError> {
     let usual = if matches!(command, Some(Command::Demo { .. })) { "error" } else { "info" };
     let filter = EnvFilter::try_new(arguments.log_level.as_deref().unwrap_or(usual))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    // A line that cannot be written, because the disk is full, is lost; telling so on the same stream
+    // would panic.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .log_internal_errors(false);
     match arguments.log_format {
         LogFormat::Text => log.with_ansi(stderr().is_terminal()).with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).with_target(false).init(),

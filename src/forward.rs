@@ -32,7 +32,7 @@ use tokio::time::Instant;
 
 pub use self::{
     client::{Client, Networks, Peer},
-    detached::Detached,
+    detached::{Detached, Owner},
     headers::{is_twin, reserved},
     origin::{Address, Origin},
 };
@@ -120,6 +120,8 @@ pub struct Context {
     pub request_id: HeaderValue,
     /// When the sender must have its answer.
     pub answer_by: Instant,
+    /// Whether the sender still waits.
+    pub owner: Owner,
     /// How many bytes of the path the route's pattern took; what follows is kept on a wildcard.
     pub matched: Option<usize>,
     /// The route's metrics.
@@ -141,13 +143,13 @@ pub async fn send(
     let extra = Extra { request_id: &context.request_id, headers: &upstream.options.headers };
     headers::to_upstream(&mut head, payload.len(), &context.client, &extra, &mark);
     let outcome = upstream.exchange(head, payload.into(), &context).await;
-    settle(claim, outcome).await
+    settle(claim, outcome, &context.owner).await
 }
 
 /// Settles a claim: `done` is recorded before the outcome is told, a failure releases it.
-pub async fn settle(claim: Claim, outcome: Result<Answer, Reject>) -> Settled {
+pub async fn settle(claim: Claim, outcome: Result<Answer, Reject>, owner: &Owner) -> Settled {
     let receipt = match &outcome {
-        Ok(answer) if answer.status.is_success() => Some(claim.done(answer).await),
+        Ok(answer) if answer.status.is_success() => Some(claim.done(answer, owner.waits()).await),
         Ok(_) => {
             claim.failed(Failure::Known, outcome.clone()).await;
             None
@@ -176,7 +178,7 @@ pub async fn observe(
     let extra = Extra { request_id: &context.request_id, headers: &upstream.options.headers };
     headers::to_upstream(&mut head, payload.len(), &context.client, &extra, &mark);
     let outcome = upstream.exchange(head, payload.into(), &context).await;
-    settle(claim, outcome).await
+    settle(claim, outcome, &context.owner).await
 }
 
 impl Upstream {

@@ -131,10 +131,10 @@ impl Gate {
                 return Passed::repeated(repeat, &route, site.acknowledge_replays);
             }
         };
-        let answer_by = context.answer_by;
+        let (answer_by, owner) = (context.answer_by, context.owner.clone());
         let upstream = Arc::clone(&route.upstream);
         let flight = forward::send(upstream, head, payload, verified, claim, context);
-        let flight = Detached::new(self.flights.track_future(flight));
+        let flight = Detached::new(self.flights.track_future(flight), owner);
         let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
         Passed::answered(settled, &route, Outcome::Forwarded)
     }

@@ -86,6 +86,8 @@ pub enum Store {
         url: Secret,
         /// What every key begins with.
         prefix: String,
+        /// With `rediss://`: the authorities that vouch for the server, PEM; `None` for the machine's.
+        ca: Option<Vec<u8>>,
     },
 }
 
@@ -150,8 +152,8 @@ impl Replay {
                     .map_err(|error| OpenError(error.to_string()))?;
                 (local, Backend::Disk(disk))
             }
-            Store::Redis { url, prefix } => {
-                let redis = Redis::new(url, prefix, metrics.store_up("redis"))
+            Store::Redis { url, prefix, ca } => {
+                let redis = Redis::new(url, prefix, ca.as_deref(), metrics.store_up("redis"))
                     .map_err(|error| OpenError(error.to_string()))?;
                 let local = Arc::new(Local::new(options.max_entries, true, None, replay));
                 (local, Backend::Shared(Shared::Redis(Box::new(redis))))

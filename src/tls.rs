@@ -29,7 +29,7 @@ use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
 pub use self::clients::ClientAuthority;
 
-pub use self::client::{advice, client_config, is_refused_certificate};
+pub use self::client::{advice, authorities, client_config, is_refused_certificate};
 
 /// One certificate with its key, as configured.
 #[derive(Clone, Debug)]

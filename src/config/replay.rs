@@ -6,6 +6,7 @@ use super::{Surroundings, secret};
 use crate::{
     document::{Field, Section},
     replay::{OnStoreFailure, Options, Store},
+    tls,
 };
 
 /// Less than a day forgets events whose retries may still come.
@@ -80,13 +81,15 @@ pub(super) fn read(
 /// `store`, with the keys that belong to it and to no other.
 fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Store> {
     let (path, url, prefix) = (section.get("path"), section.get("url"), section.get("prefix"));
+    let ca = section.get("ca");
     let kinds = [("memory", Kind::Memory), ("disk", Kind::Disk), ("redis", Kind::Redis)];
     let kind = match section.get("store") {
         Some(field) => field.one_of(&kinds)?,
         None => Kind::Memory,
     };
     let of = [(&path, Kind::Disk, "disk"), (&url, Kind::Redis, "redis")];
-    for (field, owner, word) in of.into_iter().chain([(&prefix, Kind::Redis, "redis")]) {
+    let more = [(&prefix, Kind::Redis, "redis"), (&ca, Kind::Redis, "redis")];
+    for (field, owner, word) in of.into_iter().chain(more) {
         if let Some(field) = field
             && kind != owner
         {
@@ -107,7 +110,10 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Store
             let prefix = prefix.map(|field| key_prefix(&field));
             let url = secret::read(&url, secret::Use::Address, surroundings)
                 .filter(|secret| is_redis(&url, secret.expose()));
-            Some(Store::Redis { url: url?, prefix: prefix.unwrap_or(Some(PREFIX.to_owned()))? })
+            let tls = url.as_ref().is_none_or(|url| url.expose().starts_with(b"rediss://"));
+            let ca = ca.map(|field| authorities(&field, tls, surroundings));
+            let prefix = prefix.unwrap_or(Some(PREFIX.to_owned()));
+            Some(Store::Redis { url: url?, prefix: prefix?, ca: ca.unwrap_or(Some(None))? })
         }
         (Kind::Redis, _, None) => {
             let help = "url = { env = \"REDIS_URL\" }".to_owned();
@@ -133,6 +139,27 @@ fn is_redis(field: &Field<'_>, url: &[u8]) -> bool {
         field.error("`replay.url` is no address of a Redis or Valkey", Some(help));
     }
     known
+}
+
+/// `ca`: the PEM text of its file. `tls`: the server is called by `rediss://`, or the URL is wrong.
+fn authorities(
+    field: &Field<'_>,
+    tls: bool,
+    surroundings: &Surroundings<'_>,
+) -> Option<Option<Vec<u8>>> {
+    if !tls {
+        let help = "it vouches for a server at rediss://…".to_owned();
+        field.error("`replay.ca` without TLS", Some(help));
+        return None;
+    }
+    let path = surroundings.base.join(super::not_empty(field)?);
+    match tls::authorities(&path) {
+        Ok(pem) => Some(Some(pem)),
+        Err(problem) => {
+            field.error(problem.to_string(), None);
+            None
+        }
+    }
 }
 
 fn key_prefix(field: &Field<'_>) -> Option<String> {

@@ -2,6 +2,10 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -12,12 +16,27 @@ use tokio::runtime::Handle;
 /// usual case this saves a task and a wake-up for each request.
 pub struct Detached<T: Send + 'static> {
     future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    owner: Owner,
+}
+
+/// Whether somebody still waits for a [`Detached`] future; for that future itself.
+#[derive(Clone, Debug, Default)]
+pub struct Owner {
+    gone: Arc<AtomicBool>,
+}
+
+impl Owner {
+    /// Whether what the future returns is taken, in the same step in which it returns.
+    pub fn waits(&self) -> bool {
+        !self.gone.load(Ordering::Relaxed)
+    }
 }
 
 impl<T: Send + 'static> Detached<T> {
-    /// Wraps `future`; it starts when first polled or when dropped.
-    pub fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Detached { future: Some(Box::pin(future)) }
+    /// Wraps `future`; it starts when first polled or when dropped. `owner` is told when nobody waits
+    /// for it any more.
+    pub fn new(future: impl Future<Output = T> + Send + 'static, owner: Owner) -> Self {
+        Detached { future: Some(Box::pin(future)), owner }
     }
 }
 
@@ -39,6 +58,7 @@ impl<T: Send + 'static> Future for Detached<T> {
 impl<T: Send + 'static> Drop for Detached<T> {
     fn drop(&mut self) {
         if let (Some(future), Ok(runtime)) = (self.future.take(), Handle::try_current()) {
+            self.owner.gone.store(true, Ordering::Relaxed);
             runtime.spawn(future);
         }
     }
@@ -54,12 +74,16 @@ mod tests {
     async fn work_goes_on_when_nobody_waits() {
         let (go, wait) = oneshot::channel::<()>();
         let (report, finished) = oneshot::channel();
-        let mut work = Detached::new(async move {
+        let owner = Owner::default();
+        let work = async move {
             wait.await.expect("the signal");
             report.send("finished").expect("the listener");
-        });
+        };
+        let mut work = Detached::new(work, owner.clone());
         assert!(futures_poll(&mut work).is_pending());
+        assert!(owner.waits());
         drop(work);
+        assert!(!owner.waits());
         go.send(()).expect("the work is alive");
         assert_eq!(finished.await, Ok("finished"));
     }

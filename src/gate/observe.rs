@@ -31,10 +31,10 @@ impl Gate {
             record.about(route.verifier.subject(&head, &payload));
         }
         let (claim, mark) = record.observed(judged.map(|(_, claimed)| claimed));
-        let answer_by = context.answer_by;
+        let (answer_by, owner) = (context.answer_by, context.owner.clone());
         let upstream = Arc::clone(&route.upstream);
         let flight = forward::observe(upstream, head, payload, claim, mark, context);
-        let flight = Detached::new(self.flights.track_future(flight));
+        let flight = Detached::new(self.flights.track_future(flight), owner);
         let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
         Passed::answered(settled, route, Outcome::Forwarded)
     }

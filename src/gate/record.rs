@@ -21,7 +21,7 @@ use tracing::Level;
 use super::trace::TraceId;
 use crate::{
     answer::{self, REQUEST_ID},
-    forward::{Client, Context},
+    forward::{Client, Context, Owner},
     metrics::{NO_ROUTE, RouteMetrics},
     reject::{Outcome, Reject},
     replay::{Claim, Claimed, Repeat},
@@ -112,6 +112,7 @@ impl Record {
             client,
             request_id: self.id.clone(),
             answer_by: self.started + route.answer_within,
+            owner: Owner::default(),
             matched: route.matched(),
             metrics: Arc::clone(&route.metrics),
         }

@@ -9,9 +9,10 @@ use crate::{
     answer::Answer,
     reject::{Reason, Reject},
     replay::{
+        clock::millis,
         flight::{End, Flight},
         guard::{Backend, Guard, PATIENCE},
-        record::{Arrival, Identity, Token},
+        record::{Arrival, Identities, Identity, Token},
         shared::{Attempt, Shared, Standing},
     },
 };
@@ -97,9 +98,11 @@ impl Holding {
         self.ticket = 0;
     }
 
-    fn succeed(&mut self, answer: &Answer, behind: bool) {
+    fn succeed(&mut self, answer: &Answer, behind: bool, answered: Option<Identity>) {
         let status = answer.status.as_u16();
-        self.end(Guard::done_here(&self.arrival, status, behind), || Ok(answer.clone()));
+        let answered = answered.map(Identities::from).unwrap_or_default();
+        let lasts = millis(self.arrival.terms.ttl);
+        self.end(End::Done { status, behind, answered, lasts }, || Ok(answer.clone()));
         if behind {
             self.guard.record_behind(self, Attempt::Unknown, status);
         }
@@ -123,7 +126,7 @@ impl Drop for Holding {
         match std::mem::replace(&mut self.stage, Stage::Held) {
             Stage::Asking => self.withdraw(None),
             Stage::Held => self.fail(true, 503, Err(Reject::InFlight), false),
-            Stage::Succeeded(answer) => self.succeed(&answer, true),
+            Stage::Succeeded(answer) => self.succeed(&answer, true, None),
         }
     }
 }
@@ -146,10 +149,15 @@ impl Claim {
 
     /// The upstream answered 2xx: the event is done, and recorded so when this returns; durably, if
     /// the store is and can be written, else that is made up for later. The copies that joined get the
-    /// answer.
-    pub async fn done(self, answer: &Answer) -> Receipt {
+    /// answer. If the sender `waits`, it has its answer in the same step in which this returns; that is
+    /// noted in advance where the record and the step end together, with the process.
+    pub async fn done(self, answer: &Answer, waits: bool) -> Receipt {
         let Some(mut holding) = self.0 else { return Receipt(None) };
         let behind = match &holding.guard.backend {
+            Backend::None if waits => {
+                holding.succeed(answer, false, holding.arrival.identity);
+                return Receipt(None);
+            }
             Backend::None => false,
             Backend::Disk(_) | Backend::Shared(_) => {
                 // What the upstream did stays true if this task is cancelled while it waits.
@@ -158,7 +166,7 @@ impl Claim {
                 !guard.record_done(&holding, answer.status.as_u16()).await
             }
         };
-        holding.succeed(answer, behind);
+        holding.succeed(answer, behind, None);
         Receipt::new(&holding.guard, &holding.arrival)
     }
 

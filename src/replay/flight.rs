@@ -12,7 +12,7 @@ use crate::{
     reject::Reject,
     replay::{
         clock::Millis,
-        record::{Identities, Key, Pin, Record, Token},
+        record::{Identities, Key, KeyHashers, Pin, Record, Token},
     },
 };
 
@@ -107,8 +107,11 @@ pub(crate) enum End {
     },
 }
 
+/// The claims on some of the events.
+pub(crate) type Claims = HashMap<Key, Held, KeyHashers>;
+
 /// Takes the claim of this name out of its map.
-pub(crate) fn take(shard: &mut HashMap<Key, Held>, key: &Key, ticket: u64) -> Option<Held> {
+pub(crate) fn take(shard: &mut Claims, key: &Key, ticket: u64) -> Option<Held> {
     match shard.entry(*key) {
         Entry::Occupied(held) if held.get().ticket == ticket => Some(held.remove()),
         Entry::Occupied(_) | Entry::Vacant(_) => None,

@@ -18,7 +18,7 @@ use crate::{
     replay::{
         Claimed, OnStoreFailure, Repeat,
         claim::{Claim, Holding, Joined, Receipt},
-        clock::{Clock, Millis, millis},
+        clock::Clock,
         disk::{
             self, Disk,
             entry::{Entry, Stage},
@@ -287,12 +287,6 @@ impl Guard {
             shared.renew(&key, token, Instant::now() + PATIENCE).await?;
         }
         Ok(())
-    }
-
-    /// How a success is kept in this process.
-    pub(crate) fn done_here(arrival: &Arrival, status: u16, behind: bool) -> End {
-        let lasts: Millis = millis(arrival.terms.ttl);
-        End::Done { status, behind, answered: Identities::default(), lasts }
     }
 }
 

@@ -7,14 +7,14 @@
 //! copies exactly one finds the event free.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::hash_map::Entry,
     sync::{Arc, mpsc},
 };
 
 use moka::sync::Cache;
 
 use super::{
-    flight::{End, Flight, Found, Held, take},
+    flight::{Claims, End, Flight, Found, Held, take},
     lines::{Lines, Place, Times},
     sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
 };
@@ -25,7 +25,7 @@ use crate::{
     replay::{
         clock::Millis,
         disk::Note,
-        record::{Arrival, Identity, Key, Record, State, Token},
+        record::{Arrival, Identity, Key, KeyHashers, Record, State, Token},
     },
 };
 
@@ -33,8 +33,8 @@ const SHARDS: usize = 64;
 
 /// All that this process knows about events.
 pub(crate) struct Local {
-    pub(super) records: Cache<Key, Record>,
-    pub(super) shards: Box<[Mutex<HashMap<Key, Held>>]>,
+    pub(super) records: Cache<Key, Record, KeyHashers>,
+    pub(super) shards: Box<[Mutex<Claims>]>,
     pub(super) lines: Lines,
     /// Events on record or in flight.
     pub(super) used: AtomicUsize,
@@ -56,7 +56,7 @@ impl Local {
     ) -> Self {
         metrics.capacity.set(i64::try_from(max_entries).unwrap_or(i64::MAX));
         Local {
-            records: Cache::builder().build(),
+            records: Cache::builder().build_with_hasher(KeyHashers::default()),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             lines: Lines::default(),
             used: AtomicUsize::new(0),
@@ -84,7 +84,7 @@ impl Local {
         self.lines.len()
     }
 
-    pub(super) fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Held>> {
+    pub(super) fn shard(&self, key: &Key) -> MutexGuard<'_, Claims> {
         lock(&self.shards[usize::from(key[0]) % SHARDS])
     }
 

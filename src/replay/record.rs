@@ -1,6 +1,10 @@
 //! What is known about an event, and what a request brings to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     replay::clock::{Millis, millis},
@@ -19,6 +23,27 @@ pub struct Terms {
 /// The first half of a [`RecordKey`](crate::scheme::RecordKey). 128 bits are enough to tell events apart, whoever names them, and
 /// a million of them take 30 MB less.
 pub(crate) type Key = [u8; 16];
+
+/// Hashes a [`Key`] by its last eight bytes: it is a digest already, and only authentic requests make
+/// one, so that nobody can choose keys that collide. The first byte chooses the shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, key: &[u8]) {
+        self.0 = key.last_chunk().map_or(0, |last| u64::from_le_bytes(*last));
+    }
+
+    /// The length of a key, which is always the same.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Makes [`KeyHasher`]s.
+pub(crate) type KeyHashers = BuildHasherDefault<KeyHasher>;
 
 /// A digest that tells one request for an event from another.
 pub(crate) type Identity = [u8; 16];
@@ -112,6 +137,12 @@ pub(crate) struct Identities {
     /// All zeroes where there is none: a digest is that once in 2^128.
     newest: Identity,
     older: Option<Arc<Vec<Identity>>>,
+}
+
+impl From<Identity> for Identities {
+    fn from(newest: Identity) -> Self {
+        Identities { newest, older: None }
+    }
 }
 
 impl Identities {

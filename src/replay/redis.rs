@@ -18,7 +18,7 @@ use std::{
 use data_encoding::HEXLOWER;
 use prometheus::IntGauge;
 use redis::{
-    Client, RedisError, Script,
+    Client, RedisError, Script, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::time::Instant;
@@ -63,13 +63,26 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Makes the client; it connects when it is first asked something.
+    /// Makes the client; it connects when it is first asked something. `ca` are the authorities that
+    /// vouch for a `rediss://` server, PEM, instead of the machine's.
     ///
     /// # Errors
     /// When the URL is none.
-    pub(crate) fn new(url: &Secret, prefix: &str, gauge: IntGauge) -> Result<Self, NotRedis> {
-        let url = std::str::from_utf8(url.expose()).map_err(|_| NotRedis)?;
-        let client = Client::open(url.trim()).map_err(|_| NotRedis)?;
+    pub(crate) fn new(
+        url: &Secret,
+        prefix: &str,
+        ca: Option<&[u8]>,
+        gauge: IntGauge,
+    ) -> Result<Self, NotRedis> {
+        let url = std::str::from_utf8(url.expose()).map_err(|_| NotRedis)?.trim();
+        let client = match ca {
+            Some(ca) => {
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.into()) };
+                Client::build_with_tls(url, certificates)
+            }
+            None => Client::open(url),
+        };
+        let client = client.map_err(|_| NotRedis)?;
         // The request's own deadline bounds every call; these bound what goes on behind it.
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(1)))

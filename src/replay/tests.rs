@@ -26,6 +26,7 @@ const UNTIMED: Terms = Terms { window: None, ttl: TTL };
 fn arrival(event: u64, request: u8) -> Arrival {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&event.to_le_bytes());
+    key[8..].copy_from_slice(&event.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
     Arrival { key, identity: Some([request; 16]), pin: [1; 16], stale: false, terms: TERMS }
 }
 
@@ -105,7 +106,7 @@ async fn a_copy_in_flight_joins_and_gets_the_answer() {
     assert_eq!(f.gauges(), (1, 0, 0));
     let mut answer = Answer::empty(StatusCode::CREATED);
     answer.body = "made".into();
-    let _receipt = claim.done(&answer).await;
+    let _receipt = claim.done(&answer, false).await;
     let settled = joined.outcome().await;
     let got = settled.outcome.unwrap();
     assert_eq!((got.status, got.body), (StatusCode::CREATED, answer.body));
@@ -116,7 +117,7 @@ async fn a_copy_in_flight_joins_and_gets_the_answer() {
 #[tokio::test]
 async fn a_replay_is_the_same_request_after_its_answer_was_written_out() {
     let f = fixture(10);
-    let first = f.won(arrival(1, 1)).await.done(&ok()).await;
+    let first = f.won(arrival(1, 1)).await.done(&ok(), false).await;
     // The sender hung up before the answer: the very same request again is a retry.
     let again = f.retry(arrival(1, 1)).await;
     first.written();
@@ -132,11 +133,25 @@ async fn a_replay_is_the_same_request_after_its_answer_was_written_out() {
 }
 
 #[tokio::test]
+async fn a_sender_that_waits_has_its_answer_when_the_success_is_recorded() {
+    let f = fixture(10);
+    let claim = f.won(arrival(1, 1)).await;
+    let joined = f.joined(arrival(1, 2)).await;
+    let _ = claim.done(&ok(), true).await;
+    assert!(f.is_replay(arrival(1, 1)).await);
+    let receipt = f.retry(arrival(1, 2)).await;
+    joined.outcome().await.receipt.expect("a success").written();
+    assert!(f.is_replay(arrival(1, 2)).await);
+    drop(receipt);
+    let _ = f.retry(arrival(1, 3)).await;
+}
+
+#[tokio::test]
 async fn a_joined_copy_whose_answer_was_written_out_is_a_replay_afterwards() {
     let f = fixture(10);
     let claim = f.won(arrival(1, 1)).await;
     let joined = f.joined(arrival(1, 2)).await;
-    let _ = claim.done(&ok()).await;
+    let _ = claim.done(&ok(), false).await;
     joined.outcome().await.receipt.unwrap().written();
     assert!(f.is_replay(arrival(1, 2)).await);
     let _ = f.retry(arrival(1, 1)).await;
@@ -146,7 +161,7 @@ async fn a_joined_copy_whose_answer_was_written_out_is_a_replay_afterwards() {
 async fn a_scheme_that_signs_nothing_fresh_has_no_replays() {
     let f = fixture(10);
     let plain = Arrival { identity: None, terms: UNTIMED, ..arrival(1, 0) };
-    f.won(plain).await.done(&ok()).await.written();
+    f.won(plain).await.done(&ok(), false).await.written();
     f.retry(plain).await.written();
     let _ = f.retry(plain).await;
 }
@@ -197,7 +212,7 @@ async fn another_context_is_refused_in_every_state() {
     assert_eq!(f.refused(other(2)).await, mismatch, "in flight");
     claim.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
     assert_eq!(f.refused(other(3)).await, mismatch, "failed");
-    f.won(arrival(1, 1)).await.done(&ok()).await.written();
+    f.won(arrival(1, 1)).await.done(&ok(), false).await.written();
     assert_eq!(f.refused(other(4)).await, mismatch, "done");
     assert_eq!(f.refused(Arrival { stale: true, ..other(4) }).await, mismatch, "done, stale");
     assert_eq!(f.gauges(), (0, 1, 0));
@@ -212,7 +227,7 @@ async fn a_stale_copy_is_a_retry_of_an_event_on_record_and_nothing_else() {
     let claim = f.won(arrival(1, 1)).await;
     let _ = f.joined(stale(1)).await;
     claim.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
-    let _ = f.won(stale(1)).await.done(&ok()).await;
+    let _ = f.won(stale(1)).await.done(&ok(), false).await;
     let _ = f.retry(stale(1)).await;
     f.clock.advance(TTL);
     assert_eq!(f.refused(stale(1)).await, Reject::Refused(Reason::Stale));
@@ -221,7 +236,7 @@ async fn a_stale_copy_is_a_retry_of_an_event_on_record_and_nothing_else() {
 #[tokio::test]
 async fn a_record_ends_with_its_time_to_live_and_not_before() {
     let f = fixture(10);
-    let _ = f.won(arrival(1, 1)).await.done(&ok()).await;
+    let _ = f.won(arrival(1, 1)).await.done(&ok(), false).await;
     f.clock.advance(TTL - Duration::from_millis(1));
     let _ = f.retry(arrival(1, 2)).await;
     f.clock.advance(Duration::from_millis(1));
@@ -238,22 +253,22 @@ async fn a_record_ends_with_its_time_to_live_and_not_before() {
 #[tokio::test]
 async fn a_full_guard_refuses_and_forgets_nothing_that_protects() {
     let f = fixture(3);
-    let _ = f.won(arrival(1, 1)).await.done(&ok()).await;
+    let _ = f.won(arrival(1, 1)).await.done(&ok(), false).await;
     f.won(arrival(2, 1)).await.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
     let claim = f.won(arrival(3, 1)).await;
     assert_eq!(f.refused(arrival(4, 1)).await, Reject::GuardFull);
     // A copy of an event on record needs no room.
     let _ = f.retry(arrival(1, 2)).await;
-    let _ = f.won(arrival(2, 1)).await.done(&ok()).await;
+    let _ = f.won(arrival(2, 1)).await.done(&ok(), false).await;
     let _ = f.joined(arrival(3, 1)).await;
     f.clock.advance(WINDOW * 2);
     assert_eq!(f.refused(arrival(4, 1)).await, Reject::GuardFull, "not yet older");
     f.clock.advance(Duration::from_millis(1));
-    let _ = f.won(arrival(4, 1)).await.done(&ok()).await;
-    let _ = f.won(arrival(5, 1)).await.done(&ok()).await;
+    let _ = f.won(arrival(4, 1)).await.done(&ok(), false).await;
+    let _ = f.won(arrival(5, 1)).await.done(&ok(), false).await;
     assert_eq!(f.refused(arrival(6, 1)).await, Reject::GuardFull, "only in flight and fresh");
     assert_eq!(f.gauges(), (1, 2, 0));
-    let _ = claim.done(&ok()).await;
+    let _ = claim.done(&ok(), false).await;
     assert_eq!(f.gauges(), (0, 3, 0));
     assert_eq!(f.replay.0.local.used(), 3);
 }
@@ -261,14 +276,14 @@ async fn a_full_guard_refuses_and_forgets_nothing_that_protects() {
 #[tokio::test]
 async fn a_fresh_copy_prolongs_the_protection() {
     let f = fixture(2);
-    let _ = f.won(arrival(1, 1)).await.done(&ok()).await;
-    let _ = f.won(arrival(2, 1)).await.done(&ok()).await;
+    let _ = f.won(arrival(1, 1)).await.done(&ok(), false).await;
+    let _ = f.won(arrival(2, 1)).await.done(&ok(), false).await;
     f.clock.advance(WINDOW);
     // Signed anew, so that its copies are fresh for another window to both sides.
     f.retry(arrival(1, 2)).await.written();
     let _ = f.retry(Arrival { stale: true, ..arrival(2, 1) }).await;
     f.clock.advance(WINDOW + Duration::from_millis(1));
-    let _ = f.won(arrival(3, 1)).await.done(&ok()).await;
+    let _ = f.won(arrival(3, 1)).await.done(&ok(), false).await;
     assert!(f.is_replay(arrival(1, 2)).await);
     assert_eq!(
         f.refused(Arrival { stale: true, ..arrival(2, 1) }).await,
@@ -281,7 +296,7 @@ async fn a_fresh_copy_prolongs_the_protection() {
 async fn a_scheme_without_a_window_gives_no_record_up() {
     let f = fixture(1);
     let untimed = |event| Arrival { terms: UNTIMED, ..arrival(event, 1) };
-    let _ = f.won(untimed(1)).await.done(&ok()).await;
+    let _ = f.won(untimed(1)).await.done(&ok(), false).await;
     f.clock.advance(TTL - Duration::from_millis(1));
     assert_eq!(f.refused(untimed(2)).await, Reject::GuardFull);
     f.clock.advance(Duration::from_millis(1));
@@ -293,7 +308,7 @@ async fn deliveries_that_are_alike_on_purpose_are_not_recorded() {
     let f = fixture(1);
     let claim = Claim::unrecorded();
     assert!(!claim.possible_duplicate());
-    claim.done(&ok()).await.written();
+    claim.done(&ok(), false).await.written();
     Claim::unrecorded().failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
     assert_eq!(f.gauges(), (0, 0, 0));
 }
@@ -352,7 +367,7 @@ async fn a_thousand_events_in_fifty_copies_are_forwarded_once_each() {
                             match (event + u64::from(copy) + attempt) % 5 {
                                 0 => {
                                     successes.fetch_add(1, Ordering::Relaxed);
-                                    claim.done(&ok()).await.written();
+                                    claim.done(&ok(), false).await.written();
                                     return;
                                 }
                                 1 => drop(claim),

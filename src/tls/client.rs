@@ -41,6 +41,15 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
+/// The text of a PEM file with authorities, for those who read it themselves.
+///
+/// # Errors
+/// A file that cannot be used as such.
+pub fn authorities(path: &Path) -> Result<Vec<u8>, Error> {
+    named(path)?;
+    read(path)
+}
+
 /// The authorities of a PEM file.
 fn named(path: &Path) -> Result<RootCertStore, Error> {
     let fail = |what: String| Error::content(path, what);

@@ -4,3 +4,4 @@ mod copies;
 mod hang_ups;
 mod kills;
 mod replicas;
+mod stores;

@@ -25,7 +25,7 @@ pub(super) fn environment(name: &str) -> Option<String> {
         "THIRD_SECRET" => format!("{CANARY}-3"),
         "HEADER" => format!("{CANARY}-5"),
         "OTHER_HEADER" => format!("Bearer {CANARY}-6"),
-        "REDIS_URL" => format!("redis://:{CANARY}@127.0.0.1:6379/0"),
+        "REDIS_URL" => format!("rediss://:{CANARY}@127.0.0.1:6379/0"),
         "WRONG_URL" => format!("http://:{CANARY}@127.0.0.1:6379/0"),
         "EMPTY" => String::new(),
         "BLANK" => " \t\n".to_owned(),

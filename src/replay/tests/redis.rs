@@ -42,7 +42,7 @@ impl Server {
 
     fn options(&self, on_store_failure: OnStoreFailure) -> Options {
         let url = Secret::new(format!("redis://127.0.0.1:{}", self.port).into_bytes());
-        let store = Store::Redis { url, prefix: "sealgate:".into() };
+        let store = Store::Redis { url, prefix: "sealgate:".into(), ca: None };
         Options { store, max_entries: 1_000, on_store_failure }
     }
 
@@ -151,7 +151,7 @@ async fn two_replicas_know_the_same() {
     let b = server.replica(OnStoreFailure::Refuse).await;
 
     // Done on one, known on the other: retry, replay, context.
-    a.won(arrival(1, 1)).await.done(&ok()).await.written();
+    a.won(arrival(1, 1)).await.done(&ok(), false).await.written();
     a.flushed().await;
     let _ = b.retry(arrival(1, 2)).await;
     assert!(b.is_replay(arrival(1, 1)).await);
@@ -187,7 +187,7 @@ async fn a_copy_on_another_replica_gets_the_outcome() {
     let other = Arrival { pin: [2; 16], ..arrival(1, 3) };
     assert_eq!(b.refused(other).await, Reject::Refused(Reason::ContextMismatch));
     let answer = Answer::empty(StatusCode::CREATED);
-    let (_receipt, settled) = tokio::join!(claim.done(&answer), joined.outcome());
+    let (_receipt, settled) = tokio::join!(claim.done(&answer, false), joined.outcome());
     assert_eq!(settled.outcome.unwrap().status, StatusCode::CREATED);
     settled.receipt.unwrap().written();
     b.flushed().await;
@@ -229,7 +229,7 @@ async fn a_dead_replicas_claim_is_taken_over_when_its_lease_ends() {
     // … while a success is a fact.
     server.end_lease(1).await;
     let taken = c.won(arrival(1, 3)).await;
-    let _ = claim.done(&ok()).await;
+    let _ = claim.done(&ok(), false).await;
     taken.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
     let _ = a.retry(arrival(1, 4)).await;
     let _ = c.retry(arrival(1, 5)).await;
@@ -252,13 +252,13 @@ async fn a_frozen_server_costs_a_second_and_loses_nothing() {
     let Some(server) = Server::start().await else { return };
     let refusing = server.replica(OnStoreFailure::Refuse).await;
     let going_on = server.replica(OnStoreFailure::Local).await;
-    let _ = refusing.won(arrival(1, 1)).await.done(&ok()).await;
+    let _ = refusing.won(arrival(1, 1)).await.done(&ok(), false).await;
     let in_flight = refusing.won(arrival(2, 1)).await;
     server.signal("-STOP");
     let start = std::time::Instant::now();
     let answer = ok();
     let late = tokio::time::timeout(Duration::from_secs(4), async {
-        tokio::join!(refusing.refused(arrival(3, 1)), in_flight.done(&answer))
+        tokio::join!(refusing.refused(arrival(3, 1)), in_flight.done(&answer, false))
     });
     let (refused, receipt) = late.await.unwrap();
     assert_eq!(refused, Reject::StoreUnavailable);
@@ -277,7 +277,7 @@ async fn a_frozen_server_costs_a_second_and_loses_nothing() {
 
     let claim = going_on.won(arrival(5, 1)).await;
     let joined = going_on.joined(arrival(5, 2)).await;
-    let _ = claim.done(&ok()).await;
+    let _ = claim.done(&ok(), false).await;
     assert!(joined.outcome().await.outcome.is_ok());
     let unseen = Arrival { stale: true, ..arrival(6, 1) };
     assert_eq!(going_on.refused(unseen).await, Reject::StoreUnavailable);
@@ -300,18 +300,18 @@ async fn a_frozen_server_costs_a_second_and_loses_nothing() {
 async fn a_killed_server_that_comes_back_knows_what_it_knew() {
     let Some(mut server) = Server::start().await else { return };
     let f = server.replica(OnStoreFailure::Refuse).await;
-    let _ = f.won(arrival(1, 1)).await.done(&ok()).await;
+    let _ = f.won(arrival(1, 1)).await.done(&ok(), false).await;
     let in_flight = f.won(arrival(2, 1)).await;
     server.kill();
     assert_eq!(f.refused(arrival(3, 1)).await, Reject::StoreUnavailable);
-    let _ = in_flight.done(&ok()).await;
+    let _ = in_flight.done(&ok(), false).await;
     server.restart().await;
     f.until_store(1).await;
     f.flushed().await;
     let fresh = server.replica(OnStoreFailure::Refuse).await;
     let _ = fresh.retry(arrival(1, 2)).await;
     let _ = fresh.retry(arrival(2, 2)).await;
-    let _ = f.won(arrival(3, 1)).await.done(&ok()).await;
+    let _ = f.won(arrival(3, 1)).await.done(&ok(), false).await;
 }
 
 #[tokio::test]
@@ -321,7 +321,7 @@ async fn what_a_full_cache_gives_up_the_server_still_knows() {
     let f = Fixture::open(options, &Clock::system());
     f.until_store(1).await;
     for event in 0..50 {
-        let _ = f.won(arrival(event, 1)).await.done(&ok()).await;
+        let _ = f.won(arrival(event, 1)).await.done(&ok(), false).await;
         // A record leaves only when it is older than the moment.
         let now = f.clock.now();
         while f.clock.now() == now {
@@ -347,7 +347,7 @@ async fn a_record_in_the_server_lasts_as_long_as_the_route_says() {
     let Some(server) = Server::start().await else { return };
     let f = server.replica(OnStoreFailure::Refuse).await;
     let terms = Terms { window: Some(WINDOW), ttl: Duration::from_secs(50) };
-    let _ = f.won(Arrival { terms, ..arrival(1, 1) }).await.done(&ok()).await;
+    let _ = f.won(Arrival { terms, ..arrival(1, 1) }).await.done(&ok(), false).await;
     let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(1, 1).key));
     let ::redis::Value::Int(left) = server.cli(&["PTTL", &key]).await else { panic!() };
     assert!((40_000..=50_000).contains(&left), "{left}");
@@ -356,7 +356,7 @@ async fn a_record_in_the_server_lasts_as_long_as_the_route_says() {
 #[test]
 fn a_url_that_is_none_is_refused_without_being_told() {
     let url = Secret::new(b"http://user:hunter2@host".to_vec());
-    let store = Store::Redis { url, prefix: String::new() };
+    let store = Store::Redis { url, prefix: String::new(), ca: None };
     let options = Options { store, max_entries: 1, on_store_failure: OnStoreFailure::Refuse };
     let error = Replay::open(options, Clock::system(), &Metrics::new().unwrap()).unwrap_err();
     assert!(error.to_string().starts_with("not the URL of a Redis server"), "{error}");
@@ -389,7 +389,7 @@ async fn copies_on_two_replicas_are_forwarded_once() {
                             assert!(under_way.lock().unwrap().remove(&event));
                             if (event + attempt) % 3 == 0 {
                                 successes.fetch_add(1, Ordering::Relaxed);
-                                return claim.done(&ok()).await.written();
+                                return claim.done(&ok(), false).await.written();
                             }
                             claim.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
                         }

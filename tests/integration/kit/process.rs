@@ -23,9 +23,20 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the binary with this configuration, in `dir`, and waits until it is ready.
     pub(crate) async fn start(dir: &Path, toml: &str) -> Self {
+        Self::launch(Command::new(env!("CARGO_BIN_EXE_sealgate")), dir, toml).await
+    }
+
+    /// Starts a gateway that gets an error, and no signal, when it writes more than it may.
+    pub(crate) async fn start_limited(dir: &Path, toml: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_sealgate")]);
+        Self::launch(shell, dir, toml).await
+    }
+
+    async fn launch(mut command: Command, dir: &Path, toml: &str) -> Self {
         std::fs::write(dir.join("gateway.toml"), toml).expect("written");
         let log = dir.join(format!("{}.log", super::sender::unique("process")));
-        let child = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+        let child = command
             .args(["--log-format", "json"])
             .current_dir(dir)
             .stdin(Stdio::null())
@@ -76,6 +87,14 @@ impl Process {
         let value =
             page.lines().find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
         value.expect("the metric is there").parse().expect("a number")
+    }
+
+    /// From now on no file of the process may grow over so many bytes; `None` lifts that.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        let soft = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let limit = format!("--fsize={soft}:unlimited");
+        let status = Command::new("prlimit").args(["--pid", &self.id.to_string(), &limit]).status();
+        assert!(status.expect("prlimit runs").success());
     }
 
     /// Freezes the process; when this returns, no thread of it runs any more.

@@ -2,20 +2,22 @@
 
 use std::{
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Mutex,
 };
 
-use redis::Client;
+use redis::{Client, TlsCertificates};
 use tempfile::TempDir;
 
-use super::{process::signal, until};
+use super::{Authority, process::signal, tool, until};
 
 /// A running server with a directory of its own; killed when dropped.
 pub(crate) struct Redis {
     program: &'static str,
     child: Mutex<Child>,
     port: u16,
+    tls: bool,
     dir: TempDir,
 }
 
@@ -27,7 +29,7 @@ impl Redis {
         for program in ["redis-server", "valkey-server"] {
             let mut version = Command::new(program);
             if version.arg("--version").stdout(Stdio::null()).status().is_ok() {
-                servers.push(Redis::start(program).await);
+                servers.push(Redis::start(program, false).await);
             }
         }
         if servers.is_empty() {
@@ -37,15 +39,26 @@ impl Redis {
         servers
     }
 
-    async fn start(program: &'static str) -> Self {
+    /// A server that is called by `rediss://`; who vouches for it stands in the file [`Redis::ca`].
+    pub(crate) async fn with_tls() -> Option<Redis> {
+        tool("redis-server")?;
+        Some(Redis::start("redis-server", true).await)
+    }
+
+    async fn start(program: &'static str, tls: bool) -> Self {
         // The port may be taken between the two steps; then another one is tried.
         for _ in 0..20 {
             let free = TcpListener::bind("127.0.0.1:0").expect("a port");
             let port = free.local_addr().expect("an address").port();
             drop(free);
             let dir = tempfile::tempdir().expect("a directory");
-            let child = Mutex::new(spawn(program, port, &dir));
-            let server = Redis { program, child, port, dir };
+            if tls {
+                let authority = Authority::new();
+                authority.write(&dir.path().join("ca.pem"));
+                authority.write_pair(dir.path(), "localhost");
+            }
+            let child = Mutex::new(spawn(program, port, tls, &dir));
+            let server = Redis { program, child, port, tls, dir };
             if server.is_up().await {
                 return server;
             }
@@ -54,7 +67,13 @@ impl Redis {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        format!("{scheme}://localhost:{}", self.port)
+    }
+
+    /// The file with the authority that vouches for a server with TLS.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
     }
 
     /// Freezes the server.
@@ -76,7 +95,8 @@ impl Redis {
 
     /// Starts it again over the same files.
     pub(crate) async fn restart(&self) {
-        *self.child.lock().expect("not poisoned") = spawn(self.program, self.port, &self.dir);
+        *self.child.lock().expect("not poisoned") =
+            spawn(self.program, self.port, self.tls, &self.dir);
         assert!(self.is_up().await, "it starts again");
     }
 
@@ -118,7 +138,14 @@ impl Redis {
     }
 
     async fn connect(&self) -> Result<redis::aio::MultiplexedConnection, redis::RedisError> {
-        Client::open(self.url())?.get_multiplexed_async_connection().await
+        let client = if self.tls {
+            let ca = std::fs::read(self.ca()).expect("a certificate");
+            let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca) };
+            Client::build_with_tls(self.url(), certificates)?
+        } else {
+            Client::open(self.url())?
+        };
+        client.get_multiplexed_async_connection().await
     }
 
     /// Waits until it answers; `false` if it ends instead.
@@ -145,10 +172,23 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(program: &str, port: u16, dir: &TempDir) -> Child {
-    Command::new(program)
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        .args(["--appendonly", "yes", "--appendfsync", "always"])
+fn spawn(program: &str, port: u16, tls: bool, dir: &TempDir) -> Child {
+    let mut command = Command::new(program);
+    if tls {
+        command.args(["--port", "0", "--tls-port", &port.to_string(), "--tls-auth-clients", "no"]);
+        for (option, file) in [
+            ("--tls-ca-cert-file", "ca.pem"),
+            ("--tls-cert-file", "localhost.pem"),
+            ("--tls-key-file", "localhost.key"),
+        ] {
+            command.arg(option).arg(dir.path().join(file));
+        }
+    } else {
+        command.args(["--port", &port.to_string()]);
+    }
+    command
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
+        .args(["--appendfsync", "always"])
         .arg("--dir")
         .arg(dir.path())
         .stdout(Stdio::null())
