@@ -309,7 +309,6 @@ impl Writer {
     }
 
     fn tell_down(&mut self, error: &fjall::Error) {
-        self.owed.values_mut().for_each(|owed| owed.waiting.clear());
         if self.up.swap(false, Ordering::Relaxed) {
             self.gauge.set(0);
             tracing::error!(
@@ -318,5 +317,7 @@ impl Writer {
                 "the replay store cannot be written"
             );
         }
+        // Last, so that who hears of it finds it told.
+        self.owed.values_mut().for_each(|owed| owed.waiting.clear());
     }
 }

@@ -496,7 +496,7 @@ impl Request {
         match upstream {
             Upstream::Success => {
                 // Half of the senders have hung up by then.
-                let waits = number % 2 == 0;
+                let waits = number.is_multiple_of(2);
                 let receipt = claim.done(&ok(), waits).await;
                 let mut ledger = self.ledger.borrow_mut();
                 ledger.done.push((self.event, self.life, self.clock.now()));
