@@ -1,6 +1,6 @@
 //! The schemes that are built in: the files of `schemes/`.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use super::Scheme;
 
@@ -85,10 +85,16 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 impl Scheme {
-    /// A scheme that is built in.
+    /// A scheme that is built in, compiled when it is first asked for: many routes may have the same.
     pub fn builtin(id: &str) -> Option<Arc<Scheme>> {
-        let (id, text) = FILES.iter().find(|(known, _)| *known == id)?;
-        Some(Scheme::parse(id, text).expect("every built-in scheme compiles: a test compiles them"))
+        static COMPILED: [OnceLock<Arc<Scheme>>; FILES.len()] =
+            [const { OnceLock::new() }; FILES.len()];
+        let index = FILES.iter().position(|(known, _)| *known == id)?;
+        let compile = || {
+            let (id, text) = FILES[index];
+            Scheme::parse(id, text).expect("every built-in scheme compiles: a test compiles them")
+        };
+        Some(Arc::clone(COMPILED[index].get_or_init(compile)))
     }
 
     /// All schemes that are built in, compiled once.
