@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request as HttpRequest, request::
 use super::{
     UnixMillis,
     event::Event,
-    keys::{Choice, Named, Primed},
+    keys::{Choice, Key, Named, Primed},
     request::Request,
     signature::{Encoding, Format},
     source::Source,
@@ -89,8 +89,7 @@ impl Verifier {
             let known: Vec<_> = self.keys().collect();
             format!("no key for this request; the route has {}", known.join(", "))
         })?;
-        let secret = key.secrets.first().ok_or("the key has no secret")?;
-        let tag = self.tag(secret, &request)?;
+        let tag = self.tag(key, &request)?;
         let value = self.written(&tag, text.as_deref());
         let Some(Source::Header(slot)) = scheme.signature.from.first() else {
             return Err(format!("the scheme `{}` has its signature in the body", scheme.id));
@@ -155,7 +154,7 @@ impl Verifier {
         }
     }
 
-    fn chosen(&self, request: &mut Request<'_>) -> Result<Option<&super::keys::Key>, String> {
+    fn chosen(&self, request: &mut Request<'_>) -> Result<Option<&Key>, String> {
         let named = self.scheme.choice.named(request);
         if let Named::Group(space) = named {
             let reader = &self.scheme.choice.spaces()[space].reader;
@@ -166,7 +165,11 @@ impl Verifier {
     }
 
     /// The bytes of the signature.
-    fn tag(&self, secret: &Primed, request: &Request<'_>) -> Result<Vec<u8>, String> {
+    fn tag(&self, key: &Key, request: &Request<'_>) -> Result<Vec<u8>, String> {
+        if self.scheme.token.is_some() {
+            return Err("this sender sends a JWT, which is not imitated".to_owned());
+        }
+        let secret = key.secrets.first().ok_or("the key has no secret")?;
         let (engine, secret) = match secret {
             Primed::Hmac(engine) => (engine, &[] as &[u8]),
             Primed::Digest(engine, secret) => (engine, secret.expose()),
@@ -174,7 +177,9 @@ impl Verifier {
                 return Err("only the sender has the private key to sign with".to_owned());
             }
             Primed::Token(..) => {
-                return Err("this sender sends the secret itself: give it as a header".to_owned());
+                // This sender signs nothing: it sends the secret itself.
+                let configured = key.configured.first().ok_or("the key has no secret")?;
+                return Ok(self.scheme.key.bytes(configured)?.expose().to_vec());
             }
         };
         let message = self.message(request);

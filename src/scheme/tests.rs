@@ -3,6 +3,7 @@ mod catalog;
 mod govalid_vivreal;
 mod handshakes;
 mod language;
+mod signing;
 mod vectors;
 mod vivoldi;
 
