@@ -1,3 +1,5 @@
+mod repeat;
+
 use anyhow::Context;
 use clap::Args;
 use http::{Request, Uri};
@@ -16,6 +18,13 @@ pub(super) struct SendArguments {
     /// The URL to send to; otherwise the first listener of the configuration.
     #[arg(long, value_name = "URL")]
     to: Option<Uri>,
+    /// Send so many events, each signed anew, and tell how long the answers took.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    repeat: Option<u64>,
+    /// With --repeat: at most so many a second.
+    #[arg(long, value_name = "R", requires = "repeat",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: Option<u32>,
     #[command(flatten)]
     sign: SignArguments,
 }
@@ -30,7 +39,8 @@ pub(super) fn send(arguments: &SendArguments) -> anyhow::Result<Status> {
         Ok(prepared) => prepared,
         Err(error) => return Ok(wrong(&error)),
     };
-    let signed = signed(&arguments.sign, &route, body)?;
+    let sign = |body| signed(&arguments.sign, &route, body);
+    let signed = sign(body.clone())?;
     let url = match &arguments.to {
         Some(url) => url.clone(),
         None => local(&config, &signed.path)?,
@@ -38,6 +48,18 @@ pub(super) fn send(arguments: &SendArguments) -> anyhow::Result<Status> {
     let roots = roots(&config);
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut client = Client::connect(&url, &roots).await?;
+        if let Some(count) = arguments.repeat {
+            let tally = repeat::repeat(count, arguments.rate, async || {
+                let signed = sign(body.clone())?;
+                let mut request = Request::post(url.clone()).body(signed.body)?;
+                *request.headers_mut() = signed.headers;
+                Ok(client.send(request).await?.status())
+            });
+            let tally = tally.await?;
+            let status = if tally.is_success() { Status::Done } else { Status::Failed };
+            print!("{}", tally.summary());
+            return Ok(status);
+        }
         let mut request = Request::post(url.clone()).body(signed.body)?;
         *request.headers_mut() = signed.headers;
         let response = client.send(request).await?;

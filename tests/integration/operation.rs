@@ -317,6 +317,19 @@ async fn what_is_signed_is_judged_authentic_and_sent() {
     let sent = sent.await.expect("joined");
     assert_eq!(sent.status.code(), Some(0), "{}", String::from_utf8_lossy(&sent.stderr));
     assert_eq!(upstream.only().body, b"{\"grpIdx\":574}");
+
+    let dir = gateway.dir.path().to_owned();
+    let sent = tokio::task::spawn_blocking(move || {
+        let many = ["--to", &url, "--repeat", "20", "--rate", "1000", "body.json"];
+        sealgate(&[&["send", "--route", "vivoldi"], &many[..]].concat(), &dir)
+    });
+    let sent = sent.await.expect("joined");
+    assert_eq!(sent.status.code(), Some(0), "{}", String::from_utf8_lossy(&sent.stderr));
+    let summary = String::from_utf8(sent.stdout).expect("text");
+    assert!(summary.starts_with("20 sent  200: 20\np50 "), "{summary}");
+    assert!(summary.contains(" ms  p99 ") && summary.contains(" ms  max "), "{summary}");
+    assert!(sent.stderr.is_empty(), "no progress where there is no terminal");
+    assert_eq!(upstream.requests().len(), 21, "each is an event of its own");
 }
 
 #[tokio::test]
