@@ -111,6 +111,10 @@ fn hold(sealgate: &str, peer: &str, scenario: &str, seconds: &str) -> anyhow::Re
 
 fn compare(sealgate: &str, options: &[&str]) -> anyhow::Result<()> {
     let (mut short, mut rounds, mut seconds, mut only, mut out) = (false, None, None, None, None);
+    let mut command = "benches/peers/run".to_owned();
+    for option in options.iter().filter(|option| !matches!(**option, "--out" | "docs" | "target")) {
+        command = format!("{command} {option}");
+    }
     let mut options = options.iter();
     while let Some(option) = options.next() {
         let mut value = || options.next().with_context(|| format!("{option} needs a value"));
@@ -142,13 +146,16 @@ fn compare(sealgate: &str, options: &[&str]) -> anyhow::Result<()> {
             extras: &extras,
             rounds,
             seconds,
-            short,
+            command: &command,
         };
         let text = report.render();
         println!("{text}");
         if let Some(out) = out {
             fs::create_dir_all(&out)?;
-            fs::write(out.join("performance.md"), &text)?;
+            let page = out.join("performance.md");
+            let before = fs::read_to_string(&page).unwrap_or_default();
+            let kept = before.find(report::BY_HAND).map_or("", |at| &before[at..]);
+            fs::write(page, [&text, kept].concat())?;
             fs::write(out.join("performance.svg"), plot::draw(&samples))?;
         }
         Ok(())

@@ -22,8 +22,12 @@ pub(crate) struct Report<'a> {
     pub(crate) extras: &'a Extras,
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
-    pub(crate) short: bool,
+    /// The command that measured it.
+    pub(crate) command: &'a str,
 }
+
+/// From here on the page is written by hand and kept.
+pub(crate) const BY_HAND: &str = "\n## What is missed, and why";
 
 /// A target and what came out.
 struct Target {
@@ -74,9 +78,9 @@ impl Report<'_> {
         );
         writeln!(
             text,
-            "`benches/peers/run{}`: {} rounds of {} s for each peer and scenario. {}, {cores} cores, \
+            "`{}`: {} rounds of {} s for each peer and scenario. {}, {cores} cores, \
              Linux {}. {}.\n",
-            if self.short { " --short" } else { "" },
+            self.command,
             self.rounds,
             self.seconds,
             line("/proc/cpuinfo", "model name"),
@@ -326,7 +330,7 @@ fn versions() -> String {
 const INTRODUCTION: &str = "
 What verification costs, measured beside a proxy of the same crates that verifies nothing, and beside
 nginx and HAProxy from Debian with and without verification. This page is written by the command that
-measures.
+measures, except for its last section, which says what is missed and why.
 ";
 
 const METHOD: &str = "
