@@ -102,7 +102,7 @@ async fn events(replay: &Replay, requests: &[Verified]) {
     let answer_by = tokio::time::Instant::now() + Duration::from_secs(30);
     for request in requests {
         match replay.claim(request, TERMS, answer_by).await {
-            Ok(Claimed::Won(claim)) => drop(claim.done(&answer).await),
+            Ok(Claimed::Won(claim)) => drop(claim.done(&answer, true).await),
             other => panic!("a new event is free: {other:?}"),
         }
     }
