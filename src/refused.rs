@@ -2,7 +2,7 @@
 //! into a file. Both happen on threads of their own, never on the way of a request.
 //!
 //! Limits: one diagnosis a second for each route, with [`Effort::LIVE`], and at most one that waits; at
-//! most [`WAITING`] copies that wait. What waits holds its share of the memory for bodies; what finds
+//! most 32 copies that wait. What waits holds its share of the memory for bodies; what finds
 //! no room is left undone. The way of a request costs one look at a clock, whatever a stranger sends.
 
 mod capture;
