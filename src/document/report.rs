@@ -121,8 +121,7 @@ pub(super) fn one_line(message: &str) -> String {
 pub(super) fn place(text: &str, offset: usize) -> (usize, usize, &str) {
     let offset = text.floor_char_boundary(offset);
     let start = text[..offset].rfind('\n').map_or(0, |i| i + 1);
-    // By bytes, which the compiler counts many at once: places are asked for in long files too.
-    let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = memchr::memchr_iter(b'\n', &text.as_bytes()[..start]).count() + 1;
     let source = text[start..].split('\n').next().unwrap_or("").trim_end_matches('\r');
     (line, text[start..offset].chars().count() + 1, source)
 }
