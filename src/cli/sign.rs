@@ -49,6 +49,9 @@ pub(super) fn sign(arguments: &SignArguments) -> anyhow::Result<Status> {
         Ok(inputs) => inputs,
         Err(error) => return Ok(super::wrong(&error)),
     };
+    if route.verifier.signs_in_body() {
+        anyhow::bail!("this sender's signature stands in the body: `sealgate send` puts it there");
+    }
     let signed = signed(arguments, &route, body)?;
     for (name, value) in &signed.headers {
         println!("{name}: {}", value.to_str().context("a header that is no text")?);
@@ -78,13 +81,16 @@ pub(super) fn signed(
         PathPattern::Exact(path) => path.clone(),
         PathPattern::Below(prefix) => prefix.clone(),
     };
+    let at = arguments.at.map_or_else(now, |at| UnixMillis(at.saturating_mul(1000)));
+    let key = arguments.key.as_deref();
+    if route.verifier.signs_in_body() {
+        let signed = route.verifier.sign_body(key, &path, &body, at);
+        let body = Bytes::from(signed.map_err(|problem| anyhow!(problem))?);
+        return Ok(Signed { path, headers, body });
+    }
     let payload = Payload::from(body.clone());
     let draft = Draft { method: Method::POST, path: &path, headers, body: &payload };
-    let at = arguments.at.map_or_else(now, |at| UnixMillis(at.saturating_mul(1000)));
-    let headers = route
-        .verifier
-        .sign(arguments.key.as_deref(), draft, at)
-        .map_err(|problem| anyhow!(problem))?;
+    let headers = route.verifier.sign(key, draft, at).map_err(|problem| anyhow!(problem))?;
     Ok(Signed { path, headers, body })
 }
 

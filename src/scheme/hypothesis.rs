@@ -15,7 +15,7 @@ use super::{
     ready::primed,
     request::Slots,
     signature::{Encoding, Format},
-    source::{Filter, Piece, Source, Template, Value},
+    source::{Filter, MAX_ITEMS, Piece, Source, Template, Value},
     time::Unit,
     verify::Verifier,
 };
@@ -264,7 +264,7 @@ impl Hypothesis {
                     },
                     encoding: label,
                 };
-                let value = self.0.written(&bytes, digits.as_deref());
+                let value = self.0.written(&bytes, digits.as_deref(), &[None; MAX_ITEMS]);
                 if let Ok(value) = HeaderValue::from_str(&value) {
                     found.push((name.clone(), value, spelling));
                 }

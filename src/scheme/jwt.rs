@@ -208,15 +208,19 @@ pub(super) fn agrees(
     issuer && audience && subject && fixed && dates && hashes_agree(rules, found, request)
 }
 
+impl HashClaim {
+    /// The hash that the claim must have; `None` where the registered address is not known.
+    pub(super) fn of(&self, request: &Request<'_>) -> Option<[u8; 32]> {
+        match self.of {
+            Hashed::Body => Some(*request.payload.sha256()),
+            Hashed::Url => request.url().map(|url| Sha256::digest(url.as_bytes()).into()),
+        }
+    }
+}
+
 fn hashes_agree(rules: &Rules, found: &[Found<'_>], request: &Request<'_>) -> bool {
     rules.hashes.iter().all(|hash| {
-        let digest: [u8; 32] = match hash.of {
-            Hashed::Body => *request.payload.sha256(),
-            Hashed::Url => match request.url() {
-                Some(url) => Sha256::digest(url.as_bytes()).into(),
-                None => return false,
-            },
-        };
+        let Some(digest) = hash.of(request) else { return false };
         match one(found, hash.pointer) {
             Some(Scalar::Text(text)) => **text == *HEXLOWER.encode(&digest),
             Some(Scalar::Integer(_) | Scalar::Other) => false,

@@ -1,5 +1,8 @@
 //! Signing as a sender would, for trying a route out: `sealgate sign`, `send` and `demo`.
 
+mod body;
+mod token;
+
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request as HttpRequest, request::Parts};
@@ -9,8 +12,8 @@ use super::{
     event::Event,
     keys::{Choice, Key, Named, Primed},
     request::Request,
-    signature::{Encoding, Format},
-    source::Source,
+    signature::{Candidates, Encoding, Format},
+    source::{MAX_ITEMS, Source},
     verify::Verifier,
 };
 use crate::body::Payload;
@@ -42,7 +45,14 @@ impl Verifier {
         now: UnixMillis,
     ) -> Result<HeaderMap, String> {
         let scheme = &*self.scheme;
+        let Some(Source::Header(signature)) = scheme.signature.from.first() else {
+            return Err(format!(
+                "the scheme `{}` has its signature in the body, where `sealgate send` puts it",
+                scheme.id
+            ));
+        };
         let mut headers = draft.headers;
+        let begun = self.begun(&mut headers, &self.slots.names()[*signature]);
         for (slot, values) in &self.required {
             give(&mut headers, &self.slots.names()[*slot], values.first().map_or("", |v| v))?;
         }
@@ -80,6 +90,12 @@ impl Verifier {
         let head = self::head(&draft.method, draft.path, headers.clone())?;
         let mut request = self.drafted(&head, draft.body);
         request.timestamp = text.as_deref().map(|text| Cow::Owned(text.as_bytes().to_vec()));
+        let mut candidates = Candidates::default();
+        if let Some(begun) = &begun {
+            let (items, names) = (&mut request.items, &scheme.wanted.items);
+            // It has been parsed before.
+            let _ = scheme.signature.parse(begun.as_bytes(), names, items, &mut candidates);
+        }
         self.refuse_gaps(&request)?;
         let key = match key {
             Some(name) => self.ring.iter().find(|key| &*key.name == name),
@@ -89,13 +105,29 @@ impl Verifier {
             let known: Vec<_> = self.keys().collect();
             format!("no key for this request; the route has {}", known.join(", "))
         })?;
-        let tag = self.tag(key, &request)?;
-        let value = self.written(&tag, text.as_deref());
-        let Some(Source::Header(slot)) = scheme.signature.from.first() else {
-            return Err(format!("the scheme `{}` has its signature in the body", scheme.id));
+        let value = match &scheme.token {
+            Some(rules) => {
+                format!("{}{}", scheme.signature.prefix, self.issue(rules, key, &request, now)?)
+            }
+            None => {
+                let tag = self.tag(key, &request, 0)?;
+                self.written(&tag, text.as_deref(), &request.items)
+            }
         };
-        give(&mut headers, &self.slots.names()[*slot], &value)?;
+        give(&mut headers, &self.slots.names()[*signature], &value)?;
         Ok(headers)
+    }
+
+    /// Takes out a given signature header that has items but no signature: the items that only the
+    /// sender knows, such as `env=master`.
+    fn begun(&self, headers: &mut HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+        let signature = &self.scheme.signature;
+        let given = headers.get(name)?;
+        let (mut items, mut candidates) = ([None; MAX_ITEMS], Candidates::default());
+        let names = &self.scheme.wanted.items;
+        signature.parse(given.as_bytes(), names, &mut items, &mut candidates).ok()?;
+        let begun = candidates.iter().next().is_none() && items.iter().any(Option::is_some);
+        if begun { headers.remove(name) } else { None }
     }
 
     fn drafted<'a>(&'a self, head: &'a Parts, payload: &'a Payload) -> Request<'a> {
@@ -165,10 +197,7 @@ impl Verifier {
     }
 
     /// The bytes of the signature.
-    fn tag(&self, key: &Key, request: &Request<'_>) -> Result<Vec<u8>, String> {
-        if self.scheme.token.is_some() {
-            return Err("this sender sends a JWT, which is not imitated".to_owned());
-        }
+    fn tag(&self, key: &Key, request: &Request<'_>, item: u32) -> Result<Vec<u8>, String> {
         let secret = key.secrets.first().ok_or("the key has no secret")?;
         let (engine, secret) = match secret {
             Primed::Hmac(engine) => (engine, &[] as &[u8]),
@@ -183,14 +212,24 @@ impl Verifier {
             }
         };
         let message = self.message(request);
-        match engine.compute(|sink| request.feed(message, secret, 0, sink)) {
+        match engine.compute(|sink| request.feed(message, secret, item, sink)) {
             (tag, true) => Ok(tag.bytes().to_vec()),
-            (_, false) => Err("the request lacks something that is signed".to_owned()),
+            (_, false) => Err(match self.scheme.wanted.items.first() {
+                None => "the request lacks something that is signed".to_owned(),
+                Some(_) => "the request lacks something that is signed; what stands beside the \
+                            signature is given with --header 'Name: item=value'"
+                    .to_owned(),
+            }),
         }
     }
 
     /// The signature as the sender writes it.
-    pub(super) fn written(&self, tag: &[u8], timestamp: Option<&str>) -> String {
+    pub(super) fn written(
+        &self,
+        tag: &[u8],
+        timestamp: Option<&str>,
+        given: &[Option<&[u8]>; MAX_ITEMS],
+    ) -> String {
         let scheme = &*self.scheme;
         let signature = &scheme.signature;
         let encoded = match signature.encoding {
@@ -204,7 +243,9 @@ impl Verifier {
             match (named, algorithm) {
                 (Some(_), _) => timestamp.map(str::to_owned),
                 (None, Some((_, name))) => Some(name.to_string()),
-                (None, None) => None,
+                (None, None) => {
+                    given[slot].map(|value| String::from_utf8_lossy(value).into_owned())
+                }
             }
         };
         match &signature.format {

@@ -1,0 +1,89 @@
+//! Signatures that stand in the body: put there as the sender does.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use serde_json::{Map, Value};
+
+use super::{head, random_id};
+use crate::{
+    body::Payload,
+    scheme::{UnixMillis, event::Event, source::Source, verify::Verifier},
+};
+
+impl Verifier {
+    /// Whether the sender's signature stands in the body, where [`Verifier::sign_body`] puts it.
+    pub fn signs_in_body(&self) -> bool {
+        matches!(self.scheme.signature.from.first(), Some(Source::Json(_)))
+    }
+
+    /// The body with the signature, and with the time and the id that it covers where they are absent.
+    /// `path` is path and query of the request.
+    ///
+    /// # Errors
+    /// Says in one sentence why the sender could not have made such a body.
+    pub fn sign_body(
+        &self,
+        key: Option<&str>,
+        path: &str,
+        body: &[u8],
+        now: UnixMillis,
+    ) -> Result<Vec<u8>, String> {
+        let scheme = &*self.scheme;
+        let Some(Source::Json(signature)) = scheme.signature.from.first() else {
+            return Err("the sender's signature does not stand in the body".to_owned());
+        };
+        let pointer = |number: u16| scheme.wanted.pointers.name(number).to_owned();
+        let mut json: Value = serde_json::from_slice(body)
+            .map_err(|_| "the body is not JSON as the sender writes it")?;
+        if let Some(timestamp) = &scheme.timestamp
+            && let Source::Json(number) = timestamp.from
+        {
+            put(&mut json, &pointer(number), || timestamp.unit.render(now.0))?;
+        }
+        if let Event::Id { from, .. } = &scheme.event {
+            for source in from {
+                if let Source::Json(number) = source {
+                    put(&mut json, &pointer(*number), random_id)?;
+                }
+            }
+        }
+        let unsigned = Payload::from(Bytes::from(json.to_string()));
+        let head = head(&Method::POST, path, HeaderMap::new())?;
+        let request = self.drafted(&head, &unsigned);
+        let key = match key {
+            Some(name) => self.ring.iter().find(|key| &*key.name == name),
+            None => self.ring.global.as_ref(),
+        };
+        let key = key.ok_or("no key for this request")?;
+        for item in 0..self.items(&request) {
+            let signed = self.written(&self.tag(key, &request, item)?, None, &request.items);
+            let place = pointer(*signature).replacen('*', &item.to_string(), 1);
+            put(&mut json, &place, || signed)?;
+        }
+        Ok(json.to_string().into_bytes())
+    }
+}
+
+/// Puts a text where a pointer (RFC 6901) leads to, unless something is there.
+fn put(json: &mut Value, pointer: &str, text: impl FnOnce() -> String) -> Result<(), String> {
+    let mut place = json;
+    for step in pointer.split('/').skip(1) {
+        place = match place {
+            Value::Array(elements) => {
+                let index = step.parse().ok();
+                index.and_then(|index: usize| elements.get_mut(index))
+            }
+            Value::Object(members) => Some(members.entry(step).or_insert(Value::Null)),
+            Value::Null => {
+                *place = Value::Object(Map::new());
+                place.as_object_mut().map(|members| members.entry(step).or_insert(Value::Null))
+            }
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        }
+        .ok_or_else(|| format!("the body has no place for `{pointer}`"))?;
+    }
+    if place.is_null() {
+        *place = Value::String(text());
+    }
+    Ok(())
+}
