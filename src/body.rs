@@ -254,9 +254,9 @@ where
         if let Some(sha256) = &mut sha256 {
             sha256.update(&data);
         }
-        if chunks.is_empty() {
-            chunks.push(data);
-        } else if data.len() < SMALL {
+        let whole = length == data.len() && body.is_end_stream();
+        if !whole && data.len() < SMALL {
+            // Kept as it is, a piece would hold on to the whole buffer that it was read into.
             small.extend_from_slice(&data);
         } else {
             if !small.is_empty() {

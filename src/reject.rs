@@ -194,7 +194,8 @@ pub enum Reject {
     /// The key set cannot be fetched.
     #[error("the key set is out of reach")]
     KeysUnavailable,
-    /// No memory is left for another body, or no slot for another upstream request.
+    /// No memory is left for another body, no slot for another upstream request, or no place for
+    /// another request at all.
     #[error("over capacity: {0}")]
     Overloaded(&'static str),
     /// The body is longer than the route allows.

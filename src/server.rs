@@ -50,6 +50,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Limits {
     /// Public connections at one time.
     pub connections: usize,
+    /// Requests at one time, over all connections.
+    pub requests: usize,
     /// From the accept to the end of the first request's head, TLS handshake included.
     pub first_request: Duration,
     /// From the first byte of a later request's head to its last.
@@ -122,6 +124,8 @@ struct Shared {
     gate: Arc<Gate>,
     limits: Limits,
     proxy_protocol: bool,
+    /// Requests that are being handled.
+    under_way: AtomicUsize,
     /// Wakes the connections when they are to finish.
     stopping: CancellationToken,
     /// Whether they are; to be looked at before the token, which has a lock.
@@ -227,6 +231,7 @@ impl Server {
             gate: Arc::clone(&gate),
             limits: options.limits,
             proxy_protocol: options.proxy_protocol,
+            under_way: AtomicUsize::new(0),
             stopping: CancellationToken::new(),
             stopped: AtomicBool::new(false),
             connections: TaskTracker::new(),

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Status;
@@ -9,6 +10,9 @@ use crate::{
     document::{Report, Severity},
     gateway::Gateway,
 };
+
+/// Open files that are no public connections: upstreams, the store, listeners, the admin's callers.
+const OTHER_FILES: u64 = 512;
 
 /// `sealgate run`: configuration, then listeners, then signals until one ends it.
 pub(super) fn run(path: &Path) -> anyhow::Result<Status> {
@@ -35,6 +39,7 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     let routes = config.routes.len();
     let mut watched =
         Watched { on: config.server.watch, sources: config.inventory.sources.clone() };
+    raise_open_files(config.server.limits.connections);
     let gateway = Gateway::start(config).context("cannot start")?;
     watched.sources.note_made();
     let addresses = gateway.addresses();
@@ -78,6 +83,23 @@ impl Watched {
         } else {
             std::future::pending().await
         }
+    }
+}
+
+/// Raises the limit of open files as far as this process may, and warns if that is not far enough
+/// for so many connections.
+fn raise_open_files(connections: usize) {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < needed) {
+        tracing::warn!(
+            files,
+            needed,
+            "`limits.connections` does not fit into the limit of open files (ulimit -Hn)"
+        );
     }
 }
 

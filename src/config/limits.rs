@@ -36,6 +36,7 @@ impl Limits {
             memory: 128 * MIB,
             server: server::Limits {
                 connections: 10_000,
+                requests: 10_000,
                 first_request: Duration::from_secs(10),
                 head: Duration::from_secs(10),
                 idle: Duration::from_secs(75),
@@ -97,6 +98,7 @@ impl Limits {
             }
         };
         count("connections", 10_000_000, &mut self.server.connections);
+        count("requests", 10_000_000, &mut self.server.requests);
         count("headers", 1000, &mut self.server.headers);
         count("resets", 1000, &mut self.server.resets);
         let streams = section.get("streams").and_then(|field| field.integer(1..=1000));

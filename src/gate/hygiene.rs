@@ -2,7 +2,8 @@
 //!
 //! hyper has parsed the head by now; what it hides (a repeated `Content-Length`, one beside
 //! `Transfer-Encoding`) is found on the wire by the connection, which then leaves the [`Reject`] in
-//! the extensions of the head. Whatever passes is framed anew for the upstream.
+//! the extensions of the head, as it does when there are too many requests. Whatever passes is framed
+//! anew for the upstream.
 
 use http::{
     Method, Version,
@@ -15,10 +16,10 @@ use crate::reject::Reject;
 /// Checks a request's head and gives the host that was called.
 ///
 /// # Errors
-/// [`Reject::BadRequest`] with what is ambiguous or malformed; whatever was found on the wire.
+/// [`Reject::BadRequest`] with what is ambiguous or malformed; whatever the connection left.
 pub(super) fn check(head: &Parts) -> Result<Option<&str>, Reject> {
-    if let Some(found_on_the_wire) = head.extensions.get::<Reject>() {
-        return Err(found_on_the_wire.clone());
+    if let Some(reject) = head.extensions.get::<Reject>() {
+        return Err(reject.clone());
     }
     if head.method == Method::CONNECT {
         return Err(Reject::BadRequest("CONNECT"));

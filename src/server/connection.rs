@@ -34,7 +34,7 @@ use super::{
     proxy,
     wire::{Refusal, Wire},
 };
-use crate::{answer::ANSWER, forward::Peer};
+use crate::{answer::ANSWER, forward::Peer, reject::Reject};
 
 /// Read buffer of an HTTP/1 connection beyond its longest head.
 const READ_BUFFER: usize = 16 * 1024;
@@ -65,6 +65,25 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
         self.gauge.dec();
+    }
+}
+
+/// A request's place among those that are being handled; given up when dropped.
+struct Place<'a> {
+    under_way: &'a AtomicUsize,
+    /// From 1.
+    number: usize,
+}
+
+impl<'a> Place<'a> {
+    fn among(under_way: &'a AtomicUsize) -> Self {
+        Place { under_way, number: under_way.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -137,7 +156,16 @@ where
         let answering = handle(request, &peer, requests, shared);
         async { answering.await.map(close_after_bad_request) }
     };
+    let mut is_first = true;
     loop {
+        // As long as no head is whole there is no hyper, which keeps two buffers of 8 KiB a connection.
+        match until_head(&mut wire, shared, is_first).await {
+            Ok(true) => is_first = false,
+            Ok(false) => break,
+            Err(error) => {
+                return tracing::debug!(peer = %peer.address, %error, "connection ended");
+            }
+        }
         let connection = http1::Builder::new()
             .half_close(false)
             .header_read_timeout(None)
@@ -151,33 +179,23 @@ where
         if let Some(ended) = until_stopped(pin!(connection), shared, shut_down, rests).await {
             return log_end(&peer, ended);
         }
-        // hyper keeps two buffers of 8 KiB a connection; they are gone now, until bytes come.
-        let more = match wire.is_between_requests() {
-            true => until_more(&mut wire, shared).await,
-            false => Ok(false),
-        };
-        match more {
-            Ok(true) => {}
-            Ok(false) => {
-                // Whether the other end takes it no longer matters.
-                let _ = wire.shutdown().await;
-                return;
-            }
-            Err(error) => {
-                return tracing::debug!(peer = %peer.address, %error, "connection ended");
-            }
+        if !wire.is_between_requests() {
+            break;
         }
     }
+    // Whether the other end takes it no longer matters.
+    let _ = wire.shutdown().await;
 }
 
-/// Waits for bytes on a connection that rests; `false` at its end or when the server stops.
-async fn until_more<S>(wire: &mut Wire<'_, S>, shared: &Shared) -> io::Result<bool>
+/// Waits for a head; `false` at the connection's end. When the server stops, only a first head is
+/// still waited for, and one that has begun is left to hyper.
+async fn until_head<S>(wire: &mut Wire<'_, S>, shared: &Shared, is_first: bool) -> io::Result<bool>
 where
     S: AsyncRead + Unpin,
 {
     tokio::select! {
-        more = poll_fn(|context| wire.poll_more(context)) => more,
-        () = shared.stopping.cancelled() => Ok(false),
+        whole = poll_fn(|context| wire.poll_head(context)) => whole,
+        () = shared.stopping.cancelled(), if !is_first => Ok(!wire.is_between_requests()),
     }
 }
 
@@ -191,7 +209,10 @@ where
         service_fn(move |request| {
             let (peer, requests, shared) =
                 (peer.clone(), Arc::clone(&requests), Arc::clone(&shared));
-            async move { handle(request, &peer, &requests, &shared).await }
+            async move {
+                let answered = handle(request, &peer, &requests, &shared).await;
+                answered.map(|response| response.map(|body| requests.answer(body)))
+            }
         })
     };
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -204,10 +225,18 @@ where
         .max_pending_accept_reset_streams(limits.resets)
         .max_local_error_reset_streams(limits.resets)
         .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
     let shut_down = http2::Connection::graceful_shutdown;
-    if let Some(ended) = until_stopped(pin!(connection), shared, shut_down, || false).await {
-        log_end(&peer, ended);
-    }
+    let rests = || requests.are_resting();
+    let ended = match until_stopped(connection.as_mut(), shared, shut_down, rests).await {
+        Some(ended) => Some(ended),
+        None => {
+            // The client gets a GOAWAY, and a moment to take it, before the deadline cuts.
+            shut_down(connection.as_mut());
+            until_stopped(connection, shared, |_| (), || false).await
+        }
+    };
+    ended.into_iter().for_each(|ended| log_end(&peer, ended));
 }
 
 /// Drives a connection to its end, or until it rests (`None`), and tells it once when the server
@@ -248,12 +277,17 @@ fn close_after_bad_request<B>(mut response: http::Response<B>) -> http::Response
 }
 
 async fn handle(
-    request: http::Request<Incoming>,
+    mut request: http::Request<Incoming>,
     peer: &Peer,
     requests: &Arc<Requests>,
     shared: &Shared,
 ) -> Result<http::Response<http_body_util::Full<bytes::Bytes>>, Infallible> {
     let _under_way = requests.begin();
+    let place = Place::among(&shared.under_way);
+    if place.number > shared.limits.requests {
+        let overloaded = || Reject::Overloaded("too many requests at one time");
+        request.extensions_mut().get_or_insert_with(overloaded);
+    }
     // In a box, so that a connection between two requests is small.
     Ok(Box::pin(shared.gate.handle(request, peer.clone())).await)
 }

@@ -5,6 +5,7 @@
 //! there is no deadline here: its body and its answer have their own.
 
 use std::{
+    convert::Infallible,
     io,
     pin::Pin,
     sync::{
@@ -15,6 +16,9 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
@@ -32,6 +36,8 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) struct Requests {
     begun: AtomicU64,
     ended: AtomicU64,
+    /// Answers that HTTP/2 clients have not taken.
+    untaken: AtomicU64,
     resting: AtomicBool,
 }
 
@@ -45,7 +51,15 @@ impl Requests {
         UnderWay(Arc::clone(self))
     }
 
-    /// Whether the next request of an HTTP/1 connection has not begun to come for some time.
+    /// The body of an answer over HTTP/2, which counts as untaken until the client has made room
+    /// for some of it.
+    pub(super) fn answer(self: &Arc<Self>, body: Full<Bytes>) -> Untaken {
+        self.untaken.fetch_add(1, Ordering::Relaxed);
+        Untaken { body, requests: Arc::clone(self) }
+    }
+
+    /// Whether the next request of an HTTP/1 connection has not begun to come for some time, or the
+    /// time of an HTTP/2 connection is over.
     pub(super) fn are_resting(&self) -> bool {
         self.resting.load(Ordering::Relaxed)
     }
@@ -54,6 +68,38 @@ impl Requests {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer over HTTP/2; hyper drops it when it has handed it over.
+pub(super) struct Untaken {
+    body: Full<Bytes>,
+    requests: Arc<Requests>,
+}
+
+impl Body for Untaken {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Untaken {
+    fn drop(&mut self) {
+        self.requests.untaken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -77,6 +123,8 @@ pub(super) struct Deadlines<S> {
     timer: Pin<Box<Sleep>>,
     /// When a write that makes no progress fails.
     stuck: Option<Pin<Box<Sleep>>>,
+    /// When the client of a connection whose time is over was told.
+    told: Option<Instant>,
     /// HTTP/2 keeps connections alive with frames that are no requests.
     multiplexed: bool,
     shut: bool,
@@ -95,6 +143,7 @@ impl<S> Deadlines<S> {
             since,
             timer: Box::pin(sleep_until(since + limits.first_request)),
             stuck: None,
+            told: None,
             multiplexed: false,
             shut: false,
         }
@@ -124,23 +173,35 @@ impl<S> Deadlines<S> {
         self.since
             + match self.waiting {
                 Waiting::FirstRequest => self.limits.first_request,
+                Waiting::NextRequest if self.requests.untaken.load(Ordering::Relaxed) > 0 => {
+                    self.limits.write
+                }
                 Waiting::NextRequest => self.limits.idle,
                 Waiting::RestOfHead => self.limits.head,
             }
     }
 
-    /// When the connection goes to rest, if it may: whatever was to be written is.
+    /// When the connection goes to rest, if it may: whatever was to be written is. An HTTP/2
+    /// connection rests when its time is over: it says so to the client before it is cut.
     fn rest(&self) -> Option<Instant> {
-        let may = self.waiting == Waiting::NextRequest
-            && !self.multiplexed
-            && self.stuck.is_none()
-            && !self.requests.are_resting();
+        if self.requests.are_resting() {
+            return None;
+        }
+        if self.multiplexed {
+            return Some(self.deadline());
+        }
+        let may = self.waiting == Waiting::NextRequest && self.stuck.is_none();
         may.then(|| self.since + REST)
     }
 
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        let deadline = self.deadline();
         loop {
+            let deadline = match (self.multiplexed, self.told) {
+                // A request that crossed the telling is answered.
+                (_, Some(told)) => told.max(self.since) + LINGER,
+                (true, None) => self.deadline() + LINGER,
+                (false, None) => self.deadline(),
+            };
             let rest = self.rest();
             let next = rest.map_or(deadline, |rest| rest.min(deadline));
             if self.timer.deadline() > next {
@@ -152,6 +213,7 @@ impl<S> Deadlines<S> {
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
             if rest.is_some_and(|rest| now >= rest) {
+                self.told = self.multiplexed.then_some(now);
                 self.requests.resting.store(true, Ordering::Relaxed);
             }
             self.timer.as_mut().reset(deadline);

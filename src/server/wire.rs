@@ -59,6 +59,8 @@ pub(super) struct Wire<'a, S> {
     refusal: &'a Refusal,
     /// What came and has not gone on: first what may go on, then the part of a line or head.
     held: BytesMut,
+    /// The longest head.
+    most: usize,
     /// How much of `held` may go on.
     cleared: usize,
     ended: Option<Ended>,
@@ -78,6 +80,7 @@ impl<'a, S> Wire<'a, S> {
             framing: Framing::new(limits.head_bytes, limits.headers),
             refusal,
             held: BytesMut::new(),
+            most: limits.head_bytes,
             cleared: 0,
             ended: None,
         }
@@ -89,27 +92,37 @@ impl<'a, S> Wire<'a, S> {
         self.held.is_empty() && self.ended.is_none() && self.framing.is_at_head(handed_over)
     }
 
-    /// Waits for the next bytes and holds them for whoever reads next; `false` at the end.
+    /// Waits for a whole head, or one with a fault, and holds it for whoever reads next; `false` at the
+    /// end.
     ///
     /// # Errors
     /// Those of the stream.
-    pub(super) fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>>
+    pub(super) fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>>
     where
         S: AsyncRead + Unpin,
     {
-        let mut space = [0; 512];
-        let mut buffer = ReadBuf::new(&mut space);
-        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
-        if buffer.filled().is_empty() {
-            return Poll::Ready(Ok(false));
+        let mut space = [0; 4096];
+        while self.cleared == 0 && self.ended.is_none() {
+            let mut buffer = ReadBuf::new(&mut space);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            let fault = self.hold(buffer.filled());
+            self.note(fault);
         }
-        let fault = self.hold(buffer.filled());
-        self.note(fault);
         Poll::Ready(Ok(true))
     }
 
     /// Holds what came, and finds out how much may go on.
     fn hold(&mut self, fresh: &[u8]) -> Option<Fault> {
+        let length = self.held.len() + fresh.len();
+        if length > self.held.capacity() {
+            // Not twice as much as the longest head, as it would grow by itself.
+            let mut longer = BytesMut::with_capacity(length.max((length * 2).min(self.most)));
+            longer.extend_from_slice(&self.held);
+            self.held = longer;
+        }
         self.held.extend_from_slice(fresh);
         let Passed { bytes, fault } = self.framing.pass(&self.held);
         self.cleared = bytes;

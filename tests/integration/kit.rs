@@ -29,7 +29,7 @@ use tempfile::TempDir;
 pub(crate) use self::{
     authority::Authority,
     call::Call,
-    client::{Connection, Http2, Reply, client_config},
+    client::{Connection, Http2, Reply, client_config, shake},
     front::{Front, Hello},
     issuer::{Issuer, hmac_token, key_set, unsigned_token},
     key_server::{KeyServer, Serves},

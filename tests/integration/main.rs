@@ -15,6 +15,7 @@ mod hygiene;
 mod key_sets;
 mod leaks;
 mod libraries;
+mod load;
 mod monitoring;
 mod observability;
 mod operation;

@@ -12,6 +12,7 @@ use super::*;
 
 const LIMITS: Limits = Limits {
     connections: 1,
+    requests: 1,
     first_request: Duration::from_secs(1),
     head: Duration::from_secs(1),
     idle: Duration::from_secs(1),

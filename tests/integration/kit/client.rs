@@ -183,7 +183,12 @@ impl Connection {
     }
 }
 
-async fn shake(address: SocketAddr, certificate: &[u8], protocol: &[u8]) -> TlsStream<TcpStream> {
+/// A TLS connection that speaks `protocol`.
+pub(crate) async fn shake(
+    address: SocketAddr,
+    certificate: &[u8],
+    protocol: &[u8],
+) -> TlsStream<TcpStream> {
     let config = client_config(certificate, &[protocol], false);
     let stream = TcpStream::connect(address).await.expect("the gateway listens");
     let name = ServerName::try_from("localhost").expect("a name");

@@ -26,10 +26,11 @@ impl Process {
         Self::launch(Command::new(env!("CARGO_BIN_EXE_sealgate")), dir, toml).await
     }
 
-    /// Starts a gateway that gets an error, and no signal, when it writes more than it may.
-    pub(crate) async fn start_limited(dir: &Path, toml: &str) -> Self {
+    /// The same, after a shell's command that limits it, such as `ulimit -n 1024`.
+    pub(crate) async fn start_limited(dir: &Path, toml: &str, limit: &str) -> Self {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_sealgate")]);
+        let script = format!("{limit} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_sealgate")]);
         Self::launch(shell, dir, toml).await
     }
 
@@ -63,6 +64,19 @@ impl Process {
     /// A connection without TLS.
     pub(crate) async fn connect(&self) -> Connection {
         Connection::plain(self.http).await
+    }
+
+    /// What the system says of the process, from a file under `/proc/PID`.
+    pub(crate) fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.id)).expect("it runs")
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn memory(&self) -> i64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
+        kib.expect("a size").parse().expect("a number")
     }
 
     /// The TLS listener, if there is one.

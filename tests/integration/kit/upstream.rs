@@ -242,6 +242,7 @@ impl Upstream {
             Answer::Silence => {
                 // Until the gateway hangs up.
                 let _ = stream.read_u8().await;
+                ledger.answered(event, Entry::BrokenOff, || ());
                 return false;
             }
             Answer::Raw(_) => panic!("no plan of a ledger has this"),

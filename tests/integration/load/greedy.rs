@@ -1,0 +1,145 @@
+//! What one client costs that sends as much as it may and never finishes.
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::setting;
+use crate::kit::{Process, Setup, Upstream, client_config, until};
+
+/// So many of each kind, unless `SEALGATE_GREEDY_CLIENTS` says otherwise.
+const CLIENTS: usize = 500;
+/// What each may cost, in KiB.
+const MOST: f64 = 60.0;
+/// What it may cost besides the bytes of a body, for which there is `limits.memory`.
+const MOST_IN_BODY: f64 = 72.0;
+
+const START: &[u8] = b"POST /webhooks/vivoldi HTTP/1.1\r\nHost: localhost\r\n";
+
+/// What a client does.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Connects and says nothing.
+    Mute,
+    /// Finishes the handshake and says nothing.
+    Silent,
+    /// Sends a head up to its limit, in pieces of so many bytes, each a TLS record of its own.
+    Head { length: usize, piece: usize },
+    /// The same in the body.
+    Body { length: usize, piece: usize },
+}
+
+const KINDS: [Kind; 7] = [
+    Kind::Mute,
+    Kind::Silent,
+    Kind::Head { length: 2_000, piece: 1 },
+    Kind::Head { length: 32_000, piece: 500 },
+    Kind::Head { length: 32_000, piece: 16_000 },
+    Kind::Body { length: 2_000, piece: 1 },
+    Kind::Body { length: 16_000, piece: 500 },
+];
+
+type Client = (Option<TcpStream>, Option<TlsStream<TcpStream>>);
+
+/// One client, for as long as what is returned lives.
+async fn client(process: Arc<Process>, config: Arc<ClientConfig>, kind: Kind) -> Client {
+    let address = process.https().expect("a TLS listener");
+    let stream = TcpStream::connect(address).await.expect("the gateway listens");
+    if matches!(kind, Kind::Mute) {
+        return (Some(stream), None);
+    }
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut stream = TlsConnector::from(config).connect(name, stream).await.expect("a handshake");
+    let (start, length, piece) = match kind {
+        Kind::Mute | Kind::Silent => return (None, Some(stream)),
+        Kind::Head { length, piece } => (START.to_vec(), length - START.len(), piece),
+        Kind::Body { length, piece } => {
+            let rest = format!("Content-Length: {}\r\n\r\n", length + 1);
+            ([START, rest.as_bytes()].concat(), length, piece)
+        }
+    };
+    let line = [b"X-Greedy: ".as_slice(), &[b'a'; 388], b"\r\n"].concat();
+    let mut rest = line.repeat(length / line.len() + 1);
+    rest.truncate(length);
+    for piece in [start.as_slice()].into_iter().chain(rest.chunks(piece)) {
+        stream.write_all(piece).await.expect("the gateway reads");
+        stream.flush().await.expect("the gateway reads");
+    }
+    (None, Some(stream))
+}
+
+/// KiB a client.
+async fn cost(clients: usize, kind: Kind) -> f64 {
+    let upstream = Upstream::start().await;
+    let times =
+        ["first_request", "head", "request_body", "idle"].map(|key| format!("{key} = \"1h\"\n"));
+    let setup = Setup::new(&upstream).section(&format!("[limits]\n{}", times.concat()));
+    let process = Arc::new(Process::start(setup.dir.path(), &setup.toml()).await);
+    let certificate = std::fs::read(setup.dir.path().join("tls.crt")).expect("made at start");
+    let config = Arc::new(client_config(&certificate, &[b"http/1.1"], false));
+    // What the first ones cost, the process keeps.
+    let _first = here(&process, &config, kind, clients / 10).await;
+    let before = process.memory();
+    let _others = here(&process, &config, kind, clients).await;
+    let read = || async { unread(&process) == 0 };
+    until("the gateway has read everything", read).await;
+    let connections = process.metric("sealgate_connections{listener=\"https\"}").await;
+    assert_eq!(connections, (clients + clients / 10) as f64, "nobody was cut");
+    (process.memory() - before) as f64 / clients as f64
+}
+
+/// So many clients, at rest.
+async fn here(
+    process: &Arc<Process>,
+    config: &Arc<ClientConfig>,
+    kind: Kind,
+    clients: usize,
+) -> Vec<Client> {
+    let mut coming = JoinSet::new();
+    let mut here = Vec::new();
+    for _ in 0..clients {
+        if coming.len() >= 16 {
+            here.extend(coming.join_next().await);
+        }
+        coming.spawn(client(Arc::clone(process), Arc::clone(config), kind));
+    }
+    let mut all: Vec<_> = here.into_iter().map(|came| came.expect("no panic")).collect();
+    all.extend(coming.join_all().await);
+    all
+}
+
+/// Bytes that wait in the gateway's sockets.
+fn unread(process: &Process) -> u64 {
+    let port = format!(":{:04X}", process.https().expect("a TLS listener").port());
+    process
+        .proc("net/tcp")
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let queues = fields.get(4)?.split_once(':')?;
+            fields.get(1)?.ends_with(&port).then(|| u64::from_str_radix(queues.1, 16).ok())?
+        })
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greedy_client_costs_little() {
+    let clients = setting("SEALGATE_GREEDY_CLIENTS")
+        .map_or(CLIENTS, |count| usize::try_from(count).expect("a number of clients"));
+    let mut costs = Vec::new();
+    for kind in KINDS {
+        let cost = cost(clients, kind).await;
+        eprintln!("{cost:6.1} KiB a client: {kind:?}");
+        costs.push((kind, cost));
+    }
+    for (kind, cost) in costs {
+        let most = match kind {
+            Kind::Mute | Kind::Silent | Kind::Head { .. } => MOST,
+            Kind::Body { length, .. } => MOST_IN_BODY + length as f64 / 1024.0,
+        };
+        assert!(cost <= most, "{cost} KiB: {kind:?}");
+    }
+}

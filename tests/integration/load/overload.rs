@@ -1,0 +1,176 @@
+//! Three times as much as the application can take, whatever the answers do.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::sleep_until,
+};
+
+use super::setting;
+use crate::kit::{Connection, Event, Process, Setup, Upstream, until};
+
+/// How many requests the application handles at one time, as PHP-FPM does with so many children.
+const CHILDREN: usize = 8;
+/// How long it takes for each.
+const TAKES: Duration = Duration::from_millis(20);
+/// Senders' connections.
+const CONNECTIONS: usize = 200;
+/// So many seconds, unless `SEALGATE_OVERLOAD_SECONDS` says otherwise; then the targets are asserted.
+const SECONDS: u64 = 3;
+
+/// An application of a fixed capacity; what comes beyond it waits.
+async fn application() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let children = Arc::new(Semaphore::new(CHILDREN));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, Arc::clone(&children)));
+        }
+    });
+    address
+}
+
+async fn serve(mut stream: TcpStream, children: Arc<Semaphore>) {
+    let mut buffer = Vec::new();
+    while matches!(stream.read_buf(&mut buffer).await, Ok(1..)) {
+        // The end of every event's body.
+        if !buffer.ends_with(b"}") {
+            continue;
+        }
+        buffer.clear();
+        let _child = children.acquire().await.expect("never closed");
+        tokio::time::sleep(TAKES).await;
+        if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.is_err() {
+            return;
+        }
+    }
+}
+
+/// How many answers of each status there were, and how long they took from when the request was due.
+type Answers = Arc<Mutex<BTreeMap<u16, Vec<Duration>>>>;
+
+fn note(answers: &Answers, status: u16, due: Instant) {
+    answers.lock().expect("not poisoned").entry(status).or_default().push(due.elapsed());
+}
+
+/// Each of so many senders sends when it has its answer.
+async fn closed(process: &Arc<Process>, senders: usize, time: Duration) -> Answers {
+    let answers = Answers::default();
+    let mut all = JoinSet::new();
+    for _ in 0..senders {
+        let (process, answers) = (Arc::clone(process), Arc::clone(&answers));
+        all.spawn(async move {
+            let mut connection = process.connect().await;
+            let end = Instant::now() + time;
+            while Instant::now() < end {
+                let sent = Instant::now();
+                let reply = connection.exchange(&Event::default().request()).await;
+                note(&answers, reply.status, sent);
+            }
+        });
+    }
+    all.join_all().await;
+    answers
+}
+
+/// Requests are due at a fixed rate, on whichever connection is free.
+async fn open(process: &Arc<Process>, rate: f64, time: Duration) -> Answers {
+    let answers = Answers::default();
+    let (send, due) = mpsc::unbounded_channel::<Instant>();
+    let due = Arc::new(tokio::sync::Mutex::new(due));
+    let mut all = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let mut connection: Connection = process.connect().await;
+        let (due, answers) = (Arc::clone(&due), Arc::clone(&answers));
+        all.spawn(async move {
+            loop {
+                let Some(at) = due.lock().await.recv().await else { return };
+                let reply = connection.exchange(&Event::default().request()).await;
+                note(&answers, reply.status, at);
+            }
+        });
+    }
+    let start = Instant::now();
+    let count = (rate * time.as_secs_f64()) as u32;
+    for number in 0..count {
+        let at = start + Duration::from_secs_f64(f64::from(number) / rate);
+        sleep_until(at.into()).await;
+        send.send(at).expect("the senders wait");
+    }
+    drop(send);
+    all.join_all().await;
+    answers
+}
+
+fn count(answers: &Answers, status: u16) -> usize {
+    answers.lock().expect("not poisoned").get(&status).map_or(0, Vec::len)
+}
+
+fn quantile(answers: &Answers, status: u16, q: f64) -> Duration {
+    let mut answers = answers.lock().expect("not poisoned");
+    let times = answers.get_mut(&status).expect("there are such answers");
+    times.sort_unstable();
+    times[((times.len() - 1) as f64 * q) as usize]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overload_is_turned_away_at_once_and_the_rest_is_served() {
+    let long = setting("SEALGATE_OVERLOAD_SECONDS");
+    let time = Duration::from_secs(long.unwrap_or(SECONDS));
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream)
+        .plain()
+        .upstream(&format!("\"http://{}\"", application().await))
+        .route(&format!("upstream_concurrency = {CHILDREN}\nupstream_queue = {CHILDREN}"));
+    let process = Arc::new(Process::start(setup.dir.path(), &setup.toml()).await);
+
+    let peak = closed(&process, 2 * CHILDREN, time).await;
+    let peak = count(&peak, 200) as f64 / time.as_secs_f64();
+    let before = process.memory();
+    let answers = open(&process, 3.0 * peak, time).await;
+    let goodput = count(&answers, 200) as f64 / time.as_secs_f64();
+    let (shed, slow) = (quantile(&answers, 503, 0.5), quantile(&answers, 503, 0.99));
+    let grown = process.memory() - before;
+    eprintln!(
+        "peak {peak:.0}/s; at three times that: {goodput:.0}/s served ({:.0} %, p99 {:?}), {} \
+         turned away (median {shed:?}, p99 {slow:?}), memory {grown:+} KiB",
+        100.0 * goodput / peak,
+        quantile(&answers, 200, 0.99),
+        count(&answers, 503),
+    );
+    let statuses: Vec<u16> = answers.lock().expect("not poisoned").keys().copied().collect();
+    assert_eq!(statuses, [200, 503]);
+    assert!(grown < 16 * 1024, "{grown} KiB");
+    let least = if long.is_some() { 0.9 } else { 0.5 };
+    assert!(goodput >= least * peak, "{goodput} of {peak}");
+    assert!(long.is_none() || slow <= Duration::from_millis(50), "{slow:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_at_one_time_are_bounded() {
+    let upstream = Upstream::start().await;
+    upstream.answer([crate::kit::Answer::Held]);
+    let gateway = Setup::new(&upstream).plain().section("[limits]\nrequests = 1").start();
+    let mut first = gateway.connect_plain().await;
+    first.write(&Event::default().request()).await;
+    upstream.seen(1).await;
+    let mut second = gateway.connect_plain().await;
+    let reply = second.exchange(&Event::default().request()).await;
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("2")));
+    upstream.release();
+    assert_eq!(first.read().await.expect("an answer").status, 200);
+    let served = || async {
+        let mut third = gateway.connect_plain().await;
+        third.exchange(&Event::default().request()).await.status == 200
+    };
+    until("there is room again", served).await;
+}

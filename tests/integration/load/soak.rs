@@ -1,0 +1,116 @@
+//! A long run under half load, with an upstream that fails, hangs and breaks off, with reloads and
+//! with senders that reconnect: no event is lost, none is doubled, and memory stays where it is.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinSet;
+
+use super::setting;
+use crate::kit::{Answer, Entry, Event, Ledger, PATIENCE, Process, Setup, Upstream, ask, until};
+
+/// So many seconds, unless `SEALGATE_SOAK_SECONDS` says otherwise.
+const SECONDS: u64 = 12;
+const SENDERS: usize = 8;
+/// Each sender's pause between two events: together some 400 events a second.
+const PAUSE: Duration = Duration::from_millis(20);
+/// A sender's requests on one connection.
+const REQUESTS: usize = 40;
+const RELOADS: Duration = Duration::from_secs(2);
+/// Memory may not grow by more than this from the second quarter of the run to the last, in KiB.
+const GROWTH: i64 = 8 * 1024;
+
+/// One event in 16 fails, one breaks off, one in 256 hangs; each of them once.
+fn plan(event: &str, count: usize) -> Answer {
+    let last = event.len().saturating_sub(2);
+    let number = u8::from_str_radix(&event[last..], 16).unwrap_or(0);
+    match (count, number % 16, number) {
+        (1, _, 0x77) => Answer::Silence,
+        (1, 3, _) => Answer::Status(500),
+        (1, 5, _) => Answer::Reset,
+        _ => Answer::Status(200),
+    }
+}
+
+/// Sends events until told to stop, each until it is acknowledged.
+async fn sender(process: Arc<Process>, ledger: Ledger, stop: Arc<AtomicBool>) -> usize {
+    let mut events = 0;
+    loop {
+        let mut connection = process.connect().await;
+        for _ in 0..REQUESTS {
+            if stop.load(Ordering::Relaxed) {
+                return events;
+            }
+            let event = Event::default();
+            let end = Instant::now() + PATIENCE;
+            loop {
+                let reply = ask(&mut connection, &ledger, &event.retried()).await;
+                match reply.expect("an answer").status {
+                    200 => break,
+                    504 => {
+                        let given_up =
+                            || async { ledger.of(&event.id).contains(&Entry::BrokenOff) };
+                        until("the upstream sees that it was given up", given_up).await;
+                    }
+                    _ => {}
+                }
+                assert!(Instant::now() < end, "{:?}", ledger.of(&event.id));
+            }
+            events += 1;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+fn mean(samples: &[i64]) -> i64 {
+    samples.iter().sum::<i64>() / i64::try_from(samples.len().max(1)).expect("few samples")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_run_loses_and_doubles_nothing_and_keeps_its_memory() {
+    let time = Duration::from_secs(setting("SEALGATE_SOAK_SECONDS").unwrap_or(SECONDS));
+    let ledger = Ledger::default();
+    let upstream = Upstream::keeping(&ledger, plan).await;
+    // Events leave the record again within the run, so that its size is constant in the end.
+    let ttl = (time / 8).as_secs().max(1);
+    let setup = Setup::new(&upstream)
+        .plain()
+        .section(&format!("[replay]\nttl = \"{ttl}s\""))
+        .route("upstream_timeout = \"500ms\"\nanswer_within = \"500ms\"");
+    let process = Arc::new(Process::start(setup.dir.path(), &setup.toml()).await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut senders = JoinSet::new();
+    for _ in 0..SENDERS {
+        senders.spawn(sender(Arc::clone(&process), ledger.clone(), Arc::clone(&stop)));
+    }
+    let start = Instant::now();
+    let (mut samples, mut reloads) = (Vec::new(), 0);
+    let mut ticks = tokio::time::interval(Duration::from_millis(250));
+    while start.elapsed() < time {
+        ticks.tick().await;
+        samples.push(process.memory());
+        if start.elapsed() > RELOADS * (reloads + 1) {
+            process.signal("-HUP");
+            reloads += 1;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let events: usize = senders.join_all().await.into_iter().sum();
+    ledger.agree_that_all_is_done();
+    let quarter = samples.len() / 4;
+    let (early, late) = (mean(&samples[quarter..2 * quarter]), mean(&samples[3 * quarter..]));
+    let broken = ledger.count(|entry| *entry == Entry::BrokenOff);
+    let failed = ledger.count(|entry| *entry == Entry::Answered(500));
+    eprintln!(
+        "{events} events in {time:?} with {failed} failures, {broken} broken off, {reloads} \
+         reloads; memory {early} KiB in the second quarter, {late} KiB in the last"
+    );
+    assert!(failed > 0 && broken > 0 && reloads > 0);
+    assert!(process.metric("sealgate_config_reloads_total{result=\"ok\"}").await > 0.0);
+    assert!(late - early < GROWTH, "from {early} to {late} KiB");
+}
