@@ -7,6 +7,7 @@
 
 use std::{
     convert::Infallible,
+    mem,
     pin::{Pin, pin},
     sync::{
         Arc, OnceLock,
@@ -26,6 +27,8 @@ use crate::reject::Reject;
 
 /// Pieces shorter than this are copied together.
 const SMALL: usize = 2048;
+/// Up to this length, beyond which growing would leave too much unused.
+const PIECE: usize = 4 * 1024;
 
 /// What one body may cost.
 #[derive(Clone, Copy, Debug)]
@@ -257,10 +260,13 @@ where
         let whole = length == data.len() && body.is_end_stream();
         if !whole && data.len() < SMALL {
             // Kept as it is, a piece would hold on to the whole buffer that it was read into.
+            if small.len() + data.len() > PIECE {
+                chunks.push(mem::take(&mut small).freeze());
+            }
             small.extend_from_slice(&data);
         } else {
             if !small.is_empty() {
-                chunks.push(small.split().freeze());
+                chunks.push(mem::take(&mut small).freeze());
             }
             chunks.push(data);
         }

@@ -1,7 +1,10 @@
 use std::path::Path;
 
 use anyhow::Context;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    thread::disable_transparent_huge_pages,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Status;
@@ -39,6 +42,10 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     let routes = config.routes.len();
     let mut watched =
         Watched { on: config.server.watch, sources: config.inventory.sources.clone() };
+    // Memory that connections gave back is let go of a few pages at a time, not 2 MiB at a time.
+    if let Err(error) = disable_transparent_huge_pages(true) {
+        tracing::warn!(%error, "cannot do without huge pages: connections will cost more memory");
+    }
     raise_open_files(config.server.limits.connections);
     let gateway = Gateway::start(config).context("cannot start")?;
     watched.sources.note_made();

@@ -284,7 +284,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlines<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.progress(context, flushed)
+        let flushed = self.progress(context, flushed);
+        // hyper looks for the next request before it has this answer, and again only when bytes come.
+        if flushed.is_ready()
+            && self.is_waiting()
+            && let Poll::Ready(error) = self.poll_deadline(context)
+        {
+            return Poll::Ready(Err(error));
+        }
+        flushed
     }
 
     /// Ends the connection without losing the last answer: closing with unread bytes would reset it,

@@ -1,10 +1,17 @@
 //! What one client costs that sends as much as it may and never finishes.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::setting;
@@ -14,10 +21,11 @@ use crate::kit::{Process, Setup, Upstream, client_config, until};
 const CLIENTS: usize = 500;
 /// What each may cost, in KiB.
 const MOST: f64 = 60.0;
-/// What it may cost besides the bytes of a body, for which there is `limits.memory`.
-const MOST_IN_BODY: f64 = 72.0;
+/// What one may cost that is idle after an answer, in KiB.
+const MOST_IDLE: f64 = 30.0;
 
 const START: &[u8] = b"POST /webhooks/vivoldi HTTP/1.1\r\nHost: localhost\r\n";
+const UNROUTED: &[u8] = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// What a client does.
 #[derive(Clone, Copy, Debug)]
@@ -26,15 +34,18 @@ enum Kind {
     Mute,
     /// Finishes the handshake and says nothing.
     Silent,
+    /// Has had an answer, and says nothing more.
+    Idle,
     /// Sends a head up to its limit, in pieces of so many bytes, each a TLS record of its own.
     Head { length: usize, piece: usize },
     /// The same in the body.
     Body { length: usize, piece: usize },
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::Mute,
     Kind::Silent,
+    Kind::Idle,
     Kind::Head { length: 2_000, piece: 1 },
     Kind::Head { length: 32_000, piece: 500 },
     Kind::Head { length: 32_000, piece: 16_000 },
@@ -55,6 +66,15 @@ async fn client(process: Arc<Process>, config: Arc<ClientConfig>, kind: Kind) ->
     let mut stream = TlsConnector::from(config).connect(name, stream).await.expect("a handshake");
     let (start, length, piece) = match kind {
         Kind::Mute | Kind::Silent => return (None, Some(stream)),
+        Kind::Idle => {
+            stream.write_all(UNROUTED).await.expect("the gateway reads");
+            stream.flush().await.expect("the gateway reads");
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"}") && !answer.ends_with(b"}\n") {
+                stream.read_buf(&mut answer).await.expect("an answer");
+            }
+            return (None, Some(stream));
+        }
         Kind::Head { length, piece } => (START.to_vec(), length - START.len(), piece),
         Kind::Body { length, piece } => {
             let rest = format!("Content-Length: {}\r\n\r\n", length + 1);
@@ -88,7 +108,23 @@ async fn cost(clients: usize, kind: Kind) -> f64 {
     until("the gateway has read everything", read).await;
     let connections = process.metric("sealgate_connections{listener=\"https\"}").await;
     assert_eq!(connections, (clients + clients / 10) as f64, "nobody was cut");
+    if matches!(kind, Kind::Idle) {
+        settled(&process).await;
+    }
     (process.memory() - before) as f64 / clients as f64
+}
+
+/// Waits until the gateway's memory falls no more.
+async fn settled(process: &Process) {
+    let lowest = std::cell::Cell::new((process.memory(), Instant::now()));
+    let same = || async {
+        let now = process.memory();
+        if now < lowest.get().0 {
+            lowest.set((now, Instant::now()));
+        }
+        lowest.get().1.elapsed() > Duration::from_secs(2)
+    };
+    until("memory falls no more", same).await;
 }
 
 /// So many clients, at rest.
@@ -137,8 +173,8 @@ async fn a_greedy_client_costs_little() {
     }
     for (kind, cost) in costs {
         let most = match kind {
-            Kind::Mute | Kind::Silent | Kind::Head { .. } => MOST,
-            Kind::Body { length, .. } => MOST_IN_BODY + length as f64 / 1024.0,
+            Kind::Idle => MOST_IDLE,
+            Kind::Mute | Kind::Silent | Kind::Head { .. } | Kind::Body { .. } => MOST,
         };
         assert!(cost <= most, "{cost} KiB: {kind:?}");
     }
