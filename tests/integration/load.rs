@@ -5,7 +5,13 @@ mod files;
 mod frames;
 mod greedy;
 mod overload;
+mod slow;
 mod soak;
+
+use tokio::sync::Mutex;
+
+/// Held by whoever measures, so that these do not disturb each other.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// A number from the environment, for longer runs.
 fn setting(name: &str) -> Option<u64> {

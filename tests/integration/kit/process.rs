@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Mutex,
+    time::Duration,
 };
 
 use super::{Connection, until};
@@ -77,6 +78,15 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
         kib.expect("a size").parse().expect("a number")
+    }
+
+    /// The processor time that it has used, by itself and in the kernel.
+    pub(crate) fn processor(&self) -> Duration {
+        let stat = self.proc("stat");
+        let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+        let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>());
+        // Linux tells every program of 100 ticks a second.
+        Duration::from_millis(10 * ticks.map(|ticks| ticks.expect("a number")).sum::<u64>())
     }
 
     /// The TLS listener, if there is one.

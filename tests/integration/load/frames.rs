@@ -1,6 +1,8 @@
 //! HTTP/2 frames that no honest client sends: each flood is ended by a GOAWAY and leaves no memory
 //! behind.
 
+use std::time::Duration;
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
     net::TcpStream,
@@ -28,6 +30,10 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 const MANY: u32 = 200_000;
 /// What may be left in memory of a flood, in KiB.
 const LEFT: i64 = 16 * 1024;
+/// The processor time that five floods may take, all together and in a build that is not optimised.
+const FLOODED: Duration = Duration::from_secs(2);
+/// Streams of a client that takes no answer: as many as the default allows.
+const STREAMS: u32 = 32;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
@@ -126,7 +132,7 @@ async fn goaway(read: &mut ReadHalf<TlsStream<TcpStream>>) -> Option<u32> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_are_ended_with_goaway_and_leave_no_memory_behind() {
     let (process, setup) = gateway("").await;
-    let before = process.memory();
+    let (before, used) = (process.memory(), process.processor());
     let rapid_reset = |number: u32| {
         let stream = 2 * number + 1;
         let cancel = frame(RST_STREAM, 0, stream, &8u32.to_be_bytes());
@@ -153,8 +159,10 @@ async fn floods_are_ended_with_goaway_and_leave_no_memory_behind() {
         let code = client.flood(move |_| frame(DATA, padded, 1, &data)).await;
         assert_eq!(code, Some(ENHANCE_YOUR_CALM), "{name}");
     }
-    let left = process.memory() - before;
+    let (left, used) = (process.memory() - before, process.processor() - used);
+    eprintln!("five floods: {used:?} of processor time, {left} KiB left");
     assert!(left < LEFT, "{left} KiB are left");
+    assert!(used < FLOODED, "{used:?} of processor time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,11 +190,18 @@ async fn frames_that_must_be_answered_are_answered_as_far_as_the_client_takes_it
 
 #[tokio::test]
 async fn a_client_that_makes_no_room_for_its_answer_is_sent_away() {
-    let (process, setup) = gateway("response = \"300ms\"").await;
+    let (process, setup) = gateway("response = \"1s\"").await;
     // SETTINGS_INITIAL_WINDOW_SIZE is 0.
     let mut client = Client::open(&process, &setup, &[0, 4, 0, 0, 0, 0]).await;
-    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &head())).await;
-    assert!(!client.frame(HEADERS).await.is_empty(), "a refusal");
+    let before = process.memory();
+    let whole = END_HEADERS | END_STREAM;
+    let requests = (0..STREAMS).flat_map(|n| frame(HEADERS, whole, 2 * n + 1, &head()));
+    client.send(&requests.collect::<Vec<_>>()).await;
+    for _ in 0..STREAMS {
+        assert!(!client.frame(HEADERS).await.is_empty(), "a refusal");
+    }
+    let grown = process.memory() - before;
+    assert!(grown < LEFT, "{grown} KiB");
     let code = timeout(PATIENCE, goaway(&mut client.read)).await.expect("an end in time");
     assert_eq!(code, Some(NO_ERROR));
 }

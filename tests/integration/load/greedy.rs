@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::setting;
+use super::{ALONE, setting};
 use crate::kit::{Process, Setup, Upstream, client_config, until};
 
 /// So many of each kind, unless `SEALGATE_GREEDY_CLIENTS` says otherwise.
@@ -163,6 +163,7 @@ fn unread(process: &Process) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_greedy_client_costs_little() {
+    let _alone = ALONE.lock().await;
     let clients = setting("SEALGATE_GREEDY_CLIENTS")
         .map_or(CLIENTS, |count| usize::try_from(count).expect("a number of clients"));
     let mut costs = Vec::new();
