@@ -5,6 +5,7 @@
 //! the proof that a request is authentic: nothing else makes one.
 
 mod catalog;
+mod compare;
 mod event;
 mod form;
 mod handshake;
@@ -49,7 +50,7 @@ pub use self::{
     reading::Reading,
     ready::{Credentials, JwtCredentials},
     sign::Draft,
-    verify::{Authentic, Verifier},
+    verify::Verifier,
 };
 
 /// Milliseconds since the Unix epoch, by our clock or by a sender's.

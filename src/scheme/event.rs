@@ -10,8 +10,13 @@ use http::{HeaderValue, Method};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Authentic, RecordKey, Verified, keys::Key, pending::Pending, request::Request,
-    signature::is_word, source::Source,
+    RecordKey, Verified,
+    keys::Key,
+    pending::Pending,
+    request::Request,
+    signature::is_word,
+    source::Source,
+    verify::{Proof, Verifier},
 };
 
 /// What event ids may be made of.
@@ -65,34 +70,25 @@ struct Name {
 
 /// A list of parts on its way into a digest. Each part is preceded by its length plus one, as a
 /// variable-length integer of seven bits a byte; an absent part is a zero.
-struct Parts {
-    digest: Sha256,
-    pending: Pending,
-}
+struct Parts(Pending<Sha256>);
 
 impl Parts {
     fn after(digest: Sha256) -> Parts {
-        Parts { digest, pending: Pending::new() }
+        Parts(Pending::before(digest))
     }
 
     fn add(&mut self, part: Option<&[u8]>) {
         let mut length = part.map_or(0, |bytes| bytes.len() + 1);
         while length >= 0x80 {
-            self.push(&[length as u8 | 0x80]);
+            self.0.push(&[length as u8 | 0x80]);
             length >>= 7;
         }
-        self.push(&[length as u8]);
-        self.push(part.unwrap_or_default());
+        self.0.push(&[length as u8]);
+        self.0.push(part.unwrap_or_default());
     }
 
-    #[inline]
-    fn push(&mut self, bytes: &[u8]) {
-        self.pending.push(bytes, |bytes| self.digest.update(bytes));
-    }
-
-    fn whole(mut self) -> [u8; 32] {
-        self.digest.update(self.pending.rest());
-        self.digest.finalize().into()
+    fn whole(self) -> [u8; 32] {
+        self.0.taken().finalize().into()
     }
 
     fn short(self) -> [u8; 16] {
@@ -100,10 +96,11 @@ impl Parts {
     }
 }
 
-impl Authentic<'_> {
-    /// Says which event the request is about, and what tells it from other requests for it.
-    pub fn named(&self) -> Verified {
-        let Authentic { scheme, key, request, mac, stale, age } = self;
+impl Verifier {
+    /// Says which event an authentic request is about, and what tells it from other requests for it.
+    pub(super) fn name(&self, request: &Request<'_>, proof: &Proof<'_>) -> Verified {
+        let Proof { key, mac, stale, age } = proof;
+        let scheme = &*self.scheme;
         let name = scheme.event.name(request, key);
         Verified {
             scheme: Arc::clone(&scheme.id),

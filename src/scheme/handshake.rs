@@ -74,8 +74,7 @@ impl Verifier {
     ) -> Option<Result<Answer, Reject>> {
         let handshakes = self.scheme.handshakes.iter().filter(|h| h.method == head.method);
         for handshake in handshakes {
-            let gathered = self.slots.gather(&head.headers);
-            let mut request = self.request(head, payload, gathered.values);
+            let mut request = self.request(head, payload);
             if !handshake.reader.is_empty() {
                 let Ok(found) = handshake.reader.read(payload.whole()) else { continue };
                 request.json = found;
@@ -103,7 +102,7 @@ impl Verifier {
                     Err(reject) => return Some(Err(reject)),
                 }
             }
-            if gathered.duplicate {
+            if request.duplicate {
                 return Some(Err(Reason::DuplicateHeader.into()));
             }
             return Some(self.reply(handshake, &request, &challenge));
@@ -142,9 +141,8 @@ impl Verifier {
                 other => other.encode(tag.bytes()),
             };
         }
-        let mut request = self
-            .request(request.head, request.payload, request.headers)
-            .with_json(request.json.clone());
+        let mut request =
+            self.request(request.head, request.payload).with_json(request.json.clone());
         if let Some(slot) = handshake.mac_slot {
             request.items[slot] = Some(mac.as_bytes());
         }

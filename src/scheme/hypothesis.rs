@@ -82,7 +82,7 @@ impl Hypothesis {
     /// asked.
     pub fn fits(&self, head: &Parts, payload: &Payload, now: UnixMillis) -> bool {
         match self.0.authenticate(head, payload, now) {
-            Ok(_) => true,
+            Ok(()) => true,
             Err(Reject::Refused(reason)) => reason > Reason::BadSignature,
             Err(_) => false,
         }

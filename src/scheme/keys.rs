@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::{
+    compare::same,
     json::{Pointers, Scalar},
     mac::{Engine, Tag},
     public::PublicKey,
@@ -107,7 +108,8 @@ impl Choice {
         let Choice::ByHeader { header, global, absent, group, by, spaces } = self else {
             return Named::Global;
         };
-        let is = |values: &[Box<str>], value: &[u8]| values.iter().any(|v| v.as_bytes() == value);
+        let is =
+            |values: &[Box<str>], value: &[u8]| values.iter().any(|v| same(v.as_bytes(), value));
         let Some(kind) = request.header(*header) else {
             return if *absent { Named::Global } else { Named::Missing };
         };

@@ -2,7 +2,7 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
-use sha2::{Digest, Sha256, Sha512};
+use sha2::{Digest, Sha256, Sha512, digest::Update};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::pending::Pending;
@@ -72,14 +72,16 @@ impl Tag {
 
     /// Whether `candidate` is the result, found in a time that depends on the length only.
     pub(super) fn is(&self, candidate: &[u8]) -> Choice {
-        // Words of eight bytes, and single bytes at the end of a SHA-1: the comparison pays for each.
+        // Words of eight bytes, and single bytes at the end of a SHA-1; all differences in one word,
+        // since the comparison pays for each word that it is asked about.
         let (words, rest) = self.bytes().as_chunks::<8>();
         let (others, remaining) = candidate.as_chunks::<8>();
-        let same_length = Choice::from(u8::from(candidate.len() == self.length));
         let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+        let lengths = (candidate.len() ^ self.length) as u64;
         let pairs = words.iter().zip(others);
-        let same = pairs.fold(same_length, |same, (a, b)| same & word(a).ct_eq(&word(b)));
-        same & rest.ct_eq(remaining)
+        let differ = pairs.fold(lengths, |differ, (a, b)| differ | (word(a) ^ word(b)));
+        let pairs = rest.iter().zip(remaining);
+        pairs.fold(differ, |differ, (a, b)| differ | u64::from(a ^ b)).ct_eq(&0)
     }
 }
 
@@ -105,7 +107,7 @@ impl Engine {
 
     /// The result over the message that `feed` brings piece by piece, after what the engine has taken
     /// already, and what `feed` returns. The engine stays as it is.
-    pub(super) fn compute<T>(&self, feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> T) -> (Tag, T) {
+    pub(super) fn compute<T>(&self, feed: impl FnOnce(&mut Pending<dyn Update>) -> T) -> (Tag, T) {
         match self {
             Engine::HmacSha1(state) => keyed(state.clone(), feed),
             Engine::HmacSha256(state) => keyed(state.clone(), feed),
@@ -118,22 +120,26 @@ impl Engine {
 
     /// The result over one piece.
     pub(super) fn of(&self, message: &[u8]) -> Tag {
-        self.compute(|sink| sink(message)).0
+        self.compute(|message_so_far| message_so_far.push(message)).0
     }
 }
 
-fn keyed<M: Mac, T>(mut state: M, feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> T) -> (Tag, T) {
-    let mut pending = Pending::new();
-    let fed = feed(&mut |piece| pending.push(piece, |bytes| state.update(bytes)));
-    state.update(pending.rest());
-    (Tag::new(&state.finalize().into_bytes()), fed)
+fn keyed<M, T>(state: M, feed: impl FnOnce(&mut Pending<dyn Update>) -> T) -> (Tag, T)
+where
+    M: Mac + Update + 'static,
+{
+    let mut pending = Pending::before(state);
+    let fed = feed(&mut pending);
+    (Tag::new(&pending.taken().finalize().into_bytes()), fed)
 }
 
-fn plain<D: Digest, T>(mut state: D, feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> T) -> (Tag, T) {
-    let mut pending = Pending::new();
-    let fed = feed(&mut |piece| pending.push(piece, |bytes| state.update(bytes)));
-    state.update(pending.rest());
-    (Tag::new(&state.finalize()), fed)
+fn plain<D, T>(state: D, feed: impl FnOnce(&mut Pending<dyn Update>) -> T) -> (Tag, T)
+where
+    D: Digest + Update + 'static,
+{
+    let mut pending = Pending::before(state);
+    let fed = feed(&mut pending);
+    (Tag::new(&pending.taken().finalize()), fed)
 }
 
 impl std::fmt::Debug for Engine {

@@ -1,41 +1,49 @@
 //! Short pieces on their way into a hash, put together so that it takes them in one go.
 
+use sha2::digest::Update;
+
 /// So many bytes are held back: the signed text of nearly all senders, without the body.
 const ROOM: usize = 192;
 
-/// What the hash has not taken yet.
-pub(super) struct Pending {
+/// A hash, and what it has not taken yet. Whatever the hash, it is fed as a `Pending<dyn Update>`.
+pub(super) struct Pending<H: ?Sized> {
     bytes: [u8; ROOM],
     used: usize,
+    hash: H,
 }
 
-impl Pending {
-    /// Nothing yet.
-    pub(super) fn new() -> Self {
-        Pending { bytes: [0; ROOM], used: 0 }
+impl<H: Update> Pending<H> {
+    /// Nothing but what `hash` has taken already.
+    #[inline]
+    pub(super) fn before(hash: H) -> Self {
+        Pending { bytes: [0; ROOM], used: 0, hash }
     }
 
-    /// Takes the next piece; gives `take` what stands before it and the piece, if there is no room.
+    /// The hash, which has taken everything.
     #[inline]
-    pub(super) fn push(&mut self, piece: &[u8], take: impl FnMut(&[u8])) {
+    pub(super) fn taken(mut self) -> H {
+        self.hash.update(&self.bytes[..self.used]);
+        self.hash
+    }
+}
+
+impl<H: Update + ?Sized> Pending<H> {
+    /// Takes the next piece.
+    #[inline]
+    pub(super) fn push(&mut self, piece: &[u8]) {
         match self.bytes.get_mut(self.used..self.used + piece.len()) {
             Some(room) => {
                 room.copy_from_slice(piece);
                 self.used += piece.len();
             }
-            None => self.pass(piece, take),
+            None => self.pass(piece),
         }
     }
 
     #[cold]
-    fn pass(&mut self, piece: &[u8], mut take: impl FnMut(&[u8])) {
-        take(&self.bytes[..self.used]);
-        take(piece);
+    fn pass(&mut self, piece: &[u8]) {
+        self.hash.update(&self.bytes[..self.used]);
+        self.hash.update(piece);
         self.used = 0;
-    }
-
-    /// What is left for the hash to take.
-    pub(super) fn rest(&self) -> &[u8] {
-        &self.bytes[..self.used]
     }
 }

@@ -65,7 +65,9 @@ impl Verifier {
                     continue;
                 }
             };
-            let (tag, whole) = engine.compute(|sink| request.feed(message, secret, item, sink));
+            let (tag, whole) = engine.compute(|pending| {
+                request.feed(message, secret, item, &mut |piece| pending.push(piece))
+            });
             let mut fits = Bit::from(0);
             for candidate in candidates.iter() {
                 fits |= tag.is(candidate) & Bit::from(u8::from(whole));

@@ -33,8 +33,7 @@ impl Verifier {
     /// Reads what can be read of a request, however wrong the rest is.
     pub fn read(&self, head: &Parts, payload: &Payload) -> Reading {
         let scheme = &*self.scheme;
-        let gathered = self.slots.gather(&head.headers);
-        let mut request = self.request(head, payload, gathered.values);
+        let mut request = self.request(head, payload);
         self.read_items(&mut request);
         let named = scheme.choice.named(&request);
         let mut key = match named {

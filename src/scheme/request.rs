@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 use sha2::{Digest, Sha256};
 
 use super::{
+    compare::{Likeness, likeness},
     form, hex,
     json::{Found, Scalar},
     source::{Filter, MAX_HEADERS, MAX_ITEMS, Piece, Source, Template, Value},
@@ -25,14 +26,6 @@ pub(super) struct Slots {
 const LONG: usize = 63;
 const _: () = assert!(MAX_HEADERS <= u32::BITS as usize, "each slot has its bit");
 
-/// What the pass over the headers gives.
-pub(super) struct Gathered<'a> {
-    /// The values by slot.
-    pub(super) values: [Option<&'a HeaderValue>; MAX_HEADERS],
-    /// Whether one of the headers came twice, or as an underscore twin.
-    pub(super) duplicate: bool,
-}
-
 impl Slots {
     /// Slots for at most [`MAX_HEADERS`] names; further names are not looked for.
     pub(super) fn new(names: &[HeaderName]) -> Self {
@@ -49,34 +42,29 @@ impl Slots {
         &self.names
     }
 
-    /// Puts each header into its slot. A name with `_` that would be one of the slots' with `-` counts
-    /// as that header come twice: PHP, WSGI and others fold both into one.
-    pub(super) fn gather<'a>(&self, headers: &'a HeaderMap) -> Gathered<'a> {
-        let mut values = [None; MAX_HEADERS];
+    /// Puts each header into its slot; gives whether one came twice. A name with `_` that would be one
+    /// of the slots' with `-` counts as that header come twice: PHP, WSGI and others fold both into
+    /// one.
+    pub(super) fn gather<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        values: &mut [Option<&'a HeaderValue>; MAX_HEADERS],
+    ) -> bool {
         let mut duplicate = false;
         for (name, value) in headers {
             let mut slots = self.by_length[name.as_str().len().min(LONG)];
             while slots != 0 {
                 let slot = slots.trailing_zeros() as usize;
                 slots &= slots - 1;
-                let known = &self.names[slot];
-                if known == name {
-                    duplicate |= values[slot].replace(value).is_some();
-                } else {
-                    duplicate |= folds_into(name, known);
+                match likeness(name.as_str(), self.names[slot].as_str()) {
+                    Likeness::Same => duplicate |= values[slot].replace(value).is_some(),
+                    Likeness::Twin => duplicate = true,
+                    Likeness::None => {}
                 }
             }
         }
-        Gathered { values, duplicate }
+        duplicate
     }
-}
-
-fn folds_into(name: &HeaderName, known: &HeaderName) -> bool {
-    let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    let (name, known) = (name.as_str(), known.as_str());
-    name.contains('_')
-        && name.len() == known.len()
-        && name.bytes().zip(known.bytes()).all(|(a, b)| fold(a) == fold(b))
 }
 
 /// One request, with everything that its scheme reads.
@@ -87,6 +75,8 @@ pub(super) struct Request<'a> {
     pub(super) payload: &'a Payload,
     /// The headers by slot.
     pub(super) headers: [Option<&'a HeaderValue>; MAX_HEADERS],
+    /// Whether one of them came twice, or as an underscore twin.
+    pub(super) duplicate: bool,
     /// The items of the signature by slot.
     pub(super) items: [Option<&'a [u8]>; MAX_ITEMS],
     /// The wanted members of the body.
@@ -164,7 +154,7 @@ impl<'a> Request<'a> {
         template: &Template,
         secret: &[u8],
         item: u32,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut impl FnMut(&[u8]),
     ) -> bool {
         self.feed_pieces(&template.0, secret, item, sink)
     }
@@ -174,7 +164,7 @@ impl<'a> Request<'a> {
         pieces: &[Piece],
         secret: &[u8],
         item: u32,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut impl FnMut(&[u8]),
     ) -> bool {
         pieces.iter().all(|piece| match piece {
             Piece::Literal(bytes) => {
@@ -184,9 +174,9 @@ impl<'a> Request<'a> {
             Piece::Value(value) => self.feed_value(value, secret, item, sink),
             Piece::Optional(pieces) => {
                 let mut part = Vec::new();
-                let whole =
-                    self.feed_pieces(pieces, secret, item, &mut |b| part.extend_from_slice(b));
-                if whole {
+                // One type, however deep.
+                let mut gather: &mut dyn FnMut(&[u8]) = &mut |bytes| part.extend_from_slice(bytes);
+                if self.feed_pieces(pieces, secret, item, &mut gather) {
                     sink(&part);
                 }
                 true
@@ -199,7 +189,7 @@ impl<'a> Request<'a> {
         value: &Value,
         secret: &[u8],
         item: u32,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut impl FnMut(&[u8]),
     ) -> bool {
         match (&value.source, value.filters.as_slice()) {
             (Source::Body, []) => self.payload.chunks().iter().for_each(|chunk| sink(chunk)),

@@ -131,9 +131,8 @@ impl Verifier {
     }
 
     fn drafted<'a>(&'a self, head: &'a Parts, payload: &'a Payload) -> Request<'a> {
-        let headers = self.slots.gather(&head.headers).values;
         let json = self.scheme.wanted.pointers.read(payload.whole()).unwrap_or_default();
-        self.request(head, payload, headers).with_json(json)
+        self.request(head, payload).with_json(json)
     }
 
     /// Sets the headers that name a key.
@@ -212,7 +211,9 @@ impl Verifier {
             }
         };
         let message = self.message(request);
-        match engine.compute(|sink| request.feed(message, secret, item, sink)) {
+        match engine.compute(|pending| {
+            request.feed(message, secret, item, &mut |piece| pending.push(piece))
+        }) {
             (tag, true) => Ok(tag.bytes().to_vec()),
             (_, false) => Err(match self.scheme.wanted.items.first() {
                 None => "the request lacks something that is signed".to_owned(),

@@ -4,6 +4,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 use memchr::memchr;
 
 use super::{
+    compare::{after, every, same},
     hex,
     source::{MAX_ITEMS, Source},
 };
@@ -71,7 +72,7 @@ fn unpadded(text: &[u8]) -> &[u8] {
 /// Whether a text is 1 to 128 letters, digits, `_` and `-`: what event ids and challenges are made of.
 pub(super) fn is_word(text: &[u8]) -> bool {
     let word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    (1..=128).contains(&text.len()) && hex::every(text, word)
+    (1..=128).contains(&text.len()) && every(text, word)
 }
 
 /// The signatures of one request, decoded. Nearly all requests have one, of a MAC's length: it needs no
@@ -169,9 +170,9 @@ impl Signature {
                 for item in split(text, *separator) {
                     let equals = memchr(b'=', item).ok_or(Malformed)?;
                     let (name, value) = (&item[..equals], &item[equals + 1..]);
-                    if name == field.as_bytes() {
+                    if same(name, field.as_bytes()) {
                         self.candidate(value, candidates)?;
-                    } else if let Some(slot) = names.iter().position(|n| n.as_bytes() == name)
+                    } else if let Some(slot) = names.iter().position(|n| same(n.as_bytes(), name))
                         && items[slot].replace(value).is_some()
                     {
                         return Err(Malformed);
@@ -185,7 +186,7 @@ impl Signature {
             }
             Format::Tagged { separator, tag } => {
                 for item in split(text, *separator) {
-                    if let Some(value) = item.strip_prefix(tag.as_bytes()) {
+                    if let Some(value) = after(item, tag.as_bytes()) {
                         self.candidate(value, candidates)?;
                     }
                 }
@@ -214,7 +215,7 @@ impl Signature {
     }
 
     fn candidate(&self, text: &[u8], candidates: &mut Candidates) -> Result<(), Malformed> {
-        match text.strip_prefix(self.prefix.as_bytes()) {
+        match after(text, self.prefix.as_bytes()) {
             Some(bare) => self.bare(bare, candidates),
             None if self.prefix_optional => self.bare(text, candidates),
             None => Err(Malformed),
@@ -230,15 +231,16 @@ impl Signature {
             return Ok(());
         };
         let mut bytes = [0; 66];
+        let is_first = candidates.length.is_none();
+        let room = if is_first { &mut candidates.first } else { &mut bytes };
         // The grammar of hex fixes the number of digits; base64 of another length is a well-formed
         // text that no key signs.
-        let found = match (self.encoding.decode_mac(text, &mut bytes), self.encoding) {
+        let found = match (self.encoding.decode_mac(text, room), self.encoding) {
             (Some(found), _) if found == length => found,
             (Some(_), Encoding::Base64 | Encoding::Base64Url) => 0,
             (Some(_), Encoding::Hex | Encoding::Text) | (None, _) => return Err(Malformed),
         };
-        if candidates.length.is_none() {
-            candidates.first = bytes;
+        if is_first {
             candidates.length = Some(found);
         } else {
             candidates.more.push(bytes[..found].to_vec());

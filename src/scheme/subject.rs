@@ -19,11 +19,10 @@ impl Verifier {
     /// escaped to printable ASCII.
     pub fn subject(&self, head: &Parts, payload: &Payload) -> Option<String> {
         let rules = self.scheme.token.as_ref()?;
-        let gathered = self.slots.gather(&head.headers);
-        if gathered.duplicate {
+        let request = self.request(head, payload);
+        if request.duplicate {
             return None;
         }
-        let request = self.request(head, payload, gathered.values);
         let token = self.token(&request).ok()??;
         let claims = token.claims(rules).ok()?;
         let key = self.key(&request, self.scheme.choice.named(&request)).ok()??;

@@ -1,7 +1,7 @@
 //! Senders' timestamps: strict grammars, so that no two texts mean the same instant by accident and
 //! a signed message stays unambiguous.
 
-use super::hex::every;
+use super::compare::every;
 
 /// How a sender writes an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, request::Parts};
 
 use super::{
     Scheme, UnixMillis, Verified,
+    compare::{same, same_letters},
     event::Event,
     json::Pointers,
     jwt::{self, Age, Pinned, Token},
@@ -40,11 +41,9 @@ pub struct Verifier {
     pub(super) verify_token: Option<Secret>,
 }
 
-/// A request that is authentic, before it is said which event it is about.
-pub struct Authentic<'a> {
-    pub(super) scheme: &'a Scheme,
+/// What is found out of a request that is authentic, before it is said which event it is about.
+pub(super) struct Proof<'a> {
     pub(super) key: &'a Key,
-    pub(super) request: Request<'a>,
     /// The start of the MAC that fits; zeros where there is no MAC.
     pub(super) mac: [u8; 16],
     pub(super) stale: bool,
@@ -97,56 +96,64 @@ impl Verifier {
         payload: &Payload,
         now: UnixMillis,
     ) -> Result<Verified, Reject> {
-        self.authenticate(head, payload, now).map(|authentic| authentic.named())
+        let mut request = self.request(head, payload);
+        let proof = self.judge(&mut request, now)?;
+        Ok(self.name(&request, &proof))
     }
 
     /// As [`Verifier::verify`], without saying which event the request is about.
     ///
     /// # Errors
     /// As [`Verifier::verify`].
-    pub fn authenticate<'a>(
-        &'a self,
-        head: &'a Parts,
-        payload: &'a Payload,
+    pub fn authenticate(
+        &self,
+        head: &Parts,
+        payload: &Payload,
         now: UnixMillis,
-    ) -> Result<Authentic<'a>, Reject> {
-        let scheme = &*self.scheme;
-        let gathered = self.slots.gather(&head.headers);
-        let mut request = self.request(head, payload, gathered.values);
-        let named = scheme.choice.named(&request);
+    ) -> Result<(), Reject> {
+        self.judge(&mut self.request(head, payload), now).map(drop)
+    }
 
-        self.headers_present(&request, named)?;
-        if gathered.duplicate {
+    fn judge<'a>(
+        &'a self,
+        request: &mut Request<'a>,
+        now: UnixMillis,
+    ) -> Result<Proof<'a>, Reject> {
+        let scheme = &*self.scheme;
+        let named = scheme.choice.named(request);
+
+        self.headers_present(request, named)?;
+        if request.duplicate {
             return Err(Reason::DuplicateHeader.into());
         }
         let mut candidates = Candidates::default();
-        self.signature_in_headers(&mut request, &mut candidates)?;
-        let body = self.read_body(&mut request, named);
+        self.signature_in_headers(request, &mut candidates)?;
+        let body = self.read_body(request, named);
         if body.is_ok() {
-            self.signature_in_body(&request)?;
+            self.signature_in_body(request)?;
         }
-        let millis = self.timestamp(&mut request, body.is_ok())?;
-        self.algorithm(&request)?;
-        let token = self.token(&request)?;
+        let millis = self.timestamp(request, body.is_ok())?;
+        self.algorithm(request)?;
+        let token = self.token(request)?;
         let claims = match (&token, &scheme.token) {
             (Some(token), Some(rules)) => token.claims(rules)?,
             _ => Vec::new(),
         };
         body?;
-        self.values_present(&request)?;
-        let key = self.key(&request, named)?;
+        self.values_present(request)?;
+        let key = self.key(request, named)?;
         let judge = key.unwrap_or(&self.ring.dummy);
         let proven = match &token {
             Some(token) => self.token_proven(judge, token)?,
-            None => self.proven(judge, &request, &candidates),
+            None => self.proven(judge, request, &candidates),
         };
         let key = key.ok_or(Reason::UnknownKey)?;
         let mac = proven.ok_or(Reason::BadSignature)?;
         let rules = scheme.token.as_ref();
-        if rules.is_some_and(|rules| !jwt::agrees(rules, &self.pinned, &claims, &request)) {
+        if rules.is_some_and(|rules| !jwt::agrees(rules, &self.pinned, &claims, request)) {
             return Err(Reason::Claim.into());
         }
-        self.consistent(&request)?;
+        self.consistent(request)?;
         let (fresh, age) = match rules {
             Some(rules) => jwt::age(rules, &claims, now.0),
             None => self.age(millis.map(|millis| now.0.saturating_sub(millis))),
@@ -156,28 +163,27 @@ impl Verifier {
             Age::Stale => true,
             Age::Future => return Err(Reason::Future.into()),
         };
-        if !self.required_headers(&request) {
+        if !self.required_headers(request) {
             return Err(if stale { Reason::Stale } else { Reason::RequiredHeader }.into());
         }
-        Ok(Authentic { scheme, key, request, mac, stale, age })
+        Ok(Proof { key, mac, stale, age })
     }
 
-    /// A request before its first step.
-    pub(super) fn request<'a>(
-        &'a self,
-        head: &'a Parts,
-        payload: &'a Payload,
-        headers: [Option<&'a HeaderValue>; MAX_HEADERS],
-    ) -> Request<'a> {
-        Request {
+    /// A request with its headers.
+    #[inline]
+    pub(super) fn request<'a>(&'a self, head: &'a Parts, payload: &'a Payload) -> Request<'a> {
+        let mut request = Request {
             head,
             payload,
-            headers,
+            headers: [None; MAX_HEADERS],
+            duplicate: false,
             items: [None; MAX_ITEMS],
             json: Vec::new(),
             timestamp: None,
             public_url: self.public_url.as_deref(),
-        }
+        };
+        request.duplicate = self.slots.gather(&head.headers, &mut request.headers);
+        request
     }
 
     /// Every header without which the request cannot be judged.
@@ -292,7 +298,9 @@ impl Verifier {
     /// An algorithm that the sender names must be the scheme's; it never selects one.
     fn algorithm(&self, request: &Request<'_>) -> Result<(), Reject> {
         match &self.scheme.signature.algorithm {
-            Some((slot, name)) if request.items[*slot].is_some_and(|a| a != name.as_bytes()) => {
+            Some((slot, name))
+                if request.items[*slot].is_some_and(|a| !same(a, name.as_bytes())) =>
+            {
                 Err(Reason::BadAlg.into())
             }
             _ => Ok(()),
@@ -357,11 +365,8 @@ impl Verifier {
             let mut agrees = true;
             let whole = request.feed(&agreement.with, &[], 0, &mut |piece| {
                 let (head, tail) = rest.split_at(piece.len().min(rest.len()));
-                agrees &= if agreement.ignore_case {
-                    head.eq_ignore_ascii_case(piece)
-                } else {
-                    head == piece
-                };
+                let equal = if agreement.ignore_case { same_letters } else { same };
+                agrees &= equal(head, piece);
                 rest = tail;
             });
             if !whole || !agrees || !rest.is_empty() {

@@ -148,8 +148,7 @@ fn challenged(
 
 /// What the sender would sign of a request, by the scheme's own message.
 fn signed(verifier: &Verifier, sent: &Parts, body: &Payload) -> Vec<u8> {
-    let values = verifier.slots.gather(&sent.headers).values;
-    let mut request = verifier.request(sent, body, values);
+    let mut request = verifier.request(sent, body);
     if let Some(Timestamp { from: Source::Header(slot), .. }) = &verifier.scheme.timestamp {
         request.timestamp = request.header(*slot).map(|text| text.to_vec().into());
     }
