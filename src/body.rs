@@ -6,20 +6,17 @@
 //! copied together, so that a body sent one byte at a time costs its length and not a buffer a byte.
 
 use std::{
-    convert::Infallible,
     mem,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
-    vec,
 };
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 
@@ -162,46 +159,6 @@ impl From<Bytes> for Payload {
             whole: OnceLock::new(),
             share: None,
         }
-    }
-}
-
-/// A body on its way to the upstream: the same bytes, with their share of the budget.
-#[derive(Debug)]
-pub struct Outgoing {
-    chunks: vec::IntoIter<Bytes>,
-    left: u64,
-    _share: Option<Share>,
-}
-
-impl From<Payload> for Outgoing {
-    fn from(payload: Payload) -> Self {
-        Outgoing {
-            left: payload.length as u64,
-            chunks: payload.chunks.into_iter(),
-            _share: payload.share,
-        }
-    }
-}
-
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let chunk = self.chunks.next();
-        self.left -= chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
-        Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
     }
 }
 

@@ -2,18 +2,21 @@
 //!
 //! A forward belongs to the event and not to the sender's connection: it goes on when the sender
 //! hangs up or its deadline passes, and its outcome is recorded before anybody is answered. What may
-//! have reached the upstream is never sent again from here: only a request that hyper hands back
-//! unsent, or a connection that could not be opened, is tried once more.
+//! have reached the upstream is never sent again from here: only a request of which no byte was sent,
+//! or a connection that could not be opened, is tried once more.
 
 mod client;
+mod connection;
 mod detached;
+mod head;
 mod headers;
 mod origin;
+mod patience;
 mod pool;
+mod reading;
 mod slots;
 
 use std::{
-    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,11 +24,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Request, Response, request::Parts};
-use http_body::Body;
-use http_body_util::BodyExt;
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use http::{HeaderName, HeaderValue, Method, Uri, request::Parts};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::time::Instant;
@@ -33,17 +32,20 @@ use tokio::time::Instant;
 pub use self::{
     client::{Client, Networks, Peer},
     detached::{Detached, Owner},
+    head::Spelling,
     headers::{is_twin, reserved},
     origin::{Address, Origin},
+    reading::{Bounds, Malformed, Reading, Whole},
 };
 use self::{
-    headers::{Extra, Mark},
+    connection::{Connection, NoAnswer, Sending},
+    head::{Extra, Mark},
     pool::Pool,
     slots::{Counted, Slots},
 };
 use crate::{
     answer::Answer,
-    body::{Outgoing, Payload},
+    body::Payload,
     metrics::{RouteMetrics, UpstreamCode},
     reject::Reject,
     replay::{Claim, Failure, Settled},
@@ -128,21 +130,54 @@ pub struct Context {
     pub metrics: Arc<RouteMetrics>,
 }
 
+/// A request on its way to an upstream.
+struct Request {
+    method: Method,
+    uri: Uri,
+    /// The header lines, and the empty one behind them.
+    lines: Vec<u8>,
+    /// The body, until it was sent.
+    body: Option<Payload>,
+}
+
 /// Sends an authentic request that holds its event's claim, and settles the claim by what comes
 /// back. Takes both proofs by value: there is no other way to the upstream for what is enforced.
-pub async fn send(
+pub fn send(
     upstream: Arc<Upstream>,
-    mut head: Parts,
+    head: (&Parts, &Spelling),
     payload: Payload,
     verified: Verified,
     claim: Claim,
     context: Context,
-) -> Settled {
+) -> impl Future<Output = Settled> + Send + use<> {
     let mark =
         Mark::Verified { verified: &verified, possible_duplicate: claim.possible_duplicate() };
-    let extra = Extra { request_id: &context.request_id, headers: &upstream.options.headers };
-    headers::to_upstream(&mut head, payload.len(), &context.client, &extra, &mark);
-    let outcome = upstream.exchange(head, payload.into(), &context).await;
+    let request = upstream.request(head, payload, &context, &mark);
+    forward(upstream, request, claim, context)
+}
+
+/// Sends what came on a route that only observes, marked with what would have been the reason and
+/// never as verified. The claim is settled like any other; for what is not new and authentic it is
+/// one that records nothing.
+pub fn observe(
+    upstream: Arc<Upstream>,
+    head: (&Parts, &Spelling),
+    payload: Payload,
+    claim: Claim,
+    mark: Option<&'static str>,
+    context: Context,
+) -> impl Future<Output = Settled> + Send + use<> {
+    let request = upstream.request(head, payload, &context, &Mark::Observed(mark));
+    forward(upstream, request, claim, context)
+}
+
+async fn forward(
+    upstream: Arc<Upstream>,
+    request: Request,
+    claim: Claim,
+    context: Context,
+) -> Settled {
+    let outcome = upstream.exchange(request, &context).await;
     settle(claim, outcome, &context.owner).await
 }
 
@@ -163,24 +198,6 @@ pub async fn settle(claim: Claim, outcome: Result<Answer, Reject>, owner: &Owner
     Settled { outcome, receipt }
 }
 
-/// Sends what came on a route that only observes, marked with what would have been the reason and
-/// never as verified. The claim is settled like any other; for what is not new and authentic it is
-/// one that records nothing.
-pub async fn observe(
-    upstream: Arc<Upstream>,
-    mut head: Parts,
-    payload: Payload,
-    claim: Claim,
-    mark: Option<&'static str>,
-    context: Context,
-) -> Settled {
-    let mark = Mark::Observed(mark);
-    let extra = Extra { request_id: &context.request_id, headers: &upstream.options.headers };
-    headers::to_upstream(&mut head, payload.len(), &context.client, &extra, &mark);
-    let outcome = upstream.exchange(head, payload.into(), &context).await;
-    settle(claim, outcome, &context.owner).await
-}
-
 impl Upstream {
     /// Upstreams without connections.
     pub fn new(options: UpstreamOptions) -> Arc<Self> {
@@ -199,12 +216,24 @@ impl Upstream {
         self.options.tls.as_ref()?.shown.as_ref()
     }
 
-    async fn exchange(
+    fn request(
         &self,
-        head: Parts,
-        body: Outgoing,
+        head: (&Parts, &Spelling),
+        payload: Payload,
         context: &Context,
-    ) -> Result<Answer, Reject> {
+        mark: &Mark<'_>,
+    ) -> Request {
+        let extra = Extra {
+            request_id: &context.request_id,
+            keeps_host: self.options.host == HostPolicy::Preserve,
+            headers: &self.options.headers,
+        };
+        let lines = head::lines(head, payload.len(), &context.client, &extra, mark);
+        let (method, uri) = (head.0.method.clone(), head.0.uri.clone());
+        Request { method, uri, lines, body: Some(payload) }
+    }
+
+    async fn exchange(&self, mut request: Request, context: &Context) -> Result<Answer, Reject> {
         let came = Instant::now();
         let left = context.answer_by.saturating_duration_since(came);
         let connect_by = came + left.saturating_sub(ANSWER_RESERVE).max(left / 2);
@@ -219,11 +248,12 @@ impl Upstream {
         };
         let _counted = Counted::among(&metrics.upstream_in_flight);
         // What the upstream's own patience ends before a connection is there was never sent.
-        let connect_by = connect_by.min(started + self.options.timeout);
-        let call = self.call(head, body, connect_by, context.matched);
-        let outcome = tokio::time::timeout(self.options.timeout, call)
-            .await
-            .unwrap_or(Err(Reject::UpstreamTimeout));
+        let ends = started + self.options.timeout;
+        let call = self.call(&mut request, started, connect_by.min(ends), context.matched);
+        let called =
+            patience::until(ends, context, call).await.unwrap_or(Err(Reject::UpstreamTimeout));
+        let ended = Instant::now();
+        let outcome = called.and_then(|called| called.end(ended));
         let code = match &outcome {
             Ok(answer) if answer.status.is_success() => UpstreamCode::Success,
             Ok(answer) if answer.status.is_client_error() => UpstreamCode::ClientError,
@@ -235,46 +265,54 @@ impl Upstream {
         };
         metrics.upstream(code).inc();
         if code != UpstreamCode::Connect {
-            metrics.upstream_duration.observe(started.elapsed().as_secs_f64());
+            let took = ended.saturating_duration_since(started);
+            metrics.upstream_duration.observe(took.as_secs_f64());
         }
         outcome
     }
 
     async fn call(
         &self,
-        head: Parts,
-        body: Outgoing,
+        request: &mut Request,
+        started: Instant,
         connect_by: Instant,
         matched: Option<usize>,
-    ) -> Result<Answer, Reject> {
-        let mut request = Request::from_parts(head, body);
+    ) -> Result<Called<'_>, Reject> {
+        let bounds = Bounds {
+            head_bytes: self.options.answer_head_bytes,
+            body_bytes: self.options.answer_bytes,
+        };
         let mut wait = FIRST_WAIT;
-        let target = request.uri().clone();
         loop {
             let (pool, authority) = self.choose();
-            let kept = pool.reuse().await;
+            let kept = pool.reuse(started).await;
             let is_new = kept.is_none();
             let connection = match kept {
                 Some(connection) => Some(connection),
                 None => pool.connect(connect_by).await.ok(),
             };
             if let Some(mut connection) = connection {
-                let (mut head, body) = request.into_parts();
-                head.uri = pool.origin().target(&target, matched)?;
-                headers::aim(&mut head, authority, &self.options.host);
-                let sent = connection.try_send_request(Request::from_parts(head, body)).await;
-                let mut error = match sent {
-                    Ok(response) => return self.receive(response, pool, connection).await,
-                    Err(error) => error,
+                let target = pool.origin().target(&request.uri, matched)?;
+                let host = match &self.options.host {
+                    HostPolicy::Preserve => None,
+                    HostPolicy::Upstream => Some(authority),
+                    HostPolicy::Name(name) => Some(name),
                 };
-                let Some(unsent) = error.take_message() else {
-                    return Err(pool.broke_off(&error.into_error()));
-                };
-                request = unsent;
-                if !is_new && Instant::now() < connect_by {
-                    continue;
+                let start = head::start(&request.method, target.as_bytes(), host);
+                let sending = Sending::new(&start, &request.lines, &mut request.body);
+                let reading = Reading::new(bounds, request.method == Method::HEAD);
+                match connection.exchange(sending, reading).await {
+                    Ok((whole, keeps)) => {
+                        return Ok(Called { whole, pool, keeps: keeps.then_some(connection) });
+                    }
+                    Err(NoAnswer::Unknown) => return Err(Reject::UpstreamReset),
+                    Err(NoAnswer::Refused(error)) => {
+                        pool.rest(&error);
+                        return Err(Reject::UpstreamConnect);
+                    }
+                    Err(NoAnswer::Unsent(_)) if !is_new && Instant::now() < connect_by => continue,
+                    Err(NoAnswer::Unsent(error)) => pool.rest(&error),
                 }
-                pool.rest(&io::ErrorKind::ConnectionAborted.into());
             }
             if Instant::now() + wait >= connect_by {
                 return Err(Reject::UpstreamConnect);
@@ -295,57 +333,26 @@ impl Upstream {
         let turn = |offset: usize| &self.pools[(start.wrapping_add(offset)) % self.pools.len()];
         (0..self.pools.len()).map(turn).find(|(pool, _)| pool.takes()).unwrap_or_else(|| turn(0))
     }
-
-    /// Reads an answer and makes it safe. A body over the limit is left out: the status is what the
-    /// sender acts on, and a 2xx whose body is too long is still a 2xx.
-    async fn receive(
-        &self,
-        response: Response<Incoming>,
-        pool: &Arc<Pool>,
-        connection: SendRequest<Outgoing>,
-    ) -> Result<Answer, Reject> {
-        let (mut head, body) = response.into_parts();
-        if head.status.is_informational() {
-            return Err(Reject::UpstreamReset);
-        }
-        headers::to_sender(&mut head.headers);
-        let body = collect(body, self.options.answer_bytes).await?;
-        if body.is_some() {
-            pool.put_back(connection);
-        } else {
-            tracing::warn!(upstream = %pool.origin(), "an answer's body is over the limit and left out");
-        }
-        if head.status.is_redirection() {
-            return Err(Reject::UpstreamRedirect);
-        }
-        Ok(Answer { status: head.status, headers: head.headers, body: body.unwrap_or_default() })
-    }
 }
 
-/// A body of at most `limit` bytes; `None` if it is longer.
-async fn collect(mut body: Incoming, limit: u64) -> Result<Option<Bytes>, Reject> {
-    if body.size_hint().lower() > limit {
-        return Ok(None);
-    }
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Reject::UpstreamReset)?;
-        let Ok(data) = frame.into_data() else { continue };
-        if (first.len() + rest.len() + data.len()) as u64 > limit {
-            return Ok(None);
+/// What came of a request, with its connection if that can take another one.
+struct Called<'u> {
+    whole: Whole,
+    pool: &'u Arc<Pool>,
+    keeps: Option<Connection>,
+}
+
+impl Called<'_> {
+    /// The answer. A body over the limit was left out: the status is what the sender acts on, and a 2xx whose
+    /// body is too long is still a 2xx.
+    fn end(self, now: Instant) -> Result<Answer, Reject> {
+        let Called { whole: Whole { answer, left_out, .. }, pool, keeps } = self;
+        if let Some(connection) = keeps {
+            pool.put_back(connection, now);
         }
-        if first.is_empty() {
-            first = data;
-        } else {
-            rest.extend_from_slice(&data);
+        if left_out {
+            tracing::warn!(upstream = %pool.origin(), "an answer's body is over the limit and left out");
         }
+        if answer.status.is_redirection() { Err(Reject::UpstreamRedirect) } else { Ok(answer) }
     }
-    if rest.is_empty() {
-        return Ok(Some(first));
-    }
-    let mut whole = BytesMut::with_capacity(first.len() + rest.len());
-    whole.extend_from_slice(&first);
-    whole.extend_from_slice(&rest);
-    Ok(Some(whole.freeze()))
 }

@@ -23,7 +23,7 @@ use self::{passed::Passed, record::Record};
 use crate::{
     answer::Answer,
     body::{self, Budget},
-    forward::{self, Client, Detached, Networks, Peer},
+    forward::{self, Client, Detached, Networks, Peer, Spelling},
     metrics::{Metrics, NO_ROUTE, RouteMetrics},
     refused::Refusals,
     reject::{Outcome, Reject},
@@ -73,15 +73,21 @@ impl Gate {
         self.replay.tidy();
     }
 
-    /// Takes a request through, answers it, counts it and logs it.
-    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+    /// Takes a request through, answers it, counts it and logs it. `spelling` is how the names of its headers
+    /// were written.
+    pub async fn handle(
+        &self,
+        request: Request<Incoming>,
+        spelling: Spelling,
+        peer: Peer,
+    ) -> Response<Full<Bytes>> {
         let site = self.site.load_full();
         let client = Client::of(peer, request.headers(), &site.trusted_proxies);
         let mut record = Record::begin(request.headers(), &client, &self.unrouted);
         if site.health_path.as_deref() == Some(request.uri().path()) {
             return record.stamped(Answer::empty(StatusCode::OK).into_response());
         }
-        match self.pass(request, client, &site, &mut record).await {
+        match self.pass(request, &spelling, client, &site, &mut record).await {
             Ok(passed) => {
                 let response = record.passed(passed.outcome, passed.response);
                 passed.receipt.into_iter().for_each(Receipt::written);
@@ -94,6 +100,7 @@ impl Gate {
     async fn pass(
         &self,
         request: Request<Incoming>,
+        spelling: &Spelling,
         client: Client,
         site: &Site,
         record: &mut Record,
@@ -117,6 +124,7 @@ impl Gate {
             site.refusals.note(&route, reject, record.id(), record.now(), (&head, &payload));
         }
         if route.mode == Mode::Observe {
+            let head = (&head, spelling);
             return self.observe(&route, head, payload, judged, context, record).await;
         }
         let (verified, claimed) = judged?;
@@ -133,7 +141,7 @@ impl Gate {
         };
         let (answer_by, owner) = (context.answer_by, context.owner.clone());
         let upstream = Arc::clone(&route.upstream);
-        let flight = forward::send(upstream, head, payload, verified, claim, context);
+        let flight = forward::send(upstream, (&head, spelling), payload, verified, claim, context);
         let flight = Detached::new(self.flights.track_future(flight), owner);
         let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
         Passed::answered(settled, &route, Outcome::Forwarded)

@@ -100,14 +100,17 @@ impl Client {
     pub(super) fn believed<'h>(
         &self,
         headers: &'h HeaderMap,
-        name: &'h HeaderName,
+        name: &HeaderName,
     ) -> Option<&'h [u8]> {
         elements(headers, name).take(self.place? + 1).last()
     }
 }
 
 /// The elements of a list header, the last one first.
-fn elements<'h>(headers: &'h HeaderMap, name: &'h HeaderName) -> impl Iterator<Item = &'h [u8]> {
+fn elements<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'h [u8]> + use<'h> {
     headers
         .get_all(name)
         .iter()

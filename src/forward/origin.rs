@@ -1,6 +1,6 @@
 //! Where an upstream is, and what of the request's target it is asked for.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr};
 
 use http::{Uri, uri::PathAndQuery};
 
@@ -102,10 +102,17 @@ impl Origin {
     ///
     /// # Errors
     /// [`Reject::BadRequest`] if there is no such target.
-    pub(super) fn target(&self, uri: &Uri, matched: Option<usize>) -> Result<Uri, Reject> {
-        let kept = uri.path_and_query();
+    pub(super) fn target<'u>(
+        &self,
+        uri: &'u Uri,
+        matched: Option<usize>,
+    ) -> Result<Cow<'u, str>, Reject> {
+        let kept = uri.path_and_query().ok_or(Reject::BadRequest("request target"))?;
         let Some(path) = &self.path else {
-            return kept.cloned().map(Uri::from).ok_or(Reject::BadRequest("request target"));
+            let kept = kept.as_str();
+            // An absolute target may have a query and no path.
+            let has_path = !kept.starts_with('?');
+            return Ok(if has_path { kept.into() } else { format!("/{kept}").into() });
         };
         let mut target = path.clone();
         if let Some(rest) = matched.and_then(|matched| uri.path().get(matched..)) {
@@ -118,8 +125,7 @@ impl Origin {
             target.push('?');
             target.push_str(query);
         }
-        let target = PathAndQuery::try_from(target).map(Uri::from);
-        target.map_err(|_| Reject::BadRequest("request target"))
+        Ok(target.into())
     }
 }
 

@@ -6,26 +6,28 @@
 //! a shard a thread.
 
 use std::{
+    future::poll_fn,
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
     time::Instant,
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Address, Origin, Secure, UpstreamOptions};
-use crate::{body::Outgoing, reject::Reject, tls};
+use super::{
+    Address, Origin, Secure, UpstreamOptions,
+    connection::{Connection, Stream},
+};
+use crate::tls;
 
 /// How long an origin that refused a connection is passed over while others are there. Then one
 /// request tries it; the others pass it over until that one has its connection.
@@ -33,18 +35,14 @@ const REST: Duration = Duration::from_secs(2);
 /// The longest wait for one connection; the next attempt may go to another origin.
 const ATTEMPT: Duration = Duration::from_millis(1500);
 
-/// The most header lines of an answer.
-const ANSWER_HEADERS: usize = 100;
-/// The longest wait for a connection that was used before to take the next request: one whose upstream
-/// answered early may still be writing the request before, which nobody reads.
-const READY: Duration = Duration::from_millis(20);
+/// How often the idle connections are looked through, at least.
+const SWEEP: Duration = Duration::from_secs(2);
 
 /// The connections to one origin.
 #[derive(Debug)]
 pub(super) struct Pool {
     origin: Origin,
     tls: Option<Secure>,
-    answer_head_bytes: usize,
     idle: Duration,
     shards: Vec<Mutex<Shard>>,
     started: Instant,
@@ -60,7 +58,7 @@ struct Shard {
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<Outgoing>,
+    connection: Connection,
     since: Instant,
 }
 
@@ -82,7 +80,6 @@ impl Pool {
         Arc::new(Pool {
             origin,
             tls: options.tls.clone(),
-            answer_head_bytes: options.answer_head_bytes,
             idle: options.idle,
             shards: (0..threads).map(|_| Mutex::default()).collect(),
             started: Instant::now(),
@@ -128,16 +125,6 @@ impl Pool {
         }
     }
 
-    /// What a connection that broke after something was written means for the request.
-    pub(super) fn broke_off(&self, error: &hyper::Error) -> Reject {
-        if !tls::is_refused_certificate(error) {
-            return Reject::UpstreamReset;
-        }
-        let refused = std::error::Error::source(error).and_then(|source| source.downcast_ref());
-        self.rest(refused.unwrap_or(&io::ErrorKind::ConnectionRefused.into()));
-        Reject::UpstreamConnect
-    }
-
     fn elapsed(&self) -> u64 {
         millis(self.started.elapsed())
     }
@@ -147,20 +134,15 @@ impl Pool {
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An idle connection that is still open, the one used last first.
-    pub(super) async fn reuse(&self) -> Option<SendRequest<Outgoing>> {
+    /// An idle connection that is still open at this time, the one used last first.
+    pub(super) async fn reuse(&self, now: Instant) -> Option<Connection> {
         loop {
-            let idle = self.shard().connections.pop()?;
-            if idle.since.elapsed() > self.idle || idle.sender.is_closed() {
-                continue;
+            let Idle { mut connection, since } = self.shard().connections.pop()?;
+            let is_fresh = now.saturating_duration_since(since) <= self.idle;
+            if is_fresh && poll_fn(|context| Poll::Ready(connection.check(context))).await.is_ok() {
+                return Some(connection);
             }
-            let mut sender = idle.sender;
-            if sender.is_ready() {
-                return Some(sender);
-            }
-            if let Ok(Ok(())) = tokio::time::timeout(READY, sender.ready()).await {
-                return Some(sender);
-            }
+            connection.close();
         }
     }
 
@@ -168,7 +150,7 @@ impl Pool {
     ///
     /// # Errors
     /// What the system said; the origin then rests.
-    pub(super) async fn connect(&self, by: Instant) -> io::Result<SendRequest<Outgoing>> {
+    pub(super) async fn connect(&self, by: Instant) -> io::Result<Connection> {
         let by = by.min(Instant::now() + ATTEMPT);
         let connected = tokio::time::timeout_at(by, self.open())
             .await
@@ -187,9 +169,9 @@ impl Pool {
         }
     }
 
-    async fn open(&self) -> io::Result<SendRequest<Outgoing>> {
-        match &self.origin.address {
-            Address::Http { host, port } => self.speak(tcp(host, *port).await?).await,
+    async fn open(&self) -> io::Result<Connection> {
+        let stream = match &self.origin.address {
+            Address::Http { host, port } => Stream::Tcp(tcp(host, *port).await?),
             Address::Https { host, port } => {
                 let tls = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
                 let name = match &tls.name {
@@ -198,55 +180,49 @@ impl Pool {
                 };
                 let connector = TlsConnector::from(Arc::clone(&tls.client));
                 let stream = connector.connect(name, tcp(host, *port).await?).await?;
-                self.speak(stream).await
+                Stream::Tls(Box::new(stream))
             }
-            Address::Unix(socket) => self.speak(UnixStream::connect(socket).await?).await,
-        }
+            Address::Unix(socket) => Stream::Unix(UnixStream::connect(socket).await?),
+        };
+        let mut connection = Connection::new(stream);
+        poll_fn(|context| Poll::Ready(connection.check(context))).await?;
+        Ok(connection)
     }
 
-    async fn speak<S>(&self, stream: S) -> io::Result<SendRequest<Outgoing>>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let (sender, connection) = http1::Builder::new()
-            .max_headers(ANSWER_HEADERS)
-            .max_header_size(self.answer_head_bytes)
-            .preserve_header_case(true)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(io::Error::other)?;
-        tokio::spawn(connection);
-        Ok(sender)
-    }
-
-    /// Keeps a connection whose answer was read to its end.
-    pub(super) fn put_back(self: &Arc<Self>, sender: SendRequest<Outgoing>) {
+    /// Keeps a connection that can take another request, as of now.
+    pub(super) fn put_back(self: &Arc<Self>, connection: Connection, now: Instant) {
         // Whoever tried it after its rest may have had a connection from before.
         self.end_rest();
-        if sender.is_closed() || self.idle.is_zero() {
-            return;
+        if self.idle.is_zero() {
+            return connection.close();
         }
         let mut shard = self.shard();
-        shard.connections.push(Idle { sender, since: Instant::now() });
+        shard.connections.push(Idle { connection, since: now });
         if !shard.swept {
             shard.swept = true;
             tokio::spawn(Arc::clone(self).sweep());
         }
     }
 
-    /// Closes what nobody used in time; ends when nothing is left.
+    /// Closes what nobody used in time, and what the upstream closed; ends when nothing is left.
     async fn sweep(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(self.idle).await;
-            let mut shard = self.shard();
-            shard
-                .connections
-                .retain(|idle| idle.since.elapsed() <= self.idle && !idle.sender.is_closed());
-            if shard.connections.is_empty() {
-                shard.swept = false;
+            tokio::time::sleep(self.idle.min(SWEEP)).await;
+            let left = poll_fn(|context| Poll::Ready(self.look_through(context))).await;
+            if left == 0 {
                 return;
             }
         }
+    }
+
+    fn look_through(&self, context: &mut Context<'_>) -> usize {
+        let mut shard = self.shard();
+        let ended = shard.connections.extract_if(.., |idle| {
+            idle.since.elapsed() > self.idle || idle.connection.check(context).is_err()
+        });
+        ended.for_each(|idle| idle.connection.close());
+        shard.swept = !shard.connections.is_empty();
+        shard.connections.len()
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::timeout_at;
 use super::{Gate, passed::Passed, record::Record};
 use crate::{
     body::Payload,
-    forward::{self, Context, Detached},
+    forward::{self, Context, Detached, Spelling},
     reject::{Outcome, Reason, Reject},
     replay::Claimed,
     route::Route,
@@ -21,14 +21,14 @@ impl Gate {
     pub(super) async fn observe(
         &self,
         route: &Arc<Route>,
-        head: Parts,
+        head: (&Parts, &Spelling),
         payload: Payload,
         judged: Result<(Verified, Claimed), Reject>,
         context: Context,
         record: &mut Record,
     ) -> Result<Passed, Reject> {
         if judged.as_ref().err().and_then(Reject::reason) == Some(Reason::Claim) {
-            record.about(route.verifier.subject(&head, &payload));
+            record.about(route.verifier.subject(head.0, &payload));
         }
         let (claim, mark) = record.observed(judged.map(|(_, claimed)| claimed));
         let (answer_by, owner) = (context.answer_by, context.owner.clone());

@@ -32,9 +32,13 @@ use super::{
     Shared, Transport,
     deadlines::{Deadlines, Requests},
     proxy,
-    wire::{Refusal, Wire},
+    wire::{Heads, Wire},
 };
-use crate::{answer::ANSWER, forward::Peer, reject::Reject};
+use crate::{
+    answer::ANSWER,
+    forward::{Peer, Spelling},
+    reject::Reject,
+};
 
 /// Read buffer of an HTTP/1 connection beyond its longest head.
 const READ_BUFFER: usize = 16 * 1024;
@@ -147,13 +151,14 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = &shared.limits;
-    let refusal = Refusal::default();
-    let mut wire = Wire::new(stream, limits, &refusal);
+    let heads = Heads::default();
+    let mut wire = Wire::new(stream, limits, &heads);
     let answer = |mut request: http::Request<Incoming>| {
-        if let Some(reject) = refusal.of_next_head() {
+        let spelling = heads.next().unwrap_or_else(|reject| {
             request.extensions_mut().insert(reject);
-        }
-        let answering = handle(request, &peer, requests, shared);
+            Spelling::default()
+        });
+        let answering = handle(request, spelling, &peer, requests, shared);
         async { answering.await.map(close_after_bad_request) }
     };
     let mut is_first = true;
@@ -172,7 +177,6 @@ where
             .max_headers(limits.headers)
             .max_header_size(limits.head_bytes)
             .max_buf_size(limits.head_bytes + READ_BUFFER)
-            .preserve_header_case(true)
             .serve_connection(TokioIo::new(&mut wire), service_fn(answer));
         let shut_down = http1::Connection::graceful_shutdown;
         let rests = || requests.are_resting();
@@ -210,7 +214,9 @@ where
             let (peer, requests, shared) =
                 (peer.clone(), Arc::clone(&requests), Arc::clone(&shared));
             async move {
-                let answered = handle(request, &peer, &requests, &shared).await;
+                // The names of HTTP/2 have no upper case.
+                let spelling = Spelling::default();
+                let answered = handle(request, spelling, &peer, &requests, &shared).await;
                 answered.map(|response| response.map(|body| requests.answer(body)))
             }
         })
@@ -278,6 +284,7 @@ fn close_after_bad_request<B>(mut response: http::Response<B>) -> http::Response
 
 async fn handle(
     mut request: http::Request<Incoming>,
+    spelling: Spelling,
     peer: &Peer,
     requests: &Arc<Requests>,
     shared: &Shared,
@@ -289,7 +296,7 @@ async fn handle(
         request.extensions_mut().get_or_insert_with(overloaded);
     }
     // In a box, so that a connection between two requests is small.
-    Ok(Box::pin(shared.gate.handle(request, peer.clone())).await)
+    Ok(Box::pin(shared.gate.handle(request, spelling, peer.clone())).await)
 }
 
 fn log_end(peer: &Peer, ended: hyper::Result<()>) {

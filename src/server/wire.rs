@@ -17,12 +17,10 @@ mod framing;
 mod grammar;
 
 use std::{
+    collections::VecDeque,
     io,
     pin::Pin,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -31,24 +29,27 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::framing::{Fault, Framing, Passed};
 use super::Limits;
-use crate::reject::Reject;
+use crate::{forward::Spelling, reject::Reject};
 
 /// Stands for a head with a fault. No path and no health check can be configured at `*`.
 const STAND_IN: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
 
-/// Which head of a connection stands for one with a fault, and why; shared with the service.
+/// What hyper does not tell of the heads that it reads: how the names of their headers are spelled, or why a head
+/// stands for one with a fault. In the order of the heads; shared with the service.
 #[derive(Debug, Default)]
-pub(super) struct Refusal {
-    /// The head's number, from 0.
-    refused: OnceLock<(u64, Reject)>,
-    handed_over: AtomicU64,
-}
+pub(super) struct Heads(Mutex<VecDeque<Result<Spelling, Reject>>>);
 
-impl Refusal {
-    /// Why the next head that hyper hands over is refused, if it is. To be asked once a head.
-    pub(super) fn of_next_head(&self) -> Option<Reject> {
-        let number = self.handed_over.fetch_add(1, Ordering::Relaxed);
-        self.refused.get().filter(|(refused, _)| *refused == number).map(|(_, why)| why.clone())
+impl Heads {
+    /// What belongs to the next head that hyper hands over. To be asked once a head.
+    ///
+    /// # Errors
+    /// Why the head is refused.
+    pub(super) fn next(&self) -> Result<Spelling, Reject> {
+        self.queue().pop_front().unwrap_or_else(|| Ok(Spelling::default()))
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Result<Spelling, Reject>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -56,7 +57,7 @@ impl Refusal {
 pub(super) struct Wire<'a, S> {
     stream: S,
     framing: Framing,
-    refusal: &'a Refusal,
+    heads: &'a Heads,
     /// What came and has not gone on: first what may go on, then the part of a line or head.
     held: BytesMut,
     /// The longest head.
@@ -73,12 +74,12 @@ enum Ended {
 }
 
 impl<'a, S> Wire<'a, S> {
-    /// Reads `stream` along; faults in heads are noted in `refusal`.
-    pub(super) fn new(stream: S, limits: &Limits, refusal: &'a Refusal) -> Self {
+    /// Reads `stream` along; what there is to tell of heads is noted in `heads`.
+    pub(super) fn new(stream: S, limits: &Limits, heads: &'a Heads) -> Self {
         Wire {
             stream,
             framing: Framing::new(limits.head_bytes, limits.headers),
-            refusal,
+            heads,
             held: BytesMut::new(),
             most: limits.head_bytes,
             cleared: 0,
@@ -88,8 +89,10 @@ impl<'a, S> Wire<'a, S> {
 
     /// Whether nothing of a request is here or with hyper: who reads may be replaced.
     pub(super) fn is_between_requests(&self) -> bool {
-        let handed_over = self.refusal.handed_over.load(Ordering::Relaxed);
-        self.held.is_empty() && self.ended.is_none() && self.framing.is_at_head(handed_over)
+        self.held.is_empty()
+            && self.ended.is_none()
+            && self.framing.is_at_head()
+            && self.heads.queue().is_empty()
     }
 
     /// Waits for a whole head, or one with a fault, and holds it for whoever reads next; `false` at the
@@ -124,7 +127,7 @@ impl<'a, S> Wire<'a, S> {
             self.held = longer;
         }
         self.held.extend_from_slice(fresh);
-        let Passed { bytes, fault } = self.framing.pass(&self.held);
+        let Passed { bytes, fault } = self.framing.pass(&self.held, self.heads);
         self.cleared = bytes;
         fault
     }
@@ -145,7 +148,7 @@ impl<'a, S> Wire<'a, S> {
     fn check(&mut self, buffer: &mut ReadBuf<'_>, start: usize) {
         let fresh = &buffer.filled()[start..];
         let fault = if self.held.is_empty() {
-            let Passed { bytes, fault } = self.framing.pass(fresh);
+            let Passed { bytes, fault } = self.framing.pass(fresh, self.heads);
             self.held.extend_from_slice(&fresh[bytes..]);
             buffer.set_filled(start + bytes);
             fault
@@ -160,8 +163,8 @@ impl<'a, S> Wire<'a, S> {
     fn note(&mut self, fault: Option<Fault>) {
         match fault {
             None => {}
-            Some(Fault::Head { number, why }) => {
-                self.refusal.refused.get_or_init(|| (number, why));
+            Some(Fault::Head(why)) => {
+                self.heads.queue().push_back(Err(why));
                 self.held.truncate(self.cleared);
                 self.held.extend_from_slice(STAND_IN);
                 self.cleared = self.held.len();

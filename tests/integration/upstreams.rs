@@ -1,6 +1,7 @@
 //! Where events go: several upstreams that die and come back, over TLS and sockets.
 
 mod answers;
+mod exchanges;
 mod line;
 
 use std::time::{Duration, Instant};

@@ -2,10 +2,15 @@
 //! none, then the next head (RFC 9112 sections 6.3 and 7.1). A sender needs exactly one reading of
 //! this; what has another one is a fault.
 
+use std::mem;
+
 use memchr::memchr2;
 
-use super::grammar::{self, Version};
-use crate::reject::Reject;
+use super::{
+    Heads,
+    grammar::{self, Version},
+};
+use crate::{forward::Spelling, reject::Reject};
 
 /// The longest line of a chunk size: 16 hex digits.
 const CHUNK_SIZE_DIGITS: usize = 16;
@@ -15,8 +20,6 @@ const CHUNK_SIZE_DIGITS: usize = 16;
 pub(super) struct Framing {
     head_bytes: usize,
     headers: usize,
-    /// How many heads went on.
-    pub(super) heads: u64,
     state: State,
 }
 
@@ -41,6 +44,7 @@ struct Head {
     read: usize,
     version: Option<Version>,
     headers: usize,
+    spelling: Spelling,
     content_length: Option<u64>,
     chunked: bool,
 }
@@ -56,53 +60,49 @@ pub(super) struct Passed {
 /// What ends the reading.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// In a head; its number, from 0.
-    Head {
-        number: u64,
-        why: Reject,
-    },
+    Head(Reject),
     Body(Reject),
 }
 
 impl Framing {
     /// Begins with a head. Heads have at most `head_bytes` bytes and `headers` header lines.
     pub(super) fn new(head_bytes: usize, headers: usize) -> Self {
-        Framing { head_bytes, headers, heads: 0, state: State::Head(Head::default()) }
+        Framing { head_bytes, headers, state: State::Head(Head::default()) }
     }
 
-    /// Whether head number `number` is next, and nothing of it was read.
-    pub(super) fn is_at_head(&self, number: u64) -> bool {
-        self.heads == number && matches!(&self.state, State::Head(head) if head.read == 0)
+    /// Whether a head is next, and nothing of it was read.
+    pub(super) fn is_at_head(&self) -> bool {
+        matches!(&self.state, State::Head(head) if head.read == 0)
     }
 
-    /// Reads along. Not to be called again after a fault.
-    pub(super) fn pass(&mut self, bytes: &[u8]) -> Passed {
+    /// Reads along, and notes the heads that go on. Not to be called again after a fault.
+    pub(super) fn pass(&mut self, bytes: &[u8], heads: &Heads) -> Passed {
         let mut passed = 0;
         loop {
-            let number = matches!(self.state, State::Head(_)).then_some(self.heads);
-            match (self.step(&bytes[passed..]), number) {
-                (Ok(0), _) => return Passed { bytes: passed, fault: None },
-                (Ok(more), _) => passed += more,
-                (Err(why), Some(number)) => {
-                    return Passed { bytes: passed, fault: Some(Fault::Head { number, why }) };
+            let is_head = matches!(self.state, State::Head(_));
+            let fault = match self.step(&bytes[passed..], heads) {
+                Ok(0) => None,
+                Ok(more) => {
+                    passed += more;
+                    continue;
                 }
-                (Err(why), None) => {
-                    return Passed { bytes: passed, fault: Some(Fault::Body(why)) };
-                }
-            }
+                Err(why) if is_head => Some(Fault::Head(why)),
+                Err(why) => Some(Fault::Body(why)),
+            };
+            return Passed { bytes: passed, fault };
         }
     }
 
     /// How many bytes the next piece has that may go on; 0 while it is incomplete.
-    fn step(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
+    fn step(&mut self, bytes: &[u8], heads: &Heads) -> Result<usize, Reject> {
         match &mut self.state {
             State::Head(head) => {
                 if !head.read_on(bytes, self.head_bytes, self.headers)? {
                     return Ok(0);
                 }
-                let read = head.read;
-                self.state = head.body()?;
-                self.heads += 1;
+                let (read, next) = (head.read, head.body()?);
+                heads.queue().push_back(Ok(mem::take(&mut head.spelling)));
+                self.state = next;
                 Ok(read)
             }
             State::Body(left) => {
@@ -178,6 +178,7 @@ impl Head {
     fn header(&mut self, line: &[u8]) -> Result<(), Reject> {
         self.headers += 1;
         let (name, value) = grammar::field(line)?;
+        self.spelling.push(name);
         if name.eq_ignore_ascii_case(b"content-length") {
             if self.content_length.is_some() {
                 return Err(Reject::BadRequest("two Content-Length headers"));

@@ -200,8 +200,7 @@ fn hosts() -> Vec<Case> {
         as_usual(
             "what only we may say of hosts",
             "{post}Content-Length: 10\r\nX-Forwarded-Host: other.example\r\nX_Forwarded_Host: other.example\r\nForwarded: host=other.example\r\n\r\n{body}",
-        )
-        .spelled(&["X-Forwarded-Host"]),
+        ),
     ]);
     cases
 }
@@ -221,6 +220,7 @@ fn headers_that_pass() -> Vec<Case> {
         kept("spellings", "x-LOWER-upper: Value With CAPITALS\r\n"),
         kept("the same header twice", "Cookie: a=1\r\nCookie: b=2\r\n"),
         kept("the same header in two spellings", "X-Same: 1\r\nx-same: 2\r\n"),
+        kept("headers that come again behind others", "A: 1\r\nb: 2\r\na: 3\r\nB: 4\r\nA: 5\r\n"),
         kept("an empty value", "X-Empty:\r\n"),
         kept("a value that is not ASCII", "X-Latin: caf\u{e9} \u{80}\u{ff}\r\n"),
         kept("punctuation in a name", "!#$%&'*+.^`|~X: y\r\n"),
@@ -240,8 +240,7 @@ fn headers_that_pass() -> Vec<Case> {
         dropped(
             "Sealgate-Verified from outside",
             "Sealgate-Verified: forged\r\nSealgate-Key: forged\r\n",
-        )
-        .spelled(&["Sealgate-Verified", "Sealgate-Key"]),
+        ),
         dropped(
             "Sealgate-Verified from outside in another spelling",
             "sEALGATE_vERIFIED: forged\r\n",
@@ -249,8 +248,7 @@ fn headers_that_pass() -> Vec<Case> {
         dropped(
             "X-Forwarded-For from outside",
             "X-Forwarded-For: 6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\n",
-        )
-        .spelled(&["X-Forwarded-For"]),
+        ),
         dropped(
             "Forwarded, X-Real-IP and Proxy",
             "Forwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nProxy: http://6.6.6.6\r\n",
