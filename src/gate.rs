@@ -64,7 +64,7 @@ impl Gate {
             flights: TaskTracker::new(),
             replay,
             budget,
-            unrouted: Arc::new(metrics.route(NO_ROUTE)),
+            unrouted: metrics.route(NO_ROUTE),
         }
     }
 

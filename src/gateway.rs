@@ -163,7 +163,7 @@ impl Gateway {
     /// Never in practice: see [`Metrics::encode`].
     pub fn metrics(&self) -> Result<String, prometheus::Error> {
         self.replay.tidy();
-        Ok(String::from_utf8_lossy(&self.metrics.encode()?).into_owned())
+        self.metrics.encode()
     }
 
     /// Counts a reload.

@@ -1,64 +1,29 @@
-//! The metrics registry. Every handle is resolved when the gateway starts: counting is one atomic
-//! addition, and a label never holds anything that came with a request.
+//! The metrics. Every handle is resolved when the gateway starts: counting is one atomic addition,
+//! and a label never holds anything that came with a request.
+
+mod number;
+mod route;
+
+use std::sync::Arc;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    process_collector::ProcessCollector,
 };
 
-use crate::reject::{Outcome, Reason};
+use self::route::{FAMILIES, RouteTable};
+pub use self::{
+    number::{Counter, Gauge, Histogram},
+    route::{RouteMetrics, UpstreamCode},
+};
 
 /// The `route` label of requests that no route took. Route names begin with a letter or a digit.
 pub const NO_ROUTE: &str = "-";
 
-const SECONDS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
-const SKEW: [f64; 11] = [-300.0, -60.0, -5.0, -1.0, 0.0, 1.0, 5.0, 60.0, 180.0, 300.0, 3600.0];
-
-/// How an upstream request ended, as counted in `sealgate_upstream_requests_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpstreamCode {
-    /// 200–299.
-    Success,
-    /// 300–399.
-    Redirect,
-    /// 400–499.
-    ClientError,
-    /// 500–599.
-    ServerError,
-    /// No answer within `upstream_timeout`.
-    Timeout,
-    /// No connection.
-    Connect,
-    /// A connection that broke, or an answer that is not HTTP or over the limits.
-    Reset,
-}
-
-impl UpstreamCode {
-    const ALL: [(UpstreamCode, &str); 7] = [
-        (UpstreamCode::Success, "2xx"),
-        (UpstreamCode::Redirect, "3xx"),
-        (UpstreamCode::ClientError, "4xx"),
-        (UpstreamCode::ServerError, "5xx"),
-        (UpstreamCode::Timeout, "timeout"),
-        (UpstreamCode::Connect, "connect"),
-        (UpstreamCode::Reset, "reset"),
-    ];
-}
-
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
-    rejections: IntCounterVec,
-    request_duration: HistogramVec,
-    upstream_requests: IntCounterVec,
-    upstream_duration: HistogramVec,
-    upstream_in_flight: IntGaugeVec,
-    upstream_waiting: IntGaugeVec,
-    skew: HistogramVec,
-    consecutive_failures: IntGaugeVec,
-    last_verified: IntGaugeVec,
+    routes: RouteTable,
     connections: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
     store_up: IntGaugeVec,
@@ -87,44 +52,6 @@ pub struct ReplayMetrics {
     pub capacity: IntGauge,
 }
 
-/// The handles of one route.
-pub struct RouteMetrics {
-    requests: [IntCounter; Outcome::ALL.len()],
-    rejections: [IntCounter; Reason::ALL.len()],
-    upstream: [IntCounter; UpstreamCode::ALL.len()],
-    /// From the request's head to its answer.
-    pub request_duration: Histogram,
-    /// From the first byte to the upstream to the last byte of its answer.
-    pub upstream_duration: Histogram,
-    /// Requests at the upstream now, or on their way there.
-    pub upstream_in_flight: IntGauge,
-    /// Requests that wait for a slot at the upstream.
-    pub upstream_waiting: IntGauge,
-    /// Now minus the timestamp of an authentic request; positive is old.
-    pub skew: Histogram,
-    /// Non-2xx answers in a row to authentic requests.
-    pub consecutive_failures: IntGauge,
-    /// When the last authentic request came.
-    pub last_verified: IntGauge,
-}
-
-impl RouteMetrics {
-    /// The counter of requests that ended so.
-    pub fn requests(&self, outcome: Outcome) -> &IntCounter {
-        &self.requests[outcome as usize]
-    }
-
-    /// The counter of requests refused so.
-    pub fn rejections(&self, reason: Reason) -> &IntCounter {
-        &self.rejections[reason as usize]
-    }
-
-    /// The counter of upstream requests that ended so.
-    pub fn upstream(&self, code: UpstreamCode) -> &IntCounter {
-        &self.upstream[code as usize]
-    }
-}
-
 impl Metrics {
     /// A registry with every metric of the gateway and of its process.
     ///
@@ -139,12 +66,6 @@ impl Metrics {
         };
         let gauges = |name: &str, help: &str, labels: &[&str]| {
             let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok::<_, prometheus::Error>(vec)
-        };
-        let histograms = |name: &str, help: &str, buckets: &[f64]| {
-            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-            let vec = HistogramVec::new(options, &["route"])?;
             registry.register(Box::new(vec.clone()))?;
             Ok::<_, prometheus::Error>(vec)
         };
@@ -177,59 +98,10 @@ impl Metrics {
         let build =
             gauges("sealgate_build_info", "Always 1; the labels tell the build.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
 
         Ok(Metrics {
-            requests: counters(
-                "sealgate_requests_total",
-                "Requests, by route and how they ended.",
-                &["route", "outcome"],
-            )?,
-            rejections: counters(
-                "sealgate_rejections_total",
-                "Requests not accepted as authentic, by route and reason.",
-                &["route", "reason"],
-            )?,
-            request_duration: histograms(
-                "sealgate_request_duration_seconds",
-                "Time from the head of a request to its answer.",
-                &SECONDS,
-            )?,
-            upstream_requests: counters(
-                "sealgate_upstream_requests_total",
-                "Requests sent to the upstream, by route and how they ended.",
-                &["route", "code"],
-            )?,
-            upstream_duration: histograms(
-                "sealgate_upstream_duration_seconds",
-                "Time that the upstream took to answer.",
-                &SECONDS,
-            )?,
-            upstream_in_flight: gauges(
-                "sealgate_upstream_in_flight",
-                "Requests at the upstream now.",
-                &["route"],
-            )?,
-            upstream_waiting: gauges(
-                "sealgate_upstream_waiting",
-                "Requests that wait for a slot at the upstream (upstream_concurrency).",
-                &["route"],
-            )?,
-            skew: histograms(
-                "sealgate_timestamp_skew_seconds",
-                "Our clock minus the timestamp of authentic requests; positive is old.",
-                &SKEW,
-            )?,
-            consecutive_failures: gauges(
-                "sealgate_consecutive_failures",
-                "Non-2xx answers in a row to authentic requests.",
-                &["route"],
-            )?,
-            last_verified: gauges(
-                "sealgate_last_verified_timestamp_seconds",
-                "When the last authentic request came, in Unix time.",
-                &["route"],
-            )?,
+            routes: RouteTable::default(),
             connections: gauges(
                 "sealgate_connections",
                 "Connections open now, by listener.",
@@ -260,23 +132,9 @@ impl Metrics {
         })
     }
 
-    /// The handles of the route called `name` (from the configuration, or [`NO_ROUTE`]).
-    pub fn route(&self, name: &str) -> RouteMetrics {
-        RouteMetrics {
-            requests: Outcome::ALL
-                .map(|outcome| self.requests.with_label_values(&[name, outcome.label()])),
-            rejections: Reason::ALL
-                .map(|reason| self.rejections.with_label_values(&[name, reason.label()])),
-            upstream: UpstreamCode::ALL
-                .map(|(_, label)| self.upstream_requests.with_label_values(&[name, label])),
-            request_duration: self.request_duration.with_label_values(&[name]),
-            upstream_duration: self.upstream_duration.with_label_values(&[name]),
-            upstream_in_flight: self.upstream_in_flight.with_label_values(&[name]),
-            upstream_waiting: self.upstream_waiting.with_label_values(&[name]),
-            skew: self.skew.with_label_values(&[name]),
-            consecutive_failures: self.consecutive_failures.with_label_values(&[name]),
-            last_verified: self.last_verified.with_label_values(&[name]),
-        }
+    /// The numbers of the route called `name` (from the configuration, or [`NO_ROUTE`]).
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        self.routes.route(name)
     }
 
     /// Notes that the configuration was taken, at the start or anew, at `now` in Unix seconds.
@@ -298,9 +156,7 @@ impl Metrics {
 
     /// Ends the gauges of a route that is gone: they would tell of failures and silence for ever.
     pub fn forget_route(&self, name: &str) {
-        // An error means that the route had none.
-        let _ = self.consecutive_failures.remove_label_values(&[name]);
-        let _ = self.last_verified.remove_label_values(&[name]);
+        self.routes.forget(name);
     }
 
     /// Ends the gauge of a certificate that is gone.
@@ -324,31 +180,20 @@ impl Metrics {
         self.store_up.with_label_values(&[store])
     }
 
-    /// Everything, in the Prometheus text format.
+    /// Everything, in the Prometheus text format, sorted by name.
     ///
     /// # Errors
     /// Never in practice: the encoder fails only on metrics without a name or a value.
-    pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut text = Vec::with_capacity(16 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+    pub fn encode(&self) -> Result<String, prometheus::Error> {
+        let mut text = String::with_capacity(16 * 1024);
+        let mut of_routes = FAMILIES.iter().peekable();
+        for family in self.registry.gather() {
+            while let Some(earlier) = of_routes.next_if(|other| other.name < family.name()) {
+                self.routes.write(earlier, &mut text);
+            }
+            TextEncoder::new().encode_utf8(&[family], &mut text)?;
+        }
+        of_routes.for_each(|family| self.routes.write(family, &mut text));
         Ok(text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn handles_stand_under_the_labels_of_their_index() {
-        for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
-            assert_eq!(outcome as usize, index);
-        }
-        for (index, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, index);
-        }
-        for (index, (code, _)) in UpstreamCode::ALL.into_iter().enumerate() {
-            assert_eq!(code as usize, index);
-        }
     }
 }

@@ -92,7 +92,7 @@ pub struct Route {
 impl Route {
     fn new(options: RouteOptions, metrics: &Metrics) -> Self {
         Route {
-            metrics: Arc::new(metrics.route(&options.name)),
+            metrics: metrics.route(&options.name),
             name: options.name.into(),
             mode: options.mode,
             door: Door::new(options.door),

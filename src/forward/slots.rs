@@ -1,12 +1,11 @@
 //! At most so many requests of a route are at its upstreams at one time; a few more wait in line.
 
-use prometheus::IntGauge;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
 };
 
-use crate::reject::Reject;
+use crate::{metrics::Gauge, reject::Reject};
 
 /// The slots of a route, and the places in the line before them.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ impl Slots {
     pub(super) async fn enter(
         &self,
         by: Instant,
-        waiting: &IntGauge,
+        waiting: &Gauge,
     ) -> Result<SemaphorePermit<'_>, Reject> {
         if let Ok(slot) = self.slots.try_acquire() {
             return Ok(slot);
@@ -44,10 +43,10 @@ impl Slots {
 }
 
 /// One more in a gauge, for as long as it lives.
-pub(super) struct Counted<'g>(&'g IntGauge);
+pub(super) struct Counted<'g>(&'g Gauge);
 
 impl<'g> Counted<'g> {
-    pub(super) fn among(gauge: &'g IntGauge) -> Self {
+    pub(super) fn among(gauge: &'g Gauge) -> Self {
         gauge.inc();
         Counted(gauge)
     }
@@ -67,13 +66,9 @@ mod tests {
 
     use super::*;
 
-    fn gauge() -> IntGauge {
-        IntGauge::new("waiting", "Those who wait.").expect("a name")
-    }
-
     #[tokio::test]
     async fn the_line_is_bounded_in_length_and_time() {
-        let (slots, waiting) = (Slots::new(1, 1).expect("a limit"), gauge());
+        let (slots, waiting) = (Slots::new(1, 1).expect("a limit"), Gauge::default());
         let soon = Instant::now() + Duration::from_millis(50);
         let held = slots.enter(soon, &waiting).await.expect("a free slot");
         let (second, third) =
@@ -88,7 +83,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_came_first_is_first() {
-        let (slots, waiting) = (Slots::new(1, 8).expect("a limit"), gauge());
+        let (slots, waiting) = (Slots::new(1, 8).expect("a limit"), Gauge::default());
         let late = Instant::now() + Duration::from_secs(20);
         let held = slots.enter(late, &waiting).await.expect("a free slot");
         let order = std::sync::Mutex::new(Vec::new());
