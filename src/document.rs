@@ -15,8 +15,8 @@ mod field;
 mod report;
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeSet,
+    cell::{Cell, OnceCell, RefCell},
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
 };
 
@@ -25,7 +25,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use self::report::Problem;
+use self::report::{Lines, Problem};
 pub use self::{
     field::{Field, nearest, parse_duration, parse_size, show_duration, show_size},
     report::{Report, Severity},
@@ -35,10 +35,12 @@ pub use self::{
 pub struct Reader<'d> {
     name: String,
     text: &'d str,
+    lines: OnceCell<Lines>,
     problems: RefCell<Vec<Problem>>,
+    errors: Cell<usize>,
     concealed: RefCell<Vec<Range<usize>>>,
-    /// Every key that was asked for, with the path of its section.
-    asked: RefCell<BTreeSet<(String, &'static str)>>,
+    /// Every key that was asked for, with the paths of the sections that were.
+    asked: RefCell<BTreeMap<&'static str, BTreeSet<String>>>,
     unknown: RefCell<Vec<Unknown>>,
     /// Whether there are syntax errors.
     broken: Cell<bool>,
@@ -58,7 +60,9 @@ impl<'d> Reader<'d> {
         Reader {
             name: name.into(),
             text,
+            lines: OnceCell::new(),
             problems: RefCell::default(),
+            errors: Cell::new(0),
             concealed: RefCell::default(),
             asked: RefCell::default(),
             unknown: RefCell::default(),
@@ -98,15 +102,35 @@ impl<'d> Reader<'d> {
         if self.broken.get() {
             return;
         }
+        if severity == Severity::Error {
+            self.errors.set(self.errors.get() + 1);
+        }
         let message = report::one_line(&message);
         self.problems.borrow_mut().push(Problem { severity, at, message, help });
+    }
+
+    /// The line of a byte offset, from 1.
+    fn line(&self, offset: usize) -> usize {
+        self.lines.get_or_init(|| Lines::of(self.text)).line(offset)
+    }
+
+    /// Notes that `key` was asked for in the section at `path`.
+    fn ask(&self, key: &'static str, path: &str) {
+        let mut asked = self.asked.borrow_mut();
+        let paths = asked.entry(key).or_default();
+        if !paths.contains(path) {
+            paths.insert(path.to_owned());
+        }
     }
 
     /// Every key that was asked for, as dotted paths. A list of tables counts as one table.
     #[cfg(test)]
     pub(crate) fn asked(&self) -> BTreeSet<String> {
         let asked = self.asked.borrow();
-        asked.iter().map(|(path, key)| joined(path, key)).collect()
+        let paths = |(key, paths): (&&str, &BTreeSet<String>)| -> Vec<String> {
+            paths.iter().map(|path| joined(path, key)).collect()
+        };
+        asked.iter().flat_map(paths).collect()
     }
 
     /// Ends the reading: all problems, sorted by their place.
@@ -120,17 +144,17 @@ impl<'d> Reader<'d> {
             let message = format!("unknown key `{}`{place}", unknown.key);
             self.error(unknown.at, message, Some(help));
         }
-        Report::new(self.name, self.text, self.problems.take(), &self.concealed.take())
+        Report::new(self.name, self.text, self.problems.take(), self.concealed.take())
     }
 
     /// What an unknown key was meant to be: a key misspelled, or one of another section. TOML adds
     /// whatever follows the heading of a sub-table to the sub-table, so the latter is common.
     fn advice(&self, unknown: &Unknown) -> String {
         let asked = self.asked.borrow();
-        let mut owners = asked.iter().filter(|(_, key)| *key == unknown.key).map(|(path, _)| path);
+        let owner = asked.get(unknown.key.as_str()).and_then(BTreeSet::first);
         if let Some(near) = nearest(&unknown.key, unknown.known.iter().copied()) {
             format!("did you mean `{near}`?")
-        } else if let Some(owner) = owners.next() {
+        } else if let Some(owner) = owner {
             let place = match owner.as_str() {
                 "" => "the top of the file, before the first heading".to_owned(),
                 owner => format!("{owner}, before the heading of any other table"),
@@ -184,7 +208,7 @@ impl<'r> Section<'r> {
     /// The value under `key`, if the document has one.
     pub fn get(&self, key: &'static str) -> Option<Field<'r>> {
         self.asked.borrow_mut().push(key);
-        self.reader.asked.borrow_mut().insert((self.path.clone(), key));
+        self.reader.ask(key, &self.path);
         let (name, value) = self.table.get_key_value(key)?;
         Some(self.field(name.get_ref(), value))
     }
@@ -206,8 +230,7 @@ impl<'r> Section<'r> {
 
     /// How many errors the whole document has so far.
     pub fn errors(&self) -> usize {
-        let problems = self.reader.problems.borrow();
-        problems.iter().filter(|problem| problem.severity == Severity::Error).count()
+        self.reader.errors.get()
     }
 
     /// All keys and values, for tables whose keys are the user's own (no key of it is unknown).

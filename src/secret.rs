@@ -1,6 +1,9 @@
 //! Key material: never printed, wiped from memory when dropped.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use zeroize::Zeroizing;
 
@@ -19,6 +22,12 @@ impl Secret {
     /// The bytes themselves, for the computation that needs them and for nothing else.
     pub fn expose(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl Hash for Secret {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.expose().hash(state);
     }
 }
 

@@ -1,6 +1,11 @@
 //! `[[route]]` and `[schemes.NAME]`: what is received where, and how it is judged.
 
-use std::{collections::HashMap, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::uri::PathAndQuery;
 
@@ -33,12 +38,13 @@ pub(super) struct Common<'c> {
     pub(super) surroundings: &'c Surroundings<'c>,
 }
 
-/// Where a route that was read is found.
-struct Place {
-    name: String,
-    host: Option<String>,
-    path: PathPattern,
-    line: usize,
+/// The routes that were read, each with the line on which its path stands.
+#[derive(Default)]
+struct Places {
+    /// By name.
+    names: HashMap<String, usize>,
+    /// By host and path, with the name.
+    paths: HashMap<(Option<String>, PathPattern), (String, usize)>,
 }
 
 /// Reads `[schemes.NAME]`: schemes that stand in the configuration itself.
@@ -70,7 +76,7 @@ pub(super) fn read_all(field: &Field<'_>, common: &Common<'_>) -> Vec<RouteOptio
     if field.is_list() && sections.is_empty() {
         field.error("there is no route", Some("write one under [[route]]".to_owned()));
     }
-    let mut places = Vec::new();
+    let mut places = Places::default();
     let mut routes = Vec::new();
     for section in sections {
         let place = place(&section, &mut places, common);
@@ -83,7 +89,7 @@ pub(super) fn read_all(field: &Field<'_>, common: &Common<'_>) -> Vec<RouteOptio
 /// The name, host and path of a route, told apart from the routes before it.
 fn place(
     section: &Section<'_>,
-    places: &mut Vec<Place>,
+    places: &mut Places,
     common: &Common<'_>,
 ) -> (Option<String>, Option<String>, Option<PathPattern>) {
     let (name_field, path_field) = (section.require("name"), section.require("path"));
@@ -92,33 +98,33 @@ fn place(
     let path = path_field.as_ref().and_then(path);
     let host = host_field.as_ref().map(host);
     if let (Some(field), Some(name)) = (&name_field, &name)
-        && let Some(other) = places.iter().find(|place| place.name == *name)
+        && let Some(line) = places.names.get(name)
     {
-        field.error(format!("the route on line {} is called `{name}` too", other.line), None);
+        field.error(format!("the route on line {line} is called `{name}` too"), None);
     }
     // A host that is wrong is on record; taken for no host, it would look like an overlap.
     let known_host = host.as_ref().is_none_or(Option::is_some);
     let host = host.flatten();
     if let (Some(field), Some(path), true) = (&path_field, &path, known_host) {
-        if let Some(other) = places.iter().find(|p| p.host == host && p.path == *path) {
-            let help = "an event can have one way only: give one of them another path or host";
-            let what = format!(
-                "the route `{}` on line {} serves the same host and path",
-                other.name, other.line
-            );
-            field.error(what, Some(help.to_owned()));
+        let (shown, line) = (name.clone().unwrap_or_default(), field.line());
+        match places.paths.entry((host.clone(), path.clone())) {
+            Entry::Occupied(other) => {
+                let help = "an event can have one way only: give one of them another path or host";
+                let (name, line) = other.get();
+                let what =
+                    format!("the route `{name}` on line {line} serves the same host and path");
+                field.error(what, Some(help.to_owned()));
+            }
+            Entry::Vacant(free) => {
+                free.insert((shown.clone(), line));
+            }
         }
+        places.names.entry(shown).or_insert(line);
         if let (PathPattern::Exact(path), Some(health)) = (path, common.health_path)
             && path == health
         {
             field.error(format!("`{path}` is `server.health_path` already"), None);
         }
-        places.push(Place {
-            name: name.clone().unwrap_or_default(),
-            host: host.clone(),
-            path: path.clone(),
-            line: field.line(),
-        });
     }
     (name, host, path)
 }

@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     fs::File,
     io::{self, Read},
     os::unix::fs::PermissionsExt,
@@ -48,35 +48,32 @@ pub(super) enum Use {
 
 /// The secrets that were read so far, to find one that stands under two keys.
 #[derive(Default)]
-pub(super) struct Known(RefCell<Vec<Owned>>);
-
-/// A secret, whose it is, and the line where it stands.
-struct Owned {
-    secret: Secret,
-    owner: String,
-    line: usize,
+pub(super) struct Known {
+    /// Whose each secret is that was read first, and the line where it stands.
+    first: RefCell<HashMap<Secret, (String, usize)>>,
+    by_owner: RefCell<BTreeMap<String, Vec<Secret>>>,
 }
 
 impl Known {
     /// Records that `secret` is a key of `owner`; tells where the same one was seen before.
     pub(super) fn add(&self, field: &Field<'_>, secret: &Secret, owner: &str) {
-        let mut known = self.0.borrow_mut();
-        if let Some(other) = known.iter().find(|other| other.secret == *secret) {
-            let help = "let the sender make one for each: who holds one of them holds both";
-            let (other, line) = (&other.owner, other.line);
-            let what = format!("the secret for {owner} is that of {other} (line {line}) too");
-            field.warning(what, Some(help.to_owned()));
+        match self.first.borrow_mut().entry(secret.clone()) {
+            Entry::Occupied(other) => {
+                let help = "let the sender make one for each: who holds one of them holds both";
+                let (other, line) = other.get();
+                let what = format!("the secret for {owner} is that of {other} (line {line}) too");
+                field.warning(what, Some(help.to_owned()));
+            }
+            Entry::Vacant(free) => {
+                free.insert((owner.to_owned(), field.line()));
+            }
         }
-        known.push(Owned { secret: secret.clone(), owner: owner.to_owned(), line: field.line() });
+        self.by_owner.borrow_mut().entry(owner.to_owned()).or_default().push(secret.clone());
     }
 
     /// All secrets, by whose they are.
     pub(super) fn by_owner(&self) -> BTreeMap<String, Vec<Secret>> {
-        let mut owners = BTreeMap::<_, Vec<_>>::new();
-        for known in &*self.0.borrow() {
-            owners.entry(known.owner.clone()).or_default().push(known.secret.clone());
-        }
-        owners
+        self.by_owner.borrow().clone()
     }
 }
 
@@ -212,11 +209,16 @@ fn from_file(
     Some((Secret::new(std::mem::take(&mut *bytes)), place))
 }
 
-/// Reads no more than a secret can hold. The buffer never grows, so no copy is left behind.
+/// Reads no more than a secret can hold. The buffer never grows, so no copy is left behind: it is as
+/// long as the file, or as the longest secret where the length of what is read is not known.
 fn bounded(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST + 64));
-    let limit = LONGEST as u64 + 1;
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    let file = File::open(path)?;
+    let data = file.metadata()?;
+    let length = usize::try_from(data.len()).unwrap_or(usize::MAX);
+    let known = data.is_file() && (1..LONGEST).contains(&length);
+    let most = if known { length } else { LONGEST + 1 };
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most + 64));
+    file.take(most as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

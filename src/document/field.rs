@@ -8,7 +8,7 @@ use std::{
 
 use toml::de::DeValue;
 
-use super::{Reader, Section, digest, report};
+use super::{Reader, Section, digest};
 
 /// Longer spans are mistakes, and would overflow the clock they are added to.
 const LONGEST: Duration = Duration::from_secs(3660 * 86_400);
@@ -39,7 +39,7 @@ impl<'r> Field<'r> {
 
     /// The line on which the value begins, from 1.
     pub fn line(&self) -> usize {
-        report::place(self.reader.text, self.at.start).0
+        self.reader.line(self.at.start)
     }
 
     /// The dotted path of the value.

@@ -1,6 +1,6 @@
 //! What is wrong with a document, and how it is shown.
 
-use std::{fmt, ops::Range, path::Path};
+use std::{fmt, iter, ops::Range, path::Path};
 
 /// How much a problem matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Report {
         name: String,
         text: &str,
         mut problems: Vec<Problem>,
-        concealed: &[Range<usize>],
+        concealed: Vec<Range<usize>>,
     ) -> Self {
         problems.sort_by_key(|p| (p.at.start, p.severity == Severity::Warning));
         Report { name, text: overwritten(text, concealed), problems }
@@ -66,8 +66,9 @@ impl Report {
 
     /// The problems as single lines, `file:line:column: message`, for a log.
     pub fn lines(&self) -> impl Iterator<Item = (Severity, String)> + '_ {
-        self.problems.iter().map(|problem| {
-            let (line, column, _) = place(&self.text, problem.at.start);
+        let lines = Lines::of(&self.text);
+        self.problems.iter().map(move |problem| {
+            let (line, column, _) = lines.place(&self.text, problem.at.start);
             (problem.severity, format!("{}:{line}:{column}: {}", self.name, problem.message))
         })
     }
@@ -77,8 +78,9 @@ impl std::error::Error for Report {}
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = Lines::of(&self.text);
         for problem in &self.problems {
-            let (line, column, source) = place(&self.text, problem.at.start);
+            let (line, column, source) = lines.place(&self.text, problem.at.start);
             let severity = match problem.severity {
                 Severity::Error => "error",
                 Severity::Warning => "warning",
@@ -117,13 +119,29 @@ pub(super) fn one_line(message: &str) -> String {
     first.chars().map(visible).chain(cut.chars()).collect()
 }
 
-/// Line and column (both from 1) of a byte offset, and the text of that line.
-pub(super) fn place(text: &str, offset: usize) -> (usize, usize, &str) {
-    let offset = text.floor_char_boundary(offset);
-    let start = text[..offset].rfind('\n').map_or(0, |i| i + 1);
-    let line = memchr::memchr_iter(b'\n', &text.as_bytes()[..start]).count() + 1;
-    let source = text[start..].split('\n').next().unwrap_or("").trim_end_matches('\r');
-    (line, text[start..offset].chars().count() + 1, source)
+/// Where the lines of a text begin: what is asked for each of many problems is counted once.
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn of(text: &str) -> Self {
+        let ends = memchr::memchr_iter(b'\n', text.as_bytes());
+        Lines(iter::once(0).chain(ends.map(|end| end + 1)).collect())
+    }
+
+    /// The line of a byte offset, from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.0.partition_point(|start| *start <= offset)
+    }
+
+    /// Line and column (both from 1) of a byte offset of `text`, which is the text that was read, and
+    /// the text of that line.
+    fn place<'t>(&self, text: &'t str, offset: usize) -> (usize, usize, &'t str) {
+        let offset = text.floor_char_boundary(offset);
+        let line = self.line(offset);
+        let start = self.0[line - 1];
+        let source = text[start..].split('\n').next().unwrap_or("").trim_end_matches('\r');
+        (line, text[start..offset].chars().count() + 1, source)
+    }
 }
 
 /// What may be a value on the line of a byte offset: all that follows `key =`; the whole line if it
@@ -143,8 +161,15 @@ pub(super) fn value_of_line(text: &str, offset: usize) -> Range<usize> {
 }
 
 /// The text with every letter and digit in these ranges overwritten, and its length and lines kept.
-fn overwritten(text: &str, ranges: &[Range<usize>]) -> String {
-    let hidden = |at: usize| ranges.iter().any(|range| range.contains(&at));
+fn overwritten(text: &str, mut ranges: Vec<Range<usize>>) -> String {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let (mut ranges, mut end) = (ranges.into_iter().peekable(), 0);
+    let mut hidden = |at: usize| {
+        while let Some(range) = ranges.next_if(|range| range.start <= at) {
+            end = end.max(range.end);
+        }
+        at < end
+    };
     let mask = |(at, c): (usize, char)| match c.len_utf8() {
         _ if !hidden(at) => c,
         1 if !c.is_ascii_alphanumeric() => c,
