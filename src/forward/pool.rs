@@ -9,10 +9,11 @@ use std::{
     future::poll_fn,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    thread,
     time::Duration,
 };
 
@@ -66,6 +67,14 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How many threads can run at one time. The system is asked once: it reads a dozen files for it, and
+/// there may be a thousand pools.
+fn processors() -> usize {
+    static PROCESSORS: LazyLock<usize> =
+        LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
+    *PROCESSORS
+}
+
 /// The number of this thread, for choosing a shard.
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -76,12 +85,11 @@ fn thread_number() -> usize {
 impl Pool {
     /// A pool without connections.
     pub(super) fn new(origin: Origin, options: &UpstreamOptions) -> Arc<Self> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Pool {
             origin,
             tls: options.tls.clone(),
             idle: options.idle,
-            shards: (0..threads).map(|_| Mutex::default()).collect(),
+            shards: (0..processors()).map(|_| Mutex::default()).collect(),
             started: Instant::now(),
             rests_until: AtomicU64::new(0),
         })
