@@ -65,6 +65,8 @@ struct Surroundings<'s> {
     environment: &'s Environment<'s>,
     known: secret::Known,
     sources: RefCell<Sources>,
+    /// The key sets that were read.
+    key_sets: RefCell<credentials::KeySets>,
 }
 
 impl<'s> Surroundings<'s> {
@@ -74,6 +76,7 @@ impl<'s> Surroundings<'s> {
             environment,
             known: secret::Known::default(),
             sources: RefCell::default(),
+            key_sets: RefCell::default(),
         }
     }
 

@@ -122,7 +122,7 @@ impl Gateway {
         // The new routes start with their key sets, so that no token is turned away meanwhile.
         let running = self.gate.site.load_full();
         for set in key_sets(&site) {
-            key_sets(&running).for_each(|known| set.inherit(known));
+            key_sets(&running).into_iter().for_each(|known| set.inherit(known));
             if let Err(error) = set.load().await {
                 tracing::warn!(%error, "a key set cannot be fetched");
             }
@@ -264,13 +264,18 @@ fn tell_trust(site: &Site) {
     }
 }
 
-fn key_sets(site: &Site) -> impl Iterator<Item = &Arc<KeySet>> {
-    site.routes.iter().filter_map(|route| route.verifier.key_set())
+/// The key sets of a site; routes share those that are the same.
+fn key_sets(site: &Site) -> Vec<&Arc<KeySet>> {
+    let mut sets: Vec<_> =
+        site.routes.iter().filter_map(|route| route.verifier.key_set()).collect();
+    sets.sort_unstable_by_key(|set| Arc::as_ptr(set));
+    sets.dedup_by(|one, other| Arc::ptr_eq(one, other));
+    sets
 }
 
 /// Keeps the key sets of a site fresh until the tasks are dropped.
 fn fetch_key_sets(site: &Site) -> JoinSet<()> {
-    key_sets(site).map(|set| Arc::clone(set).maintain()).collect()
+    key_sets(site).into_iter().map(|set| Arc::clone(set).maintain()).collect()
 }
 
 async fn tidy(replay: Replay) {

@@ -1,6 +1,12 @@
 //! The keys of a route that say what a request must prove.
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    ops::RangeInclusive,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::Uri;
 
@@ -22,6 +28,9 @@ const TOLERANCES: RangeInclusive<Duration> =
 /// that a scheme can ask for can be written so. A configuration with it is never used, for the
 /// problem is on record.
 const STAND_IN: [u8; 64] = [b'0'; 64];
+
+/// Key sets, by address and file of authorities.
+pub(super) type KeySets = HashMap<(String, Option<PathBuf>), Arc<KeySet>>;
 
 /// Reads the credentials of the route called `name`. `scheme` is the route's, if it is known. `None` if
 /// a public key or a rule for tokens is wrong: its problem is on record, and whether the rest fits the
@@ -200,6 +209,14 @@ fn jwks(
     if let Some(path) = address.strip_prefix("file:") {
         surroundings.file(path);
     }
-    let set = KeySet::new(&address, surroundings.base, file.as_deref());
-    set.map_err(|problem| field.error(problem, None)).ok()
+    // Routes with the same tokens share the keys, and with them the bound on fetches.
+    match surroundings.key_sets.borrow_mut().entry((address, file)) {
+        Entry::Occupied(known) => Some(Arc::clone(known.get())),
+        Entry::Vacant(new) => {
+            let (address, file) = new.key();
+            let set = KeySet::new(address, surroundings.base, file.as_deref());
+            let set = set.map_err(|problem| field.error(problem, None)).ok()?;
+            Some(Arc::clone(new.insert(set)))
+        }
+    }
 }

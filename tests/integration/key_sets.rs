@@ -239,6 +239,53 @@ async fn whatever_keys_tokens_name_fetches_are_few_and_single() {
 }
 
 #[tokio::test]
+async fn routes_with_the_same_key_set_share_its_fetches() {
+    let (good, stranger) = (Issuer::new("good"), Issuer::new("stranger"));
+    let server = KeyServer::start(set(&[&good])).await;
+    let upstream = Upstream::start().await;
+    let one = route(&upstream, &format!("jwks = \"{}\"", server.url()));
+    let other = one.replace("\"pitchpoint\"\npath = \"", "\"other\"\npath = \"/other");
+    assert_ne!(one, other);
+    let gateway = Setup::new(&upstream).routes(&(one + &other)).start();
+    let paths = ["", "/other"];
+    let call_at = |at: &str, token: &str, id: &str| {
+        let call = call(token, id, "{}");
+        Call { target: format!("{at}{}", call.target), ..call }
+    };
+    for at in paths {
+        let accepted = || async {
+            gateway.call(&call_at(at, &good.token(&claims()), &format!("e{at}"))).await.status
+                == 200
+        };
+        until("the token is accepted", accepted).await;
+    }
+    assert_eq!(server.requests().len(), 1, "one set for both");
+    // What is learnt by one is known to the other.
+    let token = stranger.token(&claims());
+    let settled = || async { gateway.call(&call_at("", &token, "x")).await.status == 403 };
+    until("the key is known to be unknown", settled).await;
+    let (reply, reason) = gateway.refused(&call_at("/other", &token, "x")).await;
+    assert_eq!((reply.status, reason.as_str()), (403, "unknown_kid"));
+    assert_eq!(server.requests().len(), 2);
+    // Strangers at both cause no more fetches than at one.
+    for number in 0..40 {
+        let header = json!({"alg": "RS256", "kid": format!("k{number}")});
+        let token = unsigned_token(&header, &claims()) + "AAAA";
+        for at in paths {
+            let reply = gateway.call(&call_at(at, &token, "flood")).await;
+            assert!(matches!(reply.status, 403 | 503), "{}", reply.head);
+        }
+    }
+    server.asked(FETCHES_A_MINUTE).await;
+    for at in paths {
+        let token = unsigned_token(&json!({"alg": "RS256", "kid": "late"}), &claims()) + "AAAA";
+        assert_eq!(gateway.call(&call_at(at, &token, "late")).await.status, 503);
+    }
+    assert_eq!(server.requests().len(), FETCHES_A_MINUTE);
+    assert_eq!(server.most_at_once(), 1);
+}
+
+#[tokio::test]
 async fn nothing_in_a_token_chooses_its_key() {
     let (good, evil) = (Issuer::new("k"), Issuer::new("evil"));
     let elsewhere = KeyServer::start(set(&[&evil])).await;
