@@ -27,7 +27,7 @@ use crate::{
     metrics::{Metrics, NO_ROUTE, RouteMetrics},
     refused::Refusals,
     reject::{Outcome, Reject},
-    replay::{Claimed, Receipt, Replay},
+    replay::{Claimed, Ended, Receipt, Replay},
     route::{Mode, Routes},
 };
 
@@ -127,17 +127,21 @@ impl Gate {
             let head = (&head, spelling);
             return self.observe(&route, head, payload, judged, context, record).await;
         }
-        let (verified, claimed) = judged?;
-        let claim = match claimed {
-            Claimed::Won(claim) => claim,
-            Claimed::InFlight(joined) => {
-                let settled = timeout_at(context.answer_by, joined.outcome()).await;
-                let settled = settled.map_err(|_| Reject::InFlight)?;
-                return Passed::answered(settled, &route, Outcome::Joined);
-            }
-            Claimed::Done(repeat) => {
-                return Passed::repeated(repeat, &route, site.acknowledge_replays);
-            }
+        let (verified, mut claimed) = judged?;
+        let claim = loop {
+            claimed = match claimed {
+                Claimed::Won(claim) => break claim,
+                Claimed::InFlight(joined) => {
+                    let ended = timeout_at(context.answer_by, joined.outcome()).await;
+                    match ended.map_err(|_| Reject::InFlight)?? {
+                        Ended::Released(claimed) => claimed,
+                        Ended::Settled(it) => return Passed::answered(it, &route, Outcome::Joined),
+                    }
+                }
+                Claimed::Done(repeat) => {
+                    return Passed::repeated(repeat, &route, site.acknowledge_replays);
+                }
+            };
         };
         let (answer_by, owner) = (context.answer_by, context.owner.clone());
         let upstream = Arc::clone(&route.upstream);

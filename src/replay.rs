@@ -54,7 +54,7 @@ mod shared;
 mod sync;
 
 pub use self::{
-    claim::{Claim, Failure, Joined, Receipt, Settled},
+    claim::{Claim, Ended, Failure, Joined, Receipt, Settled},
     clock::Clock,
     record::Terms,
 };

@@ -9,11 +9,12 @@ use crate::{
     answer::Answer,
     reject::{Reason, Reject},
     replay::{
+        Claimed,
         clock::millis,
         flight::{End, Flight},
         guard::{Backend, Guard, PATIENCE},
         record::{Arrival, Identities, Identity, Token},
-        shared::{Attempt, Shared, Standing},
+        shared::{Attempt, Shared, Standing, Unreachable},
     },
 };
 
@@ -197,8 +198,17 @@ pub struct Joined {
 enum Place {
     /// A request of this process forwards the event.
     Here(watch::Receiver<Flight>),
-    /// A request of another process does.
-    Elsewhere(Arc<Guard>, Arrival),
+    /// A request of another process does; until then the sender waits for an answer.
+    Elsewhere(Arc<Guard>, Arrival, Instant),
+}
+
+/// What came of waiting for a copy.
+#[derive(Debug)]
+pub enum Ended {
+    /// What became of it.
+    Settled(Settled),
+    /// It was given back, or its process is gone: what a claim of one's own got.
+    Released(Claimed),
 }
 
 /// What became of the copy that was forwarded.
@@ -220,22 +230,29 @@ impl Joined {
         Joined { place: Place::Here(flight), receipt: Receipt::new(guard, arrival) }
     }
 
-    pub(crate) fn elsewhere(guard: &Arc<Guard>, arrival: &Arrival) -> Self {
-        let place = Place::Elsewhere(Arc::clone(guard), *arrival);
+    pub(crate) fn elsewhere(guard: &Arc<Guard>, arrival: &Arrival, answer_by: Instant) -> Self {
+        let place = Place::Elsewhere(Arc::clone(guard), *arrival, answer_by);
         Joined { place, receipt: Receipt::new(guard, arrival) }
     }
 
-    /// Waits for the outcome, as long as it takes.
-    pub async fn outcome(self) -> Settled {
+    /// Waits for the outcome, as long as it takes. A copy elsewhere that ends without one makes the
+    /// event free, and it is claimed again.
+    ///
+    /// # Errors
+    /// Those of [`Replay::claim`](super::Replay::claim), where it is claimed again.
+    pub async fn outcome(self) -> Result<Ended, Reject> {
         let outcome = match self.place {
             Place::Here(flight) => landed(flight).await,
-            Place::Elsewhere(guard, arrival) => match &guard.backend {
-                Backend::Shared(shared) => reported(&guard, shared, &arrival).await,
+            Place::Elsewhere(guard, arrival, answer_by) => match &guard.backend {
+                Backend::Shared(shared) => match reported(&guard, shared, &arrival).await {
+                    Some(outcome) => outcome,
+                    None => return guard.admit(arrival, answer_by).await.map(Ended::Released),
+                },
                 Backend::None | Backend::Disk(_) => Err(Reject::InFlight),
             },
         };
         let success = outcome.as_ref().is_ok_and(|answer| answer.status.is_success());
-        Settled { outcome, receipt: success.then_some(self.receipt) }
+        Ok(Ended::Settled(Settled { outcome, receipt: success.then_some(self.receipt) }))
     }
 }
 
@@ -252,22 +269,26 @@ async fn landed(mut flight: watch::Receiver<Flight>) -> Result<Answer, Reject> {
     }
 }
 
-async fn reported(guard: &Guard, shared: &Shared, arrival: &Arrival) -> Result<Answer, Reject> {
+/// The outcome that another process records; `None` if there will be none.
+async fn reported(
+    guard: &Guard,
+    shared: &Shared,
+    arrival: &Arrival,
+) -> Option<Result<Answer, Reject>> {
     loop {
-        let standing = shared.look(arrival, Instant::now() + PATIENCE).await;
-        let status = match standing.map_err(|_| Reject::StoreUnavailable)? {
-            Standing::Done(done) => done.status,
-            Standing::Failed(status) => status,
-            Standing::Mismatch => return Err(Reason::ContextMismatch.into()),
-            // Whoever forwarded it is gone: the next copy takes it over.
-            Standing::Open => return Err(Reject::InFlight),
-            Standing::InFlight => {
+        let status = match shared.look(arrival, Instant::now() + PATIENCE).await {
+            Ok(Standing::Done(done)) => done.status,
+            Ok(Standing::Failed(status)) => status,
+            Ok(Standing::Mismatch) => return Some(Err(Reason::ContextMismatch.into())),
+            Ok(Standing::Open) => return None,
+            Ok(Standing::InFlight) => {
                 guard.clock.sleep(POLL).await;
                 continue;
             }
+            Err(Unreachable) => return Some(Err(Reject::StoreUnavailable)),
         };
-        let status = StatusCode::from_u16(status).map_err(|_| Reject::StoreUnavailable)?;
-        return Ok(Answer::empty(status));
+        let answer = StatusCode::from_u16(status).map(Answer::empty);
+        return Some(answer.map_err(|_| Reject::StoreUnavailable));
     }
 }
 

@@ -134,7 +134,7 @@ impl Guard {
             Ok(Verdict::Busy) => {
                 holding.lease = None;
                 holding.withdraw(None);
-                Ok(Claimed::InFlight(Joined::elsewhere(self, &arrival)))
+                Ok(Claimed::InFlight(Joined::elsewhere(self, &arrival, holding.answer_by)))
             }
             Ok(Verdict::Done(Done { status, answered, lasts })) => {
                 holding.lease = None;

@@ -213,6 +213,7 @@ impl Redis {
             [b"open"] => Standing::Open,
             [b"busy"] => Standing::InFlight,
             [b"mismatch"] => Standing::Mismatch,
+            [b"failed", b"0"] => Standing::Open,
             [b"failed", status] => Standing::Failed(number(status).ok_or(Unreachable)?),
             [b"done", status, lasts, answered] => {
                 Standing::Done(done(status, lasts, answered).ok_or(Unreachable)?)

@@ -77,7 +77,8 @@ pub(crate) struct Done {
 /// How an event stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It is not on record, or in flight without anybody to bring it to an end.
+    /// It is not on record, or was given back without an attempt, or is in flight without anybody to
+    /// bring it to an end.
     Open,
     /// A claim holds it.
     InFlight,
@@ -128,7 +129,8 @@ impl Shared {
         }
     }
 
-    /// Ends the lease called `token`, if it is held under that name. Pin and mark of an attempt are on
+    /// Ends the lease called `token`, if it is held under that name, with the `status` for those who
+    /// wait, which is 0 if there was no attempt. Pin and mark of an attempt are on
     /// record afterwards, whoever holds the lease: one that the store never heard of can have been made.
     pub(crate) async fn failed(
         &self,

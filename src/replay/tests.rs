@@ -93,6 +93,14 @@ impl Fixture {
     }
 }
 
+/// What became of the copy that was joined.
+async fn landed(joined: Joined) -> Settled {
+    match joined.outcome().await {
+        Ok(Ended::Settled(settled)) => settled,
+        other => panic!("expected an outcome, got {other:?}"),
+    }
+}
+
 fn ok() -> Answer {
     Answer::empty(StatusCode::OK)
 }
@@ -107,7 +115,7 @@ async fn a_copy_in_flight_joins_and_gets_the_answer() {
     let mut answer = Answer::empty(StatusCode::CREATED);
     answer.body = "made".into();
     let _receipt = claim.done(&answer, false).await;
-    let settled = joined.outcome().await;
+    let settled = landed(joined).await;
     let got = settled.outcome.unwrap();
     assert_eq!((got.status, got.body), (StatusCode::CREATED, answer.body));
     assert!(settled.receipt.is_some());
@@ -140,7 +148,7 @@ async fn a_sender_that_waits_has_its_answer_when_the_success_is_recorded() {
     let _ = claim.done(&ok(), true).await;
     assert!(f.is_replay(arrival(1, 1)).await);
     let receipt = f.retry(arrival(1, 2)).await;
-    joined.outcome().await.receipt.expect("a success").written();
+    landed(joined).await.receipt.expect("a success").written();
     assert!(f.is_replay(arrival(1, 2)).await);
     drop(receipt);
     let _ = f.retry(arrival(1, 3)).await;
@@ -152,7 +160,7 @@ async fn a_joined_copy_whose_answer_was_written_out_is_a_replay_afterwards() {
     let claim = f.won(arrival(1, 1)).await;
     let joined = f.joined(arrival(1, 2)).await;
     let _ = claim.done(&ok(), false).await;
-    joined.outcome().await.receipt.unwrap().written();
+    landed(joined).await.receipt.unwrap().written();
     assert!(f.is_replay(arrival(1, 2)).await);
     let _ = f.retry(arrival(1, 1)).await;
 }
@@ -173,7 +181,7 @@ async fn a_failure_releases_and_is_not_remembered_as_an_answer() {
     let joined = f.joined(arrival(1, 2)).await;
     let failure = Answer::empty(StatusCode::INTERNAL_SERVER_ERROR);
     claim.failed(Failure::Known, Ok(failure)).await;
-    let settled = joined.outcome().await;
+    let settled = landed(joined).await;
     assert_eq!(settled.outcome.unwrap().status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(settled.receipt.is_none());
     assert_eq!(f.gauges(), (0, 0, 1));
@@ -198,7 +206,7 @@ async fn a_dropped_claim_is_released_as_unknown() {
     let claim = f.won(arrival(1, 1)).await;
     let joined = f.joined(arrival(1, 2)).await;
     drop(claim);
-    assert_eq!(joined.outcome().await.outcome.unwrap_err(), Reject::InFlight);
+    assert_eq!(landed(joined).await.outcome.unwrap_err(), Reject::InFlight);
     assert_eq!(f.gauges(), (0, 0, 1));
     assert!(f.won(arrival(1, 1)).await.possible_duplicate());
 }
@@ -378,7 +386,7 @@ async fn a_thousand_events_in_fifty_copies_are_forwarded_once_each() {
                             }
                         }
                         Claimed::InFlight(joined) => {
-                            if let Some(receipt) = joined.outcome().await.receipt {
+                            if let Some(receipt) = landed(joined).await.receipt {
                                 receipt.written();
                                 return;
                             }

@@ -110,8 +110,10 @@ impl Guard {
             // Done in another process.
             shared.done(arrival, newest, *status, Some(answered), until).await?;
         } else {
+            // Whoever waits for the outcome of no attempt is to make one.
+            let status = if *attempt == Attempt::None { 0 } else { *status };
             for token in tokens {
-                shared.failed(arrival, *token, *attempt, *status, until).await?;
+                shared.failed(arrival, *token, *attempt, status, until).await?;
             }
             self.local.stored(&arrival.key);
         }

@@ -1,5 +1,5 @@
 -- Ends a lease; pin and mark of an attempt stay, whoever holds the lease.
--- ARGV: format version, lease name, record in ms, pin, status,
+-- ARGV: format version, lease name, record in ms, pin, status (0 if there was no attempt),
 --   what became of the attempt: 'n' there was none, '0' it failed, '1' its outcome is unknown
 local v, s, t, n = unpack(redis.call('HMGET', KEYS[1], 'v', 's', 't', 'n'))
 local attempt = ARGV[6]

@@ -214,6 +214,7 @@ impl Simulated {
                     answered: answered.clone(),
                     lasts: event.expires - now,
                 }),
+                (None, None) if event.status == 0 => Standing::Open,
                 (None, None) => Standing::Failed(event.status),
                 (None, Some((_, end))) if end > now => Standing::InFlight,
                 (None, Some(_)) => Standing::Open,

@@ -87,7 +87,7 @@ async fn a_success_is_in_the_files_before_anybody_hears_of_it() {
         let joined = f.joined(arrival(event, 2)).await;
         let answer = ok();
         // The process may end before the sender has the answer, even if it waits.
-        let (_receipt, settled) = tokio::join!(claim.done(&answer, true), joined.outcome());
+        let (_receipt, settled) = tokio::join!(claim.done(&answer, true), landed(joined));
         assert!(settled.outcome.is_ok());
         let copy = copy.path().join(event.to_string());
         copy_all(dir.path(), &copy);

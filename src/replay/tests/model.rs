@@ -344,13 +344,8 @@ impl World {
         }
     }
 
-    /// Everything comes to an end: nothing hangs, nothing was lost, nothing was made up.
-    fn settle(&mut self) {
-        {
-            let mut server = self.server.lock().unwrap();
-            server.down = false;
-            server.lose_answer = false;
-        }
+    /// The upstream gives up what it has, the store is told what it is owed, who waits goes on.
+    fn come_to_an_end(&mut self) {
         for _ in 0..60 {
             for forward in &mut self.ledger.borrow_mut().forwards {
                 forward.upstream.get_or_insert(Upstream::Reset);
@@ -362,9 +357,20 @@ impl World {
             // Copies that wait for another process ask again.
             self.clock.advance(Duration::from_millis(60));
         }
+    }
+
+    /// Everything comes to an end: nothing hangs, nothing was lost, nothing was made up.
+    fn settle(&mut self) {
+        {
+            let mut server = self.server.lock().unwrap();
+            server.down = false;
+            server.lose_answer = false;
+        }
+        self.come_to_an_end();
         // The leases of the dead end, and a full guard has records that it can give up.
         self.clock.advance(Duration::from_millis(LEASE + 41_000));
-        self.go_on_all();
+        // Those who waited for the dead make forwards of their own.
+        self.come_to_an_end();
         for process in &mut self.processes {
             while process.tasks.iter_mut().any(Task::poll) {
                 process.tasks.clear();
@@ -426,8 +432,15 @@ impl Request {
         let answered_here = written
             .clone()
             .any(|w| w.life == self.life && done_here.is_some_and(|at| at <= w.at && protects(at)));
-        let result =
+        let mut result =
             self.guard.admit(self.arrival, Instant::now() + Duration::from_secs(3_600)).await;
+        while let Ok(Claimed::InFlight(joined)) = result {
+            result = match joined.outcome().await {
+                Ok(Ended::Settled(settled)) => return self.relay(settled),
+                Ok(Ended::Released(claimed)) => Ok(claimed),
+                Err(reject) => Err(reject),
+            };
+        }
         // With `local`, a claim may have been made without the store.
         let alone =
             self.setting.on_store_failure == OnStoreFailure::Local && failures() != failures_then;
@@ -444,18 +457,6 @@ impl Request {
                 }
                 let lapsed = self.ledger.borrow().lapses != lapses_then;
                 self.forward(claim, alone, lapsed).await;
-            }
-            Ok(Claimed::InFlight(joined)) => {
-                let settled = joined.outcome().await;
-                match (settled.outcome, settled.receipt) {
-                    (Ok(answer), Some(receipt)) if answer.status.is_success() => {
-                        self.acknowledge(receipt);
-                    }
-                    (Ok(answer), _) if answer.status.is_success() => {
-                        self.wrong("a success without a receipt");
-                    }
-                    (Ok(_) | Err(_), _) => {}
-                }
             }
             Ok(Claimed::Done(Repeat::Retry(receipt))) => {
                 if answered_here && !self.setting.shared {
@@ -479,7 +480,18 @@ impl Request {
             Err(Reject::GuardFull) if self.setting.max_entries > 10 => {
                 self.wrong("a guard with room is full");
             }
-            Err(_) => {}
+            Ok(Claimed::InFlight(_)) | Err(_) => {}
+        }
+    }
+
+    /// The outcome of the copy that was forwarded goes to this one's sender too.
+    fn relay(&self, settled: Settled) {
+        match (settled.outcome, settled.receipt) {
+            (Ok(answer), Some(receipt)) if answer.status.is_success() => self.acknowledge(receipt),
+            (Ok(answer), _) if answer.status.is_success() => {
+                self.wrong("a success without a receipt");
+            }
+            (Ok(_) | Err(_), _) => {}
         }
     }
 

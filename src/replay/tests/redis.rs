@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::replay::shared::{Attempt, Verdict};
 
 /// A server of our own; `None`, with a message, where there is none on this machine.
 struct Server {
@@ -187,7 +188,7 @@ async fn a_copy_on_another_replica_gets_the_outcome() {
     let other = Arrival { pin: [2; 16], ..arrival(1, 3) };
     assert_eq!(b.refused(other).await, Reject::Refused(Reason::ContextMismatch));
     let answer = Answer::empty(StatusCode::CREATED);
-    let (_receipt, settled) = tokio::join!(claim.done(&answer, false), joined.outcome());
+    let (_receipt, settled) = tokio::join!(claim.done(&answer, false), landed(joined));
     assert_eq!(settled.outcome.unwrap().status, StatusCode::CREATED);
     settled.receipt.unwrap().written();
     b.flushed().await;
@@ -196,7 +197,7 @@ async fn a_copy_on_another_replica_gets_the_outcome() {
     let claim = a.won(arrival(2, 1)).await;
     let joined = b.joined(arrival(2, 2)).await;
     let failed = claim.failed(Failure::Unknown, Err(Reject::UpstreamTimeout));
-    let ((), settled) = tokio::join!(failed, joined.outcome());
+    let ((), settled) = tokio::join!(failed, landed(joined));
     assert_eq!(settled.outcome.unwrap().status, StatusCode::GATEWAY_TIMEOUT);
     assert!(settled.receipt.is_none());
 
@@ -204,7 +205,7 @@ async fn a_copy_on_another_replica_gets_the_outcome() {
     let claim = a.won(arrival(3, 1)).await;
     let joined = b.joined(arrival(3, 2)).await;
     drop(claim);
-    let ((), settled) = tokio::join!(a.flushed(), joined.outcome());
+    let ((), settled) = tokio::join!(a.flushed(), landed(joined));
     assert_eq!(settled.outcome.unwrap().status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(b.won(arrival(3, 3)).await.possible_duplicate());
 }
@@ -217,8 +218,7 @@ async fn a_dead_replicas_claim_is_taken_over_when_its_lease_ends() {
     let lost = a.won(arrival(1, 1)).await;
     let joined = b.joined(arrival(1, 2)).await;
     server.end_lease(1).await;
-    assert_eq!(joined.outcome().await.outcome.unwrap_err(), Reject::InFlight);
-    let claim = b.won(arrival(1, 2)).await;
+    let claim = released(joined).await;
     assert!(claim.possible_duplicate());
 
     // The dead come back: a failure releases nothing that another holds by now …
@@ -233,6 +233,40 @@ async fn a_dead_replicas_claim_is_taken_over_when_its_lease_ends() {
     taken.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
     let _ = a.retry(arrival(1, 4)).await;
     let _ = c.retry(arrival(1, 5)).await;
+}
+
+/// The claim that one who waited for a copy elsewhere got when it ended without an outcome.
+async fn released(joined: Joined) -> Claim {
+    match joined.outcome().await {
+        Ok(Ended::Released(Claimed::Won(claim))) => claim,
+        other => panic!("expected a claim, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_is_given_back_is_taken_by_those_who_wait_for_it() {
+    let Some(server) = Server::start().await else { return };
+    let a = server.replica(OnStoreFailure::Refuse).await;
+    let b = server.replica(OnStoreFailure::Refuse).await;
+    // At the first attempt, and after one that failed.
+    a.won(arrival(2, 1)).await.failed(Failure::Known, Ok(ok())).await;
+    for event in [1, 2] {
+        // The lease of a request whose sender went away before it knew of it.
+        let token = [7; 16];
+        let until = Instant::now() + Duration::from_secs(20);
+        let (early, answer) = (arrival(event, 2), ok());
+        let asked = a.redis().claim(&early, token, until).await;
+        assert!(matches!(asked, Ok(Verdict::Won { .. })), "{asked:?}");
+        let (first, second) =
+            (b.joined(arrival(event, 3)).await, b.joined(arrival(event, 4)).await);
+        let give_back = a.redis().failed(&early, token, Attempt::None, 0, until);
+        let (given, won) = tokio::join!(give_back, released(first));
+        given.unwrap();
+        assert!(!won.possible_duplicate());
+        // The other one waits for the outcome of the first.
+        let (_receipt, settled) = tokio::join!(won.done(&answer, false), landed(second));
+        assert_eq!(settled.outcome.unwrap().status, StatusCode::OK);
+    }
 }
 
 #[tokio::test]
@@ -278,7 +312,7 @@ async fn a_frozen_server_costs_a_second_and_loses_nothing() {
     let claim = going_on.won(arrival(5, 1)).await;
     let joined = going_on.joined(arrival(5, 2)).await;
     let _ = claim.done(&ok(), false).await;
-    assert!(joined.outcome().await.outcome.is_ok());
+    assert!(landed(joined).await.outcome.is_ok());
     let unseen = Arrival { stale: true, ..arrival(6, 1) };
     assert_eq!(going_on.refused(unseen).await, Reject::StoreUnavailable);
     going_on.won(arrival(7, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
@@ -394,7 +428,7 @@ async fn copies_on_two_replicas_are_forwarded_once() {
                             claim.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
                         }
                         Ok(Claimed::InFlight(joined)) => {
-                            if let Some(receipt) = joined.outcome().await.receipt {
+                            if let Some(receipt) = landed(joined).await.receipt {
                                 return receipt.written();
                             }
                         }
