@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
 
-use self::{passed::Passed, record::Record};
+use self::{judge::Turn, passed::Passed, record::Record};
 use crate::{
     answer::Answer,
     body::{self, Budget},
@@ -27,7 +27,7 @@ use crate::{
     metrics::{Metrics, NO_ROUTE, RouteMetrics},
     refused::Refusals,
     reject::{Outcome, Reject},
-    replay::{Claimed, Ended, Receipt, Replay},
+    replay::{Receipt, Replay},
     route::{Mode, Routes},
 };
 
@@ -127,21 +127,11 @@ impl Gate {
             let head = (&head, spelling);
             return self.observe(&route, head, payload, judged, context, record).await;
         }
-        let (verified, mut claimed) = judged?;
-        let claim = loop {
-            claimed = match claimed {
-                Claimed::Won(claim) => break claim,
-                Claimed::InFlight(joined) => {
-                    let ended = timeout_at(context.answer_by, joined.outcome()).await;
-                    match ended.map_err(|_| Reject::InFlight)?? {
-                        Ended::Released(claimed) => claimed,
-                        Ended::Settled(it) => return Passed::answered(it, &route, Outcome::Joined),
-                    }
-                }
-                Claimed::Done(repeat) => {
-                    return Passed::repeated(repeat, &route, site.acknowledge_replays);
-                }
-            };
+        let (verified, claimed) = judged?;
+        let claim = match judge::turn(claimed, context.answer_by).await? {
+            Turn::Forward(claim) => claim,
+            Turn::Join(settled) => return Passed::answered(settled, &route, Outcome::Joined),
+            Turn::Repeat(it) => return Passed::repeated(it, &route, site.acknowledge_replays),
         };
         let (answer_by, owner) = (context.answer_by, context.owner.clone());
         let upstream = Arc::clone(&route.upstream);
