@@ -283,13 +283,15 @@ impl Upstream {
             body_bytes: self.options.answer_bytes,
         };
         let mut wait = FIRST_WAIT;
+        patience::after_others().await;
         loop {
             let (pool, authority) = self.choose();
             let kept = pool.reuse(started).await;
             let is_new = kept.is_none();
             let connection = match kept {
                 Some(connection) => Some(connection),
-                None => pool.connect(connect_by).await.ok(),
+                // In a box, so that a request for which there is a connection is small.
+                None => Box::pin(pool.connect(connect_by)).await.ok(),
             };
             if let Some(mut connection) = connection {
                 let target = pool.origin().target(&request.uri, matched)?;

@@ -21,11 +21,6 @@ use crate::{answer::REQUEST_ID, scheme::Verified};
 
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const VERIFIED: HeaderName = HeaderName::from_static("sealgate-verified");
-const EVENT_ID: HeaderName = HeaderName::from_static("sealgate-event-id");
-const KEY: HeaderName = HeaderName::from_static("sealgate-key");
-const POSSIBLE_DUPLICATE: HeaderName = HeaderName::from_static("sealgate-possible-duplicate");
-const OBSERVED: HeaderName = HeaderName::from_static("sealgate-observed");
 
 /// How the names of a request's headers were spelled, in the order in which they came. Empty for HTTP/2, where
 /// names have no upper case.
@@ -150,37 +145,37 @@ pub(super) fn lines(
         put_length(&mut text, CONTENT_LENGTH.as_str().as_bytes(), length);
     }
 
-    let mut ours = |name: HeaderName, value: &[u8]| {
-        put(&mut text, name.as_str().as_bytes(), value);
-    };
+    let mut ours = |name: &str, value: &[u8]| put(&mut text, name.as_bytes(), value);
     let host = host(head);
     if let Some(host) = host.filter(|_| !told_host) {
-        ours(HOST, host);
+        ours("host", host);
     }
     let forwarded = Forwarded::by(client, headers);
-    ours(FORWARDED_FOR, &forwarded.chain);
-    ours(FORWARDED_PROTO, forwarded.proto);
+    ours("x-forwarded-for", &forwarded.chain);
+    ours("x-forwarded-proto", forwarded.proto);
     if let Some(host) = forwarded.host.or(host) {
-        ours(FORWARDED_HOST, host);
+        ours("x-forwarded-host", host);
     }
-    ours(REQUEST_ID, extra.request_id.as_bytes());
+    ours(REQUEST_ID.as_str(), extra.request_id.as_bytes());
     match mark {
         Mark::Verified { verified, possible_duplicate } => {
-            for (name, value) in [(VERIFIED, verified.scheme()), (KEY, verified.key())] {
+            for (name, value) in
+                [("sealgate-verified", verified.scheme()), ("sealgate-key", verified.key())]
+            {
                 if is_value(value) {
                     ours(name, value.as_bytes());
                 }
             }
             if let Some(id) = verified.event_id() {
-                ours(EVENT_ID, id.as_bytes());
+                ours("sealgate-event-id", id.as_bytes());
             }
             if *possible_duplicate {
-                ours(POSSIBLE_DUPLICATE, b"1");
+                ours("sealgate-possible-duplicate", b"1");
             }
         }
         Mark::Observed(reason) => {
             if let Some(reason) = reason {
-                ours(OBSERVED, reason.as_bytes());
+                ours("sealgate-observed", reason.as_bytes());
             }
         }
     }

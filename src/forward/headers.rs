@@ -35,7 +35,12 @@ fn is_ours(name: &str) -> bool {
 
 /// [`is_ours`] for the names that PHP and other CGI hosts fold into the same variable.
 fn is_ours_by_any_spelling(name: &str) -> bool {
-    is_ours(name) || (name.contains('_') && is_ours(&name.replace('_', "-")))
+    // What they begin with; most names are told by it.
+    let begins = matches!(
+        name.as_bytes(),
+        [b's', b'e', ..] | [b'x', _, b'f' | b'r', ..] | [b'f', b'o', ..] | [b'p', b'r', ..]
+    );
+    begins && (is_ours(name) || (name.contains('_') && is_ours(&name.replace('_', "-"))))
 }
 
 /// Whether two names, in lower case, become the same variable where PHP and other CGI hosts fold them.

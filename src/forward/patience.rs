@@ -1,4 +1,4 @@
-//! How long an upstream is waited for.
+//! How long an upstream is waited for, and for whom it waits.
 
 use std::{future::poll_fn, pin::pin, task::Poll};
 
@@ -31,4 +31,18 @@ pub(super) async fn until<T>(
         }
     })
     .await
+}
+
+/// Lets the tasks of this thread go first that are ready now. What they are about to send and what this one is
+/// about to send then goes out in one go, which wakes an upstream on the same machine once and not for each.
+pub(super) async fn after_others() {
+    let mut asked = false;
+    poll_fn(|task| {
+        if std::mem::replace(&mut asked, true) {
+            return Poll::Ready(());
+        }
+        task.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

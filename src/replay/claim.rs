@@ -36,7 +36,7 @@ pub enum Failure {
 /// attempt with an unknown outcome, and the copies that joined are asked to come again.
 #[derive(Debug)]
 #[must_use = "dropping a claim releases it"]
-pub struct Claim(Option<Holding>);
+pub struct Claim(Option<Box<Holding>>);
 
 /// A claim that the claim map knows.
 #[derive(Debug)]
@@ -140,7 +140,7 @@ impl Claim {
 
     pub(crate) fn holding(mut holding: Holding) -> Self {
         holding.stage = Stage::Held;
-        Claim(Some(holding))
+        Claim(Some(Box::new(holding)))
     }
 
     /// Whether an earlier attempt may have reached the upstream.

@@ -98,6 +98,7 @@ pub(crate) enum Shared {
     Simulated(simulated::Simulated),
 }
 
+/// What is asked of Redis waits in a box, so that a request that asks nothing of it is small.
 impl Shared {
     /// Asks for a lease called `token`; asking again under the same name gives the same answer.
     pub(crate) async fn claim(
@@ -107,7 +108,7 @@ impl Shared {
         until: Instant,
     ) -> Result<Verdict, Unreachable> {
         match self {
-            Shared::Redis(redis) => redis.claim(arrival, token, until).await,
+            Shared::Redis(redis) => Box::pin(redis.claim(arrival, token, until)).await,
             #[cfg(test)]
             Shared::Simulated(simulated) => simulated.claim(arrival, token).await,
         }
@@ -123,7 +124,9 @@ impl Shared {
         until: Instant,
     ) -> Result<(), Unreachable> {
         match self {
-            Shared::Redis(redis) => redis.done(arrival, token, status, answered, until).await,
+            Shared::Redis(redis) => {
+                Box::pin(redis.done(arrival, token, status, answered, until)).await
+            }
             #[cfg(test)]
             Shared::Simulated(simulated) => simulated.done(arrival, token, status, answered).await,
         }
@@ -141,7 +144,9 @@ impl Shared {
         until: Instant,
     ) -> Result<(), Unreachable> {
         match self {
-            Shared::Redis(redis) => redis.failed(arrival, token, attempt, status, until).await,
+            Shared::Redis(redis) => {
+                Box::pin(redis.failed(arrival, token, attempt, status, until)).await
+            }
             #[cfg(test)]
             Shared::Simulated(simulated) => simulated.failed(arrival, token, attempt, status).await,
         }
@@ -155,7 +160,7 @@ impl Shared {
         until: Instant,
     ) -> Result<(), Unreachable> {
         match self {
-            Shared::Redis(redis) => redis.renew(key, token, until).await,
+            Shared::Redis(redis) => Box::pin(redis.renew(key, token, until)).await,
             #[cfg(test)]
             Shared::Simulated(simulated) => simulated.renew(key, token).await,
         }
@@ -168,7 +173,7 @@ impl Shared {
         until: Instant,
     ) -> Result<Standing, Unreachable> {
         match self {
-            Shared::Redis(redis) => redis.look(arrival, until).await,
+            Shared::Redis(redis) => Box::pin(redis.look(arrival, until)).await,
             #[cfg(test)]
             Shared::Simulated(simulated) => simulated.look(arrival).await,
         }

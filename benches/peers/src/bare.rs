@@ -1,10 +1,11 @@
 //! The floor: a proxy of the crates that sealgate is made of, which verifies nothing.
 //!
-//! Threads, allocator, TLS settings, HTTP builders and the pool of upstream connections are those of
-//! sealgate (`src/server.rs`, `src/server/connection.rs`, `src/tls.rs`, `src/forward/pool.rs`), so
-//! that what is left between the two is the price of verifying, of the replay guard, of header rules,
-//! deadlines and metrics. Bodies are passed on as they come. With `hash`, they are collected and
-//! hashed first, as any verifier must.
+//! Threads, allocator, TLS settings and the limits of HTTP are those of sealgate (`src/server.rs`,
+//! `src/server/connection.rs`, `src/tls.rs`). Towards the upstream it is what these crates offer: hyper's
+//! client in a pool a thread, and `preserve_header_case` on both sides, so that names go on as they came.
+//! sealgate does both by itself (`src/forward/connection.rs`, `src/forward/head.rs`), which saves part of
+//! what verifying, the replay guard, header rules, deadlines and metrics cost. Bodies are passed on as
+//! they come. With `hash`, they are collected and hashed first, as any verifier must.
 
 use std::{
     cell::RefCell,

@@ -1,6 +1,7 @@
 //! The lines of a head, as RFC 9112 writes them, without what it lets recipients forgive.
 
 use http::{Uri, uri::Scheme};
+use memchr::memchr;
 
 use crate::reject::Reject;
 
@@ -73,13 +74,15 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reject> {
     if let [b' ' | b'\t', ..] = line {
         return Err(Reject::BadRequest("folded header line"));
     }
-    let is_token = |byte: &u8| TOKEN[usize::from(*byte)];
-    let end = line.iter().position(|byte| !is_token(byte));
-    let (name, value) = line.split_at(end.ok_or(Reject::BadRequest("header line without colon"))?);
-    let ([_, ..], [b':', value @ ..]) = (name, value) else {
+    // Without an early end here and below, so that the compiler can look at many bytes at once.
+    let is_token = |all, byte: &u8| all & TOKEN[usize::from(*byte)];
+    let name = memchr(b':', line).map_or(line, |end| &line[..end]);
+    if name.is_empty() || !name.iter().fold(true, is_token) {
         return Err(Reject::BadRequest("header name"));
+    }
+    let [b':', value @ ..] = &line[name.len()..] else {
+        return Err(Reject::BadRequest("header line without colon"));
     };
-    // Without an early end, so that the compiler can compare many bytes at once.
     let control = |found, byte: &u8| found | (*byte < b' ' && *byte != b'\t') | (*byte == 0x7f);
     if value.iter().fold(false, control) {
         return Err(Reject::BadRequest("control character in a header"));
