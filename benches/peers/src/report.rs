@@ -344,8 +344,8 @@ const METHOD: &str = "
 - In the open loop, requests are due at random times (a Poisson process, the same for all) and latency
   counts from when a request was due, also while it waits for a free connection.
 - Nobody writes a line per request: `access_log off`, no `log` in HAProxy, `--log-level error`.
-- The bare proxy (`benches/peers/src/bare.rs`) has sealgate's threads, allocator, TLS settings, HTTP
-  builders and kind of connection pool. It streams bodies, knows no deadlines, counts nothing.
+- The bare proxy (`benches/peers/src/bare.rs`) has sealgate's threads, allocator, TLS settings and limits
+  of HTTP; towards the upstream it has hyper's client. It streams bodies, knows no deadlines, counts nothing.
 - The Lua (`benches/peers/conf/verify.lua`) and the HAProxy rules (`conf/haproxy-verify.cfg`) do what a
   careful user would write: strict parsing, constant-time comparison, time window, replay table. They do
   without what is marked ✗ above, and without metrics.
