@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -10,7 +10,7 @@ use std::{
 use sealgate::gateway;
 use tempfile::TempDir;
 
-use crate::kit::{self, Connection, Event, Program, Reply, SECRET, free_address, tool};
+use crate::kit::{self, Connection, Event, Program, Reply, SECRET, free_at, tool};
 
 /// A copy of an example, its handler running, and the gateway before it.
 struct Example {
@@ -52,7 +52,7 @@ fn configuration(dir: &Path, handler: SocketAddr) -> String {
 impl Example {
     async fn start(name: &str, handler: impl Fn(&Path, SocketAddr) -> Command) -> Example {
         let dir = copied(name);
-        let address = free_address();
+        let address = free_at(Ipv4Addr::LOCALHOST);
         let mut command = handler(dir.path(), address);
         command.current_dir(dir.path()).env("WEBHOOK_LOG", dir.path().join("events.log"));
         let mut handler = Program::silent(&mut command);

@@ -35,7 +35,7 @@ pub(crate) use self::{
     key_server::{KeyServer, Serves},
     ledger::{Entry, Ledger, Stage, ask},
     process::{Process, signal},
-    program::{Program, free_address, tool},
+    program::{Program, free_address, free_at, tool},
     redis::Redis,
     sender::{Event, SECRET, hmac_sha256, now_ms, sha256},
     upstream::{Answer, Hook, Recorded, Upstream},

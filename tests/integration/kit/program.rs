@@ -1,8 +1,9 @@
 //! Other programs beside the gateway: whether they are installed, and their end with the test.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
 };
 
 use tokio::net::TcpStream;
@@ -20,9 +21,16 @@ pub(crate) fn tool(name: &str) -> Option<Command> {
     None
 }
 
-/// An address on loopback that is free now, for programs that cannot tell which port they got.
+/// An address on loopback that is free, for programs that cannot tell which port they got. It is another
+/// one than 127.0.0.1, so that nobody else gets the port before the program has it.
 pub(crate) fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    free_at(Ipv4Addr::new(127, 0, 1, NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// A free port at an address, for programs that cannot be told another one.
+pub(crate) fn free_at(address: Ipv4Addr) -> SocketAddr {
+    let listener = TcpListener::bind((address, 0)).expect("a port");
     listener.local_addr().expect("an address")
 }
 
