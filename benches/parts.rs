@@ -14,11 +14,11 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, request::Parts};
 use sealgate::{
-    answer::Answer,
     body::Payload,
     config,
     metrics::Metrics,
     replay::{Claimed, Clock, OnStoreFailure, Options, Replay, Store, Terms},
+    response::SanitizedResponse,
     route::Routes,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verified, Verifier},
     secret::Secret,
@@ -98,7 +98,7 @@ fn replay() -> Replay {
 
 /// New events, from the claim to the recorded success.
 async fn events(replay: &Replay, requests: &[Verified]) {
-    let answer = Answer::empty(StatusCode::OK);
+    let answer = SanitizedResponse::empty(StatusCode::OK);
     let answer_by = tokio::time::Instant::now() + Duration::from_secs(30);
     for request in requests {
         match replay.claim(request, TERMS, answer_by).await {

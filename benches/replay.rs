@@ -17,10 +17,10 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group};
 use http::{HeaderMap, Method, Request, StatusCode};
 use sealgate::{
-    answer::Answer,
     body::Payload,
     metrics::Metrics,
     replay::{Claimed, Clock, OnStoreFailure, Options, Replay, Store, Terms},
+    response::SanitizedResponse,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verified, Verifier},
     secret::Secret,
 };
@@ -71,7 +71,7 @@ fn open(store: Store) -> Replay {
 }
 
 /// From the claim to the recorded success.
-async fn event(replay: &Replay, request: &Verified, answer: &Answer) {
+async fn event(replay: &Replay, request: &Verified, answer: &SanitizedResponse) {
     let answer_by = tokio::time::Instant::now() + Duration::from_secs(30);
     match replay.claim(request, TERMS, answer_by).await {
         Ok(Claimed::Won(claim)) => drop(claim.done(answer, false).await),
@@ -92,7 +92,7 @@ fn latency(
     for _ in 0..at_once {
         let (replay, requests) = (replay.clone(), sender.requests(each));
         tasks.push(async move {
-            let answer = Answer::empty(StatusCode::OK);
+            let answer = SanitizedResponse::empty(StatusCode::OK);
             let mut times = Vec::with_capacity(each);
             for request in &requests {
                 let start = Instant::now();
@@ -124,7 +124,7 @@ fn memory(criterion: &mut Criterion) {
         bencher.iter_custom(|count| {
             let count = usize::try_from(count).expect("it fits");
             let mut taken = Duration::ZERO;
-            let answer = Answer::empty(StatusCode::OK);
+            let answer = SanitizedResponse::empty(StatusCode::OK);
             for _ in 0..count.div_ceil(10_000) {
                 let requests = sender.requests(10_000);
                 let start = Instant::now();
@@ -186,7 +186,7 @@ fn stores(criterion: &mut Criterion) {
 fn targets(in_memory: usize, on_disk: usize) -> bool {
     let sender = Arc::new(Sender::new());
     let runtime = Runtime::new().expect("a runtime");
-    let answer = Answer::empty(StatusCode::OK);
+    let answer = SanitizedResponse::empty(StatusCode::OK);
     let before = resident();
     let replay = runtime.block_on(async { open(Store::Memory) });
     runtime.block_on(async {

@@ -4,8 +4,8 @@
 //! Everything that is wrong is told at once (a file that is not TOML is told to be that first). Nothing is bound, fetched or written here; files that
 //! hold secrets, certificates and schemes are read. No report quotes a secret.
 
+mod admission;
 mod credentials;
-mod door;
 mod headers;
 mod inventory;
 mod limits;

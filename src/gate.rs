@@ -2,7 +2,7 @@
 //! answer. Whatever refuses does so by a [`Reject`], which is counted, logged and answered in one
 //! place.
 
-mod hygiene;
+mod http_rules;
 mod judge;
 mod observe;
 mod passed;
@@ -21,14 +21,14 @@ use tokio_util::task::TaskTracker;
 
 use self::{judge::Turn, passed::Passed, record::Record};
 use crate::{
-    answer::Answer,
     body::{self, Budget},
-    forward::{self, Client, Detached, Networks, Peer, Spelling},
     metrics::{Metrics, NO_ROUTE, RouteMetrics},
-    refused::Refusals,
     reject::{Outcome, Reject},
+    rejections::Rejections,
     replay::{Receipt, Replay},
+    response::SanitizedResponse,
     route::{Mode, Routes},
+    upstream::{self, ClientAddr, Detached, HeaderCase, Networks, Peer},
 };
 
 /// What a reload replaces as a whole.
@@ -36,7 +36,7 @@ pub struct Site {
     /// The routes.
     pub routes: Routes,
     /// Where refused requests are looked into.
-    pub refusals: Refusals,
+    pub rejections: Rejections,
     /// Whether a replay is acknowledged (200) or refused (409).
     pub acknowledge_replays: bool,
     /// A path that answers 200 to load balancers.
@@ -78,14 +78,14 @@ impl Gate {
     pub async fn handle(
         &self,
         request: Request<Incoming>,
-        spelling: Spelling,
+        spelling: HeaderCase,
         peer: Peer,
     ) -> Response<Full<Bytes>> {
         let site = self.site.load_full();
-        let client = Client::of(peer, request.headers(), &site.trusted_proxies);
+        let client = ClientAddr::of(peer, request.headers(), &site.trusted_proxies);
         let mut record = Record::begin(request.headers(), &client, &self.unrouted);
         if site.health_path.as_deref() == Some(request.uri().path()) {
-            return record.stamped(Answer::empty(StatusCode::OK).into_response());
+            return record.stamped(SanitizedResponse::empty(StatusCode::OK).into_response());
         }
         match self.pass(request, &spelling, client, &site, &mut record).await {
             Ok(passed) => {
@@ -100,13 +100,13 @@ impl Gate {
     async fn pass(
         &self,
         request: Request<Incoming>,
-        spelling: &Spelling,
-        client: Client,
+        spelling: &HeaderCase,
+        client: ClientAddr,
         site: &Site,
         record: &mut Record,
     ) -> Result<Passed, Reject> {
         let (head, body) = request.into_parts();
-        let host = hygiene::check(&head)?;
+        let host = http_rules::check(&head)?;
         let route = record.enter(site.routes.find(&head.uri, host)?);
         let entered = route.enter(client.address);
         if route.mode == Mode::Enforce {
@@ -115,13 +115,13 @@ impl Gate {
         route.admit(&head)?;
         let wants_digest = route.verifier.wants_digest();
         let payload = body::receive(body, route.body, &self.budget, wants_digest).await?;
-        if let Some(greeting) = route.verifier.handshake(&head, &payload, record.now()) {
+        if let Some(greeting) = route.verifier.challenge(&head, &payload, record.now()) {
             return greeting.map(Passed::handshake);
         }
         let context = record.context(&route, client);
         let judged = self.judge(&route, (&head, &payload), entered, &context, record).await;
         if let Err(reject) = &judged {
-            site.refusals.note(&route, reject, record.id(), record.now(), (&head, &payload));
+            site.rejections.note(&route, reject, record.id(), record.now(), (&head, &payload));
         }
         if route.mode == Mode::Observe {
             let head = (&head, spelling);
@@ -135,7 +135,7 @@ impl Gate {
         };
         let (answer_by, owner) = (context.answer_by, context.owner.clone());
         let upstream = Arc::clone(&route.upstream);
-        let flight = forward::send(upstream, (&head, spelling), payload, verified, claim, context);
+        let flight = upstream::send(upstream, (&head, spelling), payload, verified, claim, context);
         let flight = Detached::new(self.flights.track_future(flight), owner);
         let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
         Passed::answered(settled, &route, Outcome::Forwarded)

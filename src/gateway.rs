@@ -14,7 +14,7 @@ use crate::{
     config::{Changes, Config, Inventory},
     gate::{Gate, Site},
     metrics::Metrics,
-    refused::Refusals,
+    rejections::Rejections,
     replay::{Clock, OpenError, Replay},
     route::{RouteOptions, Routes},
     scheme::KeySet,
@@ -238,7 +238,7 @@ fn site(
 ) -> Site {
     let routes = Routes::new(routes, metrics);
     Site {
-        refusals: Refusals::start(routes.iter(), server.capture_rejected.clone()),
+        rejections: Rejections::start(routes.iter(), server.capture_rejected.clone()),
         routes,
         acknowledge_replays,
         health_path: server.health_path.clone(),

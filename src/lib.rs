@@ -4,21 +4,21 @@
 //! The way of a request is told in [`gate`]; which room may import from which, in ARCHITECTURE.md.
 
 pub mod admin;
-pub mod answer;
 pub mod body;
 pub mod cli;
 pub mod config;
 pub mod diagnose;
 pub mod document;
-pub mod forward;
 pub mod gate;
 pub mod gateway;
 pub mod metrics;
-pub mod refused;
 pub mod reject;
+pub mod rejections;
 pub mod replay;
+pub mod response;
 pub mod route;
 pub mod scheme;
 pub mod secret;
 pub mod server;
 pub mod tls;
+pub mod upstream;

@@ -136,7 +136,7 @@ pub enum Outcome {
     /// A copy that came while another was in flight, and got that one's outcome.
     Joined,
     /// A sender's question whether the address is ours, answered here.
-    Handshake,
+    Challenge,
     /// Not accepted as authentic.
     Rejected,
     /// Could not be judged or taken now; the sender is asked to come again.
@@ -152,7 +152,7 @@ impl Outcome {
         Outcome::Duplicate,
         Outcome::Replay,
         Outcome::Joined,
-        Outcome::Handshake,
+        Outcome::Challenge,
         Outcome::Rejected,
         Outcome::Unavailable,
         Outcome::Error,
@@ -165,7 +165,7 @@ impl Outcome {
             Outcome::Duplicate => "duplicate",
             Outcome::Replay => "replay",
             Outcome::Joined => "joined",
-            Outcome::Handshake => "handshake",
+            Outcome::Challenge => "handshake",
             Outcome::Rejected => "rejected",
             Outcome::Unavailable => "unavailable",
             Outcome::Error => "error",

@@ -3,7 +3,7 @@
 //! Paths are compared as the bytes that came: nothing is decoded, folded or resolved, so that we and
 //! the upstream cannot disagree about what was called.
 
-mod door;
+mod admission;
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -13,15 +13,15 @@ use http::{
     request::Parts,
 };
 
-use self::door::Door;
-pub use self::door::{DoorOptions, Rate};
+use self::admission::Admission;
+pub use self::admission::{AdmissionOptions, Rate};
 use crate::{
     body,
-    forward::{Upstream, UpstreamOptions},
     metrics::{Metrics, RouteMetrics},
     reject::Reject,
     replay::Terms,
     scheme::Verifier,
+    upstream::{Upstream, UpstreamOptions},
 };
 
 /// What a route does with what is not authentic or not new.
@@ -54,7 +54,7 @@ pub struct RouteOptions {
     /// What it does with what it does not accept.
     pub mode: Mode,
     /// Who may enter, and how often.
-    pub door: DoorOptions,
+    pub admission: AdmissionOptions,
     /// The scheme with the route's keys.
     pub verifier: Verifier,
     /// When the sender must have its answer.
@@ -85,7 +85,7 @@ pub struct Route {
     pub terms: Terms,
     /// Its metrics.
     pub metrics: Arc<RouteMetrics>,
-    door: Door,
+    admission: Admission,
     matched: Option<usize>,
 }
 
@@ -95,7 +95,7 @@ impl Route {
             metrics: metrics.route(&options.name),
             name: options.name.into(),
             mode: options.mode,
-            door: Door::new(options.door),
+            admission: Admission::new(options.admission),
             answer_within: options.answer_within,
             body: options.body,
             upstream: Upstream::new(options.upstream),
@@ -123,7 +123,7 @@ impl Route {
     /// # Errors
     /// [`Reason::NotAllowed`](crate::reject::Reason::NotAllowed), [`Reject::RateLimited`].
     pub fn enter(&self, client: IpAddr) -> Result<(), Reject> {
-        self.door.enter(client)
+        self.admission.enter(client)
     }
 
     /// Checks what can be said of a request before its body is read: the method, the encoding, and

@@ -5,10 +5,10 @@
 //! the proof that a request is authentic: nothing else makes one.
 
 mod catalog;
+mod challenge;
 mod compare;
 mod event;
 mod form;
-mod handshake;
 mod hex;
 mod hypothesis;
 mod json;
@@ -36,8 +36,8 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use self::{
+    challenge::Challenge,
     event::{Event, Identity},
-    handshake::Handshake,
     keys::{Choice, KeyForm},
     mac::Hash,
     signature::Signature,
@@ -59,7 +59,7 @@ pub struct UnixMillis(pub i64);
 
 /// The key of an event's record: a digest over route, key name, event id (and the body's digest where
 /// the id is unsigned).
-pub type RecordKey = [u8; 32];
+pub type EventKey = [u8; 32];
 
 /// Proof that a request is authentic. Made by [`Verifier::verify`] only.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub struct Verified {
     scheme: Arc<str>,
     key: Arc<str>,
     event_id: Option<HeaderValue>,
-    record: Option<RecordKey>,
+    record: Option<EventKey>,
     identity: Option<[u8; 16]>,
     pin: [u8; 16],
     stale: bool,
@@ -91,7 +91,7 @@ impl Verified {
     }
 
     /// The key of the event's record; `None` where a scheme's deliveries are alike on purpose.
-    pub fn record(&self) -> Option<&RecordKey> {
+    pub fn record(&self) -> Option<&EventKey> {
         self.record.as_ref()
     }
 
@@ -198,7 +198,7 @@ pub struct Scheme {
     identity: Identity,
     pinned: Vec<usize>,
     agree: Vec<Agreement>,
-    handshakes: Vec<Handshake>,
+    challenges: Vec<Challenge>,
     /// Whether a handshake gives away MACs of words that could be bodies.
     oracle: bool,
     /// Whether a body that is not JSON is taken too: its members count as absent.

@@ -33,11 +33,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::{self, Admin},
-    forward::Networks,
     gate::Gate,
     metrics::Metrics,
-    refused::CaptureOptions,
+    rejections::CaptureOptions,
     tls,
+    upstream::Networks,
 };
 
 /// How many connections wait in the kernel until they are accepted.

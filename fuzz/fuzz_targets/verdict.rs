@@ -57,7 +57,8 @@ fuzz_target!(|input: &[u8]| {
     let payload = Payload::from(Bytes::copy_from_slice(body));
     let values = lines.split(|byte| *byte == b'\n');
     let given = verifier.headers().iter().zip(values).filter(|(_, value)| !value.is_empty());
-    let given = given.filter_map(|(name, v)| Some((name.clone(), HeaderValue::from_bytes(v).ok()?)));
+    let given =
+        given.filter_map(|(name, v)| Some((name.clone(), HeaderValue::from_bytes(v).ok()?)));
     let given: HeaderMap = given.collect();
 
     let unsigned = head(given.clone());
@@ -89,7 +90,10 @@ fuzz_target!(|input: &[u8]| {
             let flipped = Payload::from(Bytes::from([rest, &[last ^ 1]].concat()));
             assert!(verifier.verify(&signed, &flipped, NOW).is_err(), "it was not signed");
             let shorter = Payload::from(Bytes::copy_from_slice(rest));
-            assert!(verifier.verify(&signed, &shorter, NOW).is_err(), "a shorter one was not signed");
+            assert!(
+                verifier.verify(&signed, &shorter, NOW).is_err(),
+                "a shorter one was not signed"
+            );
         }
     }
 });

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     document::{Field, Section},
-    forward::{is_twin, reserved},
     scheme::Scheme,
+    upstream::{is_twin, reserved},
 };
 
 /// `[route.require_headers]`: name = one value or several.

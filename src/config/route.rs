@@ -10,15 +10,15 @@ use std::{
 use http::uri::PathAndQuery;
 
 use super::{
-    Surroundings, credentials, door, entries, headers, limits::Limits, not_empty, replay::Ttl,
+    Surroundings, admission, credentials, entries, headers, limits::Limits, not_empty, replay::Ttl,
     upstream,
 };
 use crate::{
     body,
     document::{Field, Section, nearest, show_duration, show_size},
-    forward::UpstreamOptions,
     route::{Mode, PathPattern, RouteOptions},
     scheme::{Scheme, Verifier},
+    upstream::UpstreamOptions,
 };
 
 const ANSWERS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
@@ -145,7 +145,7 @@ fn read(
         None => scheme.map(Scheme::answer_within),
     };
     let upstream = upstream::read(section, common.limits, answer_within, surroundings);
-    let door = door::read(section);
+    let admission = admission::read(section);
     let body = body_limit(section, scheme, common.limits);
     let credentials = credentials::read(section, name.as_deref(), scheme, surroundings);
     let upstream_headers = headers::for_upstream(section, scheme, surroundings);
@@ -173,7 +173,7 @@ fn read(
         host,
         path: path?,
         mode: mode.unwrap_or(Some(Mode::Enforce))?,
-        door,
+        admission,
         verifier: verifier?,
         answer_within: answer_within?,
         body: body::Limits { bytes: body?, time: common.limits.request_body },

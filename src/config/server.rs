@@ -4,13 +4,13 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, thread, time::Dur
 
 use http::uri::PathAndQuery;
 
-use super::{Surroundings, door, limits::Limits, not_empty, secret};
+use super::{Surroundings, admission, limits::Limits, not_empty, secret};
 use crate::{
     document::{Field, Section},
-    forward::Networks,
-    refused::CaptureOptions,
+    rejections::CaptureOptions,
     server::{ServerOptions, TlsListener},
     tls::{ClientAuthority, Pair},
+    upstream::Networks,
 };
 
 /// Longer than an orchestrator waits before it kills.
@@ -209,7 +209,7 @@ fn health_path(field: &Field<'_>) -> Option<String> {
 }
 
 fn trusted_proxies(field: &Field<'_>) -> Networks {
-    door::networks(field, |field, text| {
+    admission::networks(field, |field, text| {
         let help = "name only the addresses of your own proxies".to_owned();
         field.warning(format!("`{text}` trusts everybody's X-Forwarded-For"), Some(help));
     })

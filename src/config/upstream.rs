@@ -8,8 +8,8 @@ use rustls_pki_types::ServerName;
 use super::{Surroundings, limits::Limits, not_empty, secret};
 use crate::{
     document::{Field, Section, show_duration},
-    forward::{Address, HostPolicy, Origin, Secure, UpstreamOptions},
     tls::{Pair, client_config},
+    upstream::{Address, HostPolicy, Origin, Secure, UpstreamOptions},
 };
 
 /// How many requests may wait where `upstream_concurrency` bounds those at the upstream.

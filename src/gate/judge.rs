@@ -6,11 +6,11 @@ use tokio::time::{Instant, timeout_at};
 use super::{Gate, record::Record};
 use crate::{
     body::Payload,
-    forward::Context,
     reject::Reject,
     replay::{Claim, Claimed, Ended, Repeat, Settled},
     route::Route,
     scheme::Verified,
+    upstream::Context,
 };
 
 /// What is left to do for an authentic request.

@@ -9,11 +9,11 @@ use tokio::time::timeout_at;
 use super::{Gate, passed::Passed, record::Record};
 use crate::{
     body::Payload,
-    forward::{self, Context, Detached, Spelling},
     reject::{Outcome, Reason, Reject},
     replay::Claimed,
     route::Route,
     scheme::Verified,
+    upstream::{self, Context, Detached, HeaderCase},
 };
 
 impl Gate {
@@ -21,7 +21,7 @@ impl Gate {
     pub(super) async fn observe(
         &self,
         route: &Arc<Route>,
-        head: (&Parts, &Spelling),
+        head: (&Parts, &HeaderCase),
         payload: Payload,
         judged: Result<(Verified, Claimed), Reject>,
         context: Context,
@@ -33,7 +33,7 @@ impl Gate {
         let (claim, mark) = record.observed(judged.map(|(_, claimed)| claimed));
         let (answer_by, owner) = (context.answer_by, context.owner.clone());
         let upstream = Arc::clone(&route.upstream);
-        let flight = forward::observe(upstream, head, payload, claim, mark, context);
+        let flight = upstream::observe(upstream, head, payload, claim, mark, context);
         let flight = Detached::new(self.flights.track_future(flight), owner);
         let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
         Passed::answered(settled, route, Outcome::Forwarded)

@@ -5,9 +5,9 @@ use http::{HeaderValue, Response};
 use http_body_util::Full;
 
 use crate::{
-    answer::{self, ANSWER, Answer},
     reject::{Outcome, Reject},
     replay::{Receipt, Repeat, Settled},
+    response::{self, ANSWER, SanitizedResponse},
     route::Route,
 };
 
@@ -34,9 +34,9 @@ impl Passed {
     }
 
     /// The answer to a sender that asks whether the address is ours.
-    pub(super) fn handshake(answer: Answer) -> Self {
+    pub(super) fn handshake(answer: SanitizedResponse) -> Self {
         let mut response = answer.into_response();
-        let outcome = Outcome::Handshake;
+        let outcome = Outcome::Challenge;
         response.headers_mut().insert(ANSWER, HeaderValue::from_static(outcome.label()));
         Passed { outcome, response, receipt: None }
     }
@@ -52,7 +52,7 @@ impl Passed {
             Repeat::Replay if acknowledge => (Outcome::Replay, None),
             Repeat::Replay => return Err(Reject::Replay),
         };
-        let response = answer::made_here(route.verifier.scheme().success(), outcome);
+        let response = response::made_here(route.verifier.scheme().success(), outcome);
         Ok(Passed { outcome, response, receipt })
     }
 }

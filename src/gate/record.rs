@@ -20,13 +20,13 @@ use tracing::Level;
 
 use super::trace::TraceId;
 use crate::{
-    answer::{self, REQUEST_ID},
-    forward::{Client, Context, Owner},
     metrics::{NO_ROUTE, RouteMetrics},
     reject::{Outcome, Reject},
     replay::{Claim, Claimed, Repeat},
+    response::{self, REQUEST_ID},
     route::Route,
     scheme::{UnixMillis, Verified},
+    upstream::{ClientAddr, Context, Owner},
 };
 
 /// The record of one request.
@@ -72,7 +72,7 @@ impl Record {
     /// Begins the record of a request that no route has taken yet.
     pub(super) fn begin(
         headers: &HeaderMap,
-        client: &Client,
+        client: &ClientAddr,
         unrouted: &Arc<RouteMetrics>,
     ) -> Self {
         Record {
@@ -107,7 +107,7 @@ impl Record {
     }
 
     /// What the forward needs to know.
-    pub(super) fn context(&self, route: &Route, client: Client) -> Context {
+    pub(super) fn context(&self, route: &Route, client: ClientAddr) -> Context {
         Context {
             client,
             request_id: self.id.clone(),
@@ -171,7 +171,7 @@ impl Record {
     /// Puts the request id on an answer, which is bare if the sender wants it so.
     pub(super) fn stamped(&self, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
         if self.route.as_ref().is_some_and(|route| route.verifier.scheme().wants_bare_answers()) {
-            answer::bare(&mut response);
+            response::bare(&mut response);
         }
         response.headers_mut().insert(REQUEST_ID, self.id.clone());
         response
@@ -200,7 +200,7 @@ impl Record {
     pub(super) fn rejected(self, reject: &Reject) -> Response<Full<Bytes>> {
         let refusal = self.route.as_ref().map_or(StatusCode::UNAUTHORIZED, |r| r.refusal());
         let id = self.id.to_str().unwrap_or("");
-        let response = self.stamped(answer::problem(reject, refusal, id));
+        let response = self.stamped(response::problem(reject, refusal, id));
         let outcome = reject.outcome();
         if let Some(reason) = reject.reason() {
             self.metrics.rejections(reason).inc();

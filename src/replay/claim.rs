@@ -6,7 +6,6 @@ use http::StatusCode;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    answer::Answer,
     reject::{Reason, Reject},
     replay::{
         Claimed,
@@ -16,6 +15,7 @@ use crate::{
         record::{Arrival, Identities, Identity, Token},
         shared::{Attempt, Shared, Standing, Unreachable},
     },
+    response::SanitizedResponse,
 };
 
 /// How often a copy asks how the event stands that another process forwards.
@@ -58,7 +58,7 @@ enum Stage {
     Asking,
     Held,
     /// The upstream answered 2xx.
-    Succeeded(Answer),
+    Succeeded(SanitizedResponse),
 }
 
 impl Holding {
@@ -93,13 +93,17 @@ impl Holding {
     }
 
     /// Ends the claim here.
-    pub(crate) fn end(&mut self, end: End, outcome: impl FnOnce() -> Result<Answer, Reject>) {
+    pub(crate) fn end(
+        &mut self,
+        end: End,
+        outcome: impl FnOnce() -> Result<SanitizedResponse, Reject>,
+    ) {
         let now = self.guard.clock.now();
         self.guard.local.end(&self.arrival, self.ticket, end, outcome, now);
         self.ticket = 0;
     }
 
-    fn succeed(&mut self, answer: &Answer, behind: bool, answered: Option<Identity>) {
+    fn succeed(&mut self, answer: &SanitizedResponse, behind: bool, answered: Option<Identity>) {
         let status = answer.status.as_u16();
         let answered = answered.map(Identities::from).unwrap_or_default();
         let lasts = millis(self.arrival.terms.ttl);
@@ -109,7 +113,13 @@ impl Holding {
         }
     }
 
-    fn fail(&mut self, unknown: bool, status: u16, outcome: Result<Answer, Reject>, told: bool) {
+    fn fail(
+        &mut self,
+        unknown: bool,
+        status: u16,
+        outcome: Result<SanitizedResponse, Reject>,
+        told: bool,
+    ) {
         let unknown = unknown || self.unknown;
         let behind = !told && matches!(self.guard.backend, Backend::Shared(_));
         self.end(End::Failed { unknown, behind }, || outcome);
@@ -152,7 +162,7 @@ impl Claim {
     /// the store is and can be written, else that is made up for later. The copies that joined get the
     /// answer. If the sender `waits`, it has its answer in the same step in which this returns; that is
     /// noted in advance where the record and the step end together, with the process.
-    pub async fn done(self, answer: &Answer, waits: bool) -> Receipt {
+    pub async fn done(self, answer: &SanitizedResponse, waits: bool) -> Receipt {
         let Some(mut holding) = self.0 else { return Receipt(None) };
         let behind = match &holding.guard.backend {
             Backend::None if waits => {
@@ -173,7 +183,7 @@ impl Claim {
 
     /// The attempt failed: the next copy may try. The copies that joined get `outcome`, which is
     /// the upstream's answer or what became of it.
-    pub async fn failed(self, how: Failure, outcome: Result<Answer, Reject>) {
+    pub async fn failed(self, how: Failure, outcome: Result<SanitizedResponse, Reject>) {
         let Some(mut holding) = self.0 else { return };
         let unknown = how == Failure::Unknown || holding.unknown;
         let status = match &outcome {
@@ -216,7 +226,7 @@ pub enum Ended {
 pub struct Settled {
     /// The upstream's answer, or what became of it. Of an answer that another process got, there is
     /// the status only.
-    pub outcome: Result<Answer, Reject>,
+    pub outcome: Result<SanitizedResponse, Reject>,
     /// If the outcome is a 2xx: to be told when it is written out.
     pub receipt: Option<Receipt>,
 }
@@ -256,7 +266,7 @@ impl Joined {
     }
 }
 
-async fn landed(mut flight: watch::Receiver<Flight>) -> Result<Answer, Reject> {
+async fn landed(mut flight: watch::Receiver<Flight>) -> Result<SanitizedResponse, Reject> {
     loop {
         match &*flight.borrow_and_update() {
             Flight::Settled(outcome) => return Result::clone(outcome),
@@ -274,7 +284,7 @@ async fn reported(
     guard: &Guard,
     shared: &Shared,
     arrival: &Arrival,
-) -> Option<Result<Answer, Reject>> {
+) -> Option<Result<SanitizedResponse, Reject>> {
     loop {
         let status = match shared.look(arrival, Instant::now() + PATIENCE).await {
             Ok(Standing::Done(done)) => done.status,
@@ -287,7 +297,7 @@ async fn reported(
             }
             Err(Unreachable) => return Some(Err(Reject::StoreUnavailable)),
         };
-        let answer = StatusCode::from_u16(status).map(Answer::empty);
+        let answer = StatusCode::from_u16(status).map(SanitizedResponse::empty);
         return Some(answer.map_err(|_| Reject::StoreUnavailable));
     }
 }

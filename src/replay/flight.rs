@@ -8,12 +8,12 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    answer::Answer,
     reject::Reject,
     replay::{
         clock::Millis,
         record::{Identities, Key, KeyHashers, Pin, Record, Token},
     },
+    response::SanitizedResponse,
 };
 
 /// What the copies of an event in flight wait for.
@@ -26,7 +26,7 @@ pub(crate) enum Flight {
     /// The event was not free: ask again; or nobody can know whether it is.
     Withdrawn(Option<Reject>),
     /// The outcome.
-    Settled(Arc<Result<Answer, Reject>>),
+    Settled(Arc<Result<SanitizedResponse, Reject>>),
 }
 
 /// A claim, as the map holds it.

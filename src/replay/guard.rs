@@ -4,16 +4,15 @@
 //! the one that won there, a shared store decides among the processes. A success is told to the
 //! store, then to the claim map, then to those who wait; whoever hears of it can rely on it.
 
-mod debts;
+mod write_behind;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use tokio::{sync::watch, time::Instant};
 
-use self::debts::{Debt, Debts};
+use self::write_behind::{Debt, Debts};
 use crate::{
-    answer::Answer,
     reject::{Reason, Reject},
     replay::{
         Claimed, OnStoreFailure, Repeat,
@@ -28,6 +27,7 @@ use crate::{
         record::{Arrival, Identities, Identity, Record, State, Token},
         shared::{Attempt, Done, Shared, Standing, Unreachable, Verdict},
     },
+    response::SanitizedResponse,
 };
 
 /// The longest that a request waits for the store to take a record or a claim.
@@ -139,8 +139,9 @@ impl Guard {
             Ok(Verdict::Done(Done { status, answered, lasts })) => {
                 holding.lease = None;
                 let replay = arrival.identity.is_some_and(|id| answered.contains(&id));
-                let status_only =
-                    StatusCode::from_u16(status).map(Answer::empty).map_err(|_| Reject::InFlight);
+                let status_only = StatusCode::from_u16(status)
+                    .map(SanitizedResponse::empty)
+                    .map_err(|_| Reject::InFlight);
                 let end = End::Done { status, behind: false, answered, lasts };
                 holding.end(end, || status_only);
                 Ok(Claimed::Done(if replay {

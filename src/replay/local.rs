@@ -19,7 +19,6 @@ use super::{
     sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
 };
 use crate::{
-    answer::Answer,
     metrics::ReplayMetrics,
     reject::{Reason, Reject},
     replay::{
@@ -27,6 +26,7 @@ use crate::{
         disk::Note,
         record::{Arrival, Identity, Key, KeyHashers, Record, State, Token},
     },
+    response::SanitizedResponse,
 };
 
 const SHARDS: usize = 64;
@@ -241,7 +241,7 @@ impl Local {
         arrival: &Arrival,
         ticket: u64,
         end: End,
-        outcome: impl FnOnce() -> Result<Answer, Reject>,
+        outcome: impl FnOnce() -> Result<SanitizedResponse, Reject>,
         now: Millis,
     ) {
         let times = {

@@ -20,7 +20,7 @@ pub struct Terms {
     pub ttl: Duration,
 }
 
-/// The first half of a [`RecordKey`](crate::scheme::RecordKey). 128 bits are enough to tell events apart, whoever names them, and
+/// The first half of a [`EventKey`](crate::scheme::RecordKey). 128 bits are enough to tell events apart, whoever names them, and
 /// a million of them take 30 MB less.
 pub(crate) type Key = [u8; 16];
 

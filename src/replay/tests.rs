@@ -10,7 +10,7 @@ use std::{
 use http::StatusCode;
 
 use super::{record::Identities, *};
-use crate::{answer::Answer, reject::Reason};
+use crate::{reject::Reason, response::SanitizedResponse};
 
 mod disk;
 mod model;
@@ -101,8 +101,8 @@ async fn landed(joined: Joined) -> Settled {
     }
 }
 
-fn ok() -> Answer {
-    Answer::empty(StatusCode::OK)
+fn ok() -> SanitizedResponse {
+    SanitizedResponse::empty(StatusCode::OK)
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_copy_in_flight_joins_and_gets_the_answer() {
     assert!(!claim.possible_duplicate());
     let joined = f.joined(arrival(1, 2)).await;
     assert_eq!(f.gauges(), (1, 0, 0));
-    let mut answer = Answer::empty(StatusCode::CREATED);
+    let mut answer = SanitizedResponse::empty(StatusCode::CREATED);
     answer.body = "made".into();
     let _receipt = claim.done(&answer, false).await;
     let settled = landed(joined).await;
@@ -179,7 +179,7 @@ async fn a_failure_releases_and_is_not_remembered_as_an_answer() {
     let f = fixture(10);
     let claim = f.won(arrival(1, 1)).await;
     let joined = f.joined(arrival(1, 2)).await;
-    let failure = Answer::empty(StatusCode::INTERNAL_SERVER_ERROR);
+    let failure = SanitizedResponse::empty(StatusCode::INTERNAL_SERVER_ERROR);
     claim.failed(Failure::Known, Ok(failure)).await;
     let settled = landed(joined).await;
     assert_eq!(settled.outcome.unwrap().status, StatusCode::INTERNAL_SERVER_ERROR);

@@ -1,6 +1,6 @@
 //! The scheme language: reads a scheme file and compiles it. Every problem is told with its place.
 
-mod handshake;
+mod challenge;
 mod lint;
 mod parts;
 mod read;
@@ -100,8 +100,8 @@ impl Scheme {
             None => (KeyForm { encoding: Encoding::Text, strip: Vec::new() }, Choice::Global),
         };
         let messages: Vec<_> = message.iter().chain(variants.iter().map(|(_, m)| m)).collect();
-        let handshakes = handshake::handshakes(root, &messages, &mut wanted);
-        let oracle = handshake::is_oracle(&handshakes, &messages);
+        let challenges = challenge::challenges(root, &messages, &mut wanted);
+        let oracle = challenge::is_oracle(&challenges, &messages);
         if let (Some(field), Some(message)) = (&field, &message) {
             lint::message(field, message, timestamp.as_ref(), event.as_ref());
             lint::freshness(field, message, timestamp.as_ref(), body_signed);
@@ -153,7 +153,7 @@ impl Scheme {
             identity,
             pinned,
             agree,
-            handshakes,
+            challenges,
             body_signed,
             spaces,
         })

@@ -205,7 +205,7 @@ impl Scheme {
                 problems.push(format!("the scheme `{id}` has no tokens: no `{name}`"));
             }
         }
-        let handshake = self.handshakes.iter().any(|h| h.verify_token.is_some());
+        let handshake = self.challenges.iter().any(|h| h.verify_token.is_some());
         if given.verify_token.is_some() && !handshake {
             problems.push(format!("the scheme `{id}` takes no `verify_token`"));
         }

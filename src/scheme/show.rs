@@ -116,7 +116,7 @@ impl Scheme {
         }
         let names = self.token.as_ref().map(|rules| rules.configured.as_slice());
         keys.extend(names.unwrap_or_default().iter().map(|name| format!("`jwt.{name}`")));
-        if self.handshakes.iter().any(|handshake| handshake.verify_token.is_some()) {
+        if self.challenges.iter().any(|handshake| handshake.verify_token.is_some()) {
             keys.push("`verify_token` (optional)".to_owned());
         }
         keys.join(", ")
@@ -156,7 +156,7 @@ impl Scheme {
             line("answers", "without a body and without cookies: the sender takes no others");
         }
         line("methods", self.methods());
-        if self.has_handshakes() {
+        if self.has_challenges() {
             line("handshake", "answered by the gateway");
         }
         for note in &self.notes {
@@ -168,8 +168,8 @@ impl Scheme {
         text
     }
 
-    fn has_handshakes(&self) -> bool {
-        !self.handshakes.is_empty()
+    fn has_challenges(&self) -> bool {
+        !self.challenges.is_empty()
     }
 
     /// The built-in schemes, one a line, for a terminal.

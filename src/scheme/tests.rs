@@ -1,7 +1,7 @@
 mod algorithms;
 mod catalog;
+mod challenges;
 mod govalid_vivreal;
-mod handshakes;
 mod language;
 mod signing;
 mod vectors;

@@ -35,9 +35,9 @@ use super::{
     wire::{Heads, Wire},
 };
 use crate::{
-    answer::ANSWER,
-    forward::{Peer, Spelling},
     reject::Reject,
+    response::ANSWER,
+    upstream::{HeaderCase, Peer},
 };
 
 /// Read buffer of an HTTP/1 connection beyond its longest head.
@@ -156,7 +156,7 @@ where
     let answer = |mut request: http::Request<Incoming>| {
         let spelling = heads.next().unwrap_or_else(|reject| {
             request.extensions_mut().insert(reject);
-            Spelling::default()
+            HeaderCase::default()
         });
         let answering = handle(request, spelling, &peer, requests, shared);
         async { answering.await.map(close_after_bad_request) }
@@ -215,7 +215,7 @@ where
                 (peer.clone(), Arc::clone(&requests), Arc::clone(&shared));
             async move {
                 // The names of HTTP/2 have no upper case.
-                let spelling = Spelling::default();
+                let spelling = HeaderCase::default();
                 let answered = handle(request, spelling, &peer, &requests, &shared).await;
                 answered.map(|response| response.map(|body| requests.answer(body)))
             }
@@ -284,7 +284,7 @@ fn close_after_bad_request<B>(mut response: http::Response<B>) -> http::Response
 
 async fn handle(
     mut request: http::Request<Incoming>,
-    spelling: Spelling,
+    spelling: HeaderCase,
     peer: &Peer,
     requests: &Arc<Requests>,
     shared: &Shared,

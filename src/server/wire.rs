@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::framing::{Fault, Framing, Passed};
 use super::Limits;
-use crate::{forward::Spelling, reject::Reject};
+use crate::{reject::Reject, upstream::HeaderCase};
 
 /// Stands for a head with a fault. No path and no health check can be configured at `*`.
 const STAND_IN: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
@@ -37,18 +37,18 @@ const STAND_IN: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: refused\r\nConnection: clo
 /// What hyper does not tell of the heads that it reads: how the names of their headers are spelled, or why a head
 /// stands for one with a fault. In the order of the heads; shared with the service.
 #[derive(Debug, Default)]
-pub(super) struct Heads(Mutex<VecDeque<Result<Spelling, Reject>>>);
+pub(super) struct Heads(Mutex<VecDeque<Result<HeaderCase, Reject>>>);
 
 impl Heads {
     /// What belongs to the next head that hyper hands over. To be asked once a head.
     ///
     /// # Errors
     /// Why the head is refused.
-    pub(super) fn next(&self) -> Result<Spelling, Reject> {
-        self.queue().pop_front().unwrap_or_else(|| Ok(Spelling::default()))
+    pub(super) fn next(&self) -> Result<HeaderCase, Reject> {
+        self.queue().pop_front().unwrap_or_else(|| Ok(HeaderCase::default()))
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Result<Spelling, Reject>>> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Result<HeaderCase, Reject>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,8 +8,25 @@ use std::{
 
 /// The rooms, lowest first: each imports only from rooms before it.
 const ROOMS: &[&str] = &[
-    "secret", "document", "reject", "metrics", "answer", "body", "tls", "scheme", "diagnose",
-    "replay", "forward", "route", "refused", "gate", "admin", "server", "config", "gateway", "cli",
+    "secret",
+    "document",
+    "reject",
+    "metrics",
+    "response",
+    "body",
+    "tls",
+    "scheme",
+    "diagnose",
+    "replay",
+    "upstream",
+    "route",
+    "rejections",
+    "gate",
+    "admin",
+    "server",
+    "config",
+    "gateway",
+    "cli",
     "main",
 ];
 
@@ -103,7 +120,7 @@ fn upward(room: &str, code: &str) -> Vec<String> {
 fn rooms_import_only_from_rooms_below() {
     assert_eq!(upward("gate", "use crate::{body::{self, Payload}, server};"), ["server"]);
     assert_eq!(upward("gate", "let x = crate::cli::now();"), ["cli"]);
-    assert!(upward("gate", "use crate::{answer, replay::Claim, gate::Record};").is_empty());
+    assert!(upward("gate", "use crate::{response, replay::Claim, gate::Record};").is_empty());
     let files = sources(&project().join("src"));
     assert!(files.len() > 40, "the sources are found");
     for file in files {

@@ -2,16 +2,16 @@
 
 mod kit;
 
+mod admission;
+mod challenges;
 mod client_certificates;
 mod delivery;
 mod diagnosis;
 mod documents;
-mod doors;
 mod examples;
 mod faults;
-mod handshakes;
+mod headers;
 mod house;
-mod hygiene;
 mod key_sets;
 mod leaks;
 mod libraries;

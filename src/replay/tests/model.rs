@@ -518,7 +518,7 @@ impl Request {
                 }
             }
             Upstream::Failure => {
-                let answer = Answer::empty(StatusCode::INTERNAL_SERVER_ERROR);
+                let answer = SanitizedResponse::empty(StatusCode::INTERNAL_SERVER_ERROR);
                 claim.failed(Failure::Known, Ok(answer)).await;
             }
             Upstream::Reset => claim.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await,

@@ -187,7 +187,7 @@ async fn a_copy_on_another_replica_gets_the_outcome() {
     let joined = b.joined(arrival(1, 2)).await;
     let other = Arrival { pin: [2; 16], ..arrival(1, 3) };
     assert_eq!(b.refused(other).await, Reject::Refused(Reason::ContextMismatch));
-    let answer = Answer::empty(StatusCode::CREATED);
+    let answer = SanitizedResponse::empty(StatusCode::CREATED);
     let (_receipt, settled) = tokio::join!(claim.done(&answer, false), landed(joined));
     assert_eq!(settled.outcome.unwrap().status, StatusCode::CREATED);
     settled.receipt.unwrap().written();

@@ -14,7 +14,7 @@ fn every_built_in_scheme_compiles_under_its_own_id() {
         assert!(scheme.memory() >= Duration::from_secs(86_400));
         assert!(scheme.answer_within() >= Duration::from_millis(500), "{id}");
         assert!(!scheme.documents.is_empty(), "{id}");
-        let methods = scheme.handshakes.iter().map(|h| h.method.as_str());
+        let methods = scheme.challenges.iter().map(|h| h.method.as_str());
         for method in methods {
             assert!(scheme.methods().contains(method), "{id}: {method}");
         }

@@ -165,7 +165,7 @@ fn changed_requests() {
                 changed[number].1 = &text;
                 let sent = head(vector.method.parse().expect("a method"), &vector.path, &changed);
                 let _ = verifier.verify(&sent, &body, now);
-                let _ = verifier.handshake(&sent, &body, now);
+                let _ = verifier.challenge(&sent, &body, now);
             }
         }
     }

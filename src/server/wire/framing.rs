@@ -10,7 +10,7 @@ use super::{
     Heads,
     grammar::{self, Version},
 };
-use crate::{forward::Spelling, reject::Reject};
+use crate::{reject::Reject, upstream::HeaderCase};
 
 /// The longest line of a chunk size: 16 hex digits.
 const CHUNK_SIZE_DIGITS: usize = 16;
@@ -44,7 +44,7 @@ struct Head {
     read: usize,
     version: Option<Version>,
     headers: usize,
-    spelling: Spelling,
+    spelling: HeaderCase,
     content_length: Option<u64>,
     chunked: bool,
 }

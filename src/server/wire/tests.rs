@@ -369,8 +369,8 @@ fn the_same_bytes_split_anywhere_give_the_same() {
 type Request1 = (String, String, Vec<u8>, Option<Vec<u8>>);
 
 /// The header lines of a request as they are forwarded. Each name must be in the place in which the wire saw it.
-fn lines(headers: &HeaderMap, spelling: &Spelling) -> Vec<u8> {
-    let (mut lines, mut spelled_so) = (Vec::new(), Spelling::default());
+fn lines(headers: &HeaderMap, spelling: &HeaderCase) -> Vec<u8> {
+    let (mut lines, mut spelled_so) = (Vec::new(), HeaderCase::default());
     spelling.each(headers, |(spelled, name, value)| {
         assert!(spelled.eq_ignore_ascii_case(name.as_str().as_bytes()));
         spelled_so.push(spelled);

@@ -10,7 +10,7 @@ type Seen = Option<(u16, Vec<u8>, bool, bool, Vec<u8>)>;
 
 /// Reads pieces one by one, and the end of the connection behind them.
 fn read_whole(pieces: &[&[u8]], to_head: bool) -> Option<(Whole, Vec<u8>)> {
-    let mut reading = Reading::new(BOUNDS, to_head);
+    let mut reading = ResponseHead::new(BOUNDS, to_head);
     let mut buffer = BytesMut::new();
     for (at, piece) in pieces.iter().enumerate() {
         buffer.extend_from_slice(piece);
@@ -347,7 +347,7 @@ fn a_body_over_the_limit_is_left_out_and_the_status_counts() {
 #[test]
 fn only_end_to_end_headers_go_on() {
     let text = "HTTP/1.1 200 OK|Connection: X-Hop, close|x-hop: 1|Keep-Alive: 1|Transfer-Encoding: chunked|\
-                Trailer: A|Upgrade: a|TE: a|Proxy-Authenticate: a|Sealgate-Answer: forged|Content-Length: 9|\
+                Trailer: A|Upgrade: a|TE: a|Proxy-Authenticate: a|Sealgate-SanitizedResponse: forged|Content-Length: 9|\
                 X-ONE: 1|Set-Cookie: a|set-cookie: b|ETag: \"\u{e9}\"|X-Empty:||0|A: trailer||";
     let (whole, _) = read_whole(&[lines(text).as_bytes()], false).expect("an answer");
     let seen: Vec<_> =

@@ -14,10 +14,10 @@ use http::{
 };
 
 use super::{
-    client::{Client, FORWARDED_FOR},
+    client_addr::{ClientAddr, FORWARDED_FOR},
     headers,
 };
-use crate::{answer::REQUEST_ID, scheme::Verified};
+use crate::{response::REQUEST_ID, scheme::Verified};
 
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -25,7 +25,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// How the names of a request's headers were spelled, in the order in which they came. Empty for HTTP/2, where
 /// names have no upper case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Spelling {
+pub struct HeaderCase {
     /// Each with a colon behind it, which is in no name.
     names: Vec<u8>,
 }
@@ -33,7 +33,7 @@ pub struct Spelling {
 /// A header line: its name as it was spelled, the same in lower case, its value.
 type Line<'l> = (&'l [u8], &'l HeaderName, &'l HeaderValue);
 
-impl Spelling {
+impl HeaderCase {
     /// Adds the name of the next header line.
     pub fn push(&mut self, name: &[u8]) {
         if self.names.is_empty() {
@@ -117,9 +117,9 @@ pub(super) fn start(method: &Method, target: &[u8], host: Option<&HeaderValue>) 
 /// The header lines and the empty one behind them: the sender's end-to-end headers as they came, one
 /// `Content-Length`, what the gateway says and what the operator adds.
 pub(super) fn lines(
-    (head, spelling): (&Parts, &Spelling),
+    (head, spelling): (&Parts, &HeaderCase),
     length: usize,
-    client: &Client,
+    client: &ClientAddr,
     extra: &Extra<'_>,
     mark: &Mark<'_>,
 ) -> Vec<u8> {
@@ -221,7 +221,7 @@ struct Forwarded<'f> {
 impl<'f> Forwarded<'f> {
     /// What we saw; where a trusted proxy is before us, its chain with the proxy added, and the
     /// protocol and the host of the hop where the client came in.
-    fn by(client: &'f Client, headers: &'f HeaderMap) -> Self {
+    fn by(client: &'f ClientAddr, headers: &'f HeaderMap) -> Self {
         let peer = &client.peer;
         let mut forwarded = Forwarded {
             chain: Cow::Borrowed(peer.address_text.as_bytes()),

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::reading::{Reading, Whole};
+use super::response_head::{ResponseHead, Whole};
 use crate::{body::Payload, tls};
 
 /// The least room for a read.
@@ -138,7 +138,7 @@ impl Connection {
     pub(super) async fn exchange(
         &mut self,
         mut sending: Sending<'_>,
-        mut reading: Reading,
+        mut reading: ResponseHead,
     ) -> Result<(Whole, bool), NoAnswer> {
         poll_fn(|context| self.poll_exchange(context, &mut sending, &mut reading)).await
     }
@@ -147,7 +147,7 @@ impl Connection {
         &mut self,
         context: &mut Context<'_>,
         sending: &mut Sending<'_>,
-        reading: &mut Reading,
+        reading: &mut ResponseHead,
     ) -> Poll<Result<(Whole, bool), NoAnswer>> {
         if let Err(error) = sending.poll_on(context, &mut self.stream) {
             return Poll::Ready(Err(NoAnswer::Unsent(error)));
@@ -175,7 +175,7 @@ impl Connection {
     fn poll_answer(
         &mut self,
         context: &mut Context<'_>,
-        reading: &mut Reading,
+        reading: &mut ResponseHead,
     ) -> Poll<io::Result<Whole>> {
         let malformed = |_| io::Error::from(io::ErrorKind::InvalidData);
         loop {

@@ -19,9 +19,9 @@ use super::{
     verify::Verifier,
 };
 use crate::{
-    answer::Answer,
     body::Payload,
     reject::{Reason, Reject},
+    response::SanitizedResponse,
 };
 
 /// The longest challenge that is echoed.
@@ -29,7 +29,7 @@ const MAX_CHALLENGE: usize = 1024;
 
 /// One kind of handshake.
 #[derive(Clone, Debug)]
-pub(super) struct Handshake {
+pub(super) struct Challenge {
     /// Its method.
     pub(super) method: Method,
     /// Values that tell it from an event.
@@ -58,21 +58,21 @@ pub(super) struct Handshake {
 
 impl Verifier {
     /// Whether the scheme has handshakes at all.
-    pub fn has_handshakes(&self) -> bool {
-        !self.scheme.handshakes.is_empty()
+    pub fn has_challenges(&self) -> bool {
+        !self.scheme.challenges.is_empty()
     }
 
     /// The answer to a handshake; `None` if the request is none. Ask before [`Verifier::verify`].
     ///
     /// # Errors
     /// The reason for which a handshake that must be authentic is not, or shows a wrong token.
-    pub fn handshake(
+    pub fn challenge(
         &self,
         head: &Parts,
         payload: &Payload,
         now: UnixMillis,
-    ) -> Option<Result<Answer, Reject>> {
-        let handshakes = self.scheme.handshakes.iter().filter(|h| h.method == head.method);
+    ) -> Option<Result<SanitizedResponse, Reject>> {
+        let handshakes = self.scheme.challenges.iter().filter(|h| h.method == head.method);
         for handshake in handshakes {
             let mut request = self.request(head, payload);
             if !handshake.reader.is_empty() {
@@ -112,10 +112,10 @@ impl Verifier {
 
     fn reply(
         &self,
-        handshake: &Handshake,
+        handshake: &Challenge,
         request: &Request<'_>,
         challenge: &[u8],
-    ) -> Result<Answer, Reject> {
+    ) -> Result<SanitizedResponse, Reject> {
         if let (Some(source), Some(expected)) = (&handshake.verify_token, &self.verify_token) {
             let shown = request.value(source, &[], 0).unwrap_or_default();
             if !bool::from(shown.ct_eq(expected.expose())) {
@@ -161,6 +161,6 @@ impl Verifier {
         {
             headers.insert(name.clone(), value);
         }
-        Ok(Answer { status: StatusCode::OK, headers, body: Bytes::from(body) })
+        Ok(SanitizedResponse { status: StatusCode::OK, headers, body: Bytes::from(body) })
     }
 }

@@ -5,13 +5,17 @@ use std::sync::LazyLock;
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::*;
-use crate::answer::Answer;
+use crate::response::SanitizedResponse;
 
-fn shake(verifier: &Verifier, head: &Parts, body: &str) -> Option<Result<Answer, Reject>> {
-    verifier.handshake(head, &payload(body.as_bytes()), UnixMillis(NOW))
+fn shake(
+    verifier: &Verifier,
+    head: &Parts,
+    body: &str,
+) -> Option<Result<SanitizedResponse, Reject>> {
+    verifier.challenge(head, &payload(body.as_bytes()), UnixMillis(NOW))
 }
 
-fn body(answer: Option<Result<Answer, Reject>>) -> String {
+fn body(answer: Option<Result<SanitizedResponse, Reject>>) -> String {
     let answer = answer.expect("a handshake").expect("answered");
     assert_eq!(answer.status, StatusCode::OK);
     String::from_utf8(answer.body.to_vec()).expect("text")
@@ -83,7 +87,7 @@ fn signed_handshakes_must_be_authentic() {
     let forged = shake(&twitch, &ask("other"), text);
     assert_eq!(forged.map(|r| r.err()), Some(Some(Reason::BadSignature.into())));
     let later = UnixMillis(NOW + 3_600_000);
-    let old = twitch.handshake(&ask("twitch-secret"), &payload(text.as_bytes()), later);
+    let old = twitch.challenge(&ask("twitch-secret"), &payload(text.as_bytes()), later);
     assert_eq!(old.map(|r| r.err()), Some(Some(Reason::Stale.into())));
 }
 
@@ -118,7 +122,7 @@ fn a_mac_is_answered_for_words_only_and_no_event_is_a_word() {
 /// where this sender writes it.
 fn challenged(
     verifier: &Verifier,
-    handshake: &Handshake,
+    handshake: &Challenge,
     challenge: &str,
 ) -> Option<(Parts, String)> {
     let (mut query, mut json, mut headers) = (String::from("/x?"), serde_json::json!({}), vec![]);
@@ -161,7 +165,7 @@ fn signed(verifier: &Verifier, sent: &Parts, body: &Payload) -> Vec<u8> {
 /// Every built-in scheme with handshakes, ready to judge.
 static SHAKING: LazyLock<Vec<Verifier>> = LazyLock::new(|| {
     let schemes = Scheme::builtin_ids().filter_map(Scheme::builtin);
-    let shaking = schemes.filter(|scheme| !scheme.handshakes.is_empty());
+    let shaking = schemes.filter(|scheme| !scheme.challenges.is_empty());
     let ready = shaking.map(|scheme| {
         let public = scheme.takes_public_key();
         let keys = vec![secret(if public { DISCORD } else { ORACLE })];
@@ -178,7 +182,7 @@ const ORACLE: &str = "the-key-that-no-answer-gives-away";
 const DISCORD: &str = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
 
 /// Whether an answer holds the MAC of `message` under the events' key, in any of its spellings.
-fn gives_away(answer: &Answer, message: &[u8]) -> bool {
+fn gives_away(answer: &SanitizedResponse, message: &[u8]) -> bool {
     let macs = [mac::Hash::Sha1, mac::Hash::Sha256, mac::Hash::Sha512]
         .map(|hash| mac::Engine::hmac(hash, ORACLE.as_bytes()).of(message).bytes().to_vec());
     let headers = answer.headers.values().flat_map(|value| value.as_bytes().to_vec());
@@ -203,7 +207,7 @@ proptest! {
             let id = verifier.scheme.id.to_string();
             // What has no key of its own to sign with gives no MAC.
             let signs = matches!(verifier.scheme.kind, Kind::Hmac(_));
-            prop_assert!(signs || verifier.scheme.handshakes.iter().all(|h| h.mac.is_none()));
+            prop_assert!(signs || verifier.scheme.challenges.iter().all(|h| h.mac.is_none()));
             if !signs {
                 continue;
             }
@@ -214,7 +218,7 @@ proptest! {
             event.headers = verifier.sign(None, draft, UnixMillis(NOW)).expect("signed");
             let message = signed(verifier, &event, &payload);
             let text = String::from_utf8(message.clone()).expect("text");
-            for handshake in &verifier.scheme.handshakes {
+            for handshake in &verifier.scheme.challenges {
                 let Some((sent, asked)) = challenged(verifier, handshake, &text) else { continue };
                 let answered = match shake(verifier, &sent, &asked) {
                     Some(Ok(answer)) => gives_away(&answer, &message),
@@ -230,7 +234,7 @@ proptest! {
     fn a_mac_is_the_answer_to_a_word(word in "[A-Za-z0-9_-]{1,64}") {
         let mut answered = Vec::new();
         for verifier in &*SHAKING {
-            for handshake in verifier.scheme.handshakes.iter().filter(|h| h.mac.is_some()) {
+            for handshake in verifier.scheme.challenges.iter().filter(|h| h.mac.is_some()) {
                 let (sent, asked) = challenged(verifier, handshake, &word).expect("a word fits");
                 let answer = shake(verifier, &sent, &asked).expect("a handshake").expect("answered");
                 prop_assert!(gives_away(&answer, word.as_bytes()));

@@ -17,7 +17,7 @@ pub const ANSWER: HeaderName = HeaderName::from_static("sealgate-answer");
 /// An upstream's answer, made safe: end-to-end headers only, a bounded body, no `Content-Length`
 /// (it follows from the body).
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct SanitizedResponse {
     /// Never 1xx or 3xx.
     pub status: StatusCode,
     /// End-to-end headers.
@@ -26,10 +26,10 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-impl Answer {
+impl SanitizedResponse {
     /// An answer with no headers and no body.
     pub fn empty(status: StatusCode) -> Self {
-        Answer { status, headers: HeaderMap::new(), body: Bytes::new() }
+        SanitizedResponse { status, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
     /// The answer as a response.
@@ -43,7 +43,7 @@ impl Answer {
 
 /// An empty answer made here, such as the 200 to a retry of an event that is done.
 pub fn made_here(status: StatusCode, outcome: Outcome) -> Response<Full<Bytes>> {
-    let mut response = Answer::empty(status).into_response();
+    let mut response = SanitizedResponse::empty(status).into_response();
     response.headers_mut().insert(ANSWER, HeaderValue::from_static(outcome.label()));
     response
 }

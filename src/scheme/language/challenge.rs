@@ -6,27 +6,27 @@ use super::{read, signature::encoding};
 use crate::{
     document::Section,
     scheme::{
-        handshake::Handshake,
+        challenge::Challenge,
         signature::is_word,
         source::{Piece, Source, Template, Wanted},
     },
 };
 
 /// Reads all of them.
-pub(super) fn handshakes(
+pub(super) fn challenges(
     root: &Section<'_>,
     messages: &[&Template],
     wanted: &mut Wanted,
-) -> Vec<Handshake> {
+) -> Vec<Challenge> {
     let sections = read::sections(root.get("handshake"));
-    sections.into_iter().filter_map(|section| handshake(section, messages, wanted)).collect()
+    sections.into_iter().filter_map(|section| challenge(section, messages, wanted)).collect()
 }
 
-fn handshake(
+fn challenge(
     section: Section<'_>,
     messages: &[&Template],
     wanted: &mut Wanted,
-) -> Option<Handshake> {
+) -> Option<Challenge> {
     // The members of the body that a handshake is known by are read for handshakes only.
     let of_events = std::mem::take(&mut wanted.pointers);
     let method = section.require("method").and_then(|field| {
@@ -75,7 +75,7 @@ fn handshake(
     });
     section.finish();
     let reader = std::mem::replace(&mut wanted.pointers, of_events);
-    Some(Handshake {
+    Some(Challenge {
         method: method?,
         when,
         unless,
@@ -93,8 +93,8 @@ fn handshake(
 
 /// Whether a handshake answers MACs of words while an event's message could be a word: then bodies
 /// that are words are no events.
-pub(super) fn is_oracle(handshakes: &[Handshake], messages: &[&Template]) -> bool {
-    handshakes.iter().any(|handshake| handshake.mac.is_some())
+pub(super) fn is_oracle(challenges: &[Challenge], messages: &[&Template]) -> bool {
+    challenges.iter().any(|challenge| challenge.mac.is_some())
         && messages.iter().any(|message| never_word(message) == Some(Because::BodyIsNone))
 }
 

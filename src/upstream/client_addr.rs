@@ -63,7 +63,7 @@ impl Peer {
 
 /// Who called.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct ClientAddr {
     /// The other end of the connection.
     pub peer: Peer,
     /// The client's address, in canonical form.
@@ -73,10 +73,10 @@ pub struct Client {
     place: Option<usize>,
 }
 
-impl Client {
+impl ClientAddr {
     /// The client of a request with these headers that came from `peer`.
     pub fn of(peer: Peer, headers: &HeaderMap, trusted: &Networks) -> Self {
-        let mut client = Client { address: peer.address, peer, place: None };
+        let mut client = ClientAddr { address: peer.address, peer, place: None };
         if trusted.contains(client.address) {
             client.place = Some(0);
             for (place, element) in elements(headers, &FORWARDED_FOR).enumerate() {
@@ -136,14 +136,14 @@ mod tests {
         Networks::new(texts.iter().map(|text| text.parse::<IpNet>().expect("a network")))
     }
 
-    fn client(peer: &str, lines: &[&str]) -> Client {
+    fn client(peer: &str, lines: &[&str]) -> ClientAddr {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(FORWARDED_FOR, HeaderValue::from_str(line).expect("a value"));
         }
         let peer = Peer::new(peer.parse().expect("an address"), true);
         let trusted = networks(&["10.0.0.0/8", "2001:db8:1::/48", "::ffff:192.0.2.0/120"]);
-        Client::of(peer, &headers, &trusted)
+        ClientAddr::of(peer, &headers, &trusted)
     }
 
     #[test]

@@ -44,7 +44,7 @@ struct Refusal {
 }
 
 /// Takes note of refused requests. Its threads end when it is dropped and their work is done.
-pub struct Refusals {
+pub struct Rejections {
     began: Instant,
     /// The routes, each with when its next diagnosis is due: milliseconds since `began`.
     due: Vec<(Arc<Route>, AtomicU64)>,
@@ -52,23 +52,23 @@ pub struct Refusals {
     capturing: Option<SyncSender<Arc<Refusal>>>,
 }
 
-impl Refusals {
+impl Rejections {
     /// Starts the threads. With `capture`, refused requests are written into files.
     pub fn start<'r>(
         routes: impl Iterator<Item = &'r Arc<Route>>,
         capture: Option<CaptureOptions>,
-    ) -> Refusals {
+    ) -> Rejections {
         let routes: Vec<_> = routes.cloned().collect();
-        let (diagnosing, refusals) = sync_channel(1);
+        let (diagnosing, rejections) = sync_channel(1);
         let all = routes.clone();
-        spawn("diagnose", move || tell(&refusals, &all));
+        spawn("diagnose", move || tell(&rejections, &all));
         let capturing = capture.map(|options| {
-            let (capturing, refusals) = sync_channel(WAITING);
-            spawn("capture", move || capture::write_all(&refusals, &options));
+            let (capturing, rejections) = sync_channel(WAITING);
+            spawn("capture", move || capture::write_all(&rejections, &options));
             capturing
         });
         let due = routes.into_iter().map(|route| (route, AtomicU64::new(0))).collect();
-        Refusals { began: Instant::now(), due, diagnosing, capturing }
+        Rejections { began: Instant::now(), due, diagnosing, capturing }
     }
 
     /// Takes note of a request that `route` refused, or would refuse if it did not only observe. What
@@ -126,8 +126,8 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
 }
 
 /// Diagnoses what comes, into the log.
-fn tell(refusals: &Receiver<Arc<Refusal>>, routes: &[Arc<Route>]) {
-    for refusal in refusals {
+fn tell(rejections: &Receiver<Arc<Refusal>>, routes: &[Arc<Route>]) {
+    for refusal in rejections {
         let others: Vec<_> = routes
             .iter()
             .filter(|route| !Arc::ptr_eq(route, &refusal.route))

@@ -35,10 +35,10 @@ pub struct CaptureOptions {
 }
 
 /// Writes what comes. A disk that takes nothing is told in the log, once a minute.
-pub(super) fn write_all(refusals: &Receiver<Arc<Refusal>>, options: &CaptureOptions) {
+pub(super) fn write_all(rejections: &Receiver<Arc<Refusal>>, options: &CaptureOptions) {
     let mut told: Option<Instant> = None;
     let result = remove_unfinished(&options.dir);
-    for failed in std::iter::once(result).chain(refusals.iter().map(|r| write(&r, options))) {
+    for failed in std::iter::once(result).chain(rejections.iter().map(|r| write(&r, options))) {
         if let Err(error) = failed
             && told.is_none_or(|at| at.elapsed() > QUIET)
         {

@@ -22,8 +22,8 @@ use governor::{
 };
 
 use crate::{
-    forward::Networks,
     reject::{Reason, Reject},
+    upstream::Networks,
 };
 
 /// How many addresses a route tells apart.
@@ -54,7 +54,7 @@ impl Rate {
 
 /// Who may enter a route, as configured.
 #[derive(Debug, Default)]
-pub struct DoorOptions {
+pub struct AdmissionOptions {
     /// Where clients may call from; `None`: anywhere.
     pub allow: Option<Networks>,
     /// The limit of all clients together.
@@ -64,18 +64,18 @@ pub struct DoorOptions {
 }
 
 /// Who may enter a route now.
-pub(super) struct Door {
+pub(super) struct Admission {
     allow: Option<Networks>,
     all: Option<Limiter<NotKeyed, InMemoryState>>,
     each: Option<Limiter<IpAddr, Addresses>>,
 }
 
-impl Door {
-    pub(super) fn new(options: DoorOptions) -> Self {
+impl Admission {
+    pub(super) fn new(options: AdmissionOptions) -> Self {
         let each = |rate: Rate| {
             RateLimiter::new(rate.quota(), Addresses::new(rate, MAX_ADDRESSES), MonotonicClock)
         };
-        Door {
+        Admission {
             allow: options.allow,
             all: options
                 .rate

@@ -5,16 +5,16 @@
 //! have reached the upstream is never sent again from here: only a request of which no byte was sent,
 //! or a connection that could not be opened, is tried once more.
 
-mod client;
+mod client_addr;
 mod connection;
 mod detached;
-mod head;
 mod headers;
 mod origin;
 mod patience;
+mod permits;
 mod pool;
-mod reading;
-mod slots;
+mod request_head;
+mod response_head;
 
 use std::{
     sync::{
@@ -30,25 +30,25 @@ use rustls_pki_types::ServerName;
 use tokio::time::Instant;
 
 pub use self::{
-    client::{Client, Networks, Peer},
+    client_addr::{ClientAddr, Networks, Peer},
     detached::{Detached, Owner},
-    head::Spelling,
     headers::{is_twin, reserved},
     origin::{Address, Origin},
-    reading::{Bounds, Malformed, Reading, Whole},
+    request_head::HeaderCase,
+    response_head::{Bounds, Malformed, ResponseHead, Whole},
 };
 use self::{
     connection::{Connection, NoAnswer, Sending},
-    head::{Extra, Mark},
+    permits::{Counted, Slots},
     pool::Pool,
-    slots::{Counted, Slots},
+    request_head::{Extra, Mark},
 };
 use crate::{
-    answer::Answer,
     body::Payload,
     metrics::{RouteMetrics, UpstreamCode},
     reject::Reject,
     replay::{Claim, Failure, Settled},
+    response::SanitizedResponse,
     scheme::Verified,
 };
 
@@ -117,7 +117,7 @@ pub struct Upstream {
 /// What a forward needs besides the request and the proofs.
 pub struct Context {
     /// Who called.
-    pub client: Client,
+    pub client: ClientAddr,
     /// The request id.
     pub request_id: HeaderValue,
     /// When the sender must have its answer.
@@ -144,7 +144,7 @@ struct Request {
 /// back. Takes both proofs by value: there is no other way to the upstream for what is enforced.
 pub fn send(
     upstream: Arc<Upstream>,
-    head: (&Parts, &Spelling),
+    head: (&Parts, &HeaderCase),
     payload: Payload,
     verified: Verified,
     claim: Claim,
@@ -161,7 +161,7 @@ pub fn send(
 /// one that records nothing.
 pub fn observe(
     upstream: Arc<Upstream>,
-    head: (&Parts, &Spelling),
+    head: (&Parts, &HeaderCase),
     payload: Payload,
     claim: Claim,
     mark: Option<&'static str>,
@@ -182,7 +182,11 @@ async fn forward(
 }
 
 /// Settles a claim: `done` is recorded before the outcome is told, a failure releases it.
-pub async fn settle(claim: Claim, outcome: Result<Answer, Reject>, owner: &Owner) -> Settled {
+pub async fn settle(
+    claim: Claim,
+    outcome: Result<SanitizedResponse, Reject>,
+    owner: &Owner,
+) -> Settled {
     let receipt = match &outcome {
         Ok(answer) if answer.status.is_success() => Some(claim.done(answer, owner.waits()).await),
         Ok(_) => {
@@ -218,7 +222,7 @@ impl Upstream {
 
     fn request(
         &self,
-        head: (&Parts, &Spelling),
+        head: (&Parts, &HeaderCase),
         payload: Payload,
         context: &Context,
         mark: &Mark<'_>,
@@ -228,12 +232,16 @@ impl Upstream {
             keeps_host: self.options.host == HostPolicy::Preserve,
             headers: &self.options.headers,
         };
-        let lines = head::lines(head, payload.len(), &context.client, &extra, mark);
+        let lines = request_head::lines(head, payload.len(), &context.client, &extra, mark);
         let (method, uri) = (head.0.method.clone(), head.0.uri.clone());
         Request { method, uri, lines, body: Some(payload) }
     }
 
-    async fn exchange(&self, mut request: Request, context: &Context) -> Result<Answer, Reject> {
+    async fn exchange(
+        &self,
+        mut request: Request,
+        context: &Context,
+    ) -> Result<SanitizedResponse, Reject> {
         let came = Instant::now();
         let left = context.answer_by.saturating_duration_since(came);
         let connect_by = came + left.saturating_sub(ANSWER_RESERVE).max(left / 2);
@@ -300,9 +308,9 @@ impl Upstream {
                     HostPolicy::Upstream => Some(authority),
                     HostPolicy::Name(name) => Some(name),
                 };
-                let start = head::start(&request.method, target.as_bytes(), host);
+                let start = request_head::start(&request.method, target.as_bytes(), host);
                 let sending = Sending::new(&start, &request.lines, &mut request.body);
-                let reading = Reading::new(bounds, request.method == Method::HEAD);
+                let reading = ResponseHead::new(bounds, request.method == Method::HEAD);
                 match connection.exchange(sending, reading).await {
                     Ok((whole, keeps)) => {
                         return Ok(Called { whole, pool, keeps: keeps.then_some(connection) });
@@ -347,7 +355,7 @@ struct Called<'u> {
 impl Called<'_> {
     /// The answer. A body over the limit was left out: the status is what the sender acts on, and a 2xx whose
     /// body is too long is still a 2xx.
-    fn end(self, now: Instant) -> Result<Answer, Reject> {
+    fn end(self, now: Instant) -> Result<SanitizedResponse, Reject> {
         let Called { whole: Whole { answer, left_out, .. }, pool, keeps } = self;
         if let Some(connection) = keeps {
             pool.put_back(connection, now);

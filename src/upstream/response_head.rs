@@ -14,7 +14,7 @@ use memchr::{memchr, memchr_iter};
 
 use self::framing::{Fields, Framing};
 use super::headers;
-use crate::answer::Answer;
+use crate::response::SanitizedResponse;
 
 /// The most header lines of an answer, and the most trailer lines.
 const LINES: usize = 100;
@@ -38,7 +38,7 @@ pub struct Bounds {
 #[derive(Debug)]
 pub struct Whole {
     /// The answer, made safe.
-    pub answer: Answer,
+    pub answer: SanitizedResponse,
     /// Whether its body is over the limit and left out, and not read.
     pub left_out: bool,
     /// Whether its connection may take another request, once nothing else has come on it.
@@ -51,7 +51,7 @@ pub struct Malformed;
 
 /// The reading of one answer.
 #[derive(Debug)]
-pub struct Reading {
+pub struct ResponseHead {
     bounds: Bounds,
     /// The request was `HEAD`.
     bodiless: bool,
@@ -88,10 +88,10 @@ enum State {
     },
 }
 
-impl Reading {
+impl ResponseHead {
     /// Of an answer within these bounds; to a `HEAD` it has no body.
     pub fn new(bounds: Bounds, to_head: bool) -> Self {
-        Reading {
+        ResponseHead {
             bounds,
             bodiless: to_head,
             state: State::Head,
@@ -133,7 +133,7 @@ impl Reading {
         }
     }
 
-    /// The answer at the end of the connection, to be asked when [`Reading::read_on`] wants more.
+    /// The answer at the end of the connection, to be asked when [`ResponseHead::read_on`] wants more.
     ///
     /// # Errors
     /// [`Malformed`] if the answer does not end there.
@@ -166,7 +166,7 @@ impl Reading {
             body.freeze()
         };
         let headers = mem::take(&mut self.headers);
-        let answer = Answer { status: self.status, headers, body };
+        let answer = SanitizedResponse { status: self.status, headers, body };
         Whole { answer, left_out, persistent: self.persistent && !left_out }
     }
 

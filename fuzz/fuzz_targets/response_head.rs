@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use sealgate::forward::{Bounds, Reading, Whole};
+use sealgate::upstream::{Bounds, ResponseHead, Whole};
 
 const BOUNDS: Bounds = Bounds { head_bytes: 512, body_bytes: 256 };
 const NEVER: [&str; 4] = ["connection", "transfer-encoding", "content-length", "sealgate-answer"];
@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn read<'p>(mut pieces: impl Iterator<Item = &'p [u8]>, to_head: bool) -> Seen {
-    let mut reading = Reading::new(BOUNDS, to_head);
+    let mut reading = ResponseHead::new(BOUNDS, to_head);
     let mut buffer = BytesMut::new();
     let whole = loop {
         match pieces.next() {

@@ -12,14 +12,14 @@ fn headers(lines: &[(String, String)]) -> HeaderMap {
     headers
 }
 
-fn spelling(names: &[String]) -> Spelling {
-    let mut spelling = Spelling::default();
+fn spelling(names: &[String]) -> HeaderCase {
+    let mut spelling = HeaderCase::default();
     names.iter().for_each(|name| spelling.push(name.as_bytes()));
     spelling
 }
 
 /// The lines as they are written: the name as it was spelled, and the value.
-fn written(headers: &HeaderMap, spelling: &Spelling) -> Vec<(String, String)> {
+fn written(headers: &HeaderMap, spelling: &HeaderCase) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
     let mut lines = Vec::new();
     spelling.each(headers, |(spelled, name, value)| {
@@ -67,12 +67,12 @@ fn request(version: http::Version, uri: &str, lines: &[(&str, &str)]) -> Parts {
     head
 }
 
-fn observed(head: &Parts, spelling: &Spelling, keeps_host: bool) -> String {
+fn observed(head: &Parts, spelling: &HeaderCase, keeps_host: bool) -> String {
     let request_id = HeaderValue::from_static("id");
     let added = [(HeaderName::from_static("x-added"), HeaderValue::from_static("ours"))];
     let extra = Extra { request_id: &request_id, keeps_host, headers: &added };
     let peer = super::super::Peer::new([192, 0, 2, 1].into(), true);
-    let client = Client::of(peer, &head.headers, &super::super::Networks::default());
+    let client = ClientAddr::of(peer, &head.headers, &super::super::Networks::default());
     let mark = Mark::Observed(Some("stale"));
     String::from_utf8(lines((head, spelling), 7, &client, &extra, &mark)).expect("text")
 }
@@ -94,7 +94,7 @@ fn one_length_and_one_host_are_written() {
 
     let head = request(http::Version::HTTP_2, "https://a.example/", &[("x", "")]);
     let added = format!("x:\r\ncontent-length: 7\r\nhost: a.example\r\n{OURS}");
-    assert_eq!(observed(&head, &Spelling::default(), true), added);
+    assert_eq!(observed(&head, &HeaderCase::default(), true), added);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use crate::{
     document::{Field, Section},
-    forward::Networks,
-    route::{DoorOptions, Rate},
+    route::{AdmissionOptions, Rate},
+    upstream::Networks,
 };
 
 /// Within these bounds, no interval is shorter than a nanosecond and no burst longer than the clock.
@@ -15,7 +15,7 @@ const REQUESTS: RangeInclusive<u64> = 1..=1_000_000;
 const PERIODS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
 /// Reads who may enter the route. What is wrong is on record.
-pub(super) fn read(section: &Section<'_>) -> DoorOptions {
+pub(super) fn read(section: &Section<'_>) -> AdmissionOptions {
     let rate = |key| section.get(key).and_then(|field| rate(&field));
     let allow = section.get("allow").map(|field| {
         if field.items().is_empty() {
@@ -26,7 +26,7 @@ pub(super) fn read(section: &Section<'_>) -> DoorOptions {
             field.warning(format!("`{text}` lets everybody call"), Some("remove it".to_owned()));
         })
     });
-    DoorOptions {
+    AdmissionOptions {
         allow,
         rate: rate("rate_limit"),
         rate_per_address: rate("rate_limit_per_address"),
