@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
 
+pub use self::http_rules::WireFacts;
 use self::{judge::Turn, passed::Passed, record::Record};
 use crate::{
     body::{self, Budget},
@@ -28,7 +29,7 @@ use crate::{
     replay::{Receipt, Replay},
     response::SanitizedResponse,
     route::{Mode, Routes},
-    upstream::{self, ClientAddr, Detached, HeaderCase, Networks, Peer},
+    upstream::{self, ClientAddr, Detached, Networks, Peer},
 };
 
 /// What a reload replaces as a whole.
@@ -73,12 +74,11 @@ impl Gate {
         self.replay.tidy();
     }
 
-    /// Takes a request through, answers it, counts it and logs it. `spelling` is how the names of its headers
-    /// were written.
+    /// Takes a request through, answers it, counts it and logs it.
     pub async fn handle(
         &self,
         request: Request<Incoming>,
-        spelling: HeaderCase,
+        wire: WireFacts,
         peer: Peer,
     ) -> Response<Full<Bytes>> {
         let site = self.site.load_full();
@@ -87,7 +87,7 @@ impl Gate {
         if site.health_path.as_deref() == Some(request.uri().path()) {
             return record.stamped(SanitizedResponse::empty(StatusCode::OK).into_response());
         }
-        match self.pass(request, &spelling, client, &site, &mut record).await {
+        match self.pass(request, &wire, client, &site, &mut record).await {
             Ok(passed) => {
                 let response = record.passed(passed.outcome, passed.response);
                 passed.receipt.into_iter().for_each(Receipt::written);
@@ -100,13 +100,13 @@ impl Gate {
     async fn pass(
         &self,
         request: Request<Incoming>,
-        spelling: &HeaderCase,
+        wire: &WireFacts,
         client: ClientAddr,
         site: &Site,
         record: &mut Record,
     ) -> Result<Passed, Reject> {
         let (head, body) = request.into_parts();
-        let host = http_rules::check(&head)?;
+        let host = http_rules::check(&head, wire)?;
         let route = record.enter(site.routes.find(&head.uri, host)?);
         let entered = route.enter(client.address);
         if route.mode == Mode::Enforce {
@@ -124,7 +124,7 @@ impl Gate {
             site.rejections.note(&route, reject, record.id(), record.now(), (&head, &payload));
         }
         if route.mode == Mode::Observe {
-            let head = (&head, spelling);
+            let head = (&head, &wire.header_case);
             return self.observe(&route, head, payload, judged, context, record).await;
         }
         let (verified, claimed) = judged?;
@@ -135,7 +135,8 @@ impl Gate {
         };
         let (answer_by, owner) = (context.answer_by, context.owner.clone());
         let upstream = Arc::clone(&route.upstream);
-        let flight = upstream::send(upstream, (&head, spelling), payload, verified, claim, context);
+        let flight =
+            upstream::send(upstream, (&head, &wire.header_case), payload, verified, claim, context);
         let flight = Detached::new(self.flights.track_future(flight), owner);
         let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
         Passed::answered(settled, &route, Outcome::Forwarded)

@@ -1,9 +1,8 @@
 //! HTTP that could be understood in two ways is refused before anything else is looked at.
 //!
-//! hyper has parsed the head by now; what it hides (a repeated `Content-Length`, one beside
-//! `Transfer-Encoding`) is found on the wire by the connection, which then leaves the [`Reject`] in
-//! the extensions of the head, as it does when there are too many requests. Whatever passes is framed
-//! anew for the upstream.
+//! hyper has parsed the head by now. What it hides (a repeated `Content-Length`, one beside
+//! `Transfer-Encoding`) is found on the wire and arrives as [`WireFacts`]. Whatever passes is framed
+//! again for the upstream.
 
 use http::{
     Method, Version,
@@ -11,14 +10,35 @@ use http::{
     request::Parts,
 };
 
-use crate::reject::Reject;
+use crate::{reject::Reject, upstream::HeaderCase};
+
+/// Facts about a request that only its connection can see.
+#[derive(Debug, Default)]
+pub struct WireFacts {
+    /// Why the request is rejected, if the connection found a reason.
+    pub rejection: Option<Reject>,
+    /// How the names of its headers were written.
+    pub header_case: HeaderCase,
+}
+
+impl WireFacts {
+    /// Returns the facts about a head without a fault.
+    pub fn of(header_case: HeaderCase) -> Self {
+        WireFacts { rejection: None, header_case }
+    }
+
+    /// Returns the facts about a rejected head.
+    pub fn rejected(rejection: Reject) -> Self {
+        WireFacts { rejection: Some(rejection), header_case: HeaderCase::default() }
+    }
+}
 
 /// Checks a request's head and gives the host that was called.
 ///
 /// # Errors
-/// [`Reject::BadRequest`] with what is ambiguous or malformed; whatever the connection left.
-pub(super) fn check(head: &Parts) -> Result<Option<&str>, Reject> {
-    if let Some(reject) = head.extensions.get::<Reject>() {
+/// [`Reject::BadRequest`] with what is ambiguous or malformed; the rejection of the connection.
+pub(super) fn check<'h>(head: &'h Parts, wire: &WireFacts) -> Result<Option<&'h str>, Reject> {
+    if let Some(reject) = &wire.rejection {
         return Err(reject.clone());
     }
     if head.method == Method::CONNECT {
@@ -88,11 +108,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_found_on_the_wire_decides() {
+    fn a_rejection_of_the_connection_decides() {
         let request = http::Request::get("/").header("host", "a.example");
-        let (head, ()) =
-            request.extension(Reject::HeadTooLarge).body(()).expect("a request").into_parts();
-        assert_eq!(check(&head), Err(Reject::HeadTooLarge));
+        let (head, ()) = request.body(()).expect("a request").into_parts();
+        let wire = WireFacts::rejected(Reject::HeadTooLarge);
+        assert_eq!(check(&head, &wire), Err(Reject::HeadTooLarge));
     }
 
     fn judge(uri: &str, headers: &[(&str, &str)]) -> Result<(), Reject> {
@@ -101,7 +121,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).expect("a request").into_parts();
-        check(&head).map(|_| ())
+        check(&head, &WireFacts::default()).map(|_| ())
     }
 
     #[test]

@@ -32,13 +32,9 @@ use super::{
     Shared, Transport,
     deadlines::{Deadlines, Requests},
     proxy,
-    wire::{Heads, Wire},
+    wire::{FactsQueue, Wire},
 };
-use crate::{
-    reject::Reject,
-    response::ANSWER,
-    upstream::{HeaderCase, Peer},
-};
+use crate::{gate::WireFacts, reject::Reject, response::ANSWER, upstream::Peer};
 
 /// Read buffer of an HTTP/1 connection beyond its longest head.
 const READ_BUFFER: usize = 16 * 1024;
@@ -151,14 +147,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = &shared.limits;
-    let heads = Heads::default();
-    let mut wire = Wire::new(stream, limits, &heads);
-    let answer = |mut request: http::Request<Incoming>| {
-        let spelling = heads.next().unwrap_or_else(|reject| {
-            request.extensions_mut().insert(reject);
-            HeaderCase::default()
-        });
-        let answering = handle(request, spelling, &peer, requests, shared);
+    let facts = FactsQueue::default();
+    let mut wire = Wire::new(stream, limits, &facts);
+    let answer = |request: http::Request<Incoming>| {
+        let answering = handle(request, facts.pop(), &peer, requests, shared);
         async { answering.await.map(close_after_bad_request) }
     };
     let mut is_first = true;
@@ -215,8 +207,8 @@ where
                 (peer.clone(), Arc::clone(&requests), Arc::clone(&shared));
             async move {
                 // The names of HTTP/2 have no upper case.
-                let spelling = HeaderCase::default();
-                let answered = handle(request, spelling, &peer, &requests, &shared).await;
+                let wire = WireFacts::default();
+                let answered = handle(request, wire, &peer, &requests, &shared).await;
                 answered.map(|response| response.map(|body| requests.answer(body)))
             }
         })
@@ -283,8 +275,8 @@ fn close_after_bad_request<B>(mut response: http::Response<B>) -> http::Response
 }
 
 async fn handle(
-    mut request: http::Request<Incoming>,
-    spelling: HeaderCase,
+    request: http::Request<Incoming>,
+    mut wire: WireFacts,
     peer: &Peer,
     requests: &Arc<Requests>,
     shared: &Shared,
@@ -293,10 +285,10 @@ async fn handle(
     let place = Place::among(&shared.under_way);
     if place.number > shared.limits.requests {
         let overloaded = || Reject::Overloaded("too many requests at one time");
-        request.extensions_mut().get_or_insert_with(overloaded);
+        wire.rejection.get_or_insert_with(overloaded);
     }
     // In a box, so that a connection between two requests is small.
-    Ok(Box::pin(shared.gate.handle(request, spelling, peer.clone())).await)
+    Ok(Box::pin(shared.gate.handle(request, wire, peer.clone())).await)
 }
 
 fn log_end(peer: &Peer, ended: hyper::Result<()>) {

@@ -13,51 +13,32 @@
 //! Cost: a head that arrives in one read is checked where it lies. One that is split over reads is
 //! held until it is whole, which `head_bytes` bounds. Body bytes are counted, not looked at.
 
+mod facts;
 mod framing;
 mod grammar;
 
 use std::{
-    collections::VecDeque,
     io,
     pin::Pin,
-    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub(super) use self::facts::FactsQueue;
 use self::framing::{Fault, Framing, Passed};
 use super::Limits;
-use crate::{reject::Reject, upstream::HeaderCase};
+use crate::{gate::WireFacts, reject::Reject};
 
 /// Stands for a head with a fault. No path and no health check can be configured at `*`.
 const STAND_IN: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
-
-/// What hyper does not tell of the heads that it reads: how the names of their headers are spelled, or why a head
-/// stands for one with a fault. In the order of the heads; shared with the service.
-#[derive(Debug, Default)]
-pub(super) struct Heads(Mutex<VecDeque<Result<HeaderCase, Reject>>>);
-
-impl Heads {
-    /// What belongs to the next head that hyper hands over. To be asked once a head.
-    ///
-    /// # Errors
-    /// Why the head is refused.
-    pub(super) fn next(&self) -> Result<HeaderCase, Reject> {
-        self.queue().pop_front().unwrap_or_else(|| Ok(HeaderCase::default()))
-    }
-
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Result<HeaderCase, Reject>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A stream that gives only HTTP/1 requests that can be read in one way.
 pub(super) struct Wire<'a, S> {
     stream: S,
     framing: Framing,
-    heads: &'a Heads,
+    facts: &'a FactsQueue,
     /// What came and has not gone on: first what may go on, then the part of a line or head.
     held: BytesMut,
     /// The longest head.
@@ -74,12 +55,12 @@ enum Ended {
 }
 
 impl<'a, S> Wire<'a, S> {
-    /// Reads `stream` along; what there is to tell of heads is noted in `heads`.
-    pub(super) fn new(stream: S, limits: &Limits, heads: &'a Heads) -> Self {
+    /// Reads `stream` along; what hyper would hide of each head goes to `facts`.
+    pub(super) fn new(stream: S, limits: &Limits, facts: &'a FactsQueue) -> Self {
         Wire {
             stream,
             framing: Framing::new(limits.head_bytes, limits.headers),
-            heads,
+            facts,
             held: BytesMut::new(),
             most: limits.head_bytes,
             cleared: 0,
@@ -92,7 +73,7 @@ impl<'a, S> Wire<'a, S> {
         self.held.is_empty()
             && self.ended.is_none()
             && self.framing.is_at_head()
-            && self.heads.queue().is_empty()
+            && self.facts.is_empty()
     }
 
     /// Waits for a whole head, or one with a fault, and holds it for whoever reads next; `false` at the
@@ -127,7 +108,7 @@ impl<'a, S> Wire<'a, S> {
             self.held = longer;
         }
         self.held.extend_from_slice(fresh);
-        let Passed { bytes, fault } = self.framing.pass(&self.held, self.heads);
+        let Passed { bytes, fault } = self.framing.pass(&self.held, self.facts);
         self.cleared = bytes;
         fault
     }
@@ -148,7 +129,7 @@ impl<'a, S> Wire<'a, S> {
     fn check(&mut self, buffer: &mut ReadBuf<'_>, start: usize) {
         let fresh = &buffer.filled()[start..];
         let fault = if self.held.is_empty() {
-            let Passed { bytes, fault } = self.framing.pass(fresh, self.heads);
+            let Passed { bytes, fault } = self.framing.pass(fresh, self.facts);
             self.held.extend_from_slice(&fresh[bytes..]);
             buffer.set_filled(start + bytes);
             fault
@@ -164,7 +145,7 @@ impl<'a, S> Wire<'a, S> {
         match fault {
             None => {}
             Some(Fault::Head(why)) => {
-                self.heads.queue().push_back(Err(why));
+                self.facts.push(WireFacts::rejected(why));
                 self.held.truncate(self.cleared);
                 self.held.extend_from_slice(STAND_IN);
                 self.cleared = self.held.len();

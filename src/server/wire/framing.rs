@@ -7,10 +7,10 @@ use std::mem;
 use memchr::memchr2;
 
 use super::{
-    Heads,
+    facts::FactsQueue,
     grammar::{self, Version},
 };
-use crate::{reject::Reject, upstream::HeaderCase};
+use crate::{gate::WireFacts, reject::Reject, upstream::HeaderCase};
 
 /// The longest line of a chunk size: 16 hex digits.
 const CHUNK_SIZE_DIGITS: usize = 16;
@@ -44,7 +44,7 @@ struct Head {
     read: usize,
     version: Option<Version>,
     headers: usize,
-    spelling: HeaderCase,
+    header_case: HeaderCase,
     content_length: Option<u64>,
     chunked: bool,
 }
@@ -76,11 +76,11 @@ impl Framing {
     }
 
     /// Reads along, and notes the heads that go on. Not to be called again after a fault.
-    pub(super) fn pass(&mut self, bytes: &[u8], heads: &Heads) -> Passed {
+    pub(super) fn pass(&mut self, bytes: &[u8], facts: &FactsQueue) -> Passed {
         let mut passed = 0;
         loop {
             let is_head = matches!(self.state, State::Head(_));
-            let fault = match self.step(&bytes[passed..], heads) {
+            let fault = match self.step(&bytes[passed..], facts) {
                 Ok(0) => None,
                 Ok(more) => {
                     passed += more;
@@ -94,14 +94,14 @@ impl Framing {
     }
 
     /// How many bytes the next piece has that may go on; 0 while it is incomplete.
-    fn step(&mut self, bytes: &[u8], heads: &Heads) -> Result<usize, Reject> {
+    fn step(&mut self, bytes: &[u8], facts: &FactsQueue) -> Result<usize, Reject> {
         match &mut self.state {
             State::Head(head) => {
                 if !head.read_on(bytes, self.head_bytes, self.headers)? {
                     return Ok(0);
                 }
                 let (read, next) = (head.read, head.body()?);
-                heads.queue().push_back(Ok(mem::take(&mut head.spelling)));
+                facts.push(WireFacts::of(mem::take(&mut head.header_case)));
                 self.state = next;
                 Ok(read)
             }
@@ -178,7 +178,7 @@ impl Head {
     fn header(&mut self, line: &[u8]) -> Result<(), Reject> {
         self.headers += 1;
         let (name, value) = grammar::field(line)?;
-        self.spelling.push(name);
+        self.header_case.push(name);
         if name.eq_ignore_ascii_case(b"content-length") {
             if self.content_length.is_some() {
                 return Err(Reject::BadRequest("two Content-Length headers"));

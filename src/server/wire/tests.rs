@@ -9,6 +9,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::upstream::HeaderCase;
 
 const LIMITS: Limits = Limits {
     connections: 1,
@@ -52,9 +53,9 @@ struct Seen {
 }
 
 fn read(pieces: &[&[u8]], buffer: usize) -> Seen {
-    let heads = Heads::default();
+    let facts = FactsQueue::default();
     let pieces = pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| piece.to_vec());
-    let mut wire = Wire::new(Pieces(pieces.collect()), &LIMITS, &heads);
+    let mut wire = Wire::new(Pieces(pieces.collect()), &LIMITS, &facts);
     let mut bytes = Vec::new();
     let mut space = vec![0; buffer];
     let body = loop {
@@ -67,8 +68,8 @@ fn read(pieces: &[&[u8]], buffer: usize) -> Seen {
             Poll::Pending => unreachable!("the stream is always ready"),
         }
     };
-    let refused = |(number, head): (usize, Result<_, _>)| head.err().map(|why| (number, why));
-    let refused = heads.queue().drain(..).enumerate().find_map(refused);
+    let refused = |(number, facts): (usize, WireFacts)| Some((number, facts.rejection?));
+    let refused = facts.drain().into_iter().enumerate().find_map(refused);
     Seen { bytes, refused, body }
 }
 
@@ -310,8 +311,8 @@ fn heads_and_trailers_are_bounded() {
 
 #[test]
 fn an_incomplete_head_is_held_and_its_memory_given_back() {
-    let heads = Heads::default();
-    let mut framing = Wire::new(Pieces(VecDeque::new()), &LIMITS, &heads);
+    let facts = FactsQueue::default();
+    let mut framing = Wire::new(Pieces(VecDeque::new()), &LIMITS, &facts);
     framing.stream.0.push_back(GOOD.as_bytes()[..20].to_vec());
     let mut space = [0; 512];
     let mut context = Context::from_waker(std::task::Waker::noop());
@@ -369,14 +370,14 @@ fn the_same_bytes_split_anywhere_give_the_same() {
 type Request1 = (String, String, Vec<u8>, Option<Vec<u8>>);
 
 /// The header lines of a request as they are forwarded. Each name must be in the place in which the wire saw it.
-fn lines(headers: &HeaderMap, spelling: &HeaderCase) -> Vec<u8> {
+fn lines(headers: &HeaderMap, header_case: &HeaderCase) -> Vec<u8> {
     let (mut lines, mut spelled_so) = (Vec::new(), HeaderCase::default());
-    spelling.each(headers, |(spelled, name, value)| {
+    header_case.each(headers, |(spelled, name, value)| {
         assert!(spelled.eq_ignore_ascii_case(name.as_str().as_bytes()));
         spelled_so.push(spelled);
         lines.extend_from_slice(&[spelled, b":", value.as_bytes(), b"\r\n"].concat());
     });
-    assert_eq!(&spelled_so, spelling, "{headers:?}");
+    assert_eq!(&spelled_so, header_case, "{headers:?}");
     lines
 }
 
@@ -384,13 +385,14 @@ fn lines(headers: &HeaderMap, spelling: &HeaderCase) -> Vec<u8> {
 /// not refused, the number of refused ones, and what was answered.
 fn serve(pieces: &[&[u8]]) -> (Vec<Request1>, usize, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let heads = Heads::default();
+    let facts = FactsQueue::default();
     let requests = RefCell::new(Vec::new());
     let refused = RefCell::new(0);
     let service = service_fn(async |request: Request<Incoming>| {
-        if let Ok(spelling) = heads.next() {
+        let facts = facts.pop();
+        if facts.rejection.is_none() {
             let (head, body) = request.into_parts();
-            let lines = lines(&head.headers, &spelling);
+            let lines = lines(&head.headers, &facts.header_case);
             let body = body.collect().await.ok().map(|body| body.to_bytes().to_vec());
             let request = (head.method.to_string(), head.uri.to_string(), lines, body);
             requests.borrow_mut().push(request);
@@ -402,7 +404,7 @@ fn serve(pieces: &[&[u8]]) -> (Vec<Request1>, usize, String) {
     });
     let answers = runtime.block_on(async {
         let (mut client, server) = tokio::io::duplex(1 << 20);
-        let stream = TokioIo::new(Wire::new(server, &LIMITS, &heads));
+        let stream = TokioIo::new(Wire::new(server, &LIMITS, &facts));
         let serving = async {
             let _ = http1::Builder::new()
                 .half_close(true)
@@ -510,9 +512,9 @@ proptest! {
             }
         }
         let mut framing = Framing::new(LIMITS.head_bytes, LIMITS.headers);
-        let heads = Heads::default();
-        let passed = framing.pass(&stream, &heads);
-        let whole = heads.queue().len();
+        let facts = FactsQueue::default();
+        let passed = framing.pass(&stream, &facts);
+        let whole = facts.drain().len();
         let (seen, refused, answers) = serve(&[&stream]);
         prop_assert_eq!(answers.matches("HTTP/1.").count(), answers.matches("x-service").count());
         let refused_heads = usize::from(matches!(passed.fault, Some(Fault::Head(_))));
