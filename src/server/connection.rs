@@ -5,12 +5,11 @@ use std::{
     future::poll_fn,
     io,
     net::IpAddr,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::Poll,
 };
 
 use http::{HeaderValue, StatusCode, header::CONNECTION};
@@ -20,21 +19,26 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use prometheus::IntGauge;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Shared, Transport,
     deadlines::{Deadlines, Requests},
-    proxy,
+    options::{Handshake, Limits},
+    proxy_protocol,
+    shutdown::Shutdown,
     wire::{FactsQueue, Wire},
+    worker::ConnectionPermit,
 };
-use crate::{gate::WireFacts, reject::Reject, response::ANSWER, upstream::Peer};
+use crate::{
+    gate::{Gate, WireFacts},
+    reject::Reject,
+    response::ANSWER,
+    upstream::Peer,
+};
 
 /// Read buffer of an HTTP/1 connection beyond its longest head.
 const READ_BUFFER: usize = 16 * 1024;
@@ -42,48 +46,50 @@ const READ_BUFFER: usize = 16 * 1024;
 /// without our asking for it.
 const WINDOW: u32 = 64 * 1024;
 
-/// Counts a connection for as long as it lives.
-pub(super) struct Guard {
-    count: Arc<AtomicUsize>,
-    gauge: IntGauge,
-    _permit: OwnedSemaphorePermit,
+/// What all connections share.
+pub(super) struct Shared {
+    pub(super) gate: Arc<Gate>,
+    pub(super) shutdown: Shutdown,
+    limits: Limits,
+    proxy_protocol: bool,
+    /// Requests that hold a permit.
+    requests: AtomicUsize,
 }
 
-impl Guard {
+impl Shared {
     pub(super) fn new(
-        permit: OwnedSemaphorePermit,
-        count: Arc<AtomicUsize>,
-        gauge: IntGauge,
+        gate: Arc<Gate>,
+        limits: Limits,
+        proxy_protocol: bool,
+        shutdown: Shutdown,
     ) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        gauge.inc();
-        Guard { count, gauge, _permit: permit }
+        Shared { gate, shutdown, limits, proxy_protocol, requests: AtomicUsize::new(0) }
     }
 }
 
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        self.gauge.dec();
-    }
+/// The protocol of a public listener.
+#[derive(Clone)]
+pub(super) enum Transport {
+    Tls(Handshake),
+    Plain,
 }
 
-/// A request's place among those that are being handled; given up when dropped.
-struct Place<'a> {
-    under_way: &'a AtomicUsize,
-    /// From 1.
+/// The permit of a request; released when dropped.
+struct RequestPermit<'a> {
+    requests: &'a AtomicUsize,
+    /// How many requests hold a permit, this one included.
     number: usize,
 }
 
-impl<'a> Place<'a> {
-    fn among(under_way: &'a AtomicUsize) -> Self {
-        Place { under_way, number: under_way.fetch_add(1, Ordering::Relaxed) + 1 }
+impl<'a> RequestPermit<'a> {
+    fn take(requests: &'a AtomicUsize) -> Self {
+        RequestPermit { requests, number: requests.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for RequestPermit<'_> {
     fn drop(&mut self) {
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -93,7 +99,7 @@ pub(super) async fn serve(
     address: IpAddr,
     transport: Transport,
     shared: Arc<Shared>,
-    guard: Guard,
+    permit: ConnectionPermit,
 ) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let requests = Arc::new(Requests::default());
@@ -101,7 +107,7 @@ pub(super) async fn serve(
     let mut peer = Peer::new(address, matches!(transport, Transport::Tls(_)));
     if shared.proxy_protocol {
         match Box::pin(proxied(&mut stream, &peer, &shared)).await {
-            Some(told) => peer = told,
+            Some(client) => peer = client,
             None => return,
         }
     }
@@ -119,7 +125,7 @@ pub(super) async fn serve(
             }
         }
     }
-    drop(guard);
+    drop(permit);
 }
 
 /// The peer that a trusted proxy names in the header with which its connection begins; `None` closes the
@@ -133,8 +139,10 @@ async fn proxied(
         tracing::debug!(peer = %proxy.address, "no trusted proxy: its connection is closed");
         return None;
     }
-    match proxy::read(stream).await {
-        Ok(told) => Some(Peer::new(told.address.unwrap_or(proxy.address), proxy.tls || told.tls)),
+    match proxy_protocol::read(stream).await {
+        Ok(client) => {
+            Some(Peer::new(client.address.unwrap_or(proxy.address), proxy.tls || client.tls))
+        }
         Err(error) => {
             tracing::warn!(peer = %proxy.address, %error, "a trusted proxy sent no PROXY header");
             None
@@ -171,8 +179,10 @@ where
             .max_buf_size(limits.head_bytes + READ_BUFFER)
             .serve_connection(TokioIo::new(&mut wire), service_fn(answer));
         let shut_down = http1::Connection::graceful_shutdown;
-        let rests = || requests.are_resting();
-        if let Some(ended) = until_stopped(pin!(connection), shared, shut_down, rests).await {
+        let is_parked = || requests.is_parked();
+        let connection = pin!(connection);
+        let driven = shared.shutdown.drive(connection, shut_down, is_parked);
+        if let Some(ended) = driven.await {
             return log_end(&peer, ended);
         }
         if !wire.is_between_requests() {
@@ -191,7 +201,7 @@ where
 {
     tokio::select! {
         whole = poll_fn(|context| wire.poll_head(context)) => whole,
-        () = shared.stopping.cancelled(), if !is_first => Ok(!wire.is_between_requests()),
+        () = shared.shutdown.begun(), if !is_first => Ok(!wire.is_between_requests()),
     }
 }
 
@@ -225,48 +235,20 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let shut_down = http2::Connection::graceful_shutdown;
-    let rests = || requests.are_resting();
-    let ended = match until_stopped(connection.as_mut(), shared, shut_down, rests).await {
+    let is_parked = || requests.is_parked();
+    let ended = match shared.shutdown.drive(connection.as_mut(), shut_down, is_parked).await {
         Some(ended) => Some(ended),
         None => {
-            // The client gets a GOAWAY, and a moment to take it, before the deadline cuts.
+            // The client gets a GOAWAY, and a moment to read it, before the deadline closes.
             shut_down(connection.as_mut());
-            until_stopped(connection, shared, |_| (), || false).await
+            shared.shutdown.drive(connection, |_| (), || false).await
         }
     };
     ended.into_iter().for_each(|ended| log_end(&peer, ended));
 }
 
-/// Drives a connection to its end, or until it rests (`None`), and tells it once when the server
-/// stops. The token is polled once, so that it wakes this task; from then on each wake-up costs an
-/// atomic load, where `select!` would take the token's lock.
-async fn until_stopped<C: Future>(
-    mut connection: Pin<&mut C>,
-    shared: &Shared,
-    shut_down: impl Fn(Pin<&mut C>),
-    rests: impl Fn() -> bool,
-) -> Option<C::Output> {
-    let mut stopping = pin!(shared.stopping.cancelled());
-    let (mut registered, mut told) = (false, false);
-    poll_fn(|context| {
-        if !told && (!registered || shared.stopped.load(Ordering::Acquire)) {
-            registered = true;
-            if stopping.as_mut().poll(context).is_ready() {
-                told = true;
-                shut_down(connection.as_mut());
-            }
-        }
-        match connection.as_mut().poll(context) {
-            Poll::Ready(ended) => Poll::Ready(Some(ended)),
-            Poll::Pending if rests() && !told => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
-/// Who sends malformed HTTP may see other borders between requests than we do: after our own 400
-/// nothing more is read from an HTTP/1 connection.
+/// Closes an HTTP/1 connection after our own 400: a client that sends malformed HTTP may see other
+/// boundaries between requests than we do.
 fn close_after_bad_request<B>(mut response: http::Response<B>) -> http::Response<B> {
     if response.status() == StatusCode::BAD_REQUEST && response.headers().contains_key(ANSWER) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -281,10 +263,10 @@ async fn handle(
     requests: &Arc<Requests>,
     shared: &Shared,
 ) -> Result<http::Response<http_body_util::Full<bytes::Bytes>>, Infallible> {
-    let _under_way = requests.begin();
-    let place = Place::among(&shared.under_way);
-    if place.number > shared.limits.requests {
-        let overloaded = || Reject::Overloaded("too many requests at one time");
+    let _open = requests.begin();
+    let permit = RequestPermit::take(&shared.requests);
+    if permit.number > shared.limits.requests {
+        let overloaded = || Reject::Overloaded("too many concurrent requests");
         wire.rejection.get_or_insert_with(overloaded);
     }
     // In a box, so that a connection between two requests is small.

@@ -24,10 +24,11 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::Limits;
+use super::options::Limits;
 
-/// After so long without a request a connection rests: it lets go of hyper and its buffers.
-const REST: Duration = Duration::from_secs(1);
+/// After this time without a request an HTTP/1 connection is parked: hyper and its buffers are
+/// released.
+const PARK_AFTER: Duration = Duration::from_secs(1);
 /// How long a connection that we end may go on sending what nobody reads.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -38,7 +39,7 @@ pub(super) struct Requests {
     ended: AtomicU64,
     /// Answers that HTTP/2 clients have not taken.
     untaken: AtomicU64,
-    resting: AtomicBool,
+    parked: AtomicBool,
 }
 
 /// One request under way; ends when dropped.
@@ -58,10 +59,9 @@ impl Requests {
         Untaken { body, requests: Arc::clone(self) }
     }
 
-    /// Whether the next request of an HTTP/1 connection has not begun to come for some time, or the
-    /// time of an HTTP/2 connection is over.
-    pub(super) fn are_resting(&self) -> bool {
-        self.resting.load(Ordering::Relaxed)
+    /// Returns whether an HTTP/1 connection may be parked, or an HTTP/2 connection has timed out.
+    pub(super) fn is_parked(&self) -> bool {
+        self.parked.load(Ordering::Relaxed)
     }
 }
 
@@ -123,8 +123,8 @@ pub(super) struct Deadlines<S> {
     timer: Pin<Box<Sleep>>,
     /// When a write that makes no progress fails.
     stuck: Option<Pin<Box<Sleep>>>,
-    /// When the client of a connection whose time is over was told.
-    told: Option<Instant>,
+    /// When an HTTP/2 connection timed out and its client was sent a GOAWAY.
+    goaway: Option<Instant>,
     /// HTTP/2 keeps connections alive with frames that are no requests.
     multiplexed: bool,
     shut: bool,
@@ -143,7 +143,7 @@ impl<S> Deadlines<S> {
             since,
             timer: Box::pin(sleep_until(since + limits.first_request)),
             stuck: None,
-            told: None,
+            goaway: None,
             multiplexed: false,
             shut: false,
         }
@@ -181,29 +181,29 @@ impl<S> Deadlines<S> {
             }
     }
 
-    /// When the connection goes to rest, if it may: whatever was to be written is. An HTTP/2
-    /// connection rests when its time is over: it says so to the client before it is cut.
-    fn rest(&self) -> Option<Instant> {
-        if self.requests.are_resting() {
+    /// Returns when the connection is to be parked; `None` while something is to be written. An HTTP/2
+    /// connection is "parked" when it times out, so that it can send a GOAWAY before it is closed.
+    fn park_at(&self) -> Option<Instant> {
+        if self.requests.is_parked() {
             return None;
         }
         if self.multiplexed {
             return Some(self.deadline());
         }
         let may = self.waiting == Waiting::NextRequest && self.stuck.is_none();
-        may.then(|| self.since + REST)
+        may.then(|| self.since + PARK_AFTER)
     }
 
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         loop {
-            let deadline = match (self.multiplexed, self.told) {
-                // A request that crossed the telling is answered.
-                (_, Some(told)) => told.max(self.since) + LINGER,
+            let deadline = match (self.multiplexed, self.goaway) {
+                // A request that crossed the GOAWAY still gets its response.
+                (_, Some(sent)) => sent.max(self.since) + LINGER,
                 (true, None) => self.deadline() + LINGER,
                 (false, None) => self.deadline(),
             };
-            let rest = self.rest();
-            let next = rest.map_or(deadline, |rest| rest.min(deadline));
+            let park = self.park_at();
+            let next = park.map_or(deadline, |park| park.min(deadline));
             if self.timer.deadline() > next {
                 self.timer.as_mut().reset(next);
             }
@@ -212,9 +212,9 @@ impl<S> Deadlines<S> {
             if now >= deadline {
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
-            if rest.is_some_and(|rest| now >= rest) {
-                self.told = self.multiplexed.then_some(now);
-                self.requests.resting.store(true, Ordering::Relaxed);
+            if park.is_some_and(|park| now >= park) {
+                self.goaway = self.multiplexed.then_some(now);
+                self.requests.parked.store(true, Ordering::Relaxed);
             }
             self.timer.as_mut().reset(deadline);
         }
@@ -248,7 +248,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Deadlines<S> {
             if this.is_waiting() && this.waiting == Waiting::NextRequest && !this.multiplexed {
                 this.waiting = Waiting::RestOfHead;
                 this.since = Instant::now();
-                this.requests.resting.store(false, Ordering::Relaxed);
+                this.requests.parked.store(false, Ordering::Relaxed);
             }
             return Poll::Ready(read);
         }

@@ -28,7 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub(super) use self::facts::FactsQueue;
 use self::framing::{Fault, Framing, Passed};
-use super::Limits;
+use super::options::Limits;
 use crate::{gate::WireFacts, reject::Reject};
 
 /// Stands for a head with a fault. No path and no health check can be configured at `*`.

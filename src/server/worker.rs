@@ -1,0 +1,90 @@
+//! Worker threads: one single-threaded runtime each, so that a request never changes threads.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use prometheus::IntGauge;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::{OwnedSemaphorePermit, oneshot},
+};
+
+/// A thread with a runtime. Dropping it ends both.
+pub(super) struct Worker {
+    handle: WorkerHandle,
+    _stop: oneshot::Sender<()>,
+}
+
+/// A reference to a worker, for listeners.
+#[derive(Clone)]
+pub(super) struct WorkerHandle {
+    runtime: Handle,
+    connections: Arc<AtomicUsize>,
+}
+
+/// The permit of a connection, which counts it for as long as it is open.
+pub(super) struct ConnectionPermit {
+    connections: Arc<AtomicUsize>,
+    gauge: IntGauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Worker {
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// Those of creating a runtime or a thread.
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        thread::Builder::new().name("sealgate-worker".to_owned()).spawn(move || {
+            // The error of a dropped sender is the signal.
+            let _ = runtime.block_on(stopped);
+            runtime.shutdown_background();
+        })?;
+        let handle = WorkerHandle { runtime: handle, connections: Arc::default() };
+        Ok(Worker { handle, _stop: stop })
+    }
+
+    /// Returns a reference to the worker.
+    pub(super) fn handle(&self) -> WorkerHandle {
+        self.handle.clone()
+    }
+}
+
+impl WorkerHandle {
+    /// Returns the worker with the fewest connections.
+    pub(super) fn least_loaded(workers: &[WorkerHandle]) -> Option<&WorkerHandle> {
+        workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed))
+    }
+
+    /// Counts a connection on this worker and in `gauge` until the permit is dropped.
+    pub(super) fn admit(&self, permit: OwnedSemaphorePermit, gauge: &IntGauge) -> ConnectionPermit {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        gauge.inc();
+        ConnectionPermit {
+            connections: Arc::clone(&self.connections),
+            gauge: gauge.clone(),
+            _permit: permit,
+        }
+    }
+
+    /// Spawns a task on the worker.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.dec();
+    }
+}
