@@ -1,22 +1,22 @@
-//! The one list of ways in which a request ends without the upstream's answer: its status, its
-//! metric label, its log level. Every match here is exhaustive, so a new way must say all three.
+//! Every result of a request that is not the upstream's response, with its status, its metric label
+//! and its log level. All matches are exhaustive, so that a new variant must state all three.
 
 use http::StatusCode;
 use tracing::Level;
 
-/// Why a request is not let in or not accepted as authentic, in the order of precedence: when several apply, the
-/// first is told (to the log and the metrics; the sender is never told).
+/// Why a request is not admitted or not accepted as authentic, in order of precedence: if several
+/// reasons apply, the first one is logged and counted. The sender never learns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// The client is not on the route's allow-list.
+    /// The client address is not on the route's allowlist.
     NotAllowed,
-    /// The client, or the route, is over its rate limit.
+    /// The client address, or the route, is over its rate limit.
     RateLimited,
     /// A header that the scheme needs is absent.
     MissingHeader,
-    /// A security header came twice, or an underscore twin of it came.
+    /// A security header arrived twice, or with an underscore twin.
     DuplicateHeader,
-    /// The signature, or the event id, is outside its grammar.
+    /// The signature or the event ID is outside its grammar.
     MalformedSignature,
     /// The timestamp is outside its grammar.
     MalformedTimestamp,
@@ -24,30 +24,30 @@ pub enum Reason {
     BadAlg,
     /// The token is not a well-formed JWT of the pinned kind.
     MalformedToken,
-    /// The body, read to choose the key or the event id, is outside its grammar.
+    /// The part of the body that the scheme reads is outside its grammar.
     MalformedBody,
-    /// No configured key serves what the request names.
+    /// No key is configured for the one that the request names.
     UnknownKey,
     /// The token names a key that the key set does not have.
     UnknownKid,
-    /// The signature is not the one that the key makes.
+    /// The signature does not verify with the key.
     BadSignature,
-    /// A claim of the token (issuer, audience, subject …) is not the configured one.
+    /// A claim of the token (issuer, audience, subject …) has another value than configured.
     Claim,
-    /// A header that must agree with what is signed does not.
+    /// A header that must agree with the signed values does not.
     Inconsistent,
     /// Authentic, but too old, and no record of the event exists.
     Stale,
-    /// Authentic, but from the future.
+    /// Authentic, but dated in the future.
     Future,
     /// A header that the operator requires is absent or has another value.
     RequiredHeader,
-    /// Authentic, but the unsigned context differs from that of the event's first request.
+    /// Authentic, but with another unsigned context than the event's first request.
     ContextMismatch,
 }
 
 impl Reason {
-    /// All reasons, in the order of precedence.
+    /// All reasons, in order of precedence.
     pub const ALL: [Reason; 18] = [
         Reason::NotAllowed,
         Reason::RateLimited,
@@ -69,7 +69,7 @@ impl Reason {
         Reason::ContextMismatch,
     ];
 
-    /// The metric label, also the word in the log.
+    /// Returns the metric label, which is also the word in the log.
     pub const fn label(self) -> &'static str {
         match self {
             Reason::NotAllowed => "not_allowed",
@@ -93,55 +93,59 @@ impl Reason {
         }
     }
 
-    /// What it means, in a sentence for people.
+    /// Returns what the reason means, for messages to the operator.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Reason::NotAllowed => "the sender's address is not on the route's allow-list",
-            Reason::RateLimited => "the address has sent more than the route's rate limit",
-            Reason::MissingHeader => "a header that the scheme needs is absent",
-            Reason::DuplicateHeader => "a security header came twice, or with `_` where it has `-`",
-            Reason::MalformedSignature => {
-                "the signature or the event id is not written as the scheme says"
+            Reason::NotAllowed => "the client address is not on the route's allowlist",
+            Reason::RateLimited => "the client address or the route is over its rate limit",
+            Reason::MissingHeader => "a header that the scheme needs is missing",
+            Reason::DuplicateHeader => {
+                "a security header is present twice, or also with `_` in place of `-`"
             }
-            Reason::MalformedTimestamp => "the timestamp is not written as the scheme says",
-            Reason::BadAlg => "the sender names another algorithm than the scheme's",
-            Reason::MalformedToken => "the token is no JWT of the kind that the scheme takes",
-            Reason::MalformedBody => "the body is not what the scheme must read in it",
-            Reason::UnknownKey => "no key is configured for what the request names",
-            Reason::UnknownKid => "the token names a key that the key set has not",
-            Reason::BadSignature => "the signature is not the one that the key makes",
-            Reason::Claim => "a claim of the token is not the configured one",
-            Reason::Inconsistent => "a header does not agree with what is signed",
+            Reason::MalformedSignature => {
+                "the signature or the event ID does not have the form that the scheme defines"
+            }
+            Reason::MalformedTimestamp => {
+                "the timestamp does not have the form that the scheme defines"
+            }
+            Reason::BadAlg => "the request names an algorithm other than the scheme's",
+            Reason::MalformedToken => "the token is not a JWT of the kind that the scheme accepts",
+            Reason::MalformedBody => "the body does not contain what the scheme reads from it",
+            Reason::UnknownKey => "no key is configured under the name in the request",
+            Reason::UnknownKid => "the token names a key that is not in the key set",
+            Reason::BadSignature => "the signature does not verify with the key",
+            Reason::Claim => "a claim of the token has another value than configured",
+            Reason::Inconsistent => "a header does not agree with the signed values",
             Reason::Stale => "authentic, but too old",
-            Reason::Future => "authentic, but from the future",
+            Reason::Future => "authentic, but dated in the future",
             Reason::RequiredHeader => {
-                "authentic, but a required header is absent or has another value"
+                "authentic, but a required header is missing or has another value"
             }
             Reason::ContextMismatch => {
-                "authentic, but unsigned headers are others than in the event's first request"
+                "authentic, but unsigned headers differ from the event's first request"
             }
         }
     }
 }
 
-/// How a request ended, as counted in `sealgate_requests_total`.
+/// The result of a request, as counted in `sealgate_requests_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The upstream's answer to this very request went to the sender.
+    /// The request was forwarded, and its sender got the upstream's response.
     Forwarded,
-    /// A retry of an event that is done: acknowledged, not forwarded.
+    /// A retry of a done event: acknowledged, not forwarded.
     Duplicate,
-    /// The same request once more: not forwarded.
+    /// A replay: the same request again, not forwarded.
     Replay,
-    /// A copy that came while another was in flight, and got that one's outcome.
+    /// A copy that arrived while another one was in flight, and got its outcome.
     Joined,
-    /// A sender's question whether the address is ours, answered here.
+    /// A challenge, answered by the gateway.
     Challenge,
-    /// Not accepted as authentic.
+    /// Not admitted, or not accepted as authentic.
     Rejected,
-    /// Could not be judged or taken now; the sender is asked to come again.
+    /// Cannot be verified or handled now; the sender should retry.
     Unavailable,
-    /// Anything else: malformed HTTP, limits, no route, an upstream that failed.
+    /// Anything else: malformed HTTP, a limit, no route, a failed upstream.
     Error,
 }
 
@@ -158,7 +162,7 @@ impl Outcome {
         Outcome::Error,
     ];
 
-    /// The metric label, the word in the log and the value of `Sealgate-Answer`.
+    /// Returns the metric label, which is also the word in the log and in `Sealgate-Answer`.
     pub const fn label(self) -> &'static str {
         match self {
             Outcome::Forwarded => "forwarded",
@@ -173,29 +177,29 @@ impl Outcome {
     }
 }
 
-/// A request that ends here, without the upstream's answer.
+/// Why a request ends without the upstream's response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    /// Not authentic, or authentic and refused for its age or context.
-    #[error("refused: {}", .0.label())]
-    Refused(Reason),
-    /// The same request once more, after its 2xx was written out.
+    /// Not admitted, not authentic, or authentic but of an unacceptable age or context.
+    #[error("rejected: {}", .0.label())]
+    NotAccepted(Reason),
+    /// The same request again, after its 2xx was written out.
     #[error("replay of an acknowledged request")]
     Replay,
-    /// Copies of the event are in flight and none had an outcome before `answer_within`.
+    /// Another copy of the event is in flight and had no outcome within `answer_within`.
     #[error("another copy of the event is still in flight")]
     InFlight,
-    /// The replay store cannot be asked.
-    #[error("the replay store is out of reach")]
+    /// The replay store is unreachable.
+    #[error("the replay store is unreachable")]
     StoreUnavailable,
-    /// The replay guard is full of records that still protect.
+    /// The replay guard is full of records that still protect their events.
     #[error("the replay guard is full")]
     GuardFull,
     /// The key set cannot be fetched.
-    #[error("the key set is out of reach")]
+    #[error("the key set is unreachable")]
     KeysUnavailable,
-    /// No memory is left for another body, no slot for another upstream request, or no place for
-    /// another request at all.
+    /// No memory is left for another body, no slot for another upstream request, or no permit for
+    /// another request.
     #[error("over capacity: {0}")]
     Overloaded(&'static str),
     /// The body is longer than the route allows.
@@ -204,54 +208,56 @@ pub enum Reject {
     /// The body did not arrive in time.
     #[error("the body did not arrive in time")]
     BodyTimeout,
-    /// The sender broke off within the body.
-    #[error("the body broke off")]
+    /// The connection ended within the body.
+    #[error("the body is incomplete")]
     BodyAborted,
     /// `Content-Encoding` other than identity.
-    #[error("the body is encoded")]
+    #[error("the body has a content coding")]
     ContentEncoding,
-    /// The client, or the route, is over its rate limit.
+    /// The client address, or the route, is over its rate limit.
     #[error("over the rate limit")]
     RateLimited {
-        /// When it may come again.
+        /// The time until the next request is admitted.
         seconds: u64,
     },
-    /// No route has this host and path.
+    /// No route serves this host and path.
     #[error("no such route")]
     NoRoute,
-    /// The route does not take this method; the value of `Allow`.
+    /// The route does not accept this method; the value of `Allow`.
     #[error("wrong method")]
     Method(&'static str),
-    /// HTTP that could be understood in two ways, or not at all.
+    /// HTTP that is ambiguous or malformed.
     #[error("ambiguous or malformed HTTP: {0}")]
     BadRequest(&'static str),
     /// The head has too many bytes or header lines.
     #[error("the head is over the limit")]
     HeadTooLarge,
     /// No connection to the upstream; nothing was sent.
-    #[error("the upstream cannot be connected to")]
+    #[error("cannot connect to the upstream")]
     UpstreamConnect,
-    /// The upstream broke off, or sent what is not HTTP; what it did is unknown.
-    #[error("the upstream broke off")]
+    /// The upstream closed the connection or sent a response that is not HTTP; the outcome is
+    /// unknown.
+    #[error("the upstream sent no complete response")]
     UpstreamReset,
-    /// The upstream answered with a redirect, which no sender follows.
-    #[error("the upstream redirects")]
+    /// The upstream responded with a redirect, which no sender follows.
+    #[error("the upstream responded with a redirect")]
     UpstreamRedirect,
-    /// The upstream had not answered within `upstream_timeout`.
-    #[error("the upstream has not answered in time")]
+    /// The upstream did not respond within `upstream_timeout`.
+    #[error("the upstream did not respond within upstream_timeout")]
     UpstreamTimeout,
-    /// The upstream had not answered within `answer_within`; the call goes on.
-    #[error("the upstream has not answered yet")]
+    /// The upstream did not respond within `answer_within`; the exchange continues.
+    #[error("the upstream did not respond within answer_within")]
     Deadline,
 }
 
 impl Reject {
-    /// The status for the sender. `refusal` is the scheme's status for what is not authentic.
-    pub fn status(&self, refusal: StatusCode) -> StatusCode {
+    /// Returns the status for the sender. `unauthorized` is the scheme's status for requests that are
+    /// not authentic.
+    pub fn status(&self, unauthorized: StatusCode) -> StatusCode {
         match self {
-            Reject::Refused(Reason::ContextMismatch) | Reject::Replay => StatusCode::CONFLICT,
-            Reject::Refused(Reason::NotAllowed) => StatusCode::FORBIDDEN,
-            Reject::Refused(_) => refusal,
+            Reject::NotAccepted(Reason::ContextMismatch) | Reject::Replay => StatusCode::CONFLICT,
+            Reject::NotAccepted(Reason::NotAllowed) => StatusCode::FORBIDDEN,
+            Reject::NotAccepted(_) => unauthorized,
             Reject::InFlight
             | Reject::StoreUnavailable
             | Reject::GuardFull
@@ -272,10 +278,10 @@ impl Reject {
         }
     }
 
-    /// How the request is counted.
+    /// Returns how the request is counted.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Reject::Refused(_) | Reject::RateLimited { .. } => Outcome::Rejected,
+            Reject::NotAccepted(_) | Reject::RateLimited { .. } => Outcome::Rejected,
             Reject::Replay => Outcome::Replay,
             Reject::InFlight
             | Reject::StoreUnavailable
@@ -298,21 +304,22 @@ impl Reject {
         }
     }
 
-    /// Why the request was refused, if it was refused as not authentic or at the route's door.
+    /// Returns the reason, if the request was not admitted or not accepted as authentic.
     pub fn reason(&self) -> Option<Reason> {
         match self {
-            Reject::Refused(reason) => Some(*reason),
+            Reject::NotAccepted(reason) => Some(*reason),
             Reject::RateLimited { .. } => Some(Reason::RateLimited),
             _ => None,
         }
     }
 
-    /// How loud the log is: what the operator must mend is louder than what the internet does.
+    /// Returns the level of the log line. What the operator must fix is logged at a higher level than
+    /// what any client can cause.
     pub fn level(&self) -> Level {
         match self {
             Reject::StoreUnavailable | Reject::GuardFull | Reject::KeysUnavailable => Level::ERROR,
-            Reject::Refused(Reason::NotAllowed) | Reject::RateLimited { .. } => Level::INFO,
-            Reject::Refused(_)
+            Reject::NotAccepted(Reason::NotAllowed) | Reject::RateLimited { .. } => Level::INFO,
+            Reject::NotAccepted(_)
             | Reject::Replay
             | Reject::InFlight
             | Reject::Overloaded(_)
@@ -332,9 +339,9 @@ impl Reject {
         }
     }
 
-    /// Of an event that was to be forwarded: whether the upstream got nothing of it, or has answered in
-    /// full. Otherwise it may have acted, and nobody knows.
-    pub fn leaves_no_doubt(&self) -> bool {
+    /// Returns whether the outcome of a forward is known: the upstream received nothing, or responded
+    /// in full. Otherwise it may have acted.
+    pub fn is_known_outcome(&self) -> bool {
         matches!(
             self,
             Reject::UpstreamConnect
@@ -344,7 +351,7 @@ impl Reject {
         )
     }
 
-    /// Seconds for `Retry-After`, where the sender should come again.
+    /// Returns the seconds for `Retry-After`, if the sender should retry.
     pub fn retry_after(&self) -> Option<u64> {
         match (self, self.outcome()) {
             (Reject::RateLimited { seconds }, _) => Some(*seconds),
@@ -356,7 +363,7 @@ impl Reject {
 
 impl From<Reason> for Reject {
     fn from(reason: Reason) -> Self {
-        Reject::Refused(reason)
+        Reject::NotAccepted(reason)
     }
 }
 
@@ -365,14 +372,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_are_listed_in_their_order_and_each_once() {
+    fn lists_every_reason_once_and_in_order() {
         assert!(Reason::ALL.is_sorted());
         let labels: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|r| r.label()).collect();
         assert_eq!(labels.len(), Reason::ALL.len());
     }
 
     #[test]
-    fn every_refusal_of_authenticity_has_the_schemes_status() {
+    fn rejections_have_the_status_of_the_scheme() {
         for reason in Reason::ALL {
             let expected = match reason {
                 Reason::ContextMismatch => StatusCode::CONFLICT,

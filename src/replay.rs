@@ -177,7 +177,7 @@ impl Replay {
     /// sender is to have an answer by `answer_by`.
     ///
     /// # Errors
-    /// [`Reject::Refused`] as `stale` (too old, and the event is not on record) or `context_mismatch`;
+    /// [`Reject::NotAccepted`] as `stale` (too old, and the event is not on record) or `context_mismatch`;
     /// [`Reject::GuardFull`]; [`Reject::StoreUnavailable`]; [`Reject::InFlight`] when the deadline passes
     /// while another copy is asking the store.
     pub async fn claim(

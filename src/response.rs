@@ -1,4 +1,4 @@
-//! What goes back to the sender: the upstream's answer, or a problem document of our own.
+//! Responses to the sender: the upstream's, sanitized, or a problem document made by the gateway.
 
 use bytes::Bytes;
 use http::{
@@ -9,13 +9,13 @@ use http_body_util::Full;
 
 use crate::reject::{Outcome, Reject};
 
-/// The request id, on every answer and on every forwarded request.
+/// The request ID, on every response and on every forwarded request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("sealgate-request-id");
-/// On answers made here: the outcome.
+/// The outcome, on every response that the gateway makes itself.
 pub const ANSWER: HeaderName = HeaderName::from_static("sealgate-answer");
 
-/// An upstream's answer, made safe: end-to-end headers only, a bounded body, no `Content-Length`
-/// (it follows from the body).
+/// An upstream's sanitized response: end-to-end headers only, a bounded body, and no
+/// `Content-Length`, which follows from the body.
 #[derive(Clone, Debug)]
 pub struct SanitizedResponse {
     /// Never 1xx or 3xx.
@@ -27,12 +27,12 @@ pub struct SanitizedResponse {
 }
 
 impl SanitizedResponse {
-    /// An answer with no headers and no body.
+    /// Returns a response with no headers and no body.
     pub fn empty(status: StatusCode) -> Self {
         SanitizedResponse { status, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
-    /// The answer as a response.
+    /// Converts the response for hyper.
     pub fn into_response(self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::new(self.body));
         *response.status_mut() = self.status;
@@ -41,15 +41,15 @@ impl SanitizedResponse {
     }
 }
 
-/// An empty answer made here, such as the 200 to a retry of an event that is done.
-pub fn made_here(status: StatusCode, outcome: Outcome) -> Response<Full<Bytes>> {
+/// Returns an empty response made by the gateway, such as the 200 to a retry of a done event.
+pub fn empty(status: StatusCode, outcome: Outcome) -> Response<Full<Bytes>> {
     let mut response = SanitizedResponse::empty(status).into_response();
     response.headers_mut().insert(ANSWER, HeaderValue::from_static(outcome.label()));
     response
 }
 
-/// Leaves only the status and what is no content: for senders that take nothing else.
-pub fn bare(response: &mut Response<Full<Bytes>>) {
+/// Removes the body and the headers that describe it, for senders that accept only a status.
+pub fn strip_content(response: &mut Response<Full<Bytes>>) {
     *response.body_mut() = Full::default();
     let headers = response.headers_mut();
     for name in [CONTENT_TYPE, CONTENT_ENCODING, SET_COOKIE] {
@@ -57,16 +57,21 @@ pub fn bare(response: &mut Response<Full<Bytes>>) {
     }
 }
 
-/// The problem document (RFC 9457) for a rejected request: title, status and request id. It never
-/// says why: whoever must know finds the reason in the log under the request id.
-pub fn problem(reject: &Reject, refusal: StatusCode, request_id: &str) -> Response<Full<Bytes>> {
-    let status = reject.status(refusal);
+/// Returns the problem document (RFC 9457) for a rejected request: title, status and request ID.
+/// `unauthorized` is the scheme's status for requests that are not authentic. The document never
+/// gives the reason, which would help an attacker; the log has it under the request ID.
+pub fn problem(
+    reject: &Reject,
+    unauthorized: StatusCode,
+    request_id: &str,
+) -> Response<Full<Bytes>> {
+    let status = reject.status(unauthorized);
     let title = status.canonical_reason().unwrap_or("Error");
     let body = format!(
         "{{\"title\":\"{title}\",\"status\":{},\"request_id\":\"{request_id}\"}}\n",
         status.as_u16()
     );
-    let mut response = made_here(status, reject.outcome());
+    let mut response = empty(status, reject.outcome());
     *response.body_mut() = Full::new(Bytes::from(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -1,7 +1,7 @@
-//! Host and path to route, and what a request must be to enter one.
+//! Routes: host and path to route, admission, and the rules for a request's head.
 //!
-//! Paths are compared as the bytes that came: nothing is decoded, folded or resolved, so that we and
-//! the upstream cannot disagree about what was called.
+//! Paths are compared byte for byte. Nothing is decoded, folded or resolved, so that the gateway and
+//! the upstream cannot disagree about which path was called.
 
 mod admission;
 
@@ -24,12 +24,12 @@ use crate::{
     upstream::{Upstream, UpstreamOptions},
 };
 
-/// What a route does with what is not authentic or not new.
+/// What a route does with a request that is not authentic or not new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Refuses it.
+    /// Rejects it, or answers it without forwarding.
     Enforce,
-    /// Forwards it with a mark, counts and logs what would have been refused.
+    /// Forwards it with a mark; counts and logs what would have been rejected.
     Observe,
 }
 
@@ -38,7 +38,7 @@ pub enum Mode {
 pub enum PathPattern {
     /// This path only.
     Exact(String),
-    /// Everything that begins so; ends in `/`.
+    /// Every path that begins with this prefix, which ends in `/`.
     Below(String),
 }
 
@@ -51,37 +51,37 @@ pub struct RouteOptions {
     pub host: Option<String>,
     /// The paths it serves.
     pub path: PathPattern,
-    /// What it does with what it does not accept.
+    /// What it does with a request that is not authentic or not new.
     pub mode: Mode,
-    /// Who may enter, and how often.
+    /// Which clients may call, and how often.
     pub admission: AdmissionOptions,
     /// The scheme with the route's keys.
     pub verifier: Verifier,
-    /// When the sender must have its answer.
+    /// The longest time until the sender has its response.
     pub answer_within: Duration,
-    /// The bounds of a body.
+    /// The limits of a body.
     pub body: body::Limits,
-    /// Where authentic events go.
+    /// Where authentic events are forwarded.
     pub upstream: UpstreamOptions,
     /// How long an event stays on record.
     pub ttl: Duration,
 }
 
-/// A route in service.
+/// A route of the running configuration.
 pub struct Route {
     /// Its name.
     pub name: Arc<str>,
-    /// What it does with what it does not accept.
+    /// What it does with a request that is not authentic or not new.
     pub mode: Mode,
     /// The scheme with the route's keys.
     pub verifier: Verifier,
-    /// When the sender must have its answer.
+    /// The longest time until the sender has its response.
     pub answer_within: Duration,
-    /// The bounds of a body.
+    /// The limits of a body.
     pub body: body::Limits,
-    /// Where authentic events go.
+    /// Where authentic events are forwarded.
     pub upstream: Arc<Upstream>,
-    /// What the replay guard must know of it.
+    /// What the replay guard needs to know about it.
     pub terms: Terms,
     /// Its metrics.
     pub metrics: Arc<RouteMetrics>,
@@ -108,36 +108,36 @@ impl Route {
         }
     }
 
-    /// The scheme's status for what is not authentic.
-    pub fn refusal(&self) -> StatusCode {
+    /// Returns the scheme's status for requests that are not authentic.
+    pub fn unauthorized(&self) -> StatusCode {
         self.verifier.scheme().refusal()
     }
 
-    /// How many bytes of the path the pattern takes, on a wildcard route.
+    /// Returns how many bytes of the path a wildcard pattern matches, up to the `*`.
     pub fn matched(&self) -> Option<usize> {
         self.matched
     }
 
-    /// Lets a client in, by its address, and charges its request to the rate limits.
+    /// Checks a client's address, and charges its request to the rate limits.
     ///
     /// # Errors
     /// [`Reason::NotAllowed`](crate::reject::Reason::NotAllowed), [`Reject::RateLimited`].
-    pub fn enter(&self, client: IpAddr) -> Result<(), Reject> {
-        self.admission.enter(client)
+    pub fn admit(&self, client: IpAddr) -> Result<(), Reject> {
+        self.admission.admit(client)
     }
 
-    /// Checks what can be said of a request before its body is read: the method, the encoding, and
-    /// that no `Connection` header would take away what the signature or the framing rests on.
+    /// Checks the head before the body is read: the method, the path below a wildcard, the content
+    /// coding, and that `Connection` does not name a security header.
     ///
     /// # Errors
     /// [`Reject::Method`], [`Reject::ContentEncoding`], [`Reject::BadRequest`].
-    pub fn admit(&self, head: &Parts) -> Result<(), Reject> {
+    pub fn check_head(&self, head: &Parts) -> Result<(), Reject> {
         let scheme = self.verifier.scheme();
         if !allows(scheme.methods(), &head.method) {
             return Err(Reject::Method(scheme.methods()));
         }
         if self.matched.is_some() && is_ambiguous_path(head.uri.path()) {
-            return Err(Reject::BadRequest("path that could be read in two ways"));
+            return Err(Reject::BadRequest("ambiguous path"));
         }
         if names_security_header(&head.headers, self.verifier.headers()) {
             return Err(Reject::BadRequest("Connection names a security header"));
@@ -150,13 +150,13 @@ impl Route {
     }
 }
 
-/// Whether `method` is one of a list such as `POST, HEAD`.
+/// Returns whether `method` is in a list such as `POST, HEAD`.
 fn allows(methods: &str, method: &Method) -> bool {
     methods.split(',').any(|allowed| allowed.trim() == method.as_str())
 }
 
-/// Whether a `Connection` header names a header that the scheme or the framing rests on: a proxy
-/// behind us, or we ourselves, would remove it.
+/// Returns whether a `Connection` header names a security header: the gateway, or a proxy behind it,
+/// would remove that header.
 fn names_security_header(headers: &HeaderMap, security: &[HeaderName]) -> bool {
     let framing = ["content-length", "transfer-encoding", "host"];
     headers
@@ -170,8 +170,8 @@ fn names_security_header(headers: &HeaderMap, security: &[HeaderName]) -> bool {
         })
 }
 
-/// Dot segments, empty segments, encoded separators and path parameters: what follows a wildcard is
-/// the upstream's to read, and frameworks read these differently.
+/// Returns whether a path has dot segments, empty segments, encoded separators or path parameters.
+/// The upstream interprets the part that a wildcard matches, and frameworks disagree about these.
 fn is_ambiguous_path(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
     let encoded = ["%2f", "%5c", "%00", "%2e", ";", "\\", "//"];
@@ -186,14 +186,14 @@ pub struct Routes {
     below: Vec<(String, Served)>,
 }
 
-/// A route and the host it serves.
+/// A route and the host that it serves.
 struct Served {
     host: Option<String>,
     route: Arc<Route>,
 }
 
 impl Served {
-    /// Whether the route serves a request that called `host`, with or without port.
+    /// Returns whether the route serves `host`, given with or without port.
     fn serves(&self, host: Option<&str>) -> bool {
         match (&self.host, host) {
             (None, _) => true,
@@ -204,7 +204,7 @@ impl Served {
 }
 
 impl Routes {
-    /// Puts the routes in service. Where two serve the same path, the one with a host goes first.
+    /// Builds the routes. Of two routes with the same path, the one with a host is tried first.
     pub fn new(options: Vec<RouteOptions>, metrics: &Metrics) -> Self {
         let mut routes = Routes { exact: HashMap::new(), below: Vec::new() };
         for option in options {
@@ -225,14 +225,14 @@ impl Routes {
         routes
     }
 
-    /// The routes in service.
+    /// Returns all routes.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         let below = self.below.iter().map(|(_, served)| served);
         self.exact.values().flatten().chain(below).map(|served| &served.route)
     }
 
-    /// The route of a request: exact paths before wildcards, longer wildcards before shorter ones.
-    /// `host` is what the sender called, with or without port.
+    /// Returns the route of a request: exact paths before wildcards, longer wildcards before shorter
+    /// ones. `host` is the one that the sender called, with or without port.
     ///
     /// # Errors
     /// [`Reject::NoRoute`].
@@ -248,7 +248,7 @@ impl Routes {
     }
 }
 
-/// A host without its port; an IPv6 address keeps its brackets.
+/// Returns a host without its port; an IPv6 address keeps its brackets.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ambiguous_paths() {
+    fn recognizes_ambiguous_paths() {
         for path in [
             "/h/../x",
             "/h/./x",
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_without_ports() {
+    fn removes_the_port_of_a_host() {
         assert_eq!(without_port("a.example:8443"), "a.example");
         assert_eq!(without_port("a.example"), "a.example");
         assert_eq!(without_port("[::1]:8443"), "[::1]");
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_header_may_not_name_what_is_signed() {
+    fn connection_headers_must_not_name_security_headers() {
         let signed = [HeaderName::from_static("x-signature")];
         let named = |value: &'static str| {
             let mut headers = HeaderMap::new();

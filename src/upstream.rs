@@ -34,14 +34,14 @@ pub use self::{
     detached::{Detached, Owner},
     headers::{is_twin, reserved},
     origin::{Address, Origin},
-    request_head::HeaderCase,
+    request_head::{HeaderCase, Verdict},
     response_head::{Bounds, Malformed, ResponseHead, Whole},
 };
 use self::{
     connection::{Connection, NoAnswer, Sending},
     permits::{Counted, Slots},
     pool::Pool,
-    request_head::{Extra, Mark},
+    request_head::Extra,
 };
 use crate::{
     body::Payload,
@@ -49,7 +49,6 @@ use crate::{
     reject::Reject,
     replay::{Claim, Failure, Settled},
     response::SanitizedResponse,
-    scheme::Verified,
 };
 
 /// The first wait between attempts to connect; it doubles up to [`LONGEST_WAIT`].
@@ -140,45 +139,21 @@ struct Request {
     body: Option<Payload>,
 }
 
-/// Sends an authentic request that holds its event's claim, and settles the claim by what comes
-/// back. Takes both proofs by value: there is no other way to the upstream for what is enforced.
+/// Sends a request to an upstream, and settles its claim by the outcome. Takes the verdict and the
+/// claim by value: a request that a route enforces cannot reach the upstream without both proofs.
 pub fn send(
     upstream: Arc<Upstream>,
     head: (&Parts, &HeaderCase),
     payload: Payload,
-    verified: Verified,
+    verdict: Verdict,
     claim: Claim,
     context: Context,
 ) -> impl Future<Output = Settled> + Send + use<> {
-    let mark =
-        Mark::Verified { verified: &verified, possible_duplicate: claim.possible_duplicate() };
-    let request = upstream.request(head, payload, &context, &mark);
-    forward(upstream, request, claim, context)
-}
-
-/// Sends what came on a route that only observes, marked with what would have been the reason and
-/// never as verified. The claim is settled like any other; for what is not new and authentic it is
-/// one that records nothing.
-pub fn observe(
-    upstream: Arc<Upstream>,
-    head: (&Parts, &HeaderCase),
-    payload: Payload,
-    claim: Claim,
-    mark: Option<&'static str>,
-    context: Context,
-) -> impl Future<Output = Settled> + Send + use<> {
-    let request = upstream.request(head, payload, &context, &Mark::Observed(mark));
-    forward(upstream, request, claim, context)
-}
-
-async fn forward(
-    upstream: Arc<Upstream>,
-    request: Request,
-    claim: Claim,
-    context: Context,
-) -> Settled {
-    let outcome = upstream.exchange(request, &context).await;
-    settle(claim, outcome, &context.owner).await
+    let request = upstream.request(head, payload, &context, &verdict, claim.possible_duplicate());
+    async move {
+        let outcome = upstream.exchange(request, &context).await;
+        settle(claim, outcome, &context.owner).await
+    }
 }
 
 /// Settles a claim: `done` is recorded before the outcome is told, a failure releases it.
@@ -194,7 +169,7 @@ pub async fn settle(
             None
         }
         Err(reject) => {
-            let how = if reject.leaves_no_doubt() { Failure::Known } else { Failure::Unknown };
+            let how = if reject.is_known_outcome() { Failure::Known } else { Failure::Unknown };
             claim.failed(how, outcome.clone()).await;
             None
         }
@@ -225,14 +200,17 @@ impl Upstream {
         head: (&Parts, &HeaderCase),
         payload: Payload,
         context: &Context,
-        mark: &Mark<'_>,
+        verdict: &Verdict,
+        possible_duplicate: bool,
     ) -> Request {
         let extra = Extra {
             request_id: &context.request_id,
+            verdict,
+            possible_duplicate,
             keeps_host: self.options.host == HostPolicy::Preserve,
             headers: &self.options.headers,
         };
-        let lines = request_head::lines(head, payload.len(), &context.client, &extra, mark);
+        let lines = request_head::lines(head, payload.len(), &context.client, &extra);
         let (method, uri) = (head.0.method.clone(), head.0.uri.clone());
         Request { method, uri, lines, body: Some(payload) }
     }

@@ -1,41 +1,49 @@
-//! The way of a request on a route that only observes: judged, recorded as far as it is authentic and
-//! new, and forwarded in any case.
-
-use std::sync::Arc;
+//! The policy of a route that only observes: every request is forwarded, and marked with the reason
+//! for which an enforcing route would have rejected or not forwarded it.
 
 use http::request::Parts;
-use tokio::time::timeout_at;
 
-use super::{Gate, passed::Passed, record::Record};
+use super::access_log::LogEntry;
 use crate::{
     body::Payload,
     reject::{Outcome, Reason, Reject},
-    replay::Claimed,
+    replay::{Claim, Claimed, Repeat},
     route::Route,
     scheme::Verified,
-    upstream::{self, Context, Detached, HeaderCase},
+    upstream::Verdict,
 };
 
-impl Gate {
-    /// Forwards a request; `judged` is what an enforcing route would have gone by.
-    pub(super) async fn observe(
-        &self,
-        route: &Arc<Route>,
-        head: (&Parts, &HeaderCase),
-        payload: Payload,
-        judged: Result<(Verified, Claimed), Reject>,
-        context: Context,
-        record: &mut Record,
-    ) -> Result<Passed, Reject> {
-        if judged.as_ref().err().and_then(Reject::reason) == Some(Reason::Claim) {
-            record.about(route.verifier.subject(head.0, &payload));
+/// Permits a request whatever `checked` says, and notes the mark in `entry`. Only a new, authentic
+/// event keeps its claim; everything else is forwarded without a record.
+pub(super) fn permit(
+    checked: Result<(Verified, Claimed), Reject>,
+    route: &Route,
+    (head, payload): (&Parts, &Payload),
+    entry: &mut LogEntry,
+) -> (Verdict, Claimed) {
+    let (claim, mark) = match checked {
+        Ok((_, Claimed::Won(claim))) => (claim, None),
+        Ok((_, Claimed::InFlight(_))) => (Claim::unrecorded(), Some(Outcome::Joined.label())),
+        Ok((_, Claimed::Done(Repeat::Retry(_)))) => {
+            (Claim::unrecorded(), Some(Outcome::Duplicate.label()))
         }
-        let (claim, mark) = record.observed(judged.map(|(_, claimed)| claimed));
-        let (answer_by, owner) = (context.answer_by, context.owner.clone());
-        let upstream = Arc::clone(&route.upstream);
-        let flight = upstream::observe(upstream, head, payload, claim, mark, context);
-        let flight = Detached::new(self.flights.track_future(flight), owner);
-        let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
-        Passed::answered(settled, route, Outcome::Forwarded)
-    }
+        Ok((_, Claimed::Done(Repeat::Replay))) => {
+            (Claim::unrecorded(), Some(Outcome::Replay.label()))
+        }
+        Err(reject) => {
+            if reject.reason() == Some(Reason::Claim) {
+                entry.set_subject(route.verifier.subject(head, payload));
+            }
+            let mark = match reject.reason() {
+                Some(reason) => {
+                    route.metrics.rejections(reason).inc();
+                    reason.label()
+                }
+                None => reject.outcome().label(),
+            };
+            (Claim::unrecorded(), Some(mark))
+        }
+    };
+    entry.set_mark(mark);
+    (Verdict::Observed(mark), Claimed::Won(claim))
 }

@@ -215,7 +215,7 @@ async fn a_dropped_claim_is_released_as_unknown() {
 async fn another_context_is_refused_in_every_state() {
     let f = fixture(10);
     let other = |request| Arrival { pin: [2; 16], ..arrival(1, request) };
-    let mismatch = Reject::Refused(Reason::ContextMismatch);
+    let mismatch = Reject::NotAccepted(Reason::ContextMismatch);
     let claim = f.won(arrival(1, 1)).await;
     assert_eq!(f.refused(other(2)).await, mismatch, "in flight");
     claim.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
@@ -230,7 +230,7 @@ async fn another_context_is_refused_in_every_state() {
 async fn a_stale_copy_is_a_retry_of_an_event_on_record_and_nothing_else() {
     let f = fixture(10);
     let stale = |event| Arrival { stale: true, ..arrival(event, 1) };
-    assert_eq!(f.refused(stale(1)).await, Reject::Refused(Reason::Stale));
+    assert_eq!(f.refused(stale(1)).await, Reject::NotAccepted(Reason::Stale));
     assert_eq!(f.gauges(), (0, 0, 0));
     let claim = f.won(arrival(1, 1)).await;
     let _ = f.joined(stale(1)).await;
@@ -238,7 +238,7 @@ async fn a_stale_copy_is_a_retry_of_an_event_on_record_and_nothing_else() {
     let _ = f.won(stale(1)).await.done(&ok(), false).await;
     let _ = f.retry(stale(1)).await;
     f.clock.advance(TTL);
-    assert_eq!(f.refused(stale(1)).await, Reject::Refused(Reason::Stale));
+    assert_eq!(f.refused(stale(1)).await, Reject::NotAccepted(Reason::Stale));
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn a_fresh_copy_prolongs_the_protection() {
     assert!(f.is_replay(arrival(1, 2)).await);
     assert_eq!(
         f.refused(Arrival { stale: true, ..arrival(2, 1) }).await,
-        Reject::Refused(Reason::Stale),
+        Reject::NotAccepted(Reason::Stale),
         "given up",
     );
 }

@@ -1,9 +1,10 @@
-//! Who may enter a route, and how often: judged by the client's address, before the body is read.
+//! Admission: which client addresses may call a route, and how often. It is checked before the body
+//! is read.
 //!
-//! A route's limit counts everybody's requests, authentic or not, since that is known only later:
-//! strangers can use it up. So the limit of the address is charged first, and what it refuses is not
-//! charged to the route. IPv6 addresses count by /64, the least that one customer gets. Of addresses
-//! no more than [`MAX_ADDRESSES`] are told apart at a time: beyond, newcomers share one limit.
+//! A route's limit counts all requests, authentic or not, because that is known only later. The limit
+//! of the address is therefore charged first, and a request that it rejects is not charged to the
+//! route. IPv6 addresses count by /64, the smallest network that a customer gets. At most
+//! [`MAX_ADDRESSES`] addresses are counted separately; beyond that, new ones share one limit.
 
 use std::{
     collections::HashMap,
@@ -52,7 +53,7 @@ impl Rate {
     }
 }
 
-/// Who may enter a route, as configured.
+/// The admission rules of a route, as configured.
 #[derive(Debug, Default)]
 pub struct AdmissionOptions {
     /// Where clients may call from; `None`: anywhere.
@@ -63,7 +64,7 @@ pub struct AdmissionOptions {
     pub rate_per_address: Option<Rate>,
 }
 
-/// Who may enter a route now.
+/// The admission rules of a route with the state of its limits.
 pub(super) struct Admission {
     allow: Option<Networks>,
     all: Option<Limiter<NotKeyed, InMemoryState>>,
@@ -84,11 +85,11 @@ impl Admission {
         }
     }
 
-    /// Lets a client in, and charges its request.
+    /// Checks an address against the allowlist, and charges its request to the limits.
     ///
     /// # Errors
     /// [`Reason::NotAllowed`]; [`Reject::RateLimited`].
-    pub(super) fn enter(&self, client: IpAddr) -> Result<(), Reject> {
+    pub(super) fn admit(&self, client: IpAddr) -> Result<(), Reject> {
         if self.allow.as_ref().is_some_and(|allow| !allow.contains(client)) {
             return Err(Reason::NotAllowed.into());
         }

@@ -83,7 +83,7 @@ impl Hypothesis {
     pub fn fits(&self, head: &Parts, payload: &Payload, now: UnixMillis) -> bool {
         match self.0.authenticate(head, payload, now) {
             Ok(()) => true,
-            Err(Reject::Refused(reason)) => reason > Reason::BadSignature,
+            Err(Reject::NotAccepted(reason)) => reason > Reason::BadSignature,
             Err(_) => false,
         }
     }

@@ -1,9 +1,9 @@
-//! The head of a request for the upstream, as text.
+//! The head of a request to the upstream, as text.
 //!
-//! What the gateway judged is the map of headers that it was given, and what is written are the values of that
-//! map. The spelling of the names, and the order of headers that come more than once, are taken from what the wire
-//! told beside; where that should not fit to the map, names are written in lower case and nothing else changes. So
-//! the upstream cannot be shown another header than the one that was judged.
+//! The values are those of the header map that the gateway verified. The case of the names and the
+//! order of repeated headers come from [`HeaderCase`], which is read from the wire; where it does not
+//! match the map, names are written in lower case and nothing else changes. So the upstream never
+//! sees a header other than the verified one.
 
 use std::{borrow::Cow, io::Write as _};
 
@@ -22,15 +22,15 @@ use crate::{response::REQUEST_ID, scheme::Verified};
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// How the names of a request's headers were spelled, in the order in which they came. Empty for HTTP/2, where
-/// names have no upper case.
+/// The header names of a request as they were written, in the order in which they arrived. Empty for
+/// HTTP/2, where names are lower-case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderCase {
-    /// Each with a colon behind it, which is in no name.
+    /// Each name is followed by a colon, which no name contains.
     names: Vec<u8>,
 }
 
-/// A header line: its name as it was spelled, the same in lower case, its value.
+/// A header line: its name as written, the same name in lower case, and its value.
 type Line<'l> = (&'l [u8], &'l HeaderName, &'l HeaderValue);
 
 impl HeaderCase {
@@ -43,8 +43,7 @@ impl HeaderCase {
         self.names.push(b':');
     }
 
-    /// Calls `write` for each header of a map in the order in which they came, with its name as it was spelled, the
-    /// same in lower case, and its value.
+    /// Calls `write` for each header of a map, in the order in which they arrived.
     pub fn each<'l>(&'l self, headers: &'l HeaderMap, mut write: impl FnMut(Line<'l>)) {
         if headers.len() > headers.keys_len()
             && let Some(lines) = self.in_order(headers)
@@ -54,55 +53,56 @@ impl HeaderCase {
         let mut left = self.names.as_slice();
         for (name, value) in headers {
             let text = name.as_str().as_bytes();
-            let spelled = match left.split_at_checked(text.len()) {
-                Some((spelled, [b':', rest @ ..])) if spelled.eq_ignore_ascii_case(text) => {
+            let written = match left.split_at_checked(text.len()) {
+                Some((written, [b':', rest @ ..])) if written.eq_ignore_ascii_case(text) => {
                     left = rest;
-                    spelled
+                    written
                 }
                 Some(_) | None => text,
             };
-            write((spelled, name, value));
+            write((written, name, value));
         }
     }
-    /// The headers of a map in the order of the names here; `None` if these are others than the map's. A map keeps
-    /// the values of one name together.
+
+    /// Returns the headers of a map in the order of these names, or `None` if the names are not the
+    /// map's. A map keeps the values of one name together.
     fn in_order<'l>(&'l self, headers: &'l HeaderMap) -> Option<Vec<Line<'l>>> {
         let values = |name| (name, headers.get_all(name).iter());
         let mut left: Vec<_> = headers.keys().map(values).collect();
-        let spelled = self.names.split(|byte| *byte == b':').filter(|name| !name.is_empty());
-        let line = |spelled: &'l [u8]| {
-            let is_it = |name: &HeaderName| name.as_str().as_bytes().eq_ignore_ascii_case(spelled);
-            let (name, values) = left.iter_mut().find(|(name, _)| is_it(name))?;
-            values.next().map(|value| (spelled, *name, value))
+        let written = self.names.split(|byte| *byte == b':').filter(|name| !name.is_empty());
+        let line = |written: &'l [u8]| {
+            let matches =
+                |name: &HeaderName| name.as_str().as_bytes().eq_ignore_ascii_case(written);
+            let (name, values) = left.iter_mut().find(|(name, _)| matches(name))?;
+            values.next().map(|value| (written, *name, value))
         };
-        let lines = spelled.map(line).collect::<Option<Vec<_>>>()?;
+        let lines = written.map(line).collect::<Option<Vec<_>>>()?;
         (lines.len() == headers.len()).then_some(lines)
     }
 }
 
-/// What the upstream is told about the judgement.
-pub(super) enum Mark<'a> {
+/// What the gateway found out about a request that it forwards.
+pub enum Verdict {
     /// The request is authentic.
-    Verified {
-        /// The proof.
-        verified: &'a Verified,
-        /// Whether an earlier attempt may have reached the upstream.
-        possible_duplicate: bool,
-    },
-    /// The request came on a route that only observes; what would have been the reason to refuse it.
+    Verified(Verified),
+    /// The request came on a route that only observes, which would have rejected it for this reason
+    /// if it enforced.
     Observed(Option<&'static str>),
 }
 
-/// What is added to every request for an upstream.
+/// What the gateway adds to a request for an upstream.
 pub(super) struct Extra<'e> {
     pub(super) request_id: &'e HeaderValue,
-    /// Whether the sender's `Host` goes on, and not another one.
+    pub(super) verdict: &'e Verdict,
+    /// Whether an earlier attempt may have reached the upstream.
+    pub(super) possible_duplicate: bool,
+    /// Whether the sender's `Host` is forwarded, and not replaced.
     pub(super) keeps_host: bool,
-    /// The operator's own headers; what came under their names is dropped.
+    /// The operator's own headers; the sender's headers with these names are dropped.
     pub(super) headers: &'e [(HeaderName, HeaderValue)],
 }
 
-/// The request line, and the `Host` that takes the place of the sender's, if one does.
+/// Returns the request line, followed by `host` if that replaces the sender's `Host`.
 pub(super) fn start(method: &Method, target: &[u8], host: Option<&HeaderValue>) -> Vec<u8> {
     let mut text = Vec::with_capacity(method.as_str().len() + target.len() + 128);
     for part in [method.as_str().as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
@@ -114,40 +114,38 @@ pub(super) fn start(method: &Method, target: &[u8], host: Option<&HeaderValue>) 
     text
 }
 
-/// The header lines and the empty one behind them: the sender's end-to-end headers as they came, one
-/// `Content-Length`, what the gateway says and what the operator adds.
+/// Returns the header lines and the empty line after them: the sender's end-to-end headers as they
+/// arrived, one `Content-Length`, the gateway's own headers and the operator's.
 pub(super) fn lines(
-    (head, spelling): (&Parts, &HeaderCase),
+    (head, case): (&Parts, &HeaderCase),
     length: usize,
     client: &ClientAddr,
     extra: &Extra<'_>,
-    mark: &Mark<'_>,
 ) -> Vec<u8> {
     let headers = &head.headers;
     let named = headers::named(headers);
     let mut text = Vec::with_capacity(512 + 64 * headers.len());
-    let (mut told_length, mut told_host) = (false, !extra.keeps_host);
-    spelling.each(headers, |(spelled, name, value)| {
+    let (mut has_length, mut has_host) = (false, !extra.keeps_host);
+    case.each(headers, |(written, name, value)| {
         let is_host = *name == HOST;
         if *name == CONTENT_LENGTH {
-            if !told_length {
-                put_length(&mut text, spelled, length);
+            if !has_length {
+                put_length(&mut text, written, length);
             }
-            told_length = true;
-        } else if !(is_host && told_host)
-            && headers::passes_to_upstream(name, &named, extra.headers)
+            has_length = true;
+        } else if !(is_host && has_host) && headers::passes_to_upstream(name, &named, extra.headers)
         {
-            told_host |= is_host;
-            put(&mut text, spelled, value.as_bytes());
+            has_host |= is_host;
+            put(&mut text, written, value.as_bytes());
         }
     });
-    if !told_length {
+    if !has_length {
         put_length(&mut text, CONTENT_LENGTH.as_str().as_bytes(), length);
     }
 
     let mut ours = |name: &str, value: &[u8]| put(&mut text, name.as_bytes(), value);
     let host = host(head);
-    if let Some(host) = host.filter(|_| !told_host) {
+    if let Some(host) = host.filter(|_| !has_host) {
         ours("host", host);
     }
     let forwarded = Forwarded::by(client, headers);
@@ -157,8 +155,8 @@ pub(super) fn lines(
         ours("x-forwarded-host", host);
     }
     ours(REQUEST_ID.as_str(), extra.request_id.as_bytes());
-    match mark {
-        Mark::Verified { verified, possible_duplicate } => {
+    match extra.verdict {
+        Verdict::Verified(verified) => {
             for (name, value) in
                 [("sealgate-verified", verified.scheme()), ("sealgate-key", verified.key())]
             {
@@ -169,11 +167,11 @@ pub(super) fn lines(
             if let Some(id) = verified.event_id() {
                 ours("sealgate-event-id", id.as_bytes());
             }
-            if *possible_duplicate {
+            if extra.possible_duplicate {
                 ours("sealgate-possible-duplicate", b"1");
             }
         }
-        Mark::Observed(reason) => {
+        Verdict::Observed(reason) => {
             if let Some(reason) = reason {
                 ours("sealgate-observed", reason.as_bytes());
             }
@@ -186,7 +184,7 @@ pub(super) fn lines(
     text
 }
 
-/// Writes a header line. What a [`HeaderName`] and a [`HeaderValue`] hold cannot end it.
+/// Writes a header line. Neither a [`HeaderName`] nor a [`HeaderValue`] can contain a line end.
 fn put(text: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     text.reserve(name.len() + value.len() + 4);
     text.extend_from_slice(name);
@@ -200,18 +198,18 @@ fn put_length(text: &mut Vec<u8>, name: &[u8], length: usize) {
     write!(text, ": {length}\r\n").expect("a Vec takes everything");
 }
 
-/// Whether this can be the value of a header.
+/// Returns whether `text` is valid as a header value.
 fn is_value(text: &str) -> bool {
     !text.bytes().any(|byte| byte.is_ascii_control())
 }
 
-/// The host that the sender called: `Host`, or HTTP/2's `:authority`.
+/// Returns the host that the sender called: `Host`, or HTTP/2's `:authority`.
 fn host(head: &Parts) -> Option<&[u8]> {
     let authority = || Some(head.uri.authority()?.as_str().as_bytes());
     head.headers.get(HOST).map(HeaderValue::as_bytes).or_else(authority)
 }
 
-/// What the upstream is told of the way that a request came.
+/// The values of the `X-Forwarded-*` headers for the upstream.
 struct Forwarded<'f> {
     chain: Cow<'f, [u8]>,
     proto: &'static [u8],
@@ -219,8 +217,8 @@ struct Forwarded<'f> {
 }
 
 impl<'f> Forwarded<'f> {
-    /// What we saw; where a trusted proxy is before us, its chain with the proxy added, and the
-    /// protocol and the host of the hop where the client came in.
+    /// Returns what the gateway saw itself. Behind a trusted proxy, it returns the proxy's chain with
+    /// the proxy's address added, and the protocol and host of the hop that the client connected to.
     fn by(client: &'f ClientAddr, headers: &'f HeaderMap) -> Self {
         let peer = &client.peer;
         let mut forwarded = Forwarded {
@@ -245,7 +243,7 @@ impl<'f> Forwarded<'f> {
     }
 }
 
-/// Whether this can be a host and port.
+/// Returns whether `text` is valid as a host and port.
 fn is_host(text: &[u8]) -> bool {
     text.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte))
 }

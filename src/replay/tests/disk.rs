@@ -65,7 +65,7 @@ async fn what_was_known_is_known_after_a_restart() {
     assert_eq!(f.gauges(), (0, 1, 3));
     assert!(f.is_replay(arrival(1, 1)).await);
     let _ = f.retry(Arrival { stale: true, ..arrival(1, 2) }).await;
-    let mismatch = Reject::Refused(Reason::ContextMismatch);
+    let mismatch = Reject::NotAccepted(Reason::ContextMismatch);
     for event in 1..=4 {
         let other = Arrival { pin: [2; 16], ..arrival(event, 2) };
         assert_eq!(f.refused(other).await, mismatch, "event {event}");

@@ -471,7 +471,7 @@ impl Request {
                     self.wrong("a retry is taken for a replay");
                 }
             }
-            Err(Reject::Refused(Reason::Stale)) if !self.arrival.stale => {
+            Err(Reject::NotAccepted(Reason::Stale)) if !self.arrival.stale => {
                 self.wrong("a fresh request is refused as stale");
             }
             Err(Reject::StoreUnavailable) if !self.setting.shared => {

@@ -157,7 +157,7 @@ async fn two_replicas_know_the_same() {
     let _ = b.retry(arrival(1, 2)).await;
     assert!(b.is_replay(arrival(1, 1)).await);
     let other = Arrival { pin: [2; 16], ..arrival(1, 3) };
-    assert_eq!(b.refused(other).await, Reject::Refused(Reason::ContextMismatch));
+    assert_eq!(b.refused(other).await, Reject::NotAccepted(Reason::ContextMismatch));
     // Also where the other has it in its own memory already.
     a.retry(arrival(1, 4)).await.written();
     a.flushed().await;
@@ -166,14 +166,14 @@ async fn two_replicas_know_the_same() {
     // Failed on one: pin and mark stand on the other.
     a.won(arrival(2, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
     let other = Arrival { pin: [2; 16], ..arrival(2, 2) };
-    assert_eq!(b.refused(other).await, Reject::Refused(Reason::ContextMismatch));
+    assert_eq!(b.refused(other).await, Reject::NotAccepted(Reason::ContextMismatch));
     let claim = b.won(Arrival { stale: true, ..arrival(2, 2) }).await;
     assert!(claim.possible_duplicate());
     claim.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
     assert!(a.won(arrival(2, 3)).await.possible_duplicate(), "the first may still have arrived");
 
     let stale = Arrival { stale: true, ..arrival(3, 1) };
-    assert_eq!(a.refused(stale).await, Reject::Refused(Reason::Stale));
+    assert_eq!(a.refused(stale).await, Reject::NotAccepted(Reason::Stale));
     let _ = b.won(arrival(3, 1)).await;
 }
 
@@ -186,7 +186,7 @@ async fn a_copy_on_another_replica_gets_the_outcome() {
     let claim = a.won(arrival(1, 1)).await;
     let joined = b.joined(arrival(1, 2)).await;
     let other = Arrival { pin: [2; 16], ..arrival(1, 3) };
-    assert_eq!(b.refused(other).await, Reject::Refused(Reason::ContextMismatch));
+    assert_eq!(b.refused(other).await, Reject::NotAccepted(Reason::ContextMismatch));
     let answer = SanitizedResponse::empty(StatusCode::CREATED);
     let (_receipt, settled) = tokio::join!(claim.done(&answer, false), landed(joined));
     assert_eq!(settled.outcome.unwrap().status, StatusCode::CREATED);

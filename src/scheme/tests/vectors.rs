@@ -111,7 +111,7 @@ fn judge(vector: &Vector) -> String {
     match verifier.verify(&head, &body, UnixMillis(vector.now * 1000)) {
         Ok(verified) if verified.is_stale() => "reject:stale".to_owned(),
         Ok(_) => "accept".to_owned(),
-        Err(Reject::Refused(reason)) => format!("reject:{}", reason.label()),
+        Err(Reject::NotAccepted(reason)) => format!("reject:{}", reason.label()),
         Err(reject) => format!("{reject}"),
     }
 }

@@ -12,19 +12,19 @@ fn headers(lines: &[(String, String)]) -> HeaderMap {
     headers
 }
 
-fn spelling(names: &[String]) -> HeaderCase {
-    let mut spelling = HeaderCase::default();
-    names.iter().for_each(|name| spelling.push(name.as_bytes()));
-    spelling
+fn case(names: &[String]) -> HeaderCase {
+    let mut case = HeaderCase::default();
+    names.iter().for_each(|name| case.push(name.as_bytes()));
+    case
 }
 
-/// The lines as they are written: the name as it was spelled, and the value.
-fn written(headers: &HeaderMap, spelling: &HeaderCase) -> Vec<(String, String)> {
+/// The lines in the order in which they are written: name and value.
+fn written(headers: &HeaderMap, case: &HeaderCase) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
     let mut lines = Vec::new();
-    spelling.each(headers, |(spelled, name, value)| {
-        assert_eq!(text(spelled).to_ascii_lowercase(), name.as_str());
-        lines.push((text(spelled), text(value.as_bytes())));
+    case.each(headers, |(written, name, value)| {
+        assert_eq!(text(written).to_ascii_lowercase(), name.as_str());
+        lines.push((text(written), text(value.as_bytes())));
     });
     lines
 }
@@ -36,13 +36,13 @@ fn names() -> impl Strategy<Value = Vec<String>> {
 
 proptest! {
     #[test]
-    fn lines_are_written_as_they_came(names in names()) {
+    fn lines_keep_their_case_and_order(names in names()) {
         let number = |(number, name): (usize, &String)| (name.clone(), number.to_string());
         let came: Vec<_> = names.iter().enumerate().map(number).collect();
-        prop_assert_eq!(written(&headers(&came), &spelling(&names)), came);
+        prop_assert_eq!(written(&headers(&came), &case(&names)), came);
     }
 
-    /// Whatever the spelling says: every header of the map is written once, under its name, in its order.
+    /// Whatever the header case is, every header of the map is written once and in its order.
     #[test]
     fn the_map_decides_what_is_written(names in names(), others in names()) {
         let number = |(number, name): (usize, &String)| (name.clone(), number.to_string());
@@ -54,7 +54,7 @@ proptest! {
             lines.sort_by(|one, other| one.0.cmp(&other.0));
             lines
         };
-        let seen = written(&headers(&came), &spelling(&others));
+        let seen = written(&headers(&came), &case(&others));
         prop_assert_eq!(lower(seen), lower(came));
     }
 }
@@ -67,14 +67,19 @@ fn request(version: http::Version, uri: &str, lines: &[(&str, &str)]) -> Parts {
     head
 }
 
-fn observed(head: &Parts, spelling: &HeaderCase, keeps_host: bool) -> String {
+fn observed(head: &Parts, case: &HeaderCase, keeps_host: bool) -> String {
     let request_id = HeaderValue::from_static("id");
     let added = [(HeaderName::from_static("x-added"), HeaderValue::from_static("ours"))];
-    let extra = Extra { request_id: &request_id, keeps_host, headers: &added };
+    let extra = Extra {
+        request_id: &request_id,
+        verdict: &Verdict::Observed(Some("stale")),
+        possible_duplicate: false,
+        keeps_host,
+        headers: &added,
+    };
     let peer = super::super::Peer::new([192, 0, 2, 1].into(), true);
     let client = ClientAddr::of(peer, &head.headers, &super::super::Networks::default());
-    let mark = Mark::Observed(Some("stale"));
-    String::from_utf8(lines((head, spelling), 7, &client, &extra, &mark)).expect("text")
+    String::from_utf8(lines((head, case), 7, &client, &extra)).expect("text")
 }
 
 const OURS: &str = "x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: https\r\n\
@@ -87,10 +92,10 @@ fn one_length_and_one_host_are_written() {
     let values = ["a.example", "theirs", "theirs", "007", "x-hop, close", "1", "trailers"];
     let lines: Vec<_> = names.into_iter().zip(values).collect();
     let head = request(http::Version::HTTP_11, "/", &lines);
-    let spelling = spelling(&names.map(str::to_owned));
+    let case = case(&names.map(str::to_owned));
     let kept = format!("hOST: a.example\r\nCONTENT-length: 7\r\n{OURS}");
-    assert_eq!(observed(&head, &spelling, true), kept);
-    assert_eq!(observed(&head, &spelling, false), format!("CONTENT-length: 7\r\n{OURS}"));
+    assert_eq!(observed(&head, &case, true), kept);
+    assert_eq!(observed(&head, &case, false), format!("CONTENT-length: 7\r\n{OURS}"));
 
     let head = request(http::Version::HTTP_2, "https://a.example/", &[("x", "")]);
     let added = format!("x:\r\ncontent-length: 7\r\nhost: a.example\r\n{OURS}");

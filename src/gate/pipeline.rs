@@ -1,0 +1,182 @@
+//! The steps of a request, in order. A step that rejects the request returns a [`Reject`]; the
+//! caller counts it, logs it and makes the response, so no step does.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::timeout_at;
+use tokio_util::task::TaskTracker;
+
+use super::{
+    access_log::LogEntry,
+    http_rules::{self, WireFacts},
+    observe,
+};
+use crate::{
+    body::{self, Budget},
+    reject::{Outcome, Reject},
+    rejections::Rejections,
+    replay::{Claimed, Ended, Receipt, Repeat, Replay, Settled},
+    response::{self, ANSWER, SanitizedResponse},
+    route::{Mode, Route, Routes},
+    upstream::{self, ClientAddr, Context, Detached, Networks, Owner, Verdict},
+};
+
+/// The part of the configuration that a reload replaces as a whole.
+pub struct Site {
+    /// The routes.
+    pub routes: Routes,
+    /// Diagnosis and capture of rejected requests.
+    pub rejections: Rejections,
+    /// Whether a replay is acknowledged (200) or rejected (409).
+    pub acknowledge_replays: bool,
+    /// The path that returns 200 to load balancers.
+    pub health_path: Option<String>,
+    /// Peers whose `X-Forwarded-*` headers are trusted.
+    pub trusted_proxies: Networks,
+}
+
+/// The services that the steps use.
+pub(super) struct Pipeline {
+    pub(super) replay: Replay,
+    pub(super) budget: Arc<Budget>,
+    pub(super) flights: TaskTracker,
+}
+
+/// The response to a request that is not rejected.
+pub(super) struct Reply {
+    pub(super) outcome: Outcome,
+    pub(super) response: Response<Full<Bytes>>,
+    /// Recorded when the response has been written.
+    pub(super) receipt: Option<Receipt>,
+}
+
+impl Pipeline {
+    /// Takes a request through all steps, and notes in `entry` what they find out.
+    pub(super) async fn run(
+        &self,
+        request: Request<Incoming>,
+        wire: &WireFacts,
+        client: ClientAddr,
+        site: &Site,
+        entry: &mut LogEntry,
+    ) -> Result<Reply, Reject> {
+        // HTTP rules and route.
+        let (head, body) = request.into_parts();
+        let host = http_rules::check(&head, wire)?;
+        let route = Arc::clone(site.routes.find(&head.uri, host)?);
+        entry.set_route(&route);
+
+        // Admission, then everything else that the head alone can decide.
+        let admitted = route.admit(client.address);
+        if route.mode == Mode::Enforce {
+            admitted.clone()?;
+        }
+        route.check_head(&head)?;
+
+        // Body.
+        let with_digest = route.verifier.wants_digest();
+        let payload = body::receive(body, route.body, &self.budget, with_digest).await?;
+
+        // A challenge is answered here: it is no event.
+        if let Some(response) = route.verifier.challenge(&head, &payload, entry.arrived()) {
+            return response.map(Reply::to_challenge);
+        }
+
+        // Scheme and replay guard: is the request authentic, and may its event be forwarded?
+        let answer_by = entry.deadline(route.answer_within);
+        let checked = async {
+            admitted?;
+            let verified = route.verifier.verify(&head, &payload, entry.arrived())?;
+            entry.set_verified(&verified);
+            let claimed = self.replay.claim(&verified, route.terms, answer_by).await?;
+            Ok((verified, claimed))
+        };
+        let checked = checked.await;
+        if let Err(reject) = &checked {
+            site.rejections.note(&route, reject, entry.id(), entry.arrived(), (&head, &payload));
+        }
+
+        // Mode: what the route does with this result.
+        let (verdict, mut claimed) = match route.mode {
+            Mode::Enforce => {
+                let (verified, claimed) = checked?;
+                (Verdict::Verified(verified), claimed)
+            }
+            Mode::Observe => observe::permit(checked, &route, (&head, &payload), entry),
+        };
+
+        // Copies: one request per event is forwarded, and the others wait for its outcome.
+        let claim = loop {
+            claimed = match claimed {
+                Claimed::Won(claim) => break claim,
+                Claimed::Done(repeat) => {
+                    return Reply::to_repeat(repeat, &route, site.acknowledge_replays);
+                }
+                Claimed::InFlight(first) => {
+                    let ended = timeout_at(answer_by, first.outcome()).await;
+                    match ended.map_err(|_| Reject::InFlight)?? {
+                        Ended::Settled(settled) => {
+                            return Reply::from_upstream(settled, &route, Outcome::Joined);
+                        }
+                        Ended::Released(claimed) => claimed,
+                    }
+                }
+            };
+        };
+
+        // Upstream: the exchange continues if the sender hangs up or its deadline passes.
+        let owner = Owner::default();
+        let context = Context {
+            client,
+            request_id: entry.id().clone(),
+            answer_by,
+            owner: owner.clone(),
+            matched: route.matched(),
+            metrics: Arc::clone(&route.metrics),
+        };
+        let upstream = Arc::clone(&route.upstream);
+        let head = (&head, &wire.header_case);
+        let flight = upstream::send(upstream, head, payload, verdict, claim, context);
+        let flight = Detached::new(self.flights.track_future(flight), owner);
+        let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
+        Reply::from_upstream(settled, &route, Outcome::Forwarded)
+    }
+}
+
+impl Reply {
+    /// Returns the upstream's response. A 2xx becomes the scheme's success status, the one that the
+    /// sender recognizes.
+    fn from_upstream(settled: Settled, route: &Route, outcome: Outcome) -> Result<Self, Reject> {
+        let mut response = settled.outcome?;
+        if response.status.is_success() {
+            response.status = route.verifier.scheme().success();
+        }
+        Ok(Reply { outcome, response: response.into_response(), receipt: settled.receipt })
+    }
+
+    /// Returns the response to a challenge.
+    fn to_challenge(response: SanitizedResponse) -> Self {
+        let mut response = response.into_response();
+        let outcome = Outcome::Challenge;
+        response.headers_mut().insert(ANSWER, HeaderValue::from_static(outcome.label()));
+        Reply { outcome, response, receipt: None }
+    }
+
+    /// Returns the response to a copy of an event that is done.
+    ///
+    /// # Errors
+    /// [`Reject::Replay`], unless replays are acknowledged.
+    fn to_repeat(repeat: Repeat, route: &Route, acknowledge: bool) -> Result<Self, Reject> {
+        let (outcome, receipt) = match repeat {
+            Repeat::Retry(receipt) => (Outcome::Duplicate, Some(receipt)),
+            Repeat::Replay if acknowledge => (Outcome::Replay, None),
+            Repeat::Replay => return Err(Reject::Replay),
+        };
+        let response = response::empty(route.verifier.scheme().success(), outcome);
+        Ok(Reply { outcome, response, receipt })
+    }
+}
