@@ -1,5 +1,6 @@
--- Vivoldi's signature in nginx, as a careful user would write it: digest and MAC by the libcrypto
--- that nginx has loaded, strict parsing, comparison in constant time, a replay table in shared memory.
+-- Verifies Vivoldi's signature in nginx, as a careful user would write it: digest and MAC from the
+-- libcrypto that nginx has loaded, strict parsing, constant-time comparison, and a replay table in
+-- shared memory.
 local ffi = require "ffi"
 local C = ffi.C
 ffi.cdef [[
@@ -31,17 +32,17 @@ local function to_hex(bytes)
     return ffi.string(hex, 64)
 end
 
-local function refuse()
+local function reject()
     return ngx.exit(401)
 end
 
--- Before the request is passed on: authentic and new, or answered here.
+-- Runs before the request is forwarded. Ends it here unless it is authentic and new.
 function M.access()
     local headers = ngx.req.get_headers(100)
     local signature, event = headers["x-vivoldi-signature"], headers["x-vivoldi-event-id"]
-    if type(signature) ~= "string" or type(event) ~= "string" then return refuse() end
+    if type(signature) ~= "string" or type(event) ~= "string" then return reject() end
     local m = ngx.re.match(signature, [[^t=([0-9]{1,16}),v1=([0-9a-f]{64}),alg=hmac-sha256$]], "jo")
-    if not m then return refuse() end
+    if not m then return reject() end
     local t = tonumber(m[1])
     if t < 1e11 then t = t * 1000 end
 
@@ -54,8 +55,8 @@ function M.access()
     C.SHA256(body, #body, digest)
     local message = m[1] .. "." .. event .. "." .. to_hex(digest)
     C.HMAC(sha256_md, secret, #secret, message, #message, digest, nil)
-    if C.CRYPTO_memcmp(to_hex(digest), m[2], 64) ~= 0 then return refuse() end
-    if math.abs(ngx.now() * 1000 - t) > window_ms then return refuse() end
+    if C.CRYPTO_memcmp(to_hex(digest), m[2], 64) ~= 0 then return reject() end
+    if math.abs(ngx.now() * 1000 - t) > window_ms then return reject() end
 
     local added, err = events:safe_add(event, false, ttl)
     if not added then
@@ -66,7 +67,7 @@ function M.access()
     ngx.ctx.event = event
 end
 
--- After the answer: a success is kept, anything else sets the event free for its retry.
+-- Runs after the response. Keeps a success; removes the event otherwise, so that its retry passes.
 function M.log()
     local event = ngx.ctx.event
     if not event then return end

@@ -1,11 +1,11 @@
-//! The floor: a proxy of the crates that sealgate is made of, which verifies nothing.
+//! The baseline: a proxy built from the same crates as sealgate that verifies nothing.
 //!
-//! Threads, allocator, TLS settings and the limits of HTTP are those of sealgate (`src/server.rs`,
-//! `src/server/connection.rs`, `src/tls.rs`). Towards the upstream it is what these crates offer: hyper's
-//! client in a pool a thread, and `preserve_header_case` on both sides, so that names go on as they came.
-//! sealgate does both by itself (`src/forward/connection.rs`, `src/forward/head.rs`), which saves part of
-//! what verifying, the replay guard, header rules, deadlines and metrics cost. Bodies are passed on as
-//! they come. With `hash`, they are collected and hashed first, as any verifier must.
+//! It has the same threads, allocator, TLS settings and HTTP limits as sealgate (`src/server`,
+//! `src/tls`). Upstream requests use hyper's client with one pool per thread, and
+//! `preserve_header_case` on both sides keeps the case of header names. sealgate has its own code
+//! for both (`src/upstream`), which saves part of the cost of verification, replay guard, header
+//! rules, deadlines and metrics. Bodies are streamed. With `hash`, they are collected and hashed
+//! first, as every verifier must do.
 
 use std::{
     cell::RefCell,
@@ -46,7 +46,7 @@ const ANSWER_HEAD_BYTES: usize = 64 << 10;
 const HEADERS: usize = 100;
 const IDLE: Duration = Duration::from_secs(2);
 
-/// What the bare proxy does.
+/// Settings of the bare proxy.
 pub(crate) struct Options {
     pub(crate) listen: SocketAddr,
     pub(crate) upstream: SocketAddr,
@@ -57,12 +57,12 @@ pub(crate) struct Options {
 }
 
 type Outgoing = Either<Incoming, Full<Bytes>>;
-/// Upstream connections of this thread, with the time of their last use.
+/// Idle upstream connections of this thread, with the time of their last use.
 type Pool = RefCell<Vec<(SendRequest<Outgoing>, Instant)>>;
 
 thread_local!(static POOL: Pool = const { RefCell::new(Vec::new()) });
 
-/// Serves until the process ends.
+/// Serves until the process is terminated.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let acceptor = TlsAcceptor::from(Arc::new(tls(&options.cert, &options.key)?));
     let listener = TcpListener::bind(options.listen)?;
@@ -111,7 +111,7 @@ fn tls(cert: &str, key: &str) -> anyhow::Result<ServerConfig> {
 async fn connection(stream: TcpStream, acceptor: TlsAcceptor, upstream: SocketAddr, hash: bool) {
     let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
     let Ok(stream) = acceptor.accept(stream).await else { return };
-    // A connection that broke off is the sender's affair.
+    // A connection that the sender closes is not an error.
     let _ = http1::Builder::new()
         .half_close(false)
         .header_read_timeout(None)
@@ -159,7 +159,7 @@ async fn forward(
     Ok(response.map(|body| Either::Left(Returning { body, sender: Some(sender) })))
 }
 
-/// An upstream's answer on its way back; its connection returns to the pool at its end.
+/// Response body of an upstream. Its connection returns to the pool at the end of the body.
 struct Returning {
     body: Incoming,
     sender: Option<SendRequest<Outgoing>>,

@@ -1,4 +1,4 @@
-//! Before a peer is measured: does it verify? What it cannot do is said in the table.
+//! Checks what each peer can do, before it is measured.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::{
     peer::{Kind, Peer},
 };
 
-/// What is tried on every peer.
+/// Check that every peer runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trial {
     Good,
@@ -39,18 +39,18 @@ impl Trial {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Trial::Good => "forwards an authentic event",
-            Trial::Forged => "refuses another key's signature",
-            Trial::Tampered => "refuses a changed body",
-            Trial::Stale => "refuses an event six minutes old",
-            Trial::Repeated => "does not forward an event twice",
+            Trial::Forged => "rejects a signature made with another key",
+            Trial::Tampered => "rejects a modified body",
+            Trial::Stale => "rejects an event that is six minutes old",
+            Trial::Repeated => "forwards an event only once",
             Trial::RetryAfterFailure => "forwards the retry after a 500",
-            Trial::Simultaneous => "forwards one of two copies in flight",
-            Trial::Body64 => "takes a body of 64 KiB",
-            Trial::Body200 => "takes a body of 200 KiB",
+            Trial::Simultaneous => "forwards one of two concurrent copies",
+            Trial::Body64 => "accepts a body of 64 KiB",
+            Trial::Body200 => "accepts a body of 200 KiB",
         }
     }
 
-    /// Without these a peer is no verifier and is not measured as one.
+    /// Returns whether a peer must pass this check to be measured as a verifier.
     fn is_needed(self) -> bool {
         matches!(
             self,
@@ -59,14 +59,14 @@ impl Trial {
     }
 }
 
-/// What a peer can do.
+/// Results of all checks of one peer.
 pub(crate) struct Findings {
     pub(crate) kind: Kind,
     pub(crate) can: [bool; Trial::ALL.len()],
 }
 
 impl Findings {
-    /// Whether the measurement is fair to us and to it.
+    /// Returns whether the peer does the work that is compared.
     pub(crate) fn is_sound(&self) -> bool {
         let holds = |(trial, can): (Trial, bool)| {
             if self.kind.verifies() {
@@ -87,7 +87,7 @@ fn signed(size: usize) -> Events {
     Events::sign(Batch { count: 1, size, forged: false, age: 0 })
 }
 
-/// Tries everything on a peer. A connection that it breaks off counts as a refusal.
+/// Runs all checks. A connection that the peer closes counts as a rejection.
 pub(crate) fn check(engine: &mut Engine, kind: Kind, peer: &Peer) -> Findings {
     Findings { kind, can: Trial::ALL.map(|trial| attempt(engine, peer, trial).unwrap_or(false)) }
 }
@@ -98,22 +98,23 @@ fn attempt(engine: &mut Engine, peer: &Peer, trial: Trial) -> anyhow::Result<boo
         let status = exchange(engine, peer.address, request).unwrap_or(0);
         (status, engine.upstream.seen - before)
     };
-    let refused = |(status, forwarded): (u16, usize)| matches!(status, 400..=499) && forwarded == 0;
+    let rejected =
+        |(status, forwarded): (u16, usize)| matches!(status, 400..=499) && forwarded == 0;
     Ok(match trial {
         Trial::Good => send(engine, &signed(1024).request(0)) == (200, 1),
         Trial::Forged => {
             let forged = Events::sign(Batch { count: 1, size: 1024, forged: true, age: 0 });
-            refused(send(engine, &forged.request(0)))
+            rejected(send(engine, &forged.request(0)))
         }
         Trial::Tampered => {
             let mut request = signed(1024).request(0);
             let last = request.len() - 10;
             request[last] ^= 1;
-            refused(send(engine, &request))
+            rejected(send(engine, &request))
         }
         Trial::Stale => {
             let stale = Events::sign(Batch { count: 1, size: 1024, forged: false, age: 360 });
-            refused(send(engine, &stale.request(0)))
+            rejected(send(engine, &stale.request(0)))
         }
         Trial::Repeated => {
             let request = signed(1024).request(0);

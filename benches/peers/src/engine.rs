@@ -1,6 +1,6 @@
-//! Senders and upstream in one thread around one `epoll`: no wake-ups between the two, so that one
-//! core carries the load that another core's proxy can take. Senders speak HTTP/1.1 over TLS 1.3; the
-//! upstream answers every request it has read with the same few bytes.
+//! Senders and upstream in one thread around one `epoll`. There are no wake-ups between the two, so
+//! one core can generate the load for a proxy on another core. Senders speak HTTP/1.1 over TLS 1.3;
+//! the upstream sends the same few bytes in response to every request.
 
 use std::{
     io,
@@ -22,36 +22,36 @@ enum Connection {
     Upstream(Upstream),
 }
 
-/// An answer that a sender has received whole.
+/// Complete response that a sender has received.
 pub(crate) struct Answered {
     pub(crate) sender: usize,
     pub(crate) status: u16,
-    /// When the request was to be sent.
+    /// Time at which the request was due.
     pub(crate) since: Instant,
-    /// The peer will not take another request on this connection.
+    /// Whether the peer closes the connection after this response.
     pub(crate) closing: bool,
 }
 
-/// What happened in one turn.
+/// Events of one turn.
 #[derive(Default)]
 pub(crate) struct Turn {
     pub(crate) answered: Vec<Answered>,
-    /// Senders whose connection broke.
+    /// Senders whose connection was reset.
     pub(crate) broken: Vec<usize>,
 }
 
-/// How the upstream behaves, and what it has seen.
+/// Behavior of the upstream, and what it has received.
 #[derive(Default)]
 pub(crate) struct Behaviour {
-    /// So many requests are answered 500.
+    /// Number of next requests that get 500.
     pub(crate) failures: usize,
-    /// Requests are read and not answered.
+    /// Whether requests are read without a response.
     pub(crate) holds: bool,
-    /// Requests read whole.
+    /// Number of complete requests.
     pub(crate) seen: usize,
 }
 
-/// Senders and upstream.
+/// Senders and upstream, driven by one `epoll`.
 pub(crate) struct Engine {
     epoll: OwnedFd,
     listener: TcpListener,
@@ -80,7 +80,7 @@ impl Engine {
         })
     }
 
-    /// Where the upstream listens.
+    /// Returns the address of the upstream.
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -98,7 +98,7 @@ impl Engine {
         }
     }
 
-    /// Opens a sender's connection; the TLS handshake follows in the turns.
+    /// Opens a sender's connection. The TLS handshake takes place in later turns.
     pub(crate) fn connect(&mut self, to: SocketAddr) -> io::Result<usize> {
         let sender = Sender::connect(to, Arc::clone(&self.config))?;
         let index = self.slot();
@@ -117,12 +117,12 @@ impl Engine {
         arm(&self.epoll, index, sender)
     }
 
-    /// Whether the sender's handshake is over.
+    /// Returns whether the sender's handshake is complete.
     pub(crate) fn is_ready(&self, index: usize) -> bool {
         matches!(&self.connections[index], Some(Connection::Sender(s)) if s.is_ready())
     }
 
-    /// Ends a sender's connection in good order.
+    /// Closes a sender's connection gracefully.
     pub(crate) fn end(&mut self, index: usize) {
         if let Some(Connection::Sender(sender)) = &mut self.connections[index] {
             sender.say_goodbye();
@@ -130,18 +130,18 @@ impl Engine {
         self.close(index);
     }
 
-    /// Answers what the upstream held back.
+    /// Sends the responses that the upstream held back.
     pub(crate) fn release(&mut self) {
         self.upstream.holds = false;
         for connection in self.connections.iter_mut().flatten() {
             if let Connection::Upstream(upstream) = connection {
-                // A broken connection shows itself at the next read.
+                // The next read reports a broken connection.
                 let _ = upstream.answer_held();
             }
         }
     }
 
-    /// Waits for at most `wait` and does what can be done.
+    /// Waits for at most `wait` and handles what is ready.
     pub(crate) fn turn(&mut self, wait: Duration, turn: &mut Turn) -> io::Result<()> {
         let mut events = Vec::with_capacity(256);
         let timeout = Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
@@ -202,7 +202,7 @@ impl Engine {
     }
 }
 
-/// Asks to be woken for writing while something waits to be written.
+/// Registers for write events while data waits to be written.
 fn arm(epoll: &OwnedFd, index: usize, sender: &mut Sender) -> io::Result<()> {
     if let Some(wants_write) = sender.changed_interest() {
         let mut flags = epoll::EventFlags::IN;

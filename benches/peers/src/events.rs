@@ -1,4 +1,4 @@
-//! Signed events, made before a measurement begins: each is unique, and sending one is a copy.
+//! Signed events, created before a measurement begins. Each is unique, and sending one is a copy.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -8,24 +8,24 @@ use std::{
 use aws_lc_rs::{digest, hmac};
 use data_encoding::HEXLOWER;
 
-/// The secret that every verifying peer knows.
+/// Secret of every verifying peer.
 pub(crate) const SECRET: &str = "4f0c6a1de3b5927886ab13cd90ef4577";
-/// The path of the route.
+/// Path of the route.
 pub(crate) const PATH: &str = "/webhooks/vivoldi";
 
-/// How the events of a batch are made.
+/// Parameters of a batch of events.
 #[derive(Clone, Copy)]
 pub(crate) struct Batch {
     pub(crate) count: usize,
     /// Length of each body, in bytes.
     pub(crate) size: usize,
-    /// Signed with another key.
+    /// Whether the events are signed with another key.
     pub(crate) forged: bool,
-    /// Signed so many seconds ago.
+    /// Age of the signatures, in seconds.
     pub(crate) age: u64,
 }
 
-/// What differs between the events of a batch, as it stands in the request.
+/// Parts of a request that differ between the events of a batch.
 struct Event {
     id: [u8; 32],
     request: [u8; 32],
@@ -48,7 +48,7 @@ fn hex<const N: usize>(bytes: &[u8]) -> [u8; N] {
     text
 }
 
-/// 16 bytes that no other call in this machine's life gives.
+/// Returns 16 bytes that are unique on this machine.
 fn unique() -> [u8; 32] {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
@@ -58,7 +58,7 @@ fn unique() -> [u8; 32] {
 }
 
 impl Events {
-    /// Signs a batch as of now.
+    /// Signs a batch with the current time.
     pub(crate) fn sign(batch: Batch) -> Self {
         let body = body(batch.size);
         let digest: [u8; 64] = hex(digest::digest(&digest::SHA256, &body).as_ref());
@@ -105,7 +105,7 @@ impl Events {
         self.events.len()
     }
 
-    /// Writes event number `index` to `out` as an HTTP request.
+    /// Appends event number `index` to `out` as an HTTP request.
     pub(crate) fn write(&self, index: usize, out: &mut Vec<u8>) {
         let event = &self.events[index];
         let start = out.len();
@@ -119,14 +119,14 @@ impl Events {
         out.extend_from_slice(&self.body);
     }
 
-    /// Event number `index` as a request of its own.
+    /// Returns event number `index` as a request.
     pub(crate) fn request(&self, index: usize) -> Vec<u8> {
         let mut out = Vec::new();
         self.write(index, &mut out);
         out
     }
 
-    /// The same event in another request, as a sender's retry.
+    /// Returns a sender's retry of the same event.
     pub(crate) fn retry(&self, index: usize) -> Vec<u8> {
         let mut out = self.request(index);
         out[self.request_at..self.request_at + 32].copy_from_slice(&unique());
@@ -134,7 +134,7 @@ impl Events {
     }
 }
 
-/// A JSON body of exactly `size` bytes, as long as that is at least 64.
+/// Returns a JSON body of exactly `size` bytes, which must be at least 64.
 fn body(size: usize) -> Vec<u8> {
     let mut body = br#"{"linkIdx":8213,"useCnt":1,"payloadVersion":"v1","note":""#.to_vec();
     body.resize(size.saturating_sub(2).max(body.len()), b'x');

@@ -1,4 +1,4 @@
-//! What is asked of sealgate alone: start, memory, a second worker.
+//! Measurements of sealgate alone: start, memory, a second worker.
 
 use std::{
     net::SocketAddr,
@@ -14,23 +14,23 @@ use crate::{
     peer::{Kind, ONE, Setting, Shape},
 };
 
-/// What was found; memory in KiB.
+/// Results; memory in KiB.
 #[derive(Default)]
 pub(crate) struct Extras {
-    /// From the start of the process, with 1,000 routes, to its first answer; ms, median.
+    /// Median time from the start of the process, with 1,000 routes, to its first response, in ms.
     pub(crate) ready: Option<f64>,
     pub(crate) idle: Option<u64>,
-    /// Idle TLS connections, and what one of them costs.
+    /// Number of idle TLS connections, and the memory per connection.
     pub(crate) held: Option<(usize, f64)>,
-    /// Events on record, and the memory with them.
+    /// Number of events on record, and the memory with them.
     pub(crate) full: Option<(usize, u64)>,
-    /// Processor time per request with one worker and with two on two cores.
+    /// CPU time per request with one worker and with two, on two cores.
     pub(crate) workers: Option<(f64, f64)>,
 }
 
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// Measures all of it; `short` leaves out what takes long.
+/// Runs all measurements; `short` skips the long ones.
 pub(crate) fn measure(
     engine: &mut Engine,
     setting: &Setting,
@@ -85,7 +85,7 @@ pub(crate) fn measure(
         eprintln!("with {sent} events {} KiB", peer.memory());
     }
 
-    // Both leave a core half free, so that neither waits for the senders.
+    // Both rates leave a core half idle, so that the gateway never waits for the senders.
     let rate = if short { 1_000.0 } else { 12_000.0 };
     let mut costs = [Vec::new(), Vec::new()];
     for _ in 0..if short { 1 } else { 5 } {
@@ -115,7 +115,7 @@ pub(crate) fn measure(
     Ok(extras)
 }
 
-/// Lets connections become idle: sealgate counts them so after a second without a request.
+/// Waits until sealgate has parked the connections, which it does after a second without a request.
 fn rest(engine: &mut Engine) -> anyhow::Result<()> {
     let mut turn = Turn::default();
     let until = Instant::now() + Duration::from_secs(3);
@@ -126,7 +126,7 @@ fn rest(engine: &mut Engine) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens connections that each have had one answer and then stay idle.
+/// Opens connections that receive one response each and then stay idle.
 fn hold(engine: &mut Engine, to: SocketAddr, count: usize) -> anyhow::Result<Vec<usize>> {
     let mut held = Vec::with_capacity(count);
     let mut turn = Turn::default();
@@ -138,7 +138,7 @@ fn hold(engine: &mut Engine, to: SocketAddr, count: usize) -> anyhow::Result<Vec
         let deadline = Instant::now() + Duration::from_secs(10);
         let mut answered = 0;
         while answered < few.len() {
-            ensure!(Instant::now() < deadline, "connections are not answered");
+            ensure!(Instant::now() < deadline, "connections get no response");
             engine.turn(Duration::from_millis(20), &mut turn)?;
             ensure!(turn.broken.is_empty(), "a held connection broke");
             answered += turn.answered.drain(..).count();

@@ -1,17 +1,17 @@
-//! As much of HTTP/1.1 as both ends of a measurement need: heads with `Content-Length`.
+//! The part of HTTP/1.1 that both ends of a measurement need: heads with `Content-Length`.
 
 use std::io;
 
-/// What a head says of its message.
+/// Framing of a message, read from its head.
 pub(crate) struct Head {
-    /// Bytes up to and with the empty line.
+    /// Length of the head, including the empty line.
     pub(crate) length: usize,
     pub(crate) content_length: usize,
-    /// `Connection: close`.
+    /// Whether `Connection: close` is present.
     pub(crate) closing: bool,
 }
 
-/// The head at the start of `data`, if it is complete.
+/// Parses the head at the start of `data`; returns `None` if it is incomplete.
 pub(crate) fn head(data: &[u8]) -> io::Result<Option<Head>> {
     let mut head = Head { length: 0, content_length: 0, closing: false };
     let mut rest = data;

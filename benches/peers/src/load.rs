@@ -1,5 +1,6 @@
-//! Load on one proxy: closed loop (each connection sends when it has its answer) and open loop
-//! (requests are due at times that do not depend on answers, and latency counts from then).
+//! Load on one proxy. Closed loop: each connection sends its next request when it has received its
+//! response. Open loop: requests are due at times that do not depend on responses, and latency is
+//! counted from these times.
 
 use std::{
     collections::VecDeque,
@@ -15,45 +16,45 @@ use crate::{
     procs,
 };
 
-/// The longest wait in one turn.
+/// Longest wait in one turn.
 const TURN: Duration = Duration::from_millis(20);
-/// How long connections may take to open, or an answer to come.
+/// Timeout for opening connections and for a response.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is sent to whom, and for how long.
+/// Parameters of one measurement.
 pub(crate) struct Load<'a> {
     pub(crate) to: SocketAddr,
     pub(crate) events: &'a Events,
     pub(crate) connections: usize,
-    /// A new connection for each request.
+    /// Whether each request uses a new connection.
     pub(crate) reconnects: bool,
-    /// The answer that every request must have.
+    /// Status that every response must have.
     pub(crate) status: u16,
-    /// Not measured.
+    /// Time before the measurement begins.
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
-    /// The proxy's processes.
+    /// Process IDs of the proxy.
     pub(crate) pids: &'a [u32],
 }
 
-/// What was measured in one stretch.
+/// Results of one measurement.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sample {
-    /// Processor time of the proxy per request, µs.
+    /// CPU time of the proxy per request, in µs.
     pub(crate) cost: f64,
-    /// Requests a second.
+    /// Requests per second.
     pub(crate) rate: f64,
-    /// Share of its core that senders and upstream used.
+    /// Share of their core that the senders and the upstream used.
     pub(crate) load_share: f64,
     /// Share of its core that the proxy used.
     pub(crate) proxy_share: f64,
-    /// Latencies in ms: median, 99 %, 99.9 %.
+    /// Latencies in ms: p50, p99, p99.9.
     pub(crate) latency: [f64; 3],
-    /// Memory afterwards, KiB.
+    /// Memory at the end, in KiB.
     pub(crate) memory: u64,
 }
 
-/// A point in time, with what was used until then.
+/// Point in time, with the CPU time used until then.
 struct Mark {
     at: Instant,
     proxy: Duration,
@@ -116,7 +117,7 @@ pub(crate) fn open(
     Ok(open)
 }
 
-/// The closed loop, for a bounded time and at most once for each event.
+/// Runs the closed loop for a bounded time; each event is sent at most once.
 pub(crate) fn closed(engine: &mut Engine, load: &Load<'_>) -> anyhow::Result<Sample> {
     let mut next = 0;
     let mut done = 0;
@@ -185,8 +186,8 @@ pub(crate) fn closed(engine: &mut Engine, load: &Load<'_>) -> anyhow::Result<Sam
     Ok(sample)
 }
 
-/// The open loop at `rate` requests a second in the mean, with random gaps that are the same for
-/// every proxy. A request that finds no free connection waits, and its time runs.
+/// Runs the open loop at an average of `rate` requests per second, with random gaps that are the
+/// same for every proxy. The latency of a request includes its wait for a free connection.
 pub(crate) fn steady(engine: &mut Engine, load: &Load<'_>, rate: f64) -> anyhow::Result<Sample> {
     let senders = open(engine, load.to, load.connections)?;
     let mut free = senders.clone();
@@ -245,7 +246,7 @@ pub(crate) fn steady(engine: &mut Engine, load: &Load<'_>, rate: f64) -> anyhow:
     Ok(sample)
 }
 
-/// Lets both ends see what was closed, so that one stretch does not burden the next.
+/// Processes closed connections, so that one measurement does not affect the next.
 fn settle(engine: &mut Engine) -> anyhow::Result<()> {
     let mut turn = Turn::default();
     for _ in 0..5 {
@@ -254,7 +255,7 @@ fn settle(engine: &mut Engine) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Random gaps of a Poisson process, the same in every run.
+/// Returns the random gaps of a Poisson process, the same in every run.
 struct Gaps {
     state: u64,
     mean: f64,
@@ -270,7 +271,7 @@ impl Gaps {
     }
 }
 
-/// Sends one request on a connection of its own and gives the answer's status.
+/// Sends one request on a new connection and returns the status of the response.
 pub(crate) fn exchange(engine: &mut Engine, to: SocketAddr, request: &[u8]) -> anyhow::Result<u16> {
     let sender = engine.connect(to)?;
     engine.send(sender, request, Instant::now())?;
@@ -279,7 +280,7 @@ pub(crate) fn exchange(engine: &mut Engine, to: SocketAddr, request: &[u8]) -> a
     status.first().copied().context("no answer")
 }
 
-/// Waits for the answers to what `senders` have sent.
+/// Waits for the responses to the requests of `senders`.
 pub(crate) fn answers(
     engine: &mut Engine,
     senders: &[usize],

@@ -1,5 +1,5 @@
-//! Measures sealgate beside what a user would pick instead. `benches/peers/run` builds both and
-//! starts this; `docs/performance.md` tells what came out.
+//! Compares sealgate with the proxies that a user would choose instead. `benches/peers/run` builds
+//! and starts this program; `docs/performance.md` has the results.
 
 mod bare;
 mod check;
@@ -38,7 +38,7 @@ usage: peers compare SEALGATE [--short] [--rounds N] [--seconds S] [--only PEER,
        peers hold SEALGATE PEER SCENARIO SECONDS     load on one peer, for a profiler
        peers bare LISTEN UPSTREAM CERT KEY stream|hash WORKERS
 peers:     sealgate bare bare+sha256 nginx haproxy nginx+lua haproxy+verify haproxy+verify-128k
-scenarios: 1k-16 1k-128 64k-16 new-tls refused steady";
+scenarios: 1k-16 1k-128 64k-16 new-tls rejected steady";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -77,10 +77,11 @@ fn bare(
     })
 }
 
-/// Senders and upstream on the second core, a place for files, the peers' settings.
+/// Moves senders and upstream to the second core and prepares the directory and the settings of the
+/// peers.
 fn set_up(sealgate: &str) -> anyhow::Result<(Engine, Setting)> {
     let allowed = sched_getaffinity(None)?;
-    ensure!(allowed.is_set(0) && allowed.is_set(1), "two cores are needed, numbers 0 and 1");
+    ensure!(allowed.is_set(0) && allowed.is_set(1), "cores 0 and 1 are needed");
     let mut second = CpuSet::new();
     second.set(1);
     sched_setaffinity(None, &second)?;
@@ -148,14 +149,13 @@ fn compare(sealgate: &str, options: &[&str]) -> anyhow::Result<()> {
             seconds,
             command: &command,
         };
-        let text = report.render();
+        let page = out.as_ref().map(|out| out.join("performance.md"));
+        let before = page.as_ref().and_then(|page| fs::read_to_string(page).ok());
+        let text = report.render(before.as_deref().unwrap_or_default());
         println!("{text}");
-        if let Some(out) = out {
+        if let (Some(out), Some(page)) = (out, page) {
             fs::create_dir_all(&out)?;
-            let page = out.join("performance.md");
-            let before = fs::read_to_string(&page).unwrap_or_default();
-            let kept = before.find(report::BY_HAND).map_or("", |at| &before[at..]);
-            fs::write(page, [&text, kept].concat())?;
+            fs::write(page, text)?;
             fs::write(out.join("performance.svg"), plot::draw(&samples))?;
         }
         Ok(())
@@ -168,7 +168,8 @@ fn compare(sealgate: &str, options: &[&str]) -> anyhow::Result<()> {
     result
 }
 
-/// Tries every peer that is installed and wanted; one that does not verify ends it all.
+/// Checks every peer that is installed and selected. A peer that does not verify ends the
+/// comparison.
 fn find(
     engine: &mut Engine,
     setting: &Setting,
@@ -180,7 +181,7 @@ fn find(
             continue;
         }
         if let Some(missing) = kind.missing() {
-            eprintln!("{}: left out, {missing} is not installed", kind.word());
+            eprintln!("{}: skipped, {missing} is not installed", kind.word());
             continue;
         }
         let peer = setting.start(kind)?;
@@ -189,7 +190,11 @@ fn find(
             let mark = if findings.can(trial) { "✓" } else { "✗" };
             eprintln!("{:<20} {mark} {}", kind.word(), trial.title());
         }
-        ensure!(findings.is_sound(), "{} does not do what is compared", kind.word());
+        ensure!(
+            findings.is_sound(),
+            "{} lacks a capability that the comparison needs",
+            kind.word()
+        );
         all.push(findings);
     }
     Ok(all)

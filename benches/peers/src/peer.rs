@@ -1,4 +1,4 @@
-//! The proxies that are compared: what they are, how each is configured, started and ended.
+//! The compared proxies: their configurations, and how they are started and stopped.
 
 use std::{
     fs,
@@ -17,10 +17,10 @@ use crate::{
     procs,
 };
 
-/// Where peers run. Senders and upstream run on the next core.
+/// Core of the peers. Senders and upstream run on the next one.
 pub(crate) const CORE: &str = "0";
 
-/// A proxy that is compared.
+/// Proxy that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Sealgate,
@@ -45,7 +45,7 @@ impl Kind {
         Kind::HaproxyLarge,
     ];
 
-    /// The word for it on the command line.
+    /// Returns its name on the command line.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Kind::Sealgate => "sealgate",
@@ -59,21 +59,34 @@ impl Kind {
         }
     }
 
-    /// The words for it in a table.
-    pub(crate) fn title(self) -> &'static str {
+    /// Returns its name in a sentence.
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            Kind::Sealgate => "**sealgate**, verifies, replay guard",
-            Kind::Bare => "hyper + rustls, verifies nothing",
-            Kind::BareHash => "… and takes the body's SHA-256",
-            Kind::Nginx => "nginx, verifies nothing",
-            Kind::Haproxy => "HAProxy, verifies nothing",
-            Kind::NginxLua => "nginx + Lua, verifies, replay table",
-            Kind::HaproxySmall => "HAProxy, verifies, stick table, 16 KiB buffers",
-            Kind::HaproxyLarge => "HAProxy, verifies, stick table, 128 KiB buffers",
+            Kind::Sealgate => "sealgate",
+            Kind::Bare => "a bare proxy of the same crates",
+            Kind::BareHash => "a bare proxy that hashes the body",
+            Kind::Nginx => "nginx without verification",
+            Kind::Haproxy => "HAProxy without verification",
+            Kind::NginxLua => "nginx with verification in Lua",
+            Kind::HaproxySmall | Kind::HaproxyLarge => "HAProxy with verification rules",
         }
     }
 
-    /// Whether it is to refuse what is not authentic.
+    /// Returns its label in a table.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Kind::Sealgate => "**sealgate**: verification, replay guard",
+            Kind::Bare => "bare hyper + rustls: no verification",
+            Kind::BareHash => "bare hyper + rustls: SHA-256 of the body",
+            Kind::Nginx => "nginx: no verification",
+            Kind::Haproxy => "HAProxy: no verification",
+            Kind::NginxLua => "nginx + Lua: verification, replay table",
+            Kind::HaproxySmall => "HAProxy: verification, stick table, 16 KiB buffers",
+            Kind::HaproxyLarge => "HAProxy: verification, stick table, 128 KiB buffers",
+        }
+    }
+
+    /// Returns whether it rejects requests that are not authentic.
     pub(crate) fn verifies(self) -> bool {
         match self {
             Kind::Sealgate | Kind::NginxLua | Kind::HaproxySmall | Kind::HaproxyLarge => true,
@@ -81,7 +94,7 @@ impl Kind {
         }
     }
 
-    /// What is missing on this machine, if anything is.
+    /// Returns the packages that are not installed, if any.
     pub(crate) fn missing(self) -> Option<&'static str> {
         let there = |paths: &[&str]| paths.iter().all(|path| Path::new(path).exists());
         match self {
@@ -107,40 +120,40 @@ const VERIFY_LUA: &str = include_str!("../conf/verify.lua");
 const HAPROXY_CONF: &str = include_str!("../conf/haproxy.cfg");
 const HAPROXY_VERIFY: &str = include_str!("../conf/haproxy-verify.cfg");
 
-/// What all peers are started with.
+/// Settings that all peers share.
 pub(crate) struct Setting {
-    /// Scratch files of this run.
+    /// Directory of this run's files.
     pub(crate) dir: PathBuf,
     /// The sealgate binary.
     pub(crate) sealgate: PathBuf,
     pub(crate) upstream: SocketAddr,
 }
 
-/// How sealgate is started where it differs from the comparison.
+/// Variation of sealgate's configuration.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) workers: usize,
     /// The cores it may use.
     pub(crate) cores: &'static str,
-    /// Routes besides the one that is measured.
+    /// Number of routes in addition to the measured one.
     pub(crate) more_routes: usize,
 }
 
 /// One core, one worker, one route.
 pub(crate) const ONE: Shape = Shape { workers: 1, cores: CORE, more_routes: 0 };
 
-/// A proxy at work; ended when dropped.
+/// Running proxy; stopped when dropped.
 pub(crate) struct Peer {
     child: Child,
     pub(crate) address: SocketAddr,
-    /// All its processes.
+    /// IDs of all its processes.
     pub(crate) pids: Vec<u32>,
-    /// From its start until it took a connection.
+    /// Time from its start until it accepted a connection.
     pub(crate) started_in: Duration,
 }
 
 impl Setting {
-    /// Makes the directory and the certificate: P-256, self-signed.
+    /// Creates the directory and a self-signed P-256 certificate.
     pub(crate) fn prepare(&self) -> anyhow::Result<()> {
         fs::create_dir_all(&self.dir)?;
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
@@ -155,12 +168,12 @@ impl Setting {
         self.dir.join(name)
     }
 
-    /// Starts a peer on a free port and waits until it takes connections.
+    /// Starts a peer on a free port and waits until it accepts connections.
     pub(crate) fn start(&self, kind: Kind) -> anyhow::Result<Peer> {
         self.start_as(kind, ONE)
     }
 
-    /// [`start`](Self::start), with sealgate in another shape.
+    /// Same as [`start`](Self::start), with a variation of sealgate's configuration.
     pub(crate) fn start_as(&self, kind: Kind, shape: Shape) -> anyhow::Result<Peer> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let listen = address.to_string();
@@ -273,8 +286,8 @@ connections = 20_000
 }
 
 impl Peer {
-    /// Starts a peer on its core, under `$PEERS_UNDER` (a profiler) if that is set; the kernel ends it
-    /// should we die.
+    /// Starts a peer on its core, under the profiler in `$PEERS_UNDER` if that is set. The kernel
+    /// terminates the peer if this process dies.
     fn spawn(
         words: Vec<String>,
         address: SocketAddr,
@@ -297,7 +310,7 @@ impl Peer {
         let mut peer = Peer { child, address, pids: Vec::new(), started_in: Duration::ZERO };
         while TcpStream::connect(address).is_err() {
             if let Some(status) = peer.child.try_wait()? {
-                bail!("{} ended at its start with {status}; see peers.log", kind.word());
+                bail!("{} exited at start with {status}; see peers.log", kind.word());
             }
             if started.elapsed() > Duration::from_secs(10) {
                 bail!("{} does not listen", kind.word());
@@ -305,7 +318,7 @@ impl Peer {
             thread::sleep(Duration::from_millis(1));
         }
         peer.started_in = started.elapsed();
-        // nginx listens before its worker is there.
+        // nginx listens before its worker process exists.
         if matches!(kind, Kind::Nginx | Kind::NginxLua) {
             thread::sleep(Duration::from_millis(200));
         }
@@ -313,7 +326,7 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Its memory now, KiB.
+    /// Returns its memory, in KiB.
     pub(crate) fn memory(&self) -> u64 {
         procs::memory(&self.pids)
     }
@@ -321,7 +334,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // TERM lets nginx end its worker; whoever does not listen is killed.
+        // On SIGTERM, nginx stops its worker. A peer that ignores it is killed.
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &pid]).status();
         for _ in 0..300 {

@@ -1,4 +1,4 @@
-//! The plot: for each scenario, the processor time per request of each peer.
+//! The chart: CPU time per request of each peer, per scenario.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ const LABELS: f64 = 138.0;
 const BARS: f64 = 250.0;
 const ROW: f64 = 23.0;
 
-/// Draws all scenarios as an SVG. The line on a bar goes from the least to the greatest round.
+/// Draws all scenarios as an SVG. The line on a bar spans the lowest to the highest round.
 pub(crate) fn draw(samples: &Samples) -> String {
     let (width, height) = (2.0 * PANEL.0, 3.0 * PANEL.1 + 44.0);
     let mut svg = format!(
@@ -21,7 +21,7 @@ pub(crate) fn draw(samples: &Samples) -> String {
          font-family=\"system-ui, sans-serif\" font-size=\"12\">\n\
          <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
          <text x=\"16\" y=\"26\" font-size=\"16\" font-weight=\"600\" fill=\"#1f2937\">\
-         Processor time per request, µs (less is better)</text>\n"
+         CPU time per request, µs (lower is better)</text>\n"
     );
     for (index, scenario) in Scenario::ALL.into_iter().enumerate() {
         let x = (index % 2) as f64 * PANEL.0 + 16.0;

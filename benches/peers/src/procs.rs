@@ -1,8 +1,8 @@
-//! What the system knows of processes: children, processor time, memory.
+//! Facts about processes from `/proc`: children, CPU time, memory.
 
 use std::{fs, time::Duration};
 
-/// A process and all that descend from it.
+/// Returns a process and all its descendants.
 pub(crate) fn family(root: u32) -> Vec<u32> {
     let parent = |pid: u32| -> Option<u32> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -23,9 +23,9 @@ pub(crate) fn family(root: u32) -> Vec<u32> {
     family
 }
 
-/// User and system time of processes, all threads. `utime` and `stime` of `/proc/PID/stat` are
-/// the scheduler's `sum_exec_runtime` rounded to 10 ms; where `schedstat` tells it in nanoseconds,
-/// that is taken.
+/// Returns the user and system time of all threads of the processes. `utime` and `stime` in
+/// `/proc/PID/stat` are the scheduler's `sum_exec_runtime` rounded to 10 ms, so `schedstat`, which
+/// has nanoseconds, is preferred where it exists.
 pub(crate) fn processor_time(pids: &[u32]) -> Duration {
     pids.iter().map(|pid| exact(*pid).or_else(|| ticks(*pid)).unwrap_or_default()).sum()
 }
@@ -44,11 +44,11 @@ fn ticks(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(2);
     let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
-    // The kernel tells user space 100 ticks a second on every machine.
+    // `USER_HZ` is 100 on every architecture.
     Some(Duration::from_millis(ticks * 10))
 }
 
-/// Memory of processes in KiB; pages that several share are counted once (`Pss`).
+/// Returns the memory of the processes in KiB. Shared pages are counted once (`Pss`).
 pub(crate) fn memory(pids: &[u32]) -> u64 {
     let of = |pid: &u32| -> Option<u64> {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;

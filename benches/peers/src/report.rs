@@ -1,4 +1,4 @@
-//! The report: what each peer can do, what it costs, and every target beside what was measured.
+//! The report: capabilities and costs of each peer, and every target with its measured value.
 
 use std::{
     fmt::{self, Write},
@@ -15,21 +15,31 @@ use crate::{
     stats::{Spread, spread},
 };
 
-/// Everything that was measured.
+/// Results of one comparison.
 pub(crate) struct Report<'a> {
     pub(crate) findings: &'a [Findings],
     pub(crate) samples: &'a Samples,
     pub(crate) extras: &'a Extras,
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
-    /// The command that measured it.
+    /// Command line that measured them.
     pub(crate) command: &'a str,
 }
 
-/// From here on the page is written by hand and kept.
-pub(crate) const BY_HAND: &str = "\n## What is missed, and why";
+/// Headings of the sections that are written by hand, with the heading that ends each of them.
+const BY_HAND: [(&str, Option<&str>); 2] =
+    [("\n## Other measurements\n", Some("\n## Targets\n")), ("\n### Missed targets\n", None)];
 
-/// A target and what came out.
+/// Returns the sections of `page` that are written by hand.
+fn by_hand(page: &str) -> [&str; 2] {
+    BY_HAND.map(|(from, to)| {
+        let section = page.find(from).map_or("", |at| &page[at..]);
+        let end = to.and_then(|to| section.find(to)).unwrap_or(section.len());
+        section[..end].trim_start_matches('\n')
+    })
+}
+
+/// A target and its measured value.
 struct Target {
     what: String,
     at_most: f64,
@@ -38,23 +48,79 @@ struct Target {
 }
 
 impl Report<'_> {
-    /// The report as Markdown.
-    pub(crate) fn render(&self) -> String {
+    /// Returns the report as Markdown, with the sections of `page` that are written by hand.
+    pub(crate) fn render(&self, page: &str) -> String {
         let mut text = String::new();
-        self.write(&mut text).expect("writing to a string cannot fail");
+        self.write(&mut text, by_hand(page)).expect("writing to a string cannot fail");
         text
     }
 
-    fn write(&self, text: &mut String) -> fmt::Result {
+    fn write(&self, text: &mut String, [others, missed]: [&str; 2]) -> fmt::Result {
         writeln!(text, "# Performance\n\n{}\n", INTRODUCTION.trim())?;
-        writeln!(text, "![Processor time per request](performance.svg)\n")?;
+        self.summary(text)?;
+        writeln!(text, "![CPU time per request](performance.svg)\n")?;
         self.machine(text)?;
-        self.targets(text)?;
+        self.abilities(text)?;
         self.costs(text)?;
         self.rates(text)?;
         self.latencies(text)?;
-        self.abilities(text)?;
-        writeln!(text, "## How it is measured\n\n{}", METHOD.trim())
+        writeln!(text, "## Method\n\n{}\n", METHOD.trim())?;
+        if !others.is_empty() {
+            writeln!(text, "{}\n", others.trim_end())?;
+        }
+        self.targets(text)?;
+        write!(text, "{missed}")
+    }
+
+    /// The figures that matter most when choosing a gateway.
+    fn summary(&self, text: &mut String) -> fmt::Result {
+        let small = Scenario::Small16;
+        let own = |scenario, get: fn(&Sample) -> f64| {
+            self.spread(scenario, Kind::Sealgate, get).map_or(f64::NAN, |spread| spread.median)
+        };
+        let ratio = |to| self.ratio(small, to).map_or(f64::NAN, |spread| spread.median);
+        write!(
+            text,
+            "- A verified request with a body of 1 KiB costs {:.0} µs of CPU time. This is",
+            own(small, |sample| sample.cost)
+        )?;
+        if let Some(best) = self.best(small) {
+            write!(text, " {:.2} times the cost of\n  {}, and", ratio(best), best.name())?;
+        }
+        writeln!(text, " {:.2} times that of {}.", ratio(Kind::Nginx), Kind::Nginx.name())?;
+        writeln!(
+            text,
+            "- One core forwards {:.0} such requests per second.",
+            own(small, |sample| sample.rate)
+        )?;
+        writeln!(
+            text,
+            "- At 2,000 requests/s, the p99 latency is {:.2} ms.",
+            own(Scenario::Steady, |sample| sample.latency[1])
+        )?;
+        let extras = self.extras;
+        if let (Some(idle), Some((count, each))) = (extras.idle, extras.held) {
+            writeln!(
+                text,
+                "- An idle gateway uses {:.1} MiB of memory. Each of {count} idle TLS connections adds \
+                 {each:.1} KiB.",
+                mib(idle)
+            )?;
+        }
+        if let Some((_, full)) = extras.full {
+            writeln!(
+                text,
+                "- A gateway with 1,000,000 events on record uses {:.1} MiB.",
+                mib(full)
+            )?;
+        }
+        if let Some(ready) = extras.ready {
+            writeln!(
+                text,
+                "- A gateway with 1,000 routes is ready {ready:.1} ms after its start."
+            )?;
+        }
+        writeln!(text)
     }
 
     fn kinds(&self) -> impl Iterator<Item = Kind> {
@@ -78,8 +144,8 @@ impl Report<'_> {
         );
         writeln!(
             text,
-            "`{}`: {} rounds of {} s for each peer and scenario. {}, {cores} cores, \
-             Linux {}. {}.\n",
+            "Measured by `{}`: {} rounds of {} s per peer and scenario.\n{}, {cores} cores, \
+             Linux {}.\n{}.\n",
             self.command,
             self.rounds,
             self.seconds,
@@ -90,11 +156,11 @@ impl Report<'_> {
     }
 
     fn costs(&self, text: &mut String) -> fmt::Result {
-        self.table(text, "Processor time per request, µs", 0, |sample| sample.cost)
+        self.table(text, "CPU time per request, µs", 0, |sample| sample.cost)
     }
 
     fn rates(&self, text: &mut String) -> fmt::Result {
-        self.table(text, "Requests a second, one core", 0, |sample| sample.rate)?;
+        self.table(text, "Requests per second on one core", 0, |sample| sample.rate)?;
         let share = |get: fn(&Sample) -> f64| {
             let busy =
                 self.samples.iter().filter(|((scenario, _), _)| *scenario != Scenario::Steady);
@@ -104,9 +170,9 @@ impl Report<'_> {
         if let (Some(load), Some(proxy)) = (share(|s| s.load_share), share(|s| s.proxy_share)) {
             writeln!(
                 text,
-                "In these, the proxy used {:.0} % of its core (median; {:.0} to {:.0} %), senders and \
-                 upstream together {:.0} % of theirs ({:.0} to {:.0} %). Where the senders' share nears \
-                 100 %, the rate is theirs; the processor time per request is the proxy's in any case.\n",
+                "The proxies used {:.0}% of their core (median; {:.0}% to {:.0}%), the senders and the\n\
+                 upstream {:.0}% of theirs ({:.0}% to {:.0}%). Where the senders' share approaches 100%, the\n\
+                 senders limit the rate; the CPU time per request does not depend on them.\n",
                 proxy.median, proxy.least, proxy.greatest, load.median, load.least, load.greatest,
             )?;
         }
@@ -120,7 +186,7 @@ impl Report<'_> {
         digits: usize,
         get: fn(&Sample) -> f64,
     ) -> fmt::Result {
-        write!(text, "## {title}\n\nMedians of the rounds.\n\n|  |")?;
+        write!(text, "## {title}\n\nMedians of all rounds.\n\n|  |")?;
         for scenario in Scenario::ALL {
             write!(text, " {} |", scenario.title())?;
         }
@@ -158,13 +224,19 @@ impl Report<'_> {
                 median(&|sample| sample.memory as f64 / 1024.0),
             )?;
         }
-        writeln!(text, "\nMemory is that at the end of a round, with its events on record.\n")
+        writeln!(
+            text,
+            "\nMemory is measured at the end of a round, with the events of the round on record.\n"
+        )
     }
 
     fn abilities(&self, text: &mut String) -> fmt::Result {
         let verifiers: Vec<_> =
             self.findings.iter().filter(|found| found.kind.verifies()).collect();
-        write!(text, "## What each can do\n\nTried before anything is measured.\n\n|  |")?;
+        write!(
+            text,
+            "## Capabilities\n\nThe command checks these before it measures anything.\n\n|  |"
+        )?;
         for found in &verifiers {
             write!(text, " {} |", found.kind.word())?;
         }
@@ -188,14 +260,14 @@ impl Report<'_> {
         spread(self.samples.get(&(scenario, kind))?.iter().map(get))
     }
 
-    /// Sealgate's cost over another's, round by round.
+    /// Returns sealgate's cost divided by the other's, per round.
     fn ratio(&self, scenario: Scenario, to: Kind) -> Option<Spread> {
         let own = self.samples.get(&(scenario, Kind::Sealgate))?;
         let others = self.samples.get(&(scenario, to))?;
         spread(own.iter().zip(others).map(|(own, other)| own.cost / other.cost))
     }
 
-    /// The verifying peer with the least cost.
+    /// Returns the verifying peer with the lowest cost.
     fn best(&self, scenario: Scenario) -> Option<Kind> {
         let cost = |kind: Kind| self.spread(scenario, kind, |sample| sample.cost);
         self.kinds()
@@ -207,7 +279,7 @@ impl Report<'_> {
 
     fn targets(&self, text: &mut String) -> fmt::Result {
         writeln!(text, "## Targets\n")?;
-        writeln!(text, "| what | at most | measured (least – greatest) | met |")?;
+        writeln!(text, "| target | at most | measured (lowest – highest) | met |")?;
         writeln!(text, "| --- | ---: | ---: | :---: |")?;
         for Target { what, at_most, unit, measured } in self.list() {
             let (value, met) = match measured {
@@ -218,18 +290,17 @@ impl Report<'_> {
                     } else {
                         format!(" ({least:.digits$} – {greatest:.digits$})")
                     };
-                    let met = if median <= at_most { "yes" } else { "**no**" };
+                    let met = if median <= at_most { "yes" } else { "no" };
                     (format!("{median:.digits$}{unit}{range}"), met)
                 }
-                None => ("not measured here".to_owned(), "–"),
+                None => ("not measured".to_owned(), "–"),
             };
             writeln!(text, "| {what} | {at_most}{unit} | {value} | {met} |")?;
         }
         writeln!(
             text,
-            "\nRatios are of processor time per request, sealgate to the other, round by round; the \
-             median counts. That events on record, routes and group keys do not slow a request down is \
-             measured by parts: `cargo bench`.\n"
+            "\nRatios compare sealgate's CPU time per request with the peer's in the same round; the target \
+             applies\nto their median.\n"
         )
     }
 
@@ -241,68 +312,87 @@ impl Report<'_> {
         let ratio = |scenario, to| self.ratio(scenario, to);
         let best = |scenario| {
             let kind = self.best(scenario);
-            let name = kind.map_or("none here", Kind::word);
+            let name = kind.map_or("none installed", Kind::word);
             (kind.and_then(|kind| self.ratio(scenario, kind)), name)
         };
         for scenario in [Scenario::Small16, Scenario::Small128] {
             let title = scenario.title();
-            add(format!("{title}, to bare hyper"), 1.12, "", ratio(scenario, Kind::Bare));
+            add(format!("{title}: relative to bare hyper"), 1.12, "", ratio(scenario, Kind::Bare));
             add(
-                format!("{title}, to nginx that verifies nothing (stretch)"),
+                format!("{title}: relative to nginx without verification (stretch)"),
                 1.0,
                 "",
                 ratio(scenario, Kind::Nginx),
             );
             let (measured, name) = best(scenario);
-            add(format!("{title}, to the best verifying peer ({name})"), 0.60, "", measured);
+            add(
+                format!("{title}: relative to the best verifying peer ({name})"),
+                0.60,
+                "",
+                measured,
+            );
         }
         let large = Scenario::Large16;
-        add("64 KiB, to bare hyper + SHA-256".to_owned(), 1.05, "", ratio(large, Kind::BareHash));
-        let (measured, name) = best(large);
-        add(format!("64 KiB, to the best verifying peer ({name})"), 0.75, "", measured);
-        let new = Scenario::NewConnections;
-        add("new TLS connection each, to bare hyper".to_owned(), 1.08, "", ratio(new, Kind::Bare));
-        let (measured, name) = best(Scenario::Refused);
-        add(format!("refused, to the best verifying peer ({name})"), 0.45, "", measured);
-        let (measured, name) = best(Scenario::Steady);
-        add(format!("2,000 requests/s, to the best verifying peer ({name})"), 0.75, "", measured);
         add(
-            "2,000 requests/s, p99 over the bare proxy's".to_owned(),
+            "64 KiB: relative to bare hyper + SHA-256".to_owned(),
+            1.05,
+            "",
+            ratio(large, Kind::BareHash),
+        );
+        let (measured, name) = best(large);
+        add(format!("64 KiB: relative to the best verifying peer ({name})"), 0.75, "", measured);
+        let new = Scenario::NewConnections;
+        add(
+            "new TLS connection per request: relative to bare hyper".to_owned(),
+            1.08,
+            "",
+            ratio(new, Kind::Bare),
+        );
+        let (measured, name) = best(Scenario::Rejected);
+        add(format!("rejected: relative to the best verifying peer ({name})"), 0.45, "", measured);
+        let (measured, name) = best(Scenario::Steady);
+        add(
+            format!("2,000 requests/s: relative to the best verifying peer ({name})"),
+            0.75,
+            "",
+            measured,
+        );
+        add(
+            "2,000 requests/s: p99 above that of bare hyper".to_owned(),
             0.3,
             " ms",
             self.p99_over_bare(),
         );
 
         let single = |value: f64| Some(Spread { median: value, least: value, greatest: value });
-        let mib = |kib: f64| kib / 1024.0;
         let extras = self.extras;
         let two_workers = extras.workers.and_then(|(one, two)| single(two / one));
         add(
-            "processor time per request with two workers, to one worker".to_owned(),
+            "CPU time per request with two workers: relative to one worker".to_owned(),
             1.11,
             "",
             two_workers,
         );
-        add(
-            "memory, idle".to_owned(),
-            20.0,
-            " MiB",
-            extras.idle.and_then(|kib| single(mib(kib as f64))),
-        );
+        add("memory, idle".to_owned(), 20.0, " MiB", extras.idle.and_then(|kib| single(mib(kib))));
         let held = extras.held.map_or(10_000, |(count, _)| count);
         add(
-            format!("memory an idle TLS connection, {held} held"),
+            format!("memory per idle TLS connection, with {held} of them"),
             30.0,
             " KiB",
             extras.held.and_then(|(_, each)| single(each)),
         );
         add(
-            "memory with 1,000,000 events".to_owned(),
+            "memory with 1,000,000 events on record".to_owned(),
             400.0,
             " MiB",
-            extras.full.and_then(|(_, kib)| single(mib(kib as f64))),
+            extras.full.and_then(|(_, kib)| single(mib(kib))),
         );
-        add("start to ready, 1,000 routes".to_owned(), 50.0, " ms", extras.ready.and_then(single));
+        add(
+            "time from start to ready, 1,000 routes".to_owned(),
+            50.0,
+            " ms",
+            extras.ready.and_then(single),
+        );
         targets
     }
 
@@ -313,12 +403,17 @@ impl Report<'_> {
     }
 }
 
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
+}
+
 fn versions() -> String {
     let first = |command: &str, argument: &str| {
         let output = Command::new(command).arg(argument).output().ok()?;
         let text = [output.stdout, output.stderr].concat();
         let line = String::from_utf8_lossy(&text).lines().next()?.to_owned();
-        Some(line.replace("nginx version: ", "").split(" 20").next()?.to_owned())
+        let line = line.replace("nginx version: ", "");
+        Some(line.split(" 20").next()?.split(" (").next()?.to_owned())
     };
     let all = [("nginx", "-v"), ("haproxy", "-v"), ("rustc", "--version")];
     all.iter()
@@ -328,27 +423,44 @@ fn versions() -> String {
 }
 
 const INTRODUCTION: &str = "
-What verification costs, measured beside a proxy of the same crates that verifies nothing, and beside
-nginx and HAProxy from Debian with and without verification. This page is written by the command that
-measures, except for its last section, which says what is missed and why.
+What a request through sealgate costs, compared with nginx and HAProxy, each with and without
+verification, and with a minimal proxy (\"bare\") that is built from the same crates and verifies
+nothing. Except for the sections *Other measurements* and *Missed targets*, this page is written by
+the command that measures.
 ";
 
 const METHOD: &str = "
-- All on loopback of one machine: the proxy on core 0, senders and upstream in one thread on core 1. TLS 1.3
-  (X25519, AES-128-GCM, P-256 certificate, full handshakes) in, plain HTTP keep-alive out. One worker or
-  thread for each proxy.
-- Every request is a Vivoldi event of its own, signed before the measurement begins. The upstream answers
-  each at once with three bytes.
-- Processor time is user and system time of all the proxy's processes, as the scheduler counts it.
-- In each round all peers are started anew, and each scenario goes through all of them in turns.
-- In the open loop, requests are due at random times (a Poisson process, the same for all) and latency
-  counts from when a request was due, also while it waits for a free connection.
-- Nobody writes a line per request: `access_log off`, no `log` in HAProxy, `--log-level error`.
-- The bare proxy (`benches/peers/src/bare.rs`) has sealgate's threads, allocator, TLS settings and limits
-  of HTTP; towards the upstream it has hyper's client. It streams bodies, knows no deadlines, counts nothing.
-- The Lua (`benches/peers/conf/verify.lua`) and the HAProxy rules (`conf/haproxy-verify.cfg`) do what a
-  careful user would write: strict parsing, constant-time comparison, time window, replay table. They do
-  without what is marked ✗ above, and without metrics.
-- One machine's noise: the same binary against itself comes out up to 15 % apart in single rounds. That is
-  why the rounds alternate and medians count.
+- Everything runs on the loopback interface of one machine: the proxy on core 0, the senders and the
+  upstream in one thread on core 1. Inbound connections use TLS 1.3 (X25519, AES-128-GCM, P-256
+  certificate, full handshakes); outbound connections are plain HTTP with keep-alive. Each proxy has
+  one worker.
+- Each request is a Vivoldi event of its own, signed before the measurement begins. The upstream
+  responds immediately with three bytes.
+- CPU time is the user and system time of all processes of the proxy, as accounted by the scheduler.
+- All peers are restarted for each round, and each scenario visits all of them in turn.
+- In the open loop, requests are due at random times (a Poisson process, the same for all peers).
+  Latency is counted from the time at which a request is due, including any wait for a connection.
+- No peer writes a log line per request: `access_log off` for nginx, no `log` for HAProxy and
+  `--log-level error` for sealgate.
+- The bare proxy (`benches/peers/src/bare.rs`) has the same threads, allocator, TLS settings and HTTP
+  limits as sealgate, and hyper's client towards the upstream. It streams bodies and has no deadlines
+  and no metrics.
+- The Lua code (`benches/peers/conf/verify.lua`) and the HAProxy rules (`conf/haproxy-verify.cfg`)
+  contain what a careful user would write: strict parsing, constant-time comparison, a time window and
+  a replay table. They lack what is marked ✗ under *Capabilities*, and they have no metrics.
+- In single rounds, the same binary compared with itself differs by up to 15%. Therefore the rounds
+  alternate between peers, and medians are reported.
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_sections_that_are_written_by_hand() {
+        let page =
+            "# P\n\n## Other measurements\n\na\n\n## Targets\n\nb\n\n### Missed targets\n\nc\n";
+        assert_eq!(by_hand(page), ["## Other measurements\n\na\n", "### Missed targets\n\nc\n"]);
+        assert_eq!(by_hand("# P\n"), ["", ""]);
+    }
+}

@@ -1,4 +1,4 @@
-//! What is measured, and the rounds in which it is.
+//! The scenarios, and the rounds in which they are measured.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,17 +12,17 @@ use crate::{
     peer::{Kind, Peer, Setting},
 };
 
-/// The rate of the open loop, requests a second.
+/// Rate of the open loop, in requests per second.
 const RATE: u32 = 2_000;
 
-/// A kind of traffic.
+/// Traffic pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scenario {
     Small16,
     Small128,
     Large16,
     NewConnections,
-    Refused,
+    Rejected,
     Steady,
 }
 
@@ -32,7 +32,7 @@ impl Scenario {
         Scenario::Small128,
         Scenario::Large16,
         Scenario::NewConnections,
-        Scenario::Refused,
+        Scenario::Rejected,
         Scenario::Steady,
     ];
 
@@ -42,7 +42,7 @@ impl Scenario {
             Scenario::Small128 => "1k-128",
             Scenario::Large16 => "64k-16",
             Scenario::NewConnections => "new-tls",
-            Scenario::Refused => "refused",
+            Scenario::Rejected => "rejected",
             Scenario::Steady => "steady",
         }
     }
@@ -52,17 +52,17 @@ impl Scenario {
             Scenario::Small16 => "1 KiB, 16 conn.",
             Scenario::Small128 => "1 KiB, 128 conn.",
             Scenario::Large16 => "64 KiB, 16 conn.",
-            Scenario::NewConnections => "new TLS connection each",
-            Scenario::Refused => "refused (bad signature)",
+            Scenario::NewConnections => "new TLS connection per request",
+            Scenario::Rejected => "rejected (bad signature)",
             Scenario::Steady => "2,000 requests/s, open loop",
         }
     }
 
-    /// Whether a peer can be measured so.
+    /// Returns whether a peer with these findings can be measured in this scenario.
     pub(crate) fn suits(self, findings: &Findings) -> bool {
         match self {
             Scenario::Large16 => findings.can(Trial::Body64),
-            Scenario::Refused => findings.kind.verifies(),
+            Scenario::Rejected => findings.kind.verifies(),
             Scenario::Small16
             | Scenario::Small128
             | Scenario::NewConnections
@@ -70,26 +70,27 @@ impl Scenario {
         }
     }
 
-    /// More requests a second than any peer has answered, for signing enough events.
+    /// Returns a rate, in requests per second, that no peer reaches, so that enough events are
+    /// signed.
     fn ceiling(self) -> f64 {
         match self {
             Scenario::Small16 | Scenario::Small128 => 60_000.0,
             Scenario::Large16 => 16_000.0,
             Scenario::NewConnections => 9_000.0,
-            Scenario::Refused => 90_000.0,
+            Scenario::Rejected => 90_000.0,
             Scenario::Steady => f64::from(RATE) * 1.2,
         }
     }
 }
 
-/// How long each stretch is.
+/// Lengths of the phases of a measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
 }
 
-/// Measures one scenario on one peer once.
+/// Measures one scenario on one peer, once.
 pub(crate) fn measure(
     engine: &mut Engine,
     peer: &Peer,
@@ -100,7 +101,7 @@ pub(crate) fn measure(
     let events = Events::sign(Batch {
         count: (seconds * scenario.ceiling()) as usize + 1000,
         size: if scenario == Scenario::Large16 { 64 << 10 } else { 1024 },
-        forged: scenario == Scenario::Refused,
+        forged: scenario == Scenario::Rejected,
         age: 0,
     });
     let load = Load {
@@ -112,10 +113,10 @@ pub(crate) fn measure(
             Scenario::Small16
             | Scenario::Large16
             | Scenario::NewConnections
-            | Scenario::Refused => 16,
+            | Scenario::Rejected => 16,
         },
         reconnects: scenario == Scenario::NewConnections,
-        status: if scenario == Scenario::Refused { 401 } else { 200 },
+        status: if scenario == Scenario::Rejected { 401 } else { 200 },
         warm_up: pace.warm_up,
         measured: pace.measured,
         pids: &peer.pids,
@@ -126,15 +127,15 @@ pub(crate) fn measure(
         | Scenario::Small128
         | Scenario::Large16
         | Scenario::NewConnections
-        | Scenario::Refused => load::closed(engine, &load),
+        | Scenario::Rejected => load::closed(engine, &load),
     }
 }
 
-/// All samples, one a round.
+/// Samples of all rounds.
 pub(crate) type Samples = BTreeMap<(Scenario, Kind), Vec<Sample>>;
 
-/// Measures every peer in turns: in each round all are started anew, and each scenario goes once
-/// through all of them, beginning with another one each round.
+/// Measures all peers in turn. All peers are restarted for each round, each scenario visits every
+/// peer once per round, and each round begins with another peer.
 pub(crate) fn rounds(
     engine: &mut Engine,
     setting: &Setting,

@@ -1,4 +1,4 @@
-//! One sender's connection: TLS 1.3 and one request at a time.
+//! A sender's connection: TLS 1.3, one request at a time.
 
 use std::{
     io::{self, Read, Write},
@@ -19,19 +19,19 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::http1;
 
-/// A connection to a proxy.
+/// Connection to a proxy.
 pub(crate) struct Sender {
     stream: TcpStream,
     tls: ClientConnection,
     inbox: Vec<u8>,
     since: Option<Instant>,
-    /// Whether `epoll` wakes us for writing.
+    /// Whether `epoll` reports write events.
     armed: bool,
 }
 
-/// One suite and one key exchange for all, so that every proxy does the same work; no resumption,
-/// so that every handshake is a full one. The certificate is not judged: that would be this side's
-/// work, and the other end is our own child on loopback.
+/// Returns the TLS settings of all senders: one cipher suite and one key exchange, so that every
+/// proxy does the same work, and no resumption, so that every handshake is a full one. The
+/// certificate is not verified: the other end is a child process on loopback.
 pub(crate) fn client_config() -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = CryptoProvider {
         cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
@@ -124,7 +124,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Whether the wish to be woken for writing has changed, and to what.
+    /// Returns the new interest in write events if it has changed.
     pub(crate) fn changed_interest(&mut self) -> Option<bool> {
         let wants_write = self.tls.wants_write();
         (wants_write != self.armed).then(|| {
@@ -133,8 +133,8 @@ impl Sender {
         })
     }
 
-    /// Reads and writes what can be; gives the answer's status, when its request was due, and
-    /// whether the connection ends with it.
+    /// Reads and writes without blocking. Returns the status of a complete response, the time at
+    /// which its request was due, and whether the connection ends with it.
     pub(crate) fn proceed(
         &mut self,
         scratch: &mut [u8],
@@ -168,7 +168,7 @@ impl Sender {
 
     pub(crate) fn say_goodbye(&mut self) {
         self.tls.send_close_notify();
-        // The connection ends in any case.
+        // The connection is closed in any case.
         let _ = self.flush();
     }
 }

@@ -1,6 +1,6 @@
 //! Medians and spreads.
 
-/// The median with the least and the greatest value.
+/// Median, lowest and highest value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -8,7 +8,7 @@ pub(crate) struct Spread {
     pub(crate) greatest: f64,
 }
 
-/// `None` of no values.
+/// Returns the spread of `values`, or `None` if there are none.
 pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_unstable_by(f64::total_cmp);
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_stands_in_the_middle() {
+    fn computes_the_median() {
         let median = |values: &[f64]| spread(values.iter().copied()).map(|spread| spread.median);
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));

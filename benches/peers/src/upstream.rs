@@ -1,4 +1,4 @@
-//! The application behind the proxies: reads a request, answers `ok`.
+//! The application behind the proxies: reads a request and responds `ok`.
 
 use std::{
     io::{self, Read, Write},
@@ -11,11 +11,11 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Lengt
 const FAILED: &[u8] =
     b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nno\n";
 
-/// A proxy's connection to the upstream.
+/// Connection of a proxy to the upstream.
 pub(crate) struct Upstream {
     stream: TcpStream,
     head: Vec<u8>,
-    /// Bytes of a body that are still to come.
+    /// Number of body bytes that have not arrived.
     left: usize,
     held: usize,
 }
@@ -25,7 +25,7 @@ impl Upstream {
         Upstream { stream, head: Vec::new(), left: 0, held: 0 }
     }
 
-    /// Reads what is there and answers each request that is complete.
+    /// Reads what has arrived and responds to each complete request.
     pub(crate) fn serve(&mut self, scratch: &mut [u8], how: &mut Behaviour) -> io::Result<()> {
         let length = match self.stream.read(scratch) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
