@@ -1,6 +1,6 @@
 #!/bin/sh
-# A deploy hook of certbot: hands a renewed certificate to the gateway and has it reload.
-# Goes to /etc/letsencrypt/renewal-hooks/deploy/. certbot sets RENEWED_LINEAGE.
+# Deploy hook of certbot: copies a renewed certificate to the gateway's directory and reloads the
+# gateway. Install it in /etc/letsencrypt/renewal-hooks/deploy/. certbot sets RENEWED_LINEAGE.
 set -eu
 
 to=${SEALGATE_TLS:-/etc/sealgate/tls}
@@ -10,7 +10,7 @@ reload=${SEALGATE_RELOAD:-systemctl reload sealgate}
 umask 027
 mkdir -p "$to"
 for name in fullchain.pem privkey.pem; do
-    # Beside its place first: a reader sees the old file or the new one, never half of one.
+    # Write a temporary file and rename it: a reader sees the old file or the new one, never a part.
     new=$(mktemp "$to/.$name.XXXXXX")
     cat "$RENEWED_LINEAGE/$name" >"$new"
     chgrp "$group" "$new"
