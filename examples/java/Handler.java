@@ -12,8 +12,8 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * A handler in plain Java: {@code java Handler.java}. It checks no signature, and nothing in it changes when the
- * gateway is put before it. ../spring has the same as a Spring controller.
+ * A handler in plain Java: {@code java Handler.java}. It checks no signature and does not change
+ * behind the gateway. ../spring has the same as a Spring controller.
  */
 public final class Handler {
     private static final Pattern COUPON = Pattern.compile("\"cpnNo\"\\s*:\\s*\"([A-Za-z0-9]*)\"");
@@ -33,10 +33,10 @@ public final class Handler {
             String kind = "COUPON".equals(header) || "STAMP".equals(header) || "URL".equals(header) ? header : "unknown";
             Matcher coupon = COUPON.matcher(body);
             note(kind + " " + (coupon.find() ? coupon.group(1) : "-"));
-            byte[] answer = ("{\"status\":\"success\",\"kind\":\"" + kind + "\"}").getBytes(StandardCharsets.UTF_8);
+            byte[] response = ("{\"status\":\"success\",\"kind\":\"" + kind + "\"}").getBytes(StandardCharsets.UTF_8);
             exchange.getResponseHeaders().set("Content-Type", "application/json");
-            exchange.sendResponseHeaders(200, answer.length);
-            exchange.getResponseBody().write(answer);
+            exchange.sendResponseHeaders(200, response.length);
+            exchange.getResponseBody().write(response);
         }
     }
 

@@ -2,8 +2,8 @@ package com.example.shop;
 
 import java.util.Map;
 
-/** Where the shop keeps what happened. */
+/** Record of the events that the shop has received. */
 public interface Events {
-    /** Notes one event; {@code id} is null if the call did not come through the gateway. */
+    /** Records an event. {@code id} is null if the request did not pass through the gateway. */
     void note(String id, String kind, Map<String, Object> event);
 }

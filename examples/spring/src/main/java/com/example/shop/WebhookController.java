@@ -8,8 +8,8 @@ import org.springframework.web.bind.annotation.RequestHeader;
 import org.springframework.web.bind.annotation.RestController;
 
 /**
- * What a shop has today. It checks no signature, and nothing in it changes when the gateway is put before it: Spring
- * may read the body as JSON, because the bytes were verified before they came here.
+ * A controller as a shop may have it today. It checks no signature and does not change behind the
+ * gateway. Spring may parse the body as JSON, because the gateway has verified the bytes.
  */
 @RestController
 public class WebhookController {
