@@ -1,4 +1,4 @@
-# The gateway on a distroless base: no shell, no root, nothing to write to but /data.
+# The gateway on a distroless image: no shell, not root, and only /data is writable.
 #
 #   docker build -t sealgate .
 #   docker run --read-only -p 8443:8443 -v ./gateway.toml:/etc/sealgate/gateway.toml:ro sealgate
@@ -6,9 +6,9 @@
 FROM docker.io/library/rust:1.95-bookworm AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /build
-# As in .cargo/config.toml.
+# Same as in .cargo/config.toml.
 ENV AWS_LC_SYS_NO_JITTER_ENTROPY=1
-# The dependencies first: this layer is kept until one of them changes.
+# Build the dependencies first: this layer is cached until one of them changes.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches data \
     && echo 'fn main() {}' > src/main.rs \
