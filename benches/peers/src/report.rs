@@ -78,16 +78,16 @@ impl Report<'_> {
         let own = |scenario, get: fn(&Sample) -> f64| {
             self.spread(scenario, Kind::Sealgate, get).map_or(f64::NAN, |spread| spread.median)
         };
-        let ratio = |to| self.ratio(small, to).map_or(f64::NAN, |spread| spread.median);
-        write!(
+        writeln!(
             text,
-            "- A verified request with a body of 1 KiB costs {:.0} µs of CPU time. This is",
+            "- A verified request with a body of 1 KiB costs {:.0} µs of CPU time:",
             own(small, |sample| sample.cost)
         )?;
-        if let Some(best) = self.best(small) {
-            write!(text, " {:.2} times the cost of\n  {}, and", ratio(best), best.name())?;
+        for peer in [self.best(small), Some(Kind::Nginx)].into_iter().flatten() {
+            if let Some(ratio) = self.ratio(small, peer) {
+                writeln!(text, "  - {:.2} times the cost of {}", ratio.median, peer.name())?;
+            }
         }
-        writeln!(text, " {:.2} times that of {}.", ratio(Kind::Nginx), Kind::Nginx.name())?;
         writeln!(
             text,
             "- One core forwards {:.0} such requests per second.",
@@ -144,7 +144,7 @@ impl Report<'_> {
         );
         writeln!(
             text,
-            "Measured by `{}`: {} rounds of {} s per peer and scenario.\n{}, {cores} cores, \
+            "Measured by `{}`:\n{} rounds of {} s per peer and scenario.\n{}, {cores} cores, \
              Linux {}.\n{}.\n",
             self.command,
             self.rounds,
