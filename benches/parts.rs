@@ -1,8 +1,8 @@
-//! What the other parts of a request cost, and whether a request costs the same with much on record:
-//! live events, routes and group keys, each with few and with many.
+//! The cost of the other parts of a request, and how it grows with the number of events on record,
+//! routes and group keys.
 //!
-//! The header pass and the reader of the body's index are measured where they run, as what more of
-//! them adds to a judgement.
+//! The header pass and the search for the body's index are measured in place, as the time that more
+//! of them adds to a verification.
 
 use std::{
     hint::black_box,
@@ -30,16 +30,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const NOW: UnixMillis = UnixMillis(1_758_184_391_752);
 const TERMS: Terms =
     Terms { window: Some(Duration::from_secs(300)), ttl: Duration::from_secs(86_400) };
-/// What a request of 1 KiB costs at least, in nanoseconds: the bare proxy of `benches/peers`.
+/// Least cost of a request of 1 KiB, in nanoseconds: that of the bare proxy in `benches/peers`.
 const REQUEST: f64 = 25_000.0;
-/// Measurements with few and with many take turns, so often.
+/// Number of measurements in each setting; the settings alternate.
 const ROUNDS: usize = 31;
 
 fn secret() -> Vec<Secret> {
     vec![Secret::new(b"a-secret-of-thirty-two-bytes-....".to_vec())]
 }
 
-/// A verifier with a global key, and keys of so many groups.
+/// Returns a verifier with a global key and the keys of `groups` groups.
 fn verifier(groups: i64) -> Verifier {
     let scheme = Scheme::builtin("vivoldi").expect("built in");
     let groups = (0..groups).map(|index| ("coupon".to_owned(), index, secret())).collect();
@@ -47,7 +47,7 @@ fn verifier(groups: i64) -> Verifier {
     Verifier::new(scheme, "bench", credentials).expect("secrets are all it needs")
 }
 
-/// A signed request: under the global key, or under the key of group 0.
+/// Returns a signed request, with the global key or the key of group 0.
 fn signed(verifier: &Verifier, key: &str, body: &Bytes, more_headers: usize) -> Parts {
     let mut headers = HeaderMap::new();
     let kind = if key == "global" { "GLOBAL" } else { "GROUP" };
@@ -96,7 +96,7 @@ fn replay() -> Replay {
         .expect("memory can be had")
 }
 
-/// New events, from the claim to the recorded success.
+/// Processes new events from the claim to the recorded success.
 async fn events(replay: &Replay, requests: &[Verified]) {
     let answer = SanitizedResponse::empty(StatusCode::OK);
     let answer_by = tokio::time::Instant::now() + Duration::from_secs(30);
@@ -157,8 +157,8 @@ fn parts(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The median time of one operation in each of two settings, in nanoseconds, measured in turns. What
-/// is given does so many operations and says how long they took.
+/// Returns the median time of one operation in each of two settings, in nanoseconds, measured in
+/// turn. The closures perform the given number of operations and return the time that they took.
 fn in_turns(
     count: usize,
     mut few: impl FnMut() -> Duration,
@@ -189,7 +189,7 @@ fn report(what: &str, [few, many]: [f64; 2]) {
     );
 }
 
-/// Whether much on record makes a request dearer.
+/// Checks that the cost of a request does not grow with the number of events, routes and keys.
 fn invariance(_: &mut Criterion) {
     const COUNT: usize = 20_000;
     let (few, many) = (routes(1), routes(1000));
@@ -225,7 +225,7 @@ fn invariance(_: &mut Criterion) {
             runtime.block_on(events(guard, &new(1_000)));
         }
     }
-    // Each round adds as many events to the one as to the other, so that few stay few.
+    // Each round adds the same number of events to both settings.
     const EVENTS: usize = 200;
     let take = |guard: &Replay| {
         let requests = new(EVENTS);

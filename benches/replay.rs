@@ -1,10 +1,10 @@
-//! What the replay guard costs: a claim and its success in memory, the latency that a store adds with
-//! 1, 64 and 512 requests at one time, the memory of a million events, and how soon a million of
-//! them are read in again.
+//! The cost of the replay guard: a claim and its success in memory, the latency that each store
+//! adds with 1, 64 and 512 concurrent requests, the memory of a million events, and the time to
+//! read a million events at start.
 //!
-//! Fails where a target is missed. `--targets` looks at the targets only, with fewer events.
+//! Fails if a target is missed. `--targets` checks only the targets, with fewer events.
 //!
-//! `redis-server` is started on a free port; without it, its rows are left out.
+//! Starts `redis-server` on a free port; if it is not installed, its rows are omitted.
 
 use std::{
     net::TcpListener,
@@ -34,7 +34,7 @@ const TERMS: Terms =
     Terms { window: Some(Duration::from_secs(300)), ttl: Duration::from_secs(86_400) };
 const MILLION: usize = 1_000_000;
 
-/// Makes authentic requests, each for an event of its own.
+/// Creates authentic requests, each for a new event.
 struct Sender(Verifier);
 
 impl Sender {
@@ -70,7 +70,7 @@ fn open(store: Store) -> Replay {
         .expect("the store can be opened")
 }
 
-/// From the claim to the recorded success.
+/// Processes an event from the claim to the recorded success.
 async fn event(replay: &Replay, request: &Verified, answer: &SanitizedResponse) {
     let answer_by = tokio::time::Instant::now() + Duration::from_secs(30);
     match replay.claim(request, TERMS, answer_by).await {
@@ -79,7 +79,7 @@ async fn event(replay: &Replay, request: &Verified, answer: &SanitizedResponse) 
     }
 }
 
-/// The mean latency of `count` events, `at_once` of them at any time.
+/// Returns the mean latency of `count` events, with `at_once` of them concurrent.
 fn latency(
     runtime: &Runtime,
     replay: &Replay,
@@ -150,7 +150,7 @@ fn stores(criterion: &mut Criterion) {
     stores.push(("disk", Store::Disk { path: dir.path().join("replay") }));
     match &redis {
         Some(redis) => stores.push(("redis", redis.store())),
-        None => eprintln!("left out: redis-server is not installed"),
+        None => eprintln!("skipped: redis-server is not installed"),
     }
     let mut table = String::from("\nadded latency   at once      mean       p50       p99\n");
     let mut group = criterion.benchmark_group("replay/added latency");
@@ -180,9 +180,9 @@ fn stores(criterion: &mut Criterion) {
     eprintln!("{table}");
 }
 
-/// Whether so many events take no more memory, and are read in no later, than their share of what a
-/// million may: 400 MiB, and 2 s. The time may be half as long again, for others' load only adds to it, and
-/// eight times as long in a build without optimisation, where it shows what grows faster than the number.
+/// Checks that the events take no more than their share of the memory and the time allowed for a
+/// million: 400 MiB and 2 s. 50% more time is allowed, because other load only adds to it, and
+/// eight times as much in a build without optimization, which only detects superlinear growth.
 fn targets(in_memory: usize, on_disk: usize) -> bool {
     let sender = Arc::new(Sender::new());
     let runtime = Runtime::new().expect("a runtime");
@@ -219,7 +219,7 @@ fn targets(in_memory: usize, on_disk: usize) -> bool {
     kept
 }
 
-/// Resident memory of this process, in KiB.
+/// Returns the resident memory of this process, in KiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -253,7 +253,7 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -262,7 +262,7 @@ impl Drop for Redis {
 criterion_group!(benches, memory, stores);
 
 fn main() -> ExitCode {
-    // The targets come first: in memory that others have used and given back, events seem to take less.
+    // The targets come first: in memory that was used and freed before, events seem to take less.
     if std::env::args().any(|argument| argument == "--targets") {
         return ExitCode::from(u8::from(!targets(200_000, 100_000)));
     }

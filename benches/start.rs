@@ -1,8 +1,8 @@
-//! How soon the gateway is ready with 1,000 routes, what it holds when nobody calls it, and what a
-//! scrape of its metrics takes.
+//! Measures the start with 1,000 routes, the memory of an idle gateway, and a scrape of its
+//! metrics.
 //!
-//! Fails where a target is missed: ready within 50 ms, at most 20 MiB idle with one route. Others'
-//! load on the machine only adds time: the fastest start counts, less what it waited for a processor.
+//! Fails if a target is missed: ready within 50 ms, at most 20 MiB idle with one route. Other load
+//! on the machine only adds time, so the fastest start counts, minus the time it waited for a core.
 
 use std::{
     fmt::Write as _,
@@ -19,21 +19,21 @@ const READY: Duration = Duration::from_millis(50);
 const IDLE: u64 = 20 << 10;
 const STARTS: usize = 11;
 
-/// Where the routes' secrets are.
+/// Location of the routes' secrets.
 #[derive(Clone, Copy)]
 enum Secrets {
     Environment,
     Files,
 }
 
-/// A gateway at work, and how it came there.
+/// Running gateway, with the measurements of its start.
 struct Gateway {
     process: Child,
     admin: String,
     ready: Duration,
-    /// What of it all threads were on a processor.
+    /// CPU time of all threads until then.
     processor: Duration,
-    /// What of it the first thread waited for a processor.
+    /// Time that the first thread waited for a core until then.
     waited: Duration,
 }
 
@@ -58,12 +58,12 @@ impl Gateway {
         Gateway { process, admin, ready, processor, waited }
     }
 
-    /// How soon it would have been ready on a processor of its own.
+    /// Returns the time until ready without the wait for a core.
     fn alone(&self) -> Duration {
         self.ready.saturating_sub(self.waited)
     }
 
-    /// Resident memory, in KiB.
+    /// Returns the resident memory, in KiB.
     fn resident(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()));
         let status = status.expect("it is alive");
@@ -74,13 +74,14 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// How long all threads of a process were on a processor, and how long its first one waited for one.
+/// Returns the CPU time of all threads of a process, and the time that its first thread waited for
+/// a core.
 fn scheduled(pid: u32) -> (Duration, Duration) {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it is alive");
     let stat = |thread: &Path, field: usize| {
@@ -134,7 +135,7 @@ fn main() -> ExitCode {
         fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("ours");
     }
     let mut missed = false;
-    println!("routes  secrets in    ready: fastest    median   processor       idle");
+    println!("routes  secrets in    ready: fastest    median         CPU       idle");
     for (routes, secrets, place) in [
         (1, Secrets::Environment, "environment"),
         (1000, Secrets::Environment, "environment"),

@@ -1,6 +1,6 @@
-//! fjall against redb, as files for the record of events: group-committed writes a second, the time
-//! in which a million records are read in again, and the size of the files. Fails where the store
-//! `disk` would read them in too late.
+//! Compares fjall and redb as disk stores: group-committed writes per second, the time to read a
+//! million records at start, and the size of the files. Fails if the store `disk` would take too
+//! long to read them.
 
 use std::{
     path::Path,
@@ -11,20 +11,20 @@ use std::{
 use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode};
 use redb::{Durability, ReadableTable, TableDefinition};
 
-/// As long as an entry with one answered request.
+/// Value with the length of an entry with one request identity.
 const VALUE: [u8; 68] = [7; 68];
 const RECORDS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("records");
 const MILLION: u64 = 1_000_000;
-/// How soon a million records are to be read in.
+/// Maximum time to read a million records.
 const READY: Duration = Duration::from_secs(2);
 
-/// Keys in no order, like digests; the same number always gives the same key.
+/// Returns the key of a number. Keys are unordered, like digests.
 fn key(number: u64) -> [u8; 16] {
     let mixed = u128::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
     (mixed ^ (mixed >> 64)).to_be_bytes()
 }
 
-/// Files that take batches of records, each durable when `write` returns.
+/// Database that stores batches of records; each batch is durable when `write` returns.
 enum Files {
     Fjall(fjall::Database, Keyspace),
     Redb(redb::Database),
@@ -32,7 +32,7 @@ enum Files {
 
 impl Files {
     fn fjall(path: &Path) -> Self {
-        // As the store `disk` opens them.
+        // Same options as in the store `disk`.
         let database = fjall::Database::builder(path)
             .worker_threads(1)
             .cache_size(4 << 20)
@@ -59,7 +59,7 @@ impl Files {
             Files::Redb(database) => {
                 let mut batch = database.begin_write().expect("a transaction");
                 batch.set_durability(Durability::Immediate).expect("nothing is written yet");
-                // Without it a database that was not closed is read as a whole when it is opened.
+                // Without it, a database that was not closed is read completely when it is opened.
                 batch.set_quick_repair(true);
                 {
                     let mut table = batch.open_table(RECORDS).expect("a table");
@@ -72,7 +72,7 @@ impl Files {
         }
     }
 
-    /// Reads everything, as at start.
+    /// Reads all records, as at start.
     fn count(&self) -> u64 {
         match self {
             Files::Fjall(_, records) => {
@@ -96,7 +96,7 @@ fn size(path: &Path) -> u64 {
         .map(|entry| {
             let entry = entry.expect("an entry");
             let metadata = entry.metadata().expect("readable");
-            // What a file takes, and not how long it is: fjall's journal is made with a hole.
+            // The allocated size, not the length: fjall's journal is a sparse file.
             if metadata.is_dir() { size(&entry.path()) } else { metadata.blocks() * 512 }
         })
         .sum()
@@ -132,7 +132,7 @@ fn main() -> ExitCode {
         let read = start.elapsed();
         let mib = size(dir.path()) / (1 << 20);
         println!("{name:<7} {written:>17.1?} {read:>17.2?} {mib:>13} MiB");
-        // The store `disk`; it may take half as long again, for others' load only adds to it.
+        // The store `disk`; 50% more are allowed, because other load only adds to the time.
         missed |= name == "fjall" && read > READY.mul_f64(1.5);
     }
     if missed {

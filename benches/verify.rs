@@ -1,5 +1,5 @@
-//! What verification costs, next to the bare SHA-256 and HMAC of the same bytes, and next to the same
-//! checks for Vivoldi written by hand.
+//! The cost of verification, compared with plain SHA-256 and HMAC of the same bytes, and with
+//! hand-written checks for Vivoldi.
 
 use std::{
     hint::black_box,
@@ -30,7 +30,7 @@ fn verifier() -> Verifier {
         .expect("a secret is all it needs")
 }
 
-/// A signed request with a body of `size` bytes.
+/// Returns a signed request with a body of `size` bytes.
 fn signed(verifier: &Verifier, size: usize) -> (Parts, Bytes) {
     let body = Bytes::from(vec![b'x'; size]);
     let path = "/webhooks/vivoldi";
@@ -52,21 +52,21 @@ fn signed(verifier: &Verifier, size: usize) -> (Parts, Bytes) {
     (head, body)
 }
 
-/// What nobody can do without: the digest of the body and the MAC of the signed text.
+/// Computes what every verifier needs: the digest of the body and the MAC of the signed text.
 fn bare(body: &[u8]) -> bool {
-    bare_primed(&Hmac::<Sha256>::new_from_slice(black_box(KEY)).expect("any length"), body)
+    bare_prepared(&Hmac::<Sha256>::new_from_slice(black_box(KEY)).expect("any length"), body)
 }
 
-/// The same with an HMAC that has taken the key already.
-fn bare_primed(primed: &Hmac<Sha256>, body: &[u8]) -> bool {
+/// Same as [`bare`], with a prepared key.
+fn bare_prepared(prepared: &Hmac<Sha256>, body: &[u8]) -> bool {
     let digest = Sha256::digest(body);
-    let mut mac = primed.clone();
+    let mut mac = prepared.clone();
     mac.update(b"1758184391752.89365c75dae740ac8500dfc48c5014b5.");
     mac.update(data_encoding::HEXLOWER.encode(&digest).as_bytes());
     mac.verify_slice(black_box(&[0; 32])).is_ok()
 }
 
-/// The headers of Vivoldi that must not come twice.
+/// Vivoldi's headers that must not be present twice.
 const ONCE: [&str; 9] = [
     "x-vivoldi-signature",
     "x-vivoldi-timestamp",
@@ -79,8 +79,8 @@ const ONCE: [&str; 9] = [
     "x-content-sha256",
 ];
 
-/// The checks of Vivoldi's scheme for a route with a global key, written for this sender alone.
-fn by_hand(primed: &Hmac<Sha256>, head: &Parts, body: &[u8], now: i64) -> Option<Vec<u8>> {
+/// Hand-written checks of Vivoldi's scheme, for a route with a global key.
+fn by_hand(prepared: &Hmac<Sha256>, head: &Parts, body: &[u8], now: i64) -> Option<Vec<u8>> {
     let mut found: [Option<&[u8]>; 9] = [None; 9];
     for (name, value) in &head.headers {
         let name = name.as_str();
@@ -119,7 +119,7 @@ fn by_hand(primed: &Hmac<Sha256>, head: &Parts, body: &[u8], now: i64) -> Option
     let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(body));
     let mut proven = false;
     for mac in macs.iter().take(10) {
-        let mut of = primed.clone();
+        let mut of = prepared.clone();
         of.update(t);
         of.update(b".");
         of.update(event);
@@ -134,7 +134,7 @@ fn by_hand(primed: &Hmac<Sha256>, head: &Parts, body: &[u8], now: i64) -> Option
 
 fn verification(criterion: &mut Criterion) {
     let verifier = verifier();
-    let primed = Hmac::<Sha256>::new_from_slice(KEY).expect("any length");
+    let prepared = Hmac::<Sha256>::new_from_slice(KEY).expect("any length");
     let mut group = criterion.benchmark_group("verify");
     for size in [1024usize, 64 * 1024] {
         let (head, body) = signed(&verifier, size);
@@ -142,13 +142,14 @@ fn verification(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("bare", size), |bencher| {
             bencher.iter(|| bare(black_box(&body)));
         });
-        group.bench_function(BenchmarkId::new("bare-primed", size), |bencher| {
-            bencher.iter(|| bare_primed(&primed, black_box(&body)));
+        group.bench_function(BenchmarkId::new("bare-prepared", size), |bencher| {
+            bencher.iter(|| bare_prepared(&prepared, black_box(&body)));
         });
         group.bench_function(BenchmarkId::new("by-hand", size), |bencher| {
-            bencher.iter(|| by_hand(&primed, black_box(&head), black_box(&body), NOW.0).is_some());
+            bencher
+                .iter(|| by_hand(&prepared, black_box(&head), black_box(&body), NOW.0).is_some());
         });
-        assert!(by_hand(&primed, &head, &body, NOW.0).is_some(), "it judges what is accepted");
+        assert!(by_hand(&prepared, &head, &body, NOW.0).is_some(), "it judges what is accepted");
         group.bench_function(BenchmarkId::new("authenticate", size), |bencher| {
             let judge = |payload: &mut Payload| {
                 verifier.authenticate(black_box(&head), payload, NOW).is_ok()
@@ -166,8 +167,8 @@ fn verification(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The shortest time of one `judge` among many short measurements, in nanoseconds, for each of the
-/// five that take turns: what else the machine does only ever adds to a time.
+/// Returns the shortest time of each of the five functions, in nanoseconds. They are measured in
+/// turn, many times: other load on the machine only adds to a time.
 fn in_turns(
     body: &Bytes,
     rounds: usize,
@@ -188,10 +189,10 @@ fn in_turns(
     shortest
 }
 
-/// The two ratios that are promised, of times measured in turns.
+/// Checks the two promised ratios, with times measured in turn.
 fn ratios(_: &mut Criterion) {
     let verifier = verifier();
-    let primed = Hmac::<Sha256>::new_from_slice(KEY).expect("any length");
+    let prepared = Hmac::<Sha256>::new_from_slice(KEY).expect("any length");
     for (size, rounds) in [(1024, 20_000), (64 * 1024, 1_000)] {
         let (head, body) = signed(&verifier, size);
         let [least, keyed, written, judged, named] = in_turns(
@@ -199,14 +200,14 @@ fn ratios(_: &mut Criterion) {
             rounds,
             [
                 &mut |payload| bare(payload.whole()),
-                &mut |payload| bare_primed(&primed, payload.whole()),
-                &mut |payload| by_hand(&primed, &head, payload.whole(), NOW.0).is_some(),
+                &mut |payload| bare_prepared(&prepared, payload.whole()),
+                &mut |payload| by_hand(&prepared, &head, payload.whole(), NOW.0).is_some(),
                 &mut |payload| verifier.authenticate(&head, payload, NOW).is_ok(),
                 &mut |payload| verifier.verify(&head, payload, NOW).is_ok(),
             ],
         );
         println!(
-            "{size:>6} bytes: bare {least:.0} ns, bare with the key taken before {keyed:.0} ns, by hand \
+            "{size:>6} bytes: bare {least:.0} ns, bare with a prepared key {keyed:.0} ns, by hand \
              {written:.0} ns, authenticate {judged:.0} ns, authenticate and name {named:.0} ns"
         );
         for (what, ratio, most) in
@@ -215,7 +216,7 @@ fn ratios(_: &mut Criterion) {
             let verdict = if ratio <= most { "met" } else { "MISSED" };
             println!("    authenticate to {what}: {ratio:.2}, at most {most}: {verdict}");
         }
-        println!("    authenticate to bare with the key taken before: {:.2}", judged / keyed);
+        println!("    authenticate to bare with a prepared key: {:.2}", judged / keyed);
     }
 }
 

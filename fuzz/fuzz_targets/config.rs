@@ -1,4 +1,4 @@
-//! No text can make the reading of a configuration panic, and what is refused is refused for a reason.
+//! The configuration parser: no text makes it panic, and every rejection has a reason.
 #![no_main]
 
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The index in a body that is not authentic yet: no body panics, and the reason is one of those that a
-//! body can have.
+//! Reading the index in a body that is not yet authentic: no body makes it panic, and the reason is
+//! one of those that a body can have.
 
 #![no_main]
 

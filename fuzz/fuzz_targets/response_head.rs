@@ -1,5 +1,6 @@
-//! The reading of an upstream's answer: no bytes panic, however they are cut into reads they are the same answer or
-//! none, and what they are keeps the bounds and holds nothing that ends at a hop.
+//! The parser of upstream responses: no bytes make it panic, the result does not depend on how they
+//! are split into reads, and a parsed response respects the bounds and contains no hop-by-hop
+//! header.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The scheme compiler: no text panics, what it refuses is told, and what it takes can be described and judges:
-//! a request that shows nothing is never authentic, whatever the scheme says.
+//! The scheme compiler: no text makes it panic, every rejection has a reason, and an accepted
+//! scheme can be described and never accepts a request without any proof.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! The signature header: no value of it panics, and none is accepted, since nobody guesses a MAC.
+//! The signature header: no value makes the parser panic, and none is accepted, because a MAC
+//! cannot be guessed.
 
 #![no_main]
 

@@ -1,6 +1,7 @@
-//! From request to verdict, for every built-in scheme that takes a plain secret. Whatever the headers and
-//! the body are: nothing panics; what nobody signed is refused, since nobody guesses a MAC; what was signed is
-//! never told to be signed wrongly; and under its signature no other body, and no other key, is accepted.
+//! Verification with every built-in scheme that uses a plain secret. For all headers and bodies:
+//! nothing panics; an unsigned request is rejected, because a MAC cannot be guessed; a signed
+//! request is never reported as wrongly signed; and its signature is not accepted for another body
+//! or with another key.
 
 #![no_main]
 
@@ -19,8 +20,8 @@ use sealgate::{
 const NOW: UnixMillis = UnixMillis(1_758_184_391_752);
 const PATH: &str = "/in?a=b";
 
-/// Every scheme twice: with the secret that signs, and with another one. Hexadecimal digits are a key in
-/// every form, and with a colon before them a user and a password.
+/// Returns each scheme twice: with the secret that signs, and with another one. Hexadecimal digits
+/// are a valid key in every encoding, and with a colon before them they are a user and a password.
 static VERIFIERS: LazyLock<Vec<[Verifier; 2]>> = LazyLock::new(|| {
     let ready = |scheme, secret: &str| {
         let global = vec![Secret::new(secret.as_bytes().to_vec())];
@@ -47,7 +48,8 @@ fn head(headers: HeaderMap) -> Parts {
     request.into_parts().0
 }
 
-// The first byte chooses the scheme; then one value a line for its headers; after an empty line, the body.
+// The first byte selects the scheme. Then follow its header values, one per line, an empty line,
+// and the body.
 fuzz_target!(|input: &[u8]| {
     let Some((choice, input)) = input.split_first() else { return };
     let [verifier, stranger] = &VERIFIERS[usize::from(*choice) % VERIFIERS.len()];
@@ -65,7 +67,7 @@ fuzz_target!(|input: &[u8]| {
     assert!(verifier.verify(&unsigned, &payload, NOW).is_err(), "nobody signed it");
     let _ = verifier.handshake(&unsigned, &payload, NOW);
 
-    // Signed as the sender would, with the headers that are given.
+    // Signs as the sender would, with the given headers.
     let draft = Draft { method: Method::POST, path: PATH, headers: given, body: &payload };
     let Ok(headers) = verifier.sign(None, draft, NOW) else { return };
     let signed = head(headers);
@@ -76,13 +78,13 @@ fuzz_target!(|input: &[u8]| {
             assert_eq!(of_another.err(), Some(Reject::Refused(Reason::BadSignature)));
         }
         Err(reject) => {
-            // A signature among the given headers is not made anew.
+            // A signature in the given headers is not replaced.
             let own = lines.is_empty() && reject == Reject::Refused(Reason::BadSignature);
             assert!(!own, "{} does not know its own signature", verifier.scheme().id());
             return;
         }
     }
-    // Twilio signs the fields of a form: two bodies can be one form.
+    // Twilio signs the fields of a form, so two bodies can be equal.
     if verifier.scheme().covers_body() && verifier.scheme().id() != "twilio" {
         let longer = Payload::from(Bytes::from([body, b" "].concat()));
         assert!(verifier.verify(&signed, &longer, NOW).is_err(), "a longer body was not signed");
