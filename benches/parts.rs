@@ -17,7 +17,7 @@ use sealgate::{
     body::Payload,
     config,
     metrics::Metrics,
-    replay::{Claimed, Clock, OnStoreFailure, Options, Replay, Store, Terms},
+    replay::{Claimed, Clock, OnStoreFailure, Options, Replay, StoreOptions, Terms},
     response::SanitizedResponse,
     route::Routes,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verified, Verifier},
@@ -91,7 +91,8 @@ fn routes(count: usize) -> Routes {
 
 fn replay() -> Replay {
     let on_store_failure = OnStoreFailure::Refuse;
-    let options = Options { store: Store::Memory, max_entries: 10_000_000, on_store_failure };
+    let options =
+        Options { store: StoreOptions::Memory, max_entries: 10_000_000, on_store_failure };
     Replay::open(options, Clock::system(), &Metrics::new().expect("constants"))
         .expect("memory can be had")
 }

@@ -19,7 +19,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use sealgate::{
     body::Payload,
     metrics::Metrics,
-    replay::{Claimed, Clock, OnStoreFailure, Options, Replay, Store, Terms},
+    replay::{Claimed, Clock, OnStoreFailure, Options, Replay, StoreOptions, Terms},
     response::SanitizedResponse,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verified, Verifier},
     secret::Secret,
@@ -63,7 +63,7 @@ impl Sender {
     }
 }
 
-fn open(store: Store) -> Replay {
+fn open(store: StoreOptions) -> Replay {
     let on_store_failure = OnStoreFailure::Refuse;
     let options = Options { store, max_entries: 10 * MILLION, on_store_failure };
     Replay::open(options, Clock::system(), &Metrics::new().expect("the metrics are constants"))
@@ -120,7 +120,7 @@ fn memory(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("one");
     let mut group = criterion.benchmark_group("replay");
     group.bench_function("claim and success in memory", |bencher| {
-        let replay = runtime.block_on(async { open(Store::Memory) });
+        let replay = runtime.block_on(async { open(StoreOptions::Memory) });
         bencher.iter_custom(|count| {
             let count = usize::try_from(count).expect("it fits");
             let mut taken = Duration::ZERO;
@@ -146,8 +146,8 @@ fn stores(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let dir = tempfile::tempdir().expect("a directory");
     let redis = Redis::start();
-    let mut stores = vec![("memory", Store::Memory)];
-    stores.push(("disk", Store::Disk { path: dir.path().join("replay") }));
+    let mut stores = vec![("memory", StoreOptions::Memory)];
+    stores.push(("disk", StoreOptions::Disk { path: dir.path().join("replay") }));
     match &redis {
         Some(redis) => stores.push(("redis", redis.store())),
         None => eprintln!("skipped: redis-server is not installed"),
@@ -188,7 +188,7 @@ fn targets(in_memory: usize, on_disk: usize) -> bool {
     let runtime = Runtime::new().expect("a runtime");
     let answer = SanitizedResponse::empty(StatusCode::OK);
     let before = resident();
-    let replay = runtime.block_on(async { open(Store::Memory) });
+    let replay = runtime.block_on(async { open(StoreOptions::Memory) });
     runtime.block_on(async {
         for _ in 0..in_memory {
             event(&replay, &sender.request(), &answer).await;
@@ -201,12 +201,12 @@ fn targets(in_memory: usize, on_disk: usize) -> bool {
 
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("replay");
-    let replay = runtime.block_on(async { open(Store::Disk { path: path.clone() }) });
+    let replay = runtime.block_on(async { open(StoreOptions::Disk { path: path.clone() }) });
     latency(&runtime, &replay, &sender, 512, on_disk);
     runtime.block_on(replay.flush(tokio::time::Instant::now() + Duration::from_secs(60)));
     drop(replay);
     let start = Instant::now();
-    let replay = runtime.block_on(async { open(Store::Disk { path }) });
+    let replay = runtime.block_on(async { open(StoreOptions::Disk { path }) });
     let (read, limit) =
         (start.elapsed(), Duration::from_secs(2).mul_f64(on_disk as f64 / MILLION as f64));
     eprintln!("{on_disk} events read in from the disk: {read:.2?} (at most {limit:.2?})");
@@ -245,9 +245,9 @@ impl Redis {
         Some(Redis { child, port })
     }
 
-    fn store(&self) -> Store {
+    fn store(&self) -> StoreOptions {
         let url = Secret::new(format!("redis://127.0.0.1:{}", self.port).into_bytes());
-        Store::Redis { url, prefix: "bench:".into(), ca: None }
+        StoreOptions::Redis { url, prefix: "bench:".into(), ca: None }
     }
 }
 

@@ -7,179 +7,112 @@
 //!                     └───────────────────────────────  the upstream may have acted)
 //! ```
 //!
-//! An event is named by route, key and event id; the name is a digest that only an authentic
-//! request has (see [`Verified`]), so that nobody without a key can touch a record. Of any number of
-//! simultaneous copies one holds the [`Claim`] and forwards; the others join it. A success is
-//! recorded before the sender hears of it, and the record outlasts every retry; a failure is never
-//! remembered as an answer. A claim that is dropped, by a panic or a cancelled task, is released as
-//! an attempt with an unknown outcome.
+//! An event is identified by a digest that only an authentic request produces (see [`Verified`]), so
+//! nobody without a key can touch a record. Of any number of simultaneous copies, one holds the
+//! [`Claim`] and forwards the event; the others join it. A success is recorded before the sender gets
+//! its response, and the record outlives every retry; a failure is never stored as a response. A
+//! claim that is dropped, by a panic or a cancelled task, is released as an attempt with an unknown
+//! outcome.
 //!
-//! Limits: with the memory store, records end with the process. The wire is not ordered: which of
-//! two simultaneous copies with a different context comes first is not ours to say, the first pins.
+//! Limits: with the memory store, records end with the process. The order of simultaneous copies
+//! with different contexts is unknown; the first one pins its context.
 
 use std::{
-    path::PathBuf,
     sync::{Arc, Weak, mpsc},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use crate::{
-    metrics::Metrics,
-    reject::Reject,
-    replay::{
-        disk::Disk,
-        guard::{Backend, Guard},
-        local::Local,
-        record::Arrival,
-        redis::Redis,
-        shared::{RENEWAL, Shared},
-    },
-    scheme::Verified,
-    secret::Secret,
+use self::{
+    claims::Claims,
+    guard::Guard,
+    record::Arrival,
+    store::{SharedStore, Store, disk::Disk, lease::RENEWAL, redis::Redis},
 };
+use crate::{metrics::Metrics, reject::Reject, scheme::Verified};
 
 mod claim;
+mod claims;
 mod clock;
-mod disk;
-mod flight;
+mod decision;
+mod eviction;
+mod expiry;
 mod guard;
-mod lines;
-mod local;
+mod in_flight;
+mod options;
 mod record;
-mod redis;
-mod room;
-mod shared;
+mod store;
 mod sync;
+mod write_behind;
 
 pub use self::{
-    claim::{Claim, Ended, Failure, Joined, Receipt, Settled},
+    claim::{Claim, Failure, Receipt},
     clock::Clock,
+    decision::{Claimed, Ended, Joined, Repeat, Settled},
+    options::{OnStoreFailure, Options, StoreOptions},
     record::Terms,
 };
-
-/// How the guard is set up: the section `[replay]`.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// `store`, with what belongs to it.
-    pub store: Store,
-    /// The most events on record and in flight at one time, in this process.
-    pub max_entries: usize,
-    /// What happens while the store cannot be asked.
-    pub on_store_failure: OnStoreFailure,
-}
-
-/// Where records are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// In this process.
-    Memory,
-    /// In files of this machine, which one process at a time may hold.
-    Disk {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// In Redis or Valkey, shared by all replicas.
-    Redis {
-        /// `redis://…` or `rediss://…`; it may hold a password.
-        url: Secret,
-        /// What every key begins with.
-        prefix: String,
-        /// With `rediss://`: the authorities that vouch for the server, PEM; `None` for the machine's.
-        ca: Option<Vec<u8>>,
-    },
-}
-
-/// What happens to a new event while the store cannot be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnStoreFailure {
-    /// 503: the sender comes again.
-    Refuse,
-    /// It is forwarded by what this process knows.
-    Local,
-}
 
 /// The store cannot be opened; the text says which one and why.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct OpenError(String);
 
-/// The guard. A handle: its clones share one guard.
+/// The guard. Clones share one guard.
 #[derive(Clone, Debug)]
 pub struct Replay(Arc<Guard>);
 
-/// What a request may do.
-#[derive(Debug)]
-pub enum Claimed {
-    /// Forward the event.
-    Won(Claim),
-    /// Wait for the outcome of the copy that forwards it.
-    InFlight(Joined),
-    /// Nothing: the event is done.
-    Done(Repeat),
-}
-
-/// Which repetition of a done event a request is.
-#[derive(Debug)]
-pub enum Repeat {
-    /// Another request for it, or one that has not got its answer: it is acknowledged, and once that
-    /// is written out the receipt says so.
-    Retry(Receipt),
-    /// The same request once more, after its 2xx was written out.
-    Replay,
-}
-
 impl Replay {
-    /// Opens the store, and starts what keeps it in order; call it inside a Tokio runtime. A Redis
-    /// server that does not answer is no error: it shows in `sealgate_store_up`.
+    /// Opens the store and starts its background tasks; must be called inside a Tokio runtime. An
+    /// unreachable Redis server is no error: `sealgate_store_up` reports it.
     ///
     /// # Errors
-    /// When files cannot be used or are held by another process, and when a URL is none.
+    /// If files cannot be used or are held by another process, or if a URL is invalid.
     pub fn open(options: Options, clock: Clock, metrics: &Metrics) -> Result<Self, OpenError> {
         let replay = metrics.replay.clone();
-        let (local, backend) = match &options.store {
-            Store::Memory => {
+        let (claims, store) = match &options.store {
+            StoreOptions::Memory => {
                 metrics.store_up("memory").set(1);
-                (Arc::new(Local::new(options.max_entries, false, None, replay)), Backend::None)
+                (Arc::new(Claims::new(options.max_entries, false, None, replay)), Store::Memory)
             }
-            Store::Disk { path } => {
+            StoreOptions::Disk { path } => {
                 let (sender, receiver) = mpsc::channel();
-                let departures = Some(sender.clone());
-                let local = Arc::new(Local::new(options.max_entries, false, departures, replay));
+                let ops = Some(sender.clone());
+                let claims = Arc::new(Claims::new(options.max_entries, false, ops, replay));
                 let up = metrics.store_up("disk");
-                let disk = Disk::open(path, (sender, receiver), &local, clock.now(), up)
+                let disk = Disk::open(path, (sender, receiver), &claims, clock.now(), up)
                     .map_err(|error| OpenError(error.to_string()))?;
-                (local, Backend::Disk(disk))
+                (claims, Store::Disk(disk))
             }
-            Store::Redis { url, prefix, ca } => {
+            StoreOptions::Redis { url, prefix, ca } => {
                 let redis = Redis::new(url, prefix, ca.as_deref(), metrics.store_up("redis"))
                     .map_err(|error| OpenError(error.to_string()))?;
-                let local = Arc::new(Local::new(options.max_entries, true, None, replay));
-                (local, Backend::Shared(Shared::Redis(Box::new(redis))))
+                let claims = Arc::new(Claims::new(options.max_entries, true, None, replay));
+                (claims, Store::Shared(SharedStore::Redis(Box::new(redis))))
             }
         };
         let mut process = [0; 8];
         getrandom::fill(&mut process)
-            .map_err(|error| OpenError(format!("the system gives no random bytes: {error}")))?;
-        let guard = Arc::new(Guard::new(local, backend, clock, options.on_store_failure, process));
-        tokio::spawn(keep_tidy(Arc::downgrade(&guard)));
-        if let Backend::Shared(_) = guard.backend {
-            tokio::spawn(keep_leases(Arc::downgrade(&guard)));
-            for _ in 0..PAYERS {
-                tokio::spawn(keep_paying(Arc::downgrade(&guard)));
+            .map_err(|error| OpenError(format!("the system provides no random bytes: {error}")))?;
+        let guard = Arc::new(Guard::new(claims, store, clock, options.on_store_failure, process));
+        tokio::spawn(expire_records(Arc::downgrade(&guard)));
+        if let Store::Shared(_) = guard.store {
+            tokio::spawn(renew_leases(Arc::downgrade(&guard)));
+            for _ in 0..WRITERS {
+                tokio::spawn(write_behind(Arc::downgrade(&guard)));
             }
         }
         Ok(Replay(guard))
     }
 
-    /// Claims the event of an authentic request, if it is free. `terms` are its route's, and the
-    /// sender is to have an answer by `answer_by`.
+    /// Claims the event of an authentic request, if it is free. `terms` are those of its route, and
+    /// the sender must have a response by `answer_by`.
     ///
     /// # Errors
-    /// [`Reject::NotAccepted`] as `stale` (too old, and the event is not on record) or `context_mismatch`;
-    /// [`Reject::GuardFull`]; [`Reject::StoreUnavailable`]; [`Reject::InFlight`] when the deadline passes
-    /// while another copy is asking the store.
+    /// [`Reject::NotAccepted`] as `stale` (too old, and the event is not on record) or
+    /// `context_mismatch`; [`Reject::GuardFull`]; [`Reject::StoreUnavailable`]; [`Reject::InFlight`]
+    /// if the deadline passes while another copy waits for the store.
     pub async fn claim(
         &self,
         verified: &Verified,
@@ -187,62 +120,61 @@ impl Replay {
         answer_by: Instant,
     ) -> Result<Claimed, Reject> {
         match Arrival::new(verified, terms) {
-            Some(arrival) => self.0.admit(arrival, answer_by).await,
+            Some(arrival) => decision::admit(&self.0, arrival, answer_by).await,
             None => Ok(Claimed::Won(Claim::unrecorded())),
         }
     }
 
-    /// Lets records go that are over, so that the gauges are exact. It happens once a second by
-    /// itself.
+    /// Removes expired records, so that the gauges are exact. This also happens once a second.
     pub fn tidy(&self) {
-        self.0.local.tidy(self.0.clock.now());
+        self.0.claims.remove_expired(self.0.clock.now());
     }
 
-    /// Waits until everything that is kept for writing behind is in the store, at most until then.
-    /// The last step of draining.
+    /// Waits, at most until the deadline, until the store has every record. The last step of
+    /// draining.
     pub async fn flush(&self, until: Instant) {
         let flush = async {
-            match &self.0.backend {
-                Backend::None => {}
-                Backend::Disk(disk) => disk.flush().await,
-                Backend::Shared(_) => {
-                    while self.0.owes() {
+            match &self.0.store {
+                Store::Memory => {}
+                Store::Disk(disk) => disk.flush().await,
+                Store::Shared(_) => {
+                    while !self.0.write_behind.is_empty() {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                 }
             }
         };
         if tokio::time::timeout_at(until, flush).await.is_err() {
-            tracing::error!("the replay store did not take everything before the process ends");
+            tracing::error!("the process ends before the replay store has every record");
         }
     }
 }
 
-/// So many records are written behind at one time.
-const PAYERS: usize = 8;
+/// The number of tasks that write behind concurrently.
+const WRITERS: usize = 8;
 
-async fn keep_tidy(guard: Weak<Guard>) {
-    let mut alert = false;
+async fn expire_records(guard: Weak<Guard>) {
+    let mut warned = false;
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let Some(guard) = guard.upgrade() else { return };
-        guard.local.tidy(guard.clock.now());
-        let (used, most) = (guard.local.used(), guard.local.max_entries());
-        // 80 %, and below 75 % before it is told again.
-        if !alert && used >= most / 5 * 4 {
-            alert = true;
-            tracing::warn!(used, max_entries = most, "the replay guard is nearly full");
-        } else if alert && used < most / 4 * 3 {
-            alert = false;
+        guard.claims.remove_expired(guard.clock.now());
+        let (used, max_entries) = (guard.claims.used(), guard.claims.max_entries());
+        // Warns at 80%, and again only after the guard was below 75%.
+        if !warned && used >= max_entries / 5 * 4 {
+            warned = true;
+            tracing::warn!(used, max_entries, "the replay guard is nearly full");
+        } else if warned && used < max_entries / 4 * 3 {
+            warned = false;
         }
     }
 }
 
-async fn keep_leases(guard: Weak<Guard>) {
+async fn renew_leases(guard: Weak<Guard>) {
     loop {
         let Some(strong) = guard.upgrade() else { return };
-        if let Backend::Shared(Shared::Redis(redis)) = &strong.backend {
-            redis.ping().await;
+        if let Store::Shared(store) = &strong.store {
+            store.ping().await;
         }
         // An error shows in the gauge and the log; the next round tries again.
         let _ = strong.renew().await;
@@ -251,15 +183,15 @@ async fn keep_leases(guard: Weak<Guard>) {
     }
 }
 
-async fn keep_paying(guard: Weak<Guard>) {
+async fn write_behind(guard: Weak<Guard>) {
     const RETRY: Duration = Duration::from_millis(500);
     loop {
         let Some(guard) = guard.upgrade() else { return };
-        match guard.pay().await {
+        match guard.write_behind().await {
             Some(Ok(())) => {}
             Some(Err(_)) => tokio::time::sleep(RETRY).await,
-            // Looking up now and then ends this task with the guard.
-            None => drop(tokio::time::timeout(RETRY, guard.owing()).await),
+            // The timeout ends this task with the guard.
+            None => drop(tokio::time::timeout(RETRY, guard.write_behind.added()).await),
         }
     }
 }

@@ -57,17 +57,13 @@ pub use self::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixMillis(pub i64);
 
-/// The key of an event's record: a digest over route, key name, event id (and the body's digest where
-/// the id is unsigned).
-pub type EventKey = [u8; 32];
-
 /// Proof that a request is authentic. Made by [`Verifier::verify`] only.
 #[derive(Debug)]
 pub struct Verified {
     scheme: Arc<str>,
     key: Arc<str>,
     event_id: Option<HeaderValue>,
-    record: Option<EventKey>,
+    record: Option<[u8; 32]>,
     identity: Option<[u8; 16]>,
     pin: [u8; 16],
     stale: bool,
@@ -91,7 +87,7 @@ impl Verified {
     }
 
     /// The key of the event's record; `None` where a scheme's deliveries are alike on purpose.
-    pub fn record(&self) -> Option<&EventKey> {
+    pub fn record(&self) -> Option<&[u8; 32]> {
         self.record.as_ref()
     }
 

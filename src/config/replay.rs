@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use super::{Surroundings, secret};
 use crate::{
     document::{Field, Section},
-    replay::{OnStoreFailure, Options, Store},
+    replay::{OnStoreFailure, Options, StoreOptions},
     tls,
 };
 
@@ -44,7 +44,7 @@ pub(super) fn read(
 ) -> Option<Replay> {
     let Some(section) = section else {
         let options = Options {
-            store: Store::Memory,
+            store: StoreOptions::Memory,
             max_entries: MAX_ENTRIES,
             on_store_failure: OnStoreFailure::Refuse,
         };
@@ -79,7 +79,7 @@ pub(super) fn read(
 }
 
 /// `store`, with the keys that belong to it and to no other.
-fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Store> {
+fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<StoreOptions> {
     let (path, url, prefix) = (section.get("path"), section.get("url"), section.get("prefix"));
     let ca = section.get("ca");
     let kinds = [("memory", Kind::Memory), ("disk", Kind::Disk), ("redis", Kind::Redis)];
@@ -99,7 +99,7 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Store
         }
     }
     match (kind, path, url) {
-        (Kind::Memory, ..) => Some(Store::Memory),
+        (Kind::Memory, ..) => Some(StoreOptions::Memory),
         (Kind::Disk, Some(path), _) => directory(&path, surroundings),
         (Kind::Disk, None, _) => {
             let help = "path = \"data/replay\"".to_owned();
@@ -113,7 +113,7 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Store
             let tls = url.as_ref().is_none_or(|url| url.expose().starts_with(b"rediss://"));
             let ca = ca.map(|field| authorities(&field, tls, surroundings));
             let prefix = prefix.unwrap_or(Some(PREFIX.to_owned()));
-            Some(Store::Redis { url: url?, prefix: prefix?, ca: ca.unwrap_or(Some(None))? })
+            Some(StoreOptions::Redis { url: url?, prefix: prefix?, ca: ca.unwrap_or(Some(None))? })
         }
         (Kind::Redis, _, None) => {
             let help = "url = { env = \"REDIS_URL\" }".to_owned();
@@ -123,13 +123,13 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Store
     }
 }
 
-fn directory(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<Store> {
+fn directory(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<StoreOptions> {
     let path = surroundings.base.join(super::not_empty(field)?);
     if path.exists() && !path.is_dir() {
         field.error(format!("{} is no directory", path.display()), None);
         return None;
     }
-    Some(Store::Disk { path })
+    Some(StoreOptions::Disk { path })
 }
 
 fn is_redis(field: &Field<'_>, url: &[u8]) -> bool {

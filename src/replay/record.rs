@@ -1,7 +1,7 @@
-//! What is known about an event, and what a request brings to it.
+//! The record of an event, and an authentic request as far as it concerns the record.
 
 use std::{
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasherDefault, Hash, Hasher},
     sync::Arc,
     time::Duration,
 };
@@ -11,80 +11,87 @@ use crate::{
     scheme::Verified,
 };
 
-/// The times of a route that the guard goes by.
+/// The times of a route that its records depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// The scheme's window: an older request is stale. `None` where a request has no timestamp.
     pub window: Option<Duration>,
-    /// How long an event stays on record, counted from its outcome.
+    /// How long a record lives, counted from the outcome.
     pub ttl: Duration,
 }
 
-/// The first half of a [`EventKey`](crate::scheme::RecordKey). 128 bits are enough to tell events apart, whoever names them, and
-/// a million of them take 30 MB less.
-pub(crate) type Key = [u8; 16];
+/// Identifies an event: the first half of the digest that names its record. 128 bits tell events
+/// apart even if someone chooses their IDs, and a million of them take 30 MB less than 256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct EventKey(pub(crate) [u8; 16]);
 
-/// Hashes a [`Key`] by its last eight bytes: it is a digest already, and only authentic requests make
-/// one, so that nobody can choose keys that collide. The first byte chooses the shard.
+impl Hash for EventKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
+
+/// Hashes an [`EventKey`] by its last eight bytes: the key is a digest that only authentic requests
+/// produce, so nobody can choose keys that collide. The first byte selects the shard.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct KeyHasher(u64);
+pub(crate) struct EventKeyHasher(u64);
 
-impl Hasher for KeyHasher {
+impl Hasher for EventKeyHasher {
     fn write(&mut self, key: &[u8]) {
         self.0 = key.last_chunk().map_or(0, |last| u64::from_le_bytes(*last));
     }
-
-    /// The length of a key, which is always the same.
-    fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {
         self.0
     }
 }
 
-/// Makes [`KeyHasher`]s.
-pub(crate) type KeyHashers = BuildHasherDefault<KeyHasher>;
+/// Builds [`EventKeyHasher`]s.
+pub(crate) type EventKeyHashers = BuildHasherDefault<EventKeyHasher>;
 
 /// A digest that tells one request for an event from another.
-pub(crate) type Identity = [u8; 16];
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RequestIdentity(pub(crate) [u8; 16]);
 
-/// A digest of the context that an event's copies must share.
-pub(crate) type Pin = [u8; 16];
+/// A digest of the context that all copies of an event must share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ContextPin(pub(crate) [u8; 16]);
 
-/// The name of a lease in a shared store, different for every claim of every process: who does not
-/// have it cannot end or prolong the lease.
-pub(crate) type Token = [u8; 16];
+/// The fencing token of a lease in a shared store, different for every claim of every process: only
+/// its holder can end or renew the lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeaseToken(pub(crate) [u8; 16]);
 
-/// An authentic request, reduced to what decides about it.
+/// An authentic request, reduced to what its record depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
-    pub(crate) key: Key,
-    pub(crate) identity: Option<Identity>,
-    pub(crate) pin: Pin,
+    pub(crate) key: EventKey,
+    pub(crate) identity: Option<RequestIdentity>,
+    pub(crate) pin: ContextPin,
     pub(crate) stale: bool,
     pub(crate) terms: Terms,
 }
 
 impl Arrival {
-    /// What `verified` brings; `None` where its scheme's deliveries have no record.
+    /// Returns the arrival of `verified`; `None` where its scheme's deliveries have no record.
     pub(crate) fn new(verified: &Verified, terms: Terms) -> Option<Self> {
         let (key, _) = verified.record()?.split_first_chunk()?;
         Some(Arrival {
-            key: *key,
-            identity: verified.identity(),
-            pin: verified.pin(),
+            key: EventKey(*key),
+            identity: verified.identity().map(RequestIdentity),
+            pin: ContextPin(verified.pin()),
             stale: verified.is_stale(),
             terms,
         })
     }
 }
 
-/// How an event stands.
+/// The state of an event on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// The upstream answered 2xx.
+    /// The upstream responded 2xx.
     Done {
-        /// The status of that answer.
+        /// The status of the response.
         status: u16,
     },
     /// The last attempt failed.
@@ -94,18 +101,18 @@ pub(crate) enum State {
     },
 }
 
-/// The record of an event that nobody holds a claim on.
+/// The record of an event that is not in flight.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) state: State,
-    /// The store behind does not have it yet.
+    /// The store does not have the record yet.
     pub(crate) behind: bool,
-    pub(crate) pin: Pin,
+    pub(crate) pin: ContextPin,
     /// The requests whose 2xx was written out to the sender.
     pub(crate) answered: Identities,
-    /// When the record ends.
+    /// When the record expires.
     pub(crate) expires: Millis,
-    /// When the outcome came, or the last fresh copy after it.
+    /// The time of the outcome, or of the last fresh copy after it.
     pub(crate) touched: Millis,
 }
 
@@ -130,38 +137,38 @@ impl Record {
     }
 }
 
-/// The identities of answered requests, newest first. Few events have more than one, so that one
-/// needs no allocation.
+/// The identities of answered requests, newest first. Most events have one, which needs no
+/// allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Identities {
-    /// All zeroes where there is none: a digest is that once in 2^128.
-    newest: Identity,
-    older: Option<Arc<Vec<Identity>>>,
+    /// All zeros if there is none: a digest has this value once in 2^128.
+    newest: RequestIdentity,
+    older: Option<Arc<Vec<RequestIdentity>>>,
 }
 
-impl From<Identity> for Identities {
-    fn from(newest: Identity) -> Self {
+impl From<RequestIdentity> for Identities {
+    fn from(newest: RequestIdentity) -> Self {
         Identities { newest, older: None }
     }
 }
 
 impl Identities {
-    /// As many as one event keeps. A sender retries some ten times; a holder of the key who signs
-    /// more of them makes his own oldest request count as a retry, which is answered 200 and not
-    /// forwarded.
+    /// The number of identities that one event keeps. A sender retries some ten times; a key holder
+    /// who signs more requests turns the oldest into a retry, which gets 200 and is not forwarded.
     pub(crate) const LIMIT: usize = 64;
 
-    pub(crate) fn contains(&self, identity: &Identity) -> bool {
+    pub(crate) fn contains(&self, identity: &RequestIdentity) -> bool {
         self.iter().any(|known| known == identity)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Identity> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &RequestIdentity> {
         let older = self.older.iter().flat_map(|older| older.iter());
-        std::iter::once(&self.newest).chain(older).filter(|identity| **identity != [0; 16])
+        let none = RequestIdentity::default();
+        std::iter::once(&self.newest).chain(older).filter(move |identity| **identity != none)
     }
 
-    /// Adds an identity; `false` if it was there.
-    pub(crate) fn insert(&mut self, identity: Identity) -> bool {
+    /// Adds an identity; returns `false` if it was there already.
+    pub(crate) fn insert(&mut self, identity: RequestIdentity) -> bool {
         if self.contains(&identity) {
             return false;
         }
@@ -169,5 +176,20 @@ impl Identities {
         self.older = (!kept.is_empty()).then(|| Arc::new(kept));
         self.newest = identity;
         true
+    }
+
+    /// Appends the identities to `bytes`, newest first.
+    pub(crate) fn encode_into(&self, bytes: &mut Vec<u8>) {
+        self.iter().for_each(|identity| bytes.extend(identity.0));
+    }
+
+    /// Reads identities as they were encoded; returns `None` if the length does not fit.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (identities, rest) = bytes.as_chunks::<{ size_of::<RequestIdentity>() }>();
+        let mut decoded = Identities::default();
+        for identity in identities.iter().rev() {
+            decoded.insert(RequestIdentity(*identity));
+        }
+        rest.is_empty().then_some(decoded)
     }
 }

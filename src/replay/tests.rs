@@ -9,13 +9,16 @@ use std::{
 
 use http::StatusCode;
 
-use super::{record::Identities, *};
+use super::{
+    record::{ContextPin, EventKey, Identities, RequestIdentity},
+    *,
+};
 use crate::{reject::Reason, response::SanitizedResponse};
 
 mod disk;
+mod interleavings;
 mod model;
 mod redis;
-mod shuttled;
 
 const WINDOW: Duration = Duration::from_secs(300);
 const TTL: Duration = Duration::from_secs(86_400);
@@ -27,7 +30,13 @@ fn arrival(event: u64, request: u8) -> Arrival {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&event.to_le_bytes());
     key[8..].copy_from_slice(&event.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
-    Arrival { key, identity: Some([request; 16]), pin: [1; 16], stale: false, terms: TERMS }
+    Arrival {
+        key: EventKey(key),
+        identity: Some(RequestIdentity([request; 16])),
+        pin: ContextPin([1; 16]),
+        stale: false,
+        terms: TERMS,
+    }
 }
 
 struct Fixture {
@@ -37,8 +46,11 @@ struct Fixture {
 }
 
 fn fixture(max_entries: usize) -> Fixture {
-    let options =
-        Options { store: Store::Memory, max_entries, on_store_failure: OnStoreFailure::Refuse };
+    let options = Options {
+        store: StoreOptions::Memory,
+        max_entries,
+        on_store_failure: OnStoreFailure::Refuse,
+    };
     Fixture::open(options, &Clock::manual(1_000_000))
 }
 
@@ -51,7 +63,7 @@ impl Fixture {
     }
 
     async fn admit(&self, arrival: Arrival) -> Result<Claimed, Reject> {
-        self.replay.0.admit(arrival, Instant::now() + Duration::from_secs(5)).await
+        decision::admit(&self.replay.0, arrival, Instant::now() + Duration::from_secs(5)).await
     }
 
     async fn won(&self, arrival: Arrival) -> Claim {
@@ -214,7 +226,7 @@ async fn a_dropped_claim_is_released_as_unknown() {
 #[tokio::test]
 async fn another_context_is_refused_in_every_state() {
     let f = fixture(10);
-    let other = |request| Arrival { pin: [2; 16], ..arrival(1, request) };
+    let other = |request| Arrival { pin: ContextPin([2; 16]), ..arrival(1, request) };
     let mismatch = Reject::NotAccepted(Reason::ContextMismatch);
     let claim = f.won(arrival(1, 1)).await;
     assert_eq!(f.refused(other(2)).await, mismatch, "in flight");
@@ -254,7 +266,7 @@ async fn a_record_ends_with_its_time_to_live_and_not_before() {
     f.clock.advance(TTL);
     f.replay.tidy();
     assert_eq!(f.gauges(), (0, 0, 0));
-    assert_eq!(f.replay.0.local.used(), 0);
+    assert_eq!(f.replay.0.claims.used(), 0);
     assert!(!f.won(arrival(1, 4)).await.possible_duplicate());
 }
 
@@ -278,7 +290,7 @@ async fn a_full_guard_refuses_and_forgets_nothing_that_protects() {
     assert_eq!(f.gauges(), (1, 2, 0));
     let _ = claim.done(&ok(), false).await;
     assert_eq!(f.gauges(), (0, 3, 0));
-    assert_eq!(f.replay.0.local.used(), 3);
+    assert_eq!(f.replay.0.claims.used(), 3);
 }
 
 #[tokio::test]
@@ -329,14 +341,14 @@ async fn repeated_attempts_leave_no_places_in_line() {
         f.won(arrival(1, 1)).await.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
         f.replay.tidy();
     }
-    assert!(f.replay.0.local.places() < 5_000, "{}", f.replay.0.local.places());
+    assert!(f.replay.0.claims.queued() < 5_000, "{}", f.replay.0.claims.queued());
     assert_eq!(f.gauges(), (0, 0, 1));
 }
 
 #[test]
 fn identities_are_bounded_and_the_newest_stay() {
     let mut identities = Identities::default();
-    let identity = |n: usize| [u8::try_from(n + 1).unwrap(); 16];
+    let identity = |n: usize| RequestIdentity([u8::try_from(n + 1).unwrap(); 16]);
     for n in 0..2 * Identities::LIMIT {
         assert!(identities.insert(identity(n)));
         assert!(!identities.insert(identity(n)));

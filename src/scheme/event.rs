@@ -10,7 +10,7 @@ use http::{HeaderValue, Method};
 use sha2::{Digest, Sha256};
 
 use super::{
-    EventKey, Verified,
+    Verified,
     keys::Key,
     pending::Pending,
     request::Request,
@@ -65,7 +65,7 @@ struct Name {
     /// For the upstream and the log.
     id: Option<HeaderValue>,
     /// For the record.
-    record: Option<EventKey>,
+    record: Option<[u8; 32]>,
 }
 
 /// A list of parts on its way into a digest. Each part is preceded by its length plus one, as a

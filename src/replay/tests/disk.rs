@@ -1,13 +1,17 @@
 use std::{fs, path::Path};
 
 use super::*;
-use crate::replay::disk::{
+use crate::replay::store::disk::{
     entry::{Entry, Stage},
     journal,
 };
 
 fn options(path: &Path, on_store_failure: OnStoreFailure) -> Options {
-    Options { store: Store::Disk { path: path.into() }, max_entries: 1_000_000, on_store_failure }
+    Options {
+        store: StoreOptions::Disk { path: path.into() },
+        max_entries: 1_000_000,
+        on_store_failure,
+    }
 }
 
 fn open(path: &Path, clock: &Clock) -> Fixture {
@@ -16,8 +20,8 @@ fn open(path: &Path, clock: &Clock) -> Fixture {
 
 impl Fixture {
     fn disk(&self) -> &Disk {
-        match &self.replay.0.backend {
-            Backend::Disk(disk) => disk,
+        match &self.replay.0.store {
+            Store::Disk(disk) => disk,
             other => panic!("{other:?}"),
         }
     }
@@ -58,7 +62,7 @@ async fn what_was_known_is_known_after_a_restart() {
     let Fixture { replay, .. } = f;
     let guard = replay.0;
     until(|| Arc::strong_count(&guard) == 2).await;
-    let Backend::Disk(disk) = &guard.backend else { panic!("not a disk") };
+    let Store::Disk(disk) = &guard.store else { panic!("not a disk") };
     disk.stop_for_test();
 
     let f = open(dir.path(), &clock);
@@ -67,7 +71,7 @@ async fn what_was_known_is_known_after_a_restart() {
     let _ = f.retry(Arrival { stale: true, ..arrival(1, 2) }).await;
     let mismatch = Reject::NotAccepted(Reason::ContextMismatch);
     for event in 1..=4 {
-        let other = Arrival { pin: [2; 16], ..arrival(event, 2) };
+        let other = Arrival { pin: ContextPin([2; 16]), ..arrival(event, 2) };
         assert_eq!(f.refused(other).await, mismatch, "event {event}");
     }
     assert!(!f.won(arrival(2, 2)).await.possible_duplicate());
@@ -153,7 +157,7 @@ async fn a_disk_that_cannot_be_written_loses_nothing_and_refuses_what_is_new() {
 }
 
 fn behind(f: &Fixture, event: u64) -> bool {
-    let record = f.replay.0.local.record(&arrival(event, 1).key).unwrap();
+    let record = f.replay.0.claims.record(&arrival(event, 1).key).unwrap();
     record.behind
 }
 
@@ -311,7 +315,7 @@ fn copy_sparse(from: &Path, to: &Path) {
 fn an_entry_is_read_as_it_was_written() {
     let mut answered = Identities::default();
     for identity in 1..=3 {
-        answered.insert([identity; 16]);
+        answered.insert(RequestIdentity([identity; 16]));
     }
     let stages = [
         Stage::Claimed,
@@ -323,7 +327,7 @@ fn an_entry_is_read_as_it_was_written() {
         for window in [None, Some(300_000)] {
             let entry = Entry {
                 stage,
-                pin: [7; 16],
+                pin: ContextPin([7; 16]),
                 touched: 1,
                 expires: 2,
                 ttl: 3,

@@ -19,11 +19,11 @@ use super::*;
 use crate::{
     metrics::ReplayMetrics,
     replay::{
+        claims::Claims,
         clock::{Millis, millis},
         guard::Guard,
-        local::Local,
-        shared::{
-            LEASE,
+        store::{
+            lease::LEASE,
             simulated::{Server, Simulated},
         },
     },
@@ -176,12 +176,12 @@ impl World {
         let gauge = || IntGauge::new("gauge", "gauge").unwrap();
         let metrics =
             ReplayMetrics { in_flight: gauge(), done: gauge(), failed: gauge(), capacity: gauge() };
-        let local = Arc::new(Local::new(max_entries, shared, None, metrics));
+        let local = Arc::new(Claims::new(max_entries, shared, None, metrics));
         let (server, clock) = (Arc::clone(&self.server), self.clock.clone());
         let backend = if shared {
-            Backend::Shared(Shared::Simulated(Simulated { server, clock: clock.clone() }))
+            Store::Shared(SharedStore::Simulated(Simulated { server, clock: clock.clone() }))
         } else {
-            Backend::None
+            Store::Memory
         };
         let mut name = [7; 8];
         name[0] = u8::try_from(index).unwrap();
@@ -200,9 +200,9 @@ impl World {
             11 => self.hang_up(process, choice),
             12 => self.advance(how),
             13 if self.setting.shared && how % 2 == 0 => self.trouble(how / 2),
-            13 => drop(finish(self.processes[process].guard.pay())),
+            13 => drop(finish(self.processes[process].guard.write_behind())),
             14 if how % 2 == 0 => self.crash(process),
-            _ => self.processes[process].guard.local.tidy(self.clock.now()),
+            _ => self.processes[process].guard.claims.remove_expired(self.clock.now()),
         }
         let wrong = &self.ledger.borrow().wrong;
         assert!(wrong.is_empty(), "{wrong:?}");
@@ -214,8 +214,12 @@ impl World {
         // One of eight comes in another context, one of eight is stale.
         let pin = if (how / 8).is_multiple_of(8) { 2 } else { 1 };
         let stale = how / 8 % 8 == 1;
-        let arrival =
-            Arrival { pin: [pin; 16], stale, terms: SHORT, ..super::arrival(event, identity) };
+        let arrival = Arrival {
+            pin: ContextPin([pin; 16]),
+            stale,
+            terms: SHORT,
+            ..super::arrival(event, identity)
+        };
         let process = &mut self.processes[index];
         let detached = Rc::new(Cell::new(false));
         let request = Request {
@@ -352,7 +356,7 @@ impl World {
             }
             self.go_on_all();
             for process in &self.processes {
-                while finish(process.guard.pay()).is_some() {}
+                while finish(process.guard.write_behind()).is_some() {}
             }
             // Copies that wait for another process ask again.
             self.clock.advance(Duration::from_millis(60));
@@ -377,7 +381,7 @@ impl World {
             }
             process.tasks.retain_mut(|task| !task.poll());
             assert!(process.tasks.is_empty(), "I8: a request waits for ever");
-            assert!(process.guard.local.leases().is_empty(), "I8: a claim has not ended");
+            assert!(process.guard.claims.leases().is_empty(), "I8: a claim has not ended");
         }
         let wrong = &self.ledger.borrow().wrong;
         assert!(wrong.is_empty(), "{wrong:?}");
@@ -387,9 +391,13 @@ impl World {
             }
             // The context that counts is that of the first request, which may not have been forwarded.
             let answers = [1, 2].map(|pin| {
-                let arrival = Arrival { pin: [pin; 16], terms: SHORT, ..super::arrival(event, 9) };
+                let arrival = Arrival {
+                    pin: ContextPin([pin; 16]),
+                    terms: SHORT,
+                    ..super::arrival(event, 9)
+                };
                 let guard = &self.processes[0].guard;
-                finish(guard.admit(arrival, Instant::now() + Duration::from_secs(9)))
+                finish(decision::admit(guard, arrival, Instant::now() + Duration::from_secs(9)))
             });
             let full = self.setting.max_entries < 10
                 && answers.iter().any(|answer| matches!(answer, Err(Reject::GuardFull)));
@@ -433,7 +441,8 @@ impl Request {
             .clone()
             .any(|w| w.life == self.life && done_here.is_some_and(|at| at <= w.at && protects(at)));
         let mut result =
-            self.guard.admit(self.arrival, Instant::now() + Duration::from_secs(3_600)).await;
+            decision::admit(&self.guard, self.arrival, Instant::now() + Duration::from_secs(3_600))
+                .await;
         while let Ok(Claimed::InFlight(joined)) = result {
             result = match joined.outcome().await {
                 Ok(Ended::Settled(settled)) => return self.relay(settled),

@@ -6,7 +6,13 @@ use std::{
 };
 
 use super::*;
-use crate::replay::shared::{Attempt, Verdict};
+use crate::{
+    replay::{
+        record::LeaseToken,
+        store::lease::{Attempt, ClaimReply},
+    },
+    secret::Secret,
+};
 
 /// A server of our own; `None`, with a message, where there is none on this machine.
 struct Server {
@@ -43,7 +49,7 @@ impl Server {
 
     fn options(&self, on_store_failure: OnStoreFailure) -> Options {
         let url = Secret::new(format!("redis://127.0.0.1:{}", self.port).into_bytes());
-        let store = Store::Redis { url, prefix: "sealgate:".into(), ca: None };
+        let store = StoreOptions::Redis { url, prefix: "sealgate:".into(), ca: None };
         Options { store, max_entries: 1_000, on_store_failure }
     }
 
@@ -72,7 +78,7 @@ impl Server {
 
     /// The lease of an event ends, as after so much time.
     async fn end_lease(&self, event: u64) {
-        let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(event, 1).key));
+        let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(event, 1).key.0));
         self.cli(&["HSET", &key, "l", "1"]).await;
     }
 
@@ -133,15 +139,15 @@ impl Fixture {
     }
 
     fn redis(&self) -> &Redis {
-        match &self.replay.0.backend {
-            Backend::Shared(Shared::Redis(redis)) => redis,
+        match &self.replay.0.store {
+            Store::Shared(SharedStore::Redis(redis)) => redis,
             other => panic!("{other:?}"),
         }
     }
 
     async fn flushed(&self) {
         self.replay.flush(Instant::now() + Duration::from_secs(20)).await;
-        assert!(!self.replay.0.owes());
+        assert!(self.replay.0.write_behind.is_empty());
     }
 }
 
@@ -156,7 +162,7 @@ async fn two_replicas_know_the_same() {
     a.flushed().await;
     let _ = b.retry(arrival(1, 2)).await;
     assert!(b.is_replay(arrival(1, 1)).await);
-    let other = Arrival { pin: [2; 16], ..arrival(1, 3) };
+    let other = Arrival { pin: ContextPin([2; 16]), ..arrival(1, 3) };
     assert_eq!(b.refused(other).await, Reject::NotAccepted(Reason::ContextMismatch));
     // Also where the other has it in its own memory already.
     a.retry(arrival(1, 4)).await.written();
@@ -165,7 +171,7 @@ async fn two_replicas_know_the_same() {
 
     // Failed on one: pin and mark stand on the other.
     a.won(arrival(2, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
-    let other = Arrival { pin: [2; 16], ..arrival(2, 2) };
+    let other = Arrival { pin: ContextPin([2; 16]), ..arrival(2, 2) };
     assert_eq!(b.refused(other).await, Reject::NotAccepted(Reason::ContextMismatch));
     let claim = b.won(Arrival { stale: true, ..arrival(2, 2) }).await;
     assert!(claim.possible_duplicate());
@@ -185,7 +191,7 @@ async fn a_copy_on_another_replica_gets_the_outcome() {
 
     let claim = a.won(arrival(1, 1)).await;
     let joined = b.joined(arrival(1, 2)).await;
-    let other = Arrival { pin: [2; 16], ..arrival(1, 3) };
+    let other = Arrival { pin: ContextPin([2; 16]), ..arrival(1, 3) };
     assert_eq!(b.refused(other).await, Reject::NotAccepted(Reason::ContextMismatch));
     let answer = SanitizedResponse::empty(StatusCode::CREATED);
     let (_receipt, settled) = tokio::join!(claim.done(&answer, false), landed(joined));
@@ -252,11 +258,11 @@ async fn a_claim_that_is_given_back_is_taken_by_those_who_wait_for_it() {
     a.won(arrival(2, 1)).await.failed(Failure::Known, Ok(ok())).await;
     for event in [1, 2] {
         // The lease of a request whose sender went away before it knew of it.
-        let token = [7; 16];
+        let token = LeaseToken([7; 16]);
         let until = Instant::now() + Duration::from_secs(20);
         let (early, answer) = (arrival(event, 2), ok());
         let asked = a.redis().claim(&early, token, until).await;
-        assert!(matches!(asked, Ok(Verdict::Won { .. })), "{asked:?}");
+        assert!(matches!(asked, Ok(ClaimReply::Won { .. })), "{asked:?}");
         let (first, second) =
             (b.joined(arrival(event, 3)).await, b.joined(arrival(event, 4)).await);
         let give_back = a.redis().failed(&early, token, Attempt::None, 0, until);
@@ -305,7 +311,7 @@ async fn a_frozen_server_costs_a_second_and_loses_nothing() {
 
     let near = Instant::now() + Duration::from_millis(200);
     let start = std::time::Instant::now();
-    let refused = refusing.replay.0.admit(arrival(4, 1), near).await.unwrap_err();
+    let refused = decision::admit(&refusing.replay.0, arrival(4, 1), near).await.unwrap_err();
     assert_eq!(refused, Reject::StoreUnavailable);
     assert!(start.elapsed() < Duration::from_millis(700), "within its deadline");
 
@@ -370,7 +376,7 @@ async fn what_a_full_cache_gives_up_the_server_still_knows() {
 async fn a_record_of_another_format_is_left_alone() {
     let Some(server) = Server::start().await else { return };
     let f = server.replica(OnStoreFailure::Refuse).await;
-    let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(1, 1).key));
+    let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(1, 1).key.0));
     server.cli(&["HSET", &key, "v", "2", "s", "x"]).await;
     assert_eq!(f.refused(arrival(1, 1)).await, Reject::StoreUnavailable);
     assert_eq!(server.cli(&["HGET", &key, "s"]).await, ::redis::Value::BulkString(b"x".to_vec()));
@@ -382,7 +388,7 @@ async fn a_record_in_the_server_lasts_as_long_as_the_route_says() {
     let f = server.replica(OnStoreFailure::Refuse).await;
     let terms = Terms { window: Some(WINDOW), ttl: Duration::from_secs(50) };
     let _ = f.won(Arrival { terms, ..arrival(1, 1) }).await.done(&ok(), false).await;
-    let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(1, 1).key));
+    let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(1, 1).key.0));
     let ::redis::Value::Int(left) = server.cli(&["PTTL", &key]).await else { panic!() };
     assert!((40_000..=50_000).contains(&left), "{left}");
 }
@@ -390,7 +396,7 @@ async fn a_record_in_the_server_lasts_as_long_as_the_route_says() {
 #[test]
 fn a_url_that_is_none_is_refused_without_being_told() {
     let url = Secret::new(b"http://user:hunter2@host".to_vec());
-    let store = Store::Redis { url, prefix: String::new(), ca: None };
+    let store = StoreOptions::Redis { url, prefix: String::new(), ca: None };
     let options = Options { store, max_entries: 1, on_store_failure: OnStoreFailure::Refuse };
     let error = Replay::open(options, Clock::system(), &Metrics::new().unwrap()).unwrap_err();
     assert!(error.to_string().starts_with("not the URL of a Redis server"), "{error}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::replay::{
     clock::{Millis, millis},
-    record::{Identities, Identity, Key, Pin, Record, State, Terms},
+    record::{ContextPin, Identities, Record, RequestIdentity, State, Terms},
 };
 
 /// The version of the format; an entry of another one is not read.
@@ -40,7 +40,7 @@ pub(crate) enum Stage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) stage: Stage,
-    pub(crate) pin: Pin,
+    pub(crate) pin: ContextPin,
     pub(crate) touched: Millis,
     pub(crate) expires: Millis,
     /// In milliseconds.
@@ -99,14 +99,14 @@ impl Entry {
             Stage::Failed { unknown: true } => (UNKNOWN, 0),
             Stage::Done { status } => (DONE, status),
         };
-        let mut bytes = Vec::with_capacity(FIXED + size_of::<Identity>());
+        let mut bytes = Vec::with_capacity(FIXED + size_of::<RequestIdentity>());
         bytes.extend([VERSION, stage]);
         bytes.extend(status.to_le_bytes());
-        bytes.extend(self.pin);
+        bytes.extend(self.pin.0);
         for number in [self.touched, self.expires, self.ttl, self.window.unwrap_or(NO_WINDOW)] {
             bytes.extend(number.to_le_bytes());
         }
-        bytes.extend(self.answered.iter().flatten());
+        self.answered.encode_into(&mut bytes);
         bytes
     }
 
@@ -119,13 +119,9 @@ impl Entry {
         let (&expires, rest) = rest.split_first_chunk()?;
         let (&ttl, rest) = rest.split_first_chunk()?;
         let (&window, rest) = rest.split_first_chunk()?;
-        let (identities, rest) = rest.as_chunks::<{ size_of::<Key>() }>();
-        if version != VERSION || !rest.is_empty() {
+        let answered = Identities::decode(rest)?;
+        if version != VERSION {
             return None;
-        }
-        let mut answered = Identities::default();
-        for identity in identities.iter().rev() {
-            answered.insert(*identity);
         }
         let window = u64::from_le_bytes(window);
         Some(Entry {
@@ -136,7 +132,7 @@ impl Entry {
                 DONE => Stage::Done { status: u16::from_le_bytes(status) },
                 _ => return None,
             },
-            pin,
+            pin: ContextPin(pin),
             touched: u64::from_le_bytes(touched),
             expires: u64::from_le_bytes(expires),
             ttl: u64::from_le_bytes(ttl),

@@ -5,10 +5,14 @@ use std::{collections::HashMap, path::Path, sync::mpsc};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use crate::replay::{
+    claims::Claims,
     clock::Millis,
-    disk::{Note, Owed, entry::Entry, journal},
-    local::Local,
-    record::Key,
+    record::EventKey,
+    store::disk::{
+        entry::Entry,
+        journal,
+        queue::{DiskOp, PendingWrite},
+    },
     sync::lock,
 };
 
@@ -53,37 +57,39 @@ impl Files {
     /// there is something that is not a record of this version.
     pub(super) fn load(
         &self,
-        local: &Local,
+        claims: &Claims,
         now: Millis,
-        notes: &mpsc::Sender<Note>,
+        ops: &mpsc::Sender<DiskOp>,
     ) -> fjall::Result<Option<()>> {
         const CHUNK: usize = 4096;
-        let (sender, receiver) = mpsc::sync_channel::<Vec<(Key, Entry)>>(8);
+        let (sender, receiver) = mpsc::sync_channel::<Vec<(EventKey, Entry)>>(8);
         let receiver = std::sync::Mutex::new(receiver);
         let restore = || {
-            let mut places = Vec::new();
+            let mut queued = Vec::new();
             loop {
                 let chunk = lock(&receiver).recv();
-                let Ok(chunk) = chunk else { return places };
-                places.extend(chunk.into_iter().map(|(key, entry)| {
+                let Ok(chunk) = chunk else { return queued };
+                queued.extend(chunk.into_iter().map(|(key, entry)| {
                     let terms = entry.terms();
-                    local.restore(key, entry.into_record(), terms)
+                    claims.restore(key, entry.into_record(), terms)
                 }));
             }
         };
-        let places = std::thread::scope(|scope| {
+        let queued = std::thread::scope(|scope| {
             let workers = [scope.spawn(restore), scope.spawn(restore)];
             // Owned here, so that the workers end when reading does, whichever way.
             let sender = sender;
             let mut chunk = Vec::with_capacity(CHUNK);
             for found in self.records.iter() {
                 let (key, value) = found.into_inner()?;
-                let (Ok(key), Some(entry)) = (Key::try_from(&*key), Entry::decode(&value)) else {
+                let (Ok(key), Some(entry)) = (<[u8; 16]>::try_from(&*key), Entry::decode(&value))
+                else {
                     return Ok(None);
                 };
+                let key = EventKey(key);
                 if entry.expires <= now {
                     // The receiver is the caller's and stands until the thread is started.
-                    let _ = notes.send(Note::Forget(key));
+                    let _ = ops.send(DiskOp::Forget(key));
                     continue;
                 }
                 chunk.push((key, entry));
@@ -94,25 +100,25 @@ impl Files {
             }
             let _ = sender.send(chunk);
             drop(sender);
-            let mut places = Vec::new();
+            let mut queued = Vec::new();
             for worker in workers {
                 match worker.join() {
-                    Ok(some) => places.extend(some),
+                    Ok(some) => queued.extend(some),
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
-            Ok::<_, fjall::Error>(Some(places))
+            Ok::<_, fjall::Error>(Some(queued))
         })?;
-        Ok(places.map(|places| local.line_up(places)))
+        Ok(queued.map(|queued| claims.enqueue_restored(queued)))
     }
 
     /// One batch at a time is not yet durable, so that at most the last one can be torn.
-    pub(super) fn write(&self, owed: &HashMap<Key, Owed>) -> fjall::Result<()> {
+    pub(super) fn write(&self, pending: &HashMap<EventKey, PendingWrite>) -> fjall::Result<()> {
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        for (key, owed) in owed {
-            match &owed.entry {
-                Some(entry) => batch.insert(&self.records, *key, entry.encode()),
-                None => batch.remove(&self.records, *key),
+        for (key, pending) in pending {
+            match &pending.entry {
+                Some(entry) => batch.insert(&self.records, key.0, entry.encode()),
+                None => batch.remove(&self.records, key.0),
             }
         }
         batch.commit()

@@ -27,8 +27,10 @@ use crate::{
     reject::Reason,
     replay::{
         clock::millis,
-        record::{Arrival, Identities, Key, Token},
-        shared::{Attempt, Done, LEASE, Standing, Unreachable, Verdict},
+        record::{Arrival, EventKey, Identities, LeaseToken},
+        store::lease::{
+            Attempt, ClaimReply, DoneEvent, EventStatus, LEASE, Lease, Renewal, Unreachable,
+        },
     },
     secret::Secret,
 };
@@ -51,7 +53,7 @@ pub(crate) struct Redis {
     done: Script,
     failed: Script,
     renew: Script,
-    look: Script,
+    status: Script,
     up: AtomicBool,
     gauge: IntGauge,
 }
@@ -99,7 +101,7 @@ impl Redis {
             done: Script::new(include_str!("redis/done.lua")),
             failed: Script::new(include_str!("redis/failed.lua")),
             renew: Script::new(include_str!("redis/renew.lua")),
-            look: Script::new(include_str!("redis/look.lua")),
+            status: Script::new(include_str!("redis/status.lua")),
             up: AtomicBool::new(false),
             gauge,
         })
@@ -108,26 +110,26 @@ impl Redis {
     pub(crate) async fn claim(
         &self,
         arrival: &Arrival,
-        token: Token,
+        token: LeaseToken,
         until: Instant,
-    ) -> Result<Verdict, Unreachable> {
+    ) -> Result<ClaimReply, Unreachable> {
         let (lease, ttl) = (LEASE.to_string(), ttl(arrival));
         let args = [
             VERSION.as_bytes(),
-            &token,
+            &token.0,
             lease.as_bytes(),
             ttl.as_bytes(),
-            &arrival.pin,
+            &arrival.pin.0,
             if arrival.stale { b"1" } else { b"0" },
         ];
         let answer = self.run(&self.claim, &arrival.key, &args, until).await?;
         Ok(match words(&answer).as_slice() {
-            [b"won", unknown] => Verdict::Won { unknown: *unknown == b"1" },
-            [b"busy"] => Verdict::Busy,
-            [b"stale"] => Verdict::Refused(Reason::Stale),
-            [b"mismatch"] => Verdict::Refused(Reason::ContextMismatch),
+            [b"won", unknown] => ClaimReply::Won { unknown: *unknown == b"1" },
+            [b"busy"] => ClaimReply::Busy,
+            [b"stale"] => ClaimReply::Rejected(Reason::Stale),
+            [b"mismatch"] => ClaimReply::Rejected(Reason::ContextMismatch),
             [b"done", status, lasts, answered] => {
-                Verdict::Done(done(status, lasts, answered).ok_or(Unreachable)?)
+                ClaimReply::Done(done(status, lasts, answered).ok_or(Unreachable)?)
             }
             other => return Err(misunderstood(other)),
         })
@@ -136,21 +138,21 @@ impl Redis {
     pub(crate) async fn done(
         &self,
         arrival: &Arrival,
-        token: Token,
+        token: LeaseToken,
         status: u16,
         answered: Option<&Identities>,
         until: Instant,
     ) -> Result<(), Unreachable> {
-        let answered: Vec<u8> =
-            answered.into_iter().flat_map(Identities::iter).flatten().copied().collect();
+        let mut identities = Vec::new();
+        answered.into_iter().for_each(|answered| answered.encode_into(&mut identities));
         let (ttl, status) = (ttl(arrival), status.to_string());
         let args = [
             VERSION.as_bytes(),
-            &token,
+            &token.0,
             ttl.as_bytes(),
-            &arrival.pin,
+            &arrival.pin.0,
             status.as_bytes(),
-            &answered,
+            &identities,
         ];
         let answer = self.run(&self.done, &arrival.key, &args, until).await?;
         match words(&answer).as_slice() {
@@ -162,7 +164,7 @@ impl Redis {
     pub(crate) async fn failed(
         &self,
         arrival: &Arrival,
-        token: Token,
+        token: LeaseToken,
         attempt: Attempt,
         status: u16,
         until: Instant,
@@ -170,9 +172,9 @@ impl Redis {
         let (ttl, status) = (ttl(arrival), status.to_string());
         let args = [
             VERSION.as_bytes(),
-            &token,
+            &token.0,
             ttl.as_bytes(),
-            &arrival.pin,
+            &arrival.pin.0,
             status.as_bytes(),
             match attempt {
                 Attempt::None => b"n",
@@ -187,36 +189,35 @@ impl Redis {
         }
     }
 
-    pub(crate) async fn renew(
-        &self,
-        key: &Key,
-        token: Token,
-        until: Instant,
-    ) -> Result<(), Unreachable> {
-        let lease = LEASE.to_string();
-        let args = [VERSION.as_bytes(), &token, lease.as_bytes()];
-        let answer = self.run(&self.renew, key, &args, until).await?;
-        if words(&answer).as_slice() == [b"lost"] {
-            tracing::warn!("the lease of an event in flight was lost to another replica");
+    pub(crate) async fn renew(&self, leases: &[Lease], until: Instant) -> Vec<Renewal> {
+        let duration = LEASE.to_string();
+        let mut renewals = Vec::with_capacity(leases.len());
+        for Lease { key, token } in leases {
+            let args = [VERSION.as_bytes(), &token.0, duration.as_bytes()];
+            renewals.push(match self.run(&self.renew, key, &args, until).await {
+                Ok(answer) if words(&answer).as_slice() == [b"lost"] => Renewal::Lost,
+                Ok(_) => Renewal::Renewed,
+                Err(Unreachable) => Renewal::Unreachable,
+            });
         }
-        Ok(())
+        renewals
     }
 
-    pub(crate) async fn look(
+    pub(crate) async fn status(
         &self,
         arrival: &Arrival,
         until: Instant,
-    ) -> Result<Standing, Unreachable> {
-        let args = [VERSION.as_bytes(), &arrival.pin];
-        let answer = self.run(&self.look, &arrival.key, &args, until).await?;
+    ) -> Result<EventStatus, Unreachable> {
+        let args = [VERSION.as_bytes(), &arrival.pin.0];
+        let answer = self.run(&self.status, &arrival.key, &args, until).await?;
         Ok(match words(&answer).as_slice() {
-            [b"open"] => Standing::Open,
-            [b"busy"] => Standing::InFlight,
-            [b"mismatch"] => Standing::Mismatch,
-            [b"failed", b"0"] => Standing::Open,
-            [b"failed", status] => Standing::Failed(number(status).ok_or(Unreachable)?),
+            [b"open"] => EventStatus::Open,
+            [b"busy"] => EventStatus::InFlight,
+            [b"mismatch"] => EventStatus::Mismatch,
+            [b"failed", b"0"] => EventStatus::Open,
+            [b"failed", status] => EventStatus::Failed(number(status).ok_or(Unreachable)?),
             [b"done", status, lasts, answered] => {
-                Standing::Done(done(status, lasts, answered).ok_or(Unreachable)?)
+                EventStatus::Done(done(status, lasts, answered).ok_or(Unreachable)?)
             }
             other => return Err(misunderstood(other)),
         })
@@ -227,20 +228,20 @@ impl Redis {
         let mut connection = self.connection.clone();
         let ping = async { redis::cmd("PING").query_async::<()>(&mut connection).await };
         match tokio::time::timeout(Duration::from_secs(1), ping).await {
-            Ok(Ok(())) => self.tell_up(),
-            Ok(Err(error)) => self.tell_down(&error),
-            Err(_) => self.tell_down(&"no answer in time"),
+            Ok(Ok(())) => self.set_up(),
+            Ok(Err(error)) => self.set_down(&error),
+            Err(_) => self.set_down(&"no answer in time"),
         }
     }
 
     async fn run(
         &self,
         script: &Script,
-        key: &Key,
+        key: &EventKey,
         args: &[&[u8]],
         until: Instant,
     ) -> Result<Vec<Vec<u8>>, Unreachable> {
-        let mut invocation = script.key(format!("{}{}", self.prefix, HEXLOWER.encode(key)));
+        let mut invocation = script.key(format!("{}{}", self.prefix, HEXLOWER.encode(&key.0)));
         for arg in args {
             invocation.arg(*arg);
         }
@@ -248,21 +249,21 @@ impl Redis {
         let answer = tokio::time::timeout_at(until, invocation.invoke_async(&mut connection)).await;
         match answer {
             Ok(Ok(words)) => {
-                self.tell_up();
+                self.set_up();
                 Ok(words)
             }
             Ok(Err(error)) => {
-                self.tell_down(&error);
+                self.set_down(&error);
                 Err(Unreachable)
             }
             Err(_) => {
-                self.tell_down(&"no answer in time");
+                self.set_down(&"no answer in time");
                 Err(Unreachable)
             }
         }
     }
 
-    fn tell_up(&self) {
+    fn set_up(&self) {
         if !self.up.load(Ordering::Relaxed) && !self.up.swap(true, Ordering::Relaxed) {
             self.gauge.set(1);
             tracing::info!("the replay store answers");
@@ -270,7 +271,7 @@ impl Redis {
         }
     }
 
-    fn tell_down(&self, why: &dyn fmt::Display) {
+    fn set_down(&self, why: &dyn fmt::Display) {
         self.gauge.set(0);
         if self.up.swap(false, Ordering::Relaxed) {
             tracing::error!(error = %why, "the replay store does not answer");
@@ -315,14 +316,10 @@ fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-fn done(status: &[u8], lasts: &[u8], answered: &[u8]) -> Option<Done> {
-    let mut identities = Identities::default();
-    for identity in answered.as_chunks().0.iter().rev() {
-        identities.insert(*identity);
-    }
+fn done(status: &[u8], lasts: &[u8], answered: &[u8]) -> Option<DoneEvent> {
     // A record without an end was not made by us; it counts as one that ends now.
     let lasts = number::<i64>(lasts)?.max(0).unsigned_abs();
-    Some(Done { status: number(status)?, answered: identities, lasts })
+    Some(DoneEvent { status: number(status)?, answered: Identities::decode(answered)?, lasts })
 }
 
 fn misunderstood(words: &[&[u8]]) -> Unreachable {

@@ -1,15 +1,14 @@
-//! The store `disk`: records in files of this machine, written by a thread of its own.
+//! The store `disk`: records in files of this machine, written by a thread.
 //!
-//! Everything that is on record stands in memory too ([`Local`]), read in when the store is opened;
-//! after that the files are only written to. Writers hand their record to the thread and wait;
-//! the thread writes whatever has come together and makes it durable with one `fdatasync`, so
-//! that the cost of that is shared by all who wait. What nobody waits for (a claim, a failure, the
-//! note that an answer was written out) takes the same way.
+//! Every record is also in memory ([`Claims`]), read when the store is opened; after that the files
+//! are only written. Requests hand their record to the thread and wait; the thread writes whatever
+//! is queued and makes it durable with one `fdatasync`, so all who wait share its cost. Records that
+//! nobody waits for (a claim, a failure, the note that a response was written out) are queued too.
 //!
 //! A claim found in the files was in flight when the last process ended: its outcome is unknown.
 //!
-//! While the files cannot be written, because the disk is full or gone, nothing is lost: the
-//! newest state of each record is kept, the files are opened anew from time to time, and written to as soon
+//! While the files cannot be written, because the disk is full or gone, nothing is lost: the newest
+//! state of each record is kept, the files are opened again from time to time, and written as soon
 //! as that succeeds.
 
 use std::{
@@ -27,20 +26,21 @@ use std::{
 use prometheus::IntGauge;
 use tokio::sync::oneshot;
 
-use crate::replay::{
-    clock::Millis,
-    disk::{entry::Entry, files::Files},
-    local::Local,
-    record::Key,
+use self::{
+    entry::Entry,
+    files::Files,
+    queue::{DiskOp, OnWritten, PendingWrite},
 };
+use crate::replay::{claims::Claims, clock::Millis, record::EventKey};
 
 pub(crate) mod entry;
 mod files;
 pub(crate) mod journal;
+pub(crate) mod queue;
 
-/// The most records that are made durable together.
+/// The largest number of records that are made durable together.
 const BATCH: usize = 4096;
-/// How soon a store that failed is tried again: first, and at most.
+/// The first and the longest interval between attempts to write a store that failed.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 
 /// The files cannot be used.
@@ -67,34 +67,10 @@ fn reason(error: &fjall::Error) -> String {
     }
 }
 
-/// What the thread is told.
-#[derive(Debug)]
-pub(crate) enum Note {
-    /// The newest state of a record.
-    Put { key: Key, entry: Entry, receipt: Receipt },
-    /// The record is over.
-    Forget(Key),
-    /// Tell when everything before this is in the files.
-    Flush(oneshot::Sender<()>),
-    /// End when everything before this is in the files, or cannot be.
-    Stop,
-}
-
-/// Who is told that a record is in the files.
-#[derive(Debug)]
-pub(crate) enum Receipt {
-    /// Nobody.
-    Unasked,
-    /// Who waits; dropped unsent when it cannot be written now.
-    Waiting(oneshot::Sender<()>),
-    /// The claim map.
-    Behind,
-}
-
 /// The handle of the thread.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    notes: mpsc::Sender<Note>,
+    ops: mpsc::Sender<DiskOp>,
     up: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     #[cfg(test)]
@@ -102,14 +78,14 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Opens the files, reads every record that is not over into `local` and starts the thread.
+    /// Opens the files, reads every live record into `claims` and starts the thread.
     ///
     /// # Errors
-    /// When another process holds the files, or they cannot be read or made.
+    /// If another process holds the files, or they cannot be read or created.
     pub(crate) fn open(
         path: &Path,
-        notes: (mpsc::Sender<Note>, mpsc::Receiver<Note>),
-        local: &Arc<Local>,
+        (ops, received): (mpsc::Sender<DiskOp>, mpsc::Receiver<DiskOp>),
+        claims: &Arc<Claims>,
         now: Millis,
         up: IntGauge,
     ) -> Result<Self, DiskError> {
@@ -117,21 +93,20 @@ impl Disk {
             fjall::Error::Locked => DiskError::Held(path.into()),
             error => DiskError::Unusable(path.into(), error),
         })?;
-        let (sender, received) = notes;
         files
-            .load(local, now, &sender)
+            .load(claims, now, &ops)
             .map_err(|error| DiskError::Unusable(path.into(), error))?
             .ok_or_else(|| DiskError::Format(path.into()))?;
         up.set(1);
-        let shared = Arc::new(AtomicBool::new(true));
+        let is_up = Arc::new(AtomicBool::new(true));
         #[cfg(test)]
         let broken = Arc::new(AtomicBool::new(false));
         let writer = Writer {
             path: path.into(),
             files: Some(files),
-            owed: HashMap::new(),
-            local: Arc::downgrade(local),
-            up: Arc::clone(&shared),
+            pending: HashMap::new(),
+            claims: Arc::downgrade(claims),
+            up: Arc::clone(&is_up),
             gauge: up,
             #[cfg(test)]
             broken: Arc::clone(&broken),
@@ -140,35 +115,35 @@ impl Disk {
             .name("replay-disk".into())
             .spawn(move || writer.run(&received))?;
         Ok(Disk {
-            notes: sender,
-            up: shared,
+            ops,
+            up: is_up,
             thread: Some(thread),
             #[cfg(test)]
             broken,
         })
     }
 
-    /// Whether the last attempt to write succeeded.
+    /// Returns whether the last attempt to write succeeded.
     pub(crate) fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
     }
 
-    /// Hands a record to the thread.
-    pub(crate) fn put(&self, key: Key, entry: Entry, receipt: Receipt) {
-        self.tell(Note::Put { key, entry, receipt });
+    /// Queues a record for the thread.
+    pub(crate) fn put(&self, key: EventKey, entry: Entry, on_written: OnWritten) {
+        self.send(DiskOp::Put { key, entry, on_written });
     }
 
-    /// Hands a record to the thread and waits until it is durable. `false` if it cannot be now.
-    pub(crate) async fn put_durably(&self, key: Key, entry: Entry) -> bool {
+    /// Queues a record and waits until it is durable; returns `false` if it cannot be written now.
+    pub(crate) async fn put_durably(&self, key: EventKey, entry: Entry) -> bool {
         let (sender, receiver) = oneshot::channel();
-        self.put(key, entry, Receipt::Waiting(sender));
+        self.put(key, entry, OnWritten::Notify(sender));
         receiver.await.is_ok()
     }
 
-    /// Waits until everything handed over so far is in the files.
+    /// Waits until everything queued so far is in the files.
     pub(crate) async fn flush(&self) {
         let (sender, receiver) = oneshot::channel();
-        self.tell(Note::Flush(sender));
+        self.send(DiskOp::Flush(sender));
         // An error means that the thread is gone, and then there is nothing to wait for.
         let _ = receiver.await;
     }
@@ -176,22 +151,22 @@ impl Disk {
     /// Ends the thread as the end of the process does, and closes the files.
     #[cfg(test)]
     pub(crate) fn stop_for_test(&self) {
-        self.tell(Note::Stop);
+        self.send(DiskOp::Stop);
         while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             std::thread::yield_now();
         }
     }
 
-    fn tell(&self, note: Note) {
+    fn send(&self, op: DiskOp) {
         // An error means that the thread is gone: it ends only when this handle is dropped, or by a
-        // panic, after which every waiter is told that its record is not durable.
-        let _ = self.notes.send(note);
+        // panic, after which every waiter learns that its record is not durable.
+        let _ = self.ops.send(op);
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        self.tell(Note::Stop);
+        self.send(DiskOp::Stop);
         if let Some(thread) = self.thread.take() {
             // An error is the thread's panic, which has been reported where it happened.
             let _ = thread.join();
@@ -199,21 +174,12 @@ impl Drop for Disk {
     }
 }
 
-/// What is still to be written for a record.
-#[derive(Debug)]
-struct Owed {
-    /// `None`: the record is to leave the files.
-    entry: Option<Entry>,
-    behind: bool,
-    waiting: Vec<oneshot::Sender<()>>,
-}
-
 struct Writer {
     path: PathBuf,
     /// `None` after a failure, until they can be opened again.
     files: Option<Files>,
-    owed: HashMap<Key, Owed>,
-    local: Weak<Local>,
+    pending: HashMap<EventKey, PendingWrite>,
+    claims: Weak<Claims>,
     up: Arc<AtomicBool>,
     gauge: IntGauge,
     #[cfg(test)]
@@ -221,35 +187,37 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, notes: &mpsc::Receiver<Note>) {
+    fn run(mut self, ops: &mpsc::Receiver<DiskOp>) {
         let mut retry = RETRY[0];
         let mut flushes = Vec::new();
         loop {
-            let first = if self.owed.is_empty() {
-                notes.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            let first = if self.pending.is_empty() {
+                ops.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                notes.recv_timeout(retry)
+                ops.recv_timeout(retry)
             };
             let mut stop = matches!(first, Err(RecvTimeoutError::Disconnected));
-            for note in first.into_iter().chain(notes.try_iter().take(BATCH)) {
-                match note {
-                    Note::Put { key, entry, receipt } => self.owe(key, Some(entry), receipt),
-                    Note::Forget(key) => self.owe(key, None, Receipt::Unasked),
-                    Note::Flush(sender) => flushes.push(sender),
-                    Note::Stop => stop = true,
+            for op in first.into_iter().chain(ops.try_iter().take(BATCH)) {
+                match op {
+                    DiskOp::Put { key, entry, on_written } => {
+                        self.enqueue(key, Some(entry), on_written);
+                    }
+                    DiskOp::Forget(key) => self.enqueue(key, None, OnWritten::Nothing),
+                    DiskOp::Flush(sender) => flushes.push(sender),
+                    DiskOp::Stop => stop = true,
                 }
             }
-            match self.pay() {
+            match self.write_pending() {
                 Ok(()) => {
-                    self.tell_up();
+                    self.set_up();
                     retry = RETRY[0];
-                    // A flush that nobody waits for any more needs no answer.
+                    // An error means that nobody waits for this flush any more.
                     for flush in flushes.drain(..) {
                         let _ = flush.send(());
                     }
                 }
                 Err(error) => {
-                    self.tell_down(&error);
+                    self.set_down(&error);
                     retry = (retry * 2).min(RETRY[1]);
                 }
             }
@@ -259,22 +227,18 @@ impl Writer {
         }
     }
 
-    fn owe(&mut self, key: Key, entry: Option<Entry>, receipt: Receipt) {
-        let owed = self.owed.entry(key).or_insert_with(|| Owed {
-            entry: None,
-            behind: false,
-            waiting: Vec::new(),
-        });
-        owed.entry = entry;
-        match receipt {
-            Receipt::Unasked => {}
-            Receipt::Waiting(sender) => owed.waiting.push(sender),
-            Receipt::Behind => owed.behind = true,
+    fn enqueue(&mut self, key: EventKey, entry: Option<Entry>, on_written: OnWritten) {
+        let pending = self.pending.entry(key).or_default();
+        pending.entry = entry;
+        match on_written {
+            OnWritten::Nothing => {}
+            OnWritten::Notify(sender) => pending.waiting.push(sender),
+            OnWritten::MarkStored => pending.mark_stored = true,
         }
     }
 
-    /// Writes everything that is owed.
-    fn pay(&mut self) -> fjall::Result<()> {
+    /// Writes everything that is queued.
+    fn write_pending(&mut self) -> fjall::Result<()> {
         #[cfg(test)]
         if self.broken.load(Ordering::Relaxed) {
             self.files = None;
@@ -284,31 +248,31 @@ impl Writer {
             Some(files) => files,
             None => Files::open(&self.path)?,
         };
-        files.write(&self.owed)?;
+        files.write(&self.pending)?;
         self.files = Some(files);
-        let local = self.local.upgrade();
-        for (key, owed) in self.owed.drain() {
-            for waiting in owed.waiting {
-                // Whoever gave up waiting has asked for the record to be written behind.
+        let claims = self.claims.upgrade();
+        for (key, pending) in self.pending.drain() {
+            for waiting in pending.waiting {
+                // A request that stopped waiting has asked for the record to be written behind.
                 let _ = waiting.send(());
             }
-            if owed.behind
-                && let Some(local) = &local
+            if pending.mark_stored
+                && let Some(claims) = &claims
             {
-                local.stored(&key);
+                claims.mark_stored(&key);
             }
         }
         Ok(())
     }
 
-    fn tell_up(&self) {
+    fn set_up(&self) {
         if !self.up.swap(true, Ordering::Relaxed) {
             self.gauge.set(1);
             tracing::info!(path = %self.path.display(), "the replay store can be written again");
         }
     }
 
-    fn tell_down(&mut self, error: &fjall::Error) {
+    fn set_down(&mut self, error: &fjall::Error) {
         if self.up.swap(false, Ordering::Relaxed) {
             self.gauge.set(0);
             tracing::error!(
@@ -317,7 +281,7 @@ impl Writer {
                 "the replay store cannot be written"
             );
         }
-        // Last, so that who hears of it finds it told.
-        self.owed.values_mut().for_each(|owed| owed.waiting.clear());
+        // Last, so that a request that learns of the failure finds it logged.
+        self.pending.values_mut().for_each(|pending| pending.waiting.clear());
     }
 }

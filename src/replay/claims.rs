@@ -1,10 +1,10 @@
 //! The claim map: what this process knows about events, and which of them it forwards now.
 //!
-//! Records of events at rest stand in moka, without a capacity, since a cache that evicts as it
-//! likes would forget an event that a sender is still to retry: what leaves is decided here, by
-//! the records' times. Claims stand in 64 locked maps and never expire. Every change to what is
-//! known about an event happens under the lock of its map, so that of any number of simultaneous
-//! copies exactly one finds the event free.
+//! Records of events that are not in flight are in moka, without a capacity: a cache that evicts as
+//! it likes would forget an event whose sender is about to retry. What leaves is decided here, by
+//! the lifetimes of the records. Claims are in 64 locked maps and never expire. Every change to what
+//! is known about an event happens under the lock of its map, so exactly one of any number of
+//! simultaneous copies finds the event free.
 
 use std::{
     collections::hash_map::Entry,
@@ -14,8 +14,8 @@ use std::{
 use moka::sync::Cache;
 
 use super::{
-    flight::{Claims, End, Flight, Found, Held, take},
-    lines::{Lines, Place, Times},
+    expiry::{ExpiryQueues, Lifetime, Queued},
+    in_flight::{ActiveClaim, ClaimEnd, ClaimState, Found, Shard, take},
     sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
 };
 use crate::{
@@ -23,8 +23,8 @@ use crate::{
     reject::{Reason, Reject},
     replay::{
         clock::Millis,
-        disk::Note,
-        record::{Arrival, Identity, Key, KeyHashers, Record, State, Token},
+        record::{Arrival, EventKey, EventKeyHashers, LeaseToken, Record, RequestIdentity, State},
+        store::{disk::queue::DiskOp, lease::Lease},
     },
     response::SanitizedResponse,
 };
@@ -32,101 +32,101 @@ use crate::{
 const SHARDS: usize = 64;
 
 /// All that this process knows about events.
-pub(crate) struct Local {
-    pub(super) records: Cache<Key, Record, KeyHashers>,
-    pub(super) shards: Box<[Mutex<Claims>]>,
-    pub(super) lines: Lines,
+pub(crate) struct Claims {
+    pub(super) records: Cache<EventKey, Record, EventKeyHashers>,
+    pub(super) shards: Box<[Mutex<Shard>]>,
+    pub(super) expiry: ExpiryQueues,
     /// Events on record or in flight.
     pub(super) used: AtomicUsize,
     pub(super) tickets: AtomicU64,
     pub(super) max_entries: usize,
-    /// A store behind has every record: any of them may leave when room is needed.
-    pub(super) spare_all: bool,
-    /// The thread of the store `disk`, which forgets what is forgotten here.
-    pub(super) departures: Option<mpsc::Sender<Note>>,
+    /// A shared store has every record, so any of them may be evicted.
+    pub(super) evict_any: bool,
+    /// The writer thread of the store `disk`, which forgets what is forgotten here.
+    pub(super) disk: Option<mpsc::Sender<DiskOp>>,
     pub(super) metrics: ReplayMetrics,
 }
 
-impl Local {
+impl Claims {
     pub(crate) fn new(
         max_entries: usize,
-        spare_all: bool,
-        departures: Option<mpsc::Sender<Note>>,
+        evict_any: bool,
+        disk: Option<mpsc::Sender<DiskOp>>,
         metrics: ReplayMetrics,
     ) -> Self {
         metrics.capacity.set(i64::try_from(max_entries).unwrap_or(i64::MAX));
-        Local {
-            records: Cache::builder().build_with_hasher(KeyHashers::default()),
+        Claims {
+            records: Cache::builder().build_with_hasher(EventKeyHashers::default()),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            lines: Lines::default(),
+            expiry: ExpiryQueues::default(),
             used: AtomicUsize::new(0),
             tickets: AtomicU64::new(1),
             max_entries,
-            spare_all,
-            departures,
+            evict_any,
+            disk,
             metrics,
         }
     }
 
-    /// Events on record or in flight.
+    /// Returns the number of events on record or in flight.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// The most events on record or in flight.
+    /// Returns the largest number of events on record or in flight.
     pub(crate) fn max_entries(&self) -> usize {
         self.max_entries
     }
 
-    /// Places in line, those of records that left included.
+    /// Returns the number of entries in the expiry queues, outdated ones included.
     #[cfg(test)]
-    pub(crate) fn places(&self) -> usize {
-        self.lines.len()
+    pub(crate) fn queued(&self) -> usize {
+        self.expiry.len()
     }
 
-    pub(super) fn shard(&self, key: &Key) -> MutexGuard<'_, Claims> {
-        lock(&self.shards[usize::from(key[0]) % SHARDS])
+    pub(super) fn shard(&self, key: &EventKey) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[usize::from(key.0[0]) % SHARDS])
     }
 
-    /// Claims the event if it is free. With `asking`, the claim is held back until
-    /// [`Local::confirm`] or [`Local::withdraw`], and whether a stale request has a record is left
-    /// to the store behind.
+    /// Claims the event if it is free. With `shared`, the claim is only requested until
+    /// [`Claims::confirm`] or [`Claims::withdraw`], and the shared store decides whether a stale
+    /// request has a record.
     ///
     /// # Errors
     /// [`Reason::ContextMismatch`], [`Reason::Stale`] or [`Reject::GuardFull`].
     pub(crate) fn claim(
         &self,
         arrival: &Arrival,
-        asking: bool,
+        shared: bool,
         now: Millis,
     ) -> Result<Found, Reject> {
         loop {
-            if let Some(found) = self.try_claim(arrival, asking, now)? {
+            if let Some(found) = self.try_claim(arrival, shared, now)? {
                 return Ok(found);
             }
-            if !self.make_room(now) {
+            if !self.evict_one(now) {
                 return Err(Reject::GuardFull);
             }
         }
     }
 
-    /// `None` where the guard is full.
+    /// Returns `None` where the guard is full.
     fn try_claim(
         &self,
         arrival: &Arrival,
-        asking: bool,
+        shared: bool,
         now: Millis,
     ) -> Result<Option<Found>, Reject> {
         let mut touched = None;
         let found = {
             let mut shard = self.shard(&arrival.key);
             match shard.entry(arrival.key) {
-                Entry::Occupied(mut held) => {
-                    let held = held.get_mut();
-                    if held.asking {
-                        Found::Asked(held.join())
-                    } else if held.pin == arrival.pin {
-                        Found::Taken(held.join())
+                Entry::Occupied(mut claim) => {
+                    let claim = claim.get_mut();
+                    if claim.requested {
+                        Found::Requested(claim.join())
+                    } else if claim.pin == arrival.pin {
+                        Found::InFlight(claim.join())
                     } else {
                         return Err(Reason::ContextMismatch.into());
                     }
@@ -142,7 +142,7 @@ impl Local {
                     let done = record.as_ref().is_some_and(Record::is_done);
                     let mismatch = record.as_ref().is_some_and(|record| record.pin != arrival.pin);
                     let behind = record.as_ref().is_some_and(|record| record.behind);
-                    if mismatch && (done || behind || !asking) {
+                    if mismatch && (done || behind || !shared) {
                         return Err(Reason::ContextMismatch.into());
                     }
                     match record {
@@ -153,7 +153,7 @@ impl Local {
                             Found::Done { answered }
                         }
                         record => {
-                            if record.is_none() && arrival.stale && !asking {
+                            if record.is_none() && arrival.stale && !shared {
                                 return Err(Reason::Stale.into());
                             }
                             if record.is_some() {
@@ -168,10 +168,10 @@ impl Local {
                             let unknown = record.as_ref().is_some_and(|record| {
                                 record.state == State::Failed { unknown: true }
                             });
-                            vacant.insert(Held {
+                            vacant.insert(ActiveClaim {
                                 ticket,
                                 pin: arrival.pin,
-                                asking,
+                                requested: shared,
                                 lease: None,
                                 before: record,
                                 waiters: None,
@@ -182,108 +182,116 @@ impl Local {
                 }
             }
         };
-        if let Some(times) = touched {
-            self.enqueue(times, Place { key: arrival.key, at: now });
+        if let Some(lifetime) = touched {
+            self.enqueue(lifetime, Queued { key: arrival.key, at: now });
         }
         Ok(Some(found))
     }
 
-    /// A fresh copy of a done event can itself be copied as long as it is fresh: from now on the
-    /// record protects against those.
-    fn touch(&self, arrival: &Arrival, mut record: Record, now: Millis) -> Option<Times> {
+    /// Extends the protection of a done event to copies of this fresh one.
+    fn touch(&self, arrival: &Arrival, mut record: Record, now: Millis) -> Option<Lifetime> {
         if arrival.stale || arrival.terms.window.is_none() || record.touched >= now {
             return None;
         }
         record.touched = now;
-        let times = self.times(&record, arrival.terms);
+        let lifetime = self.lifetime(&record, arrival.terms);
         self.records.insert(arrival.key, record);
-        Some(times)
+        Some(lifetime)
     }
 
-    /// The claim that was asked for is held.
-    pub(crate) fn confirm(&self, key: &Key, ticket: u64, lease: Option<Token>) {
-        if let Some(held) = self.shard(key).get_mut(key).filter(|held| held.ticket == ticket) {
-            held.asking = false;
-            held.lease = lease;
-            held.tell(|| Flight::Held);
+    /// Turns a requested claim into a held one.
+    pub(crate) fn confirm(&self, key: &EventKey, ticket: u64, lease: Option<LeaseToken>) {
+        if let Some(claim) = self.shard(key).get_mut(key).filter(|claim| claim.ticket == ticket) {
+            claim.requested = false;
+            claim.lease = lease;
+            claim.notify(|| ClaimState::Held);
         }
     }
 
-    /// The claim that was asked for is not held: everything is as before.
-    pub(crate) fn withdraw(&self, arrival: &Arrival, ticket: u64, why: Option<Reject>) {
+    /// Gives a requested claim back; the event is as it was before.
+    pub(crate) fn withdraw(&self, arrival: &Arrival, ticket: u64, reason: Option<Reject>) {
         let key = arrival.key;
-        let place = {
+        let queued = {
             let mut shard = self.shard(&key);
-            let Some(mut held) = take(&mut shard, &key, ticket) else { return };
+            let Some(mut claim) = take(&mut shard, &key, ticket) else { return };
             self.metrics.in_flight.dec();
-            let place = held.before.take().map(|before| {
-                let place = Place { key, at: before.touched };
-                let times = self.times(&before, arrival.terms);
+            let queued = claim.before.take().map(|before| {
+                let entry = Queued { key, at: before.touched };
+                let lifetime = self.lifetime(&before, arrival.terms);
                 self.metrics.failed.inc();
                 self.records.insert(key, before);
-                (times, place)
+                (lifetime, entry)
             });
-            if place.is_none() {
+            if queued.is_none() {
                 self.release_slot();
             }
-            held.tell(|| Flight::Withdrawn(why));
-            place
+            claim.notify(|| ClaimState::Withdrawn(reason));
+            queued
         };
-        // While the record was away its place in line may have been passed over.
-        if let Some((times, place)) = place {
-            self.enqueue(times, place);
+        // While the event was in flight, its queue entry may have been dropped.
+        if let Some((lifetime, entry)) = queued {
+            self.enqueue(lifetime, entry);
         }
     }
 
-    /// Ends a claim: the record first, then the claim, then those who wait.
+    /// Ends a claim: writes the record, removes the claim, then notifies the copies that wait.
     pub(crate) fn end(
         &self,
         arrival: &Arrival,
         ticket: u64,
-        end: End,
+        end: ClaimEnd,
         outcome: impl FnOnce() -> Result<SanitizedResponse, Reject>,
         now: Millis,
     ) {
-        let times = {
+        let lifetime = {
             let mut shard = self.shard(&arrival.key);
-            let Some(held) = shard.get(&arrival.key).filter(|held| held.ticket == ticket) else {
+            let Some(claim) = shard.get(&arrival.key).filter(|claim| claim.ticket == ticket) else {
                 return;
             };
             let record = match end {
-                End::Done { status, behind, answered, lasts } => {
+                ClaimEnd::Done { status, behind, answered, lasts } => {
                     self.metrics.done.inc();
                     let record = Record::new(State::Done { status }, arrival, now);
                     Record { answered, behind, expires: now.saturating_add(lasts), ..record }
                 }
-                End::Failed { unknown, behind } => {
+                ClaimEnd::Failed { unknown, behind } => {
                     self.metrics.failed.inc();
-                    let before = held.before.as_ref().map(|record| record.state);
+                    let before = claim.before.as_ref().map(|record| record.state);
                     let unknown = unknown || before == Some(State::Failed { unknown: true });
                     Record { behind, ..Record::new(State::Failed { unknown }, arrival, now) }
                 }
             };
-            let times = self.times(&record, arrival.terms);
+            let lifetime = self.lifetime(&record, arrival.terms);
             self.records.insert(arrival.key, record);
-            if let Some(held) = take(&mut shard, &arrival.key, ticket) {
+            if let Some(claim) = take(&mut shard, &arrival.key, ticket) {
                 self.metrics.in_flight.dec();
-                held.tell(|| Flight::Settled(Arc::new(outcome())));
+                claim.notify(|| ClaimState::Settled(Arc::new(outcome())));
             }
-            times
+            lifetime
         };
-        self.enqueue(times, Place { key: arrival.key, at: now });
+        self.enqueue(lifetime, Queued { key: arrival.key, at: now });
     }
 
-    /// The leases of all claims.
-    pub(crate) fn leases(&self) -> Vec<(Key, Token)> {
+    /// Returns the leases of all claims.
+    pub(crate) fn leases(&self) -> Vec<Lease> {
         let mut leases = Vec::new();
         for shard in &self.shards {
-            leases.extend(lock(shard).iter().filter_map(|(key, held)| Some((*key, held.lease?))));
+            let shard = lock(shard);
+            leases.extend(
+                shard
+                    .iter()
+                    .filter_map(|(key, claim)| Some(Lease { key: *key, token: claim.lease? })),
+            );
         }
         leases
     }
 
-    /// The 2xx was written out for this request. The record, if that was news.
-    pub(crate) fn answered(&self, key: &Key, identity: Identity) -> Option<Record> {
+    /// Notes that the 2xx was written out for a request; returns the record if that is new.
+    pub(crate) fn mark_answered(
+        &self,
+        key: &EventKey,
+        identity: RequestIdentity,
+    ) -> Option<Record> {
         let _shard = self.shard(key);
         let mut record = self.records.get(key)?;
         record.answered.insert(identity).then(|| {
@@ -292,12 +300,12 @@ impl Local {
         })
     }
 
-    /// The store behind has the record now.
-    pub(crate) fn stored(&self, key: &Key) {
+    /// Notes that the store has the record now.
+    pub(crate) fn mark_stored(&self, key: &EventKey) {
         let mut shard = self.shard(key);
-        if let Some(held) = shard.get_mut(key) {
-            // It stands again if the claim is withdrawn.
-            held.before.iter_mut().for_each(|record| record.behind = false);
+        if let Some(claim) = shard.get_mut(key) {
+            // It is the record again if the claim is withdrawn.
+            claim.before.iter_mut().for_each(|record| record.behind = false);
         } else if let Some(mut record) = self.records.get(key)
             && record.behind
         {
@@ -306,8 +314,8 @@ impl Local {
         }
     }
 
-    /// The record of an event that is not in flight.
-    pub(crate) fn record(&self, key: &Key) -> Option<Record> {
+    /// Returns the record of an event that is not in flight.
+    pub(crate) fn record(&self, key: &EventKey) -> Option<Record> {
         self.records.get(key)
     }
 }

@@ -11,9 +11,11 @@ use crate::{
     reject::Reason,
     replay::{
         clock::{Clock, Millis, millis},
-        guard::PATIENCE,
-        record::{Arrival, Identities, Key, Pin, Token},
-        shared::{Attempt, Done, LEASE, Standing, Unreachable, Verdict},
+        record::{Arrival, ContextPin, EventKey, Identities, LeaseToken},
+        store::lease::{
+            Attempt, ClaimReply, DoneEvent, EventStatus, LEASE, Lease, Renewal, STORE_TIMEOUT,
+            Unreachable,
+        },
     },
 };
 
@@ -27,7 +29,7 @@ pub(crate) struct Simulated {
 /// The store itself.
 #[derive(Debug, Default)]
 pub(crate) struct Server {
-    events: HashMap<Key, Event>,
+    events: HashMap<EventKey, Event>,
     /// Nothing arrives.
     pub(crate) down: bool,
     /// The next request arrives, its answer does not.
@@ -38,24 +40,24 @@ pub(crate) struct Server {
 
 #[derive(Debug)]
 struct Event {
-    pin: Pin,
+    pin: ContextPin,
     unknown: bool,
     expires: Millis,
     status: u16,
-    lease: Option<(Token, Millis)>,
+    lease: Option<(LeaseToken, Millis)>,
     /// The record is no older than the lease.
     new: bool,
     done: Option<Identities>,
 }
 
 impl Server {
-    fn event(&mut self, key: &Key, now: Millis) -> Option<&mut Event> {
+    fn event(&mut self, key: &EventKey, now: Millis) -> Option<&mut Event> {
         self.events.retain(|_, event| event.expires > now);
         self.events.get_mut(key)
     }
 
     /// Whether the event is on record as done.
-    pub(crate) fn is_done(&mut self, key: &Key, now: Millis) -> bool {
+    pub(crate) fn is_done(&mut self, key: &EventKey, now: Millis) -> bool {
         self.event(key, now).is_some_and(|event| event.done.is_some())
     }
 }
@@ -74,7 +76,7 @@ impl Simulated {
         };
         pause().await;
         // An answer that comes too late is none.
-        if answer.is_ok() && self.clock.now() > start + millis(PATIENCE) {
+        if answer.is_ok() && self.clock.now() > start + millis(STORE_TIMEOUT) {
             self.server.lock().unwrap().failures += 1;
             return Err(Unreachable);
         }
@@ -84,38 +86,38 @@ impl Simulated {
     pub(crate) async fn claim(
         &self,
         arrival: &Arrival,
-        token: Token,
-    ) -> Result<Verdict, Unreachable> {
+        token: LeaseToken,
+    ) -> Result<ClaimReply, Unreachable> {
         self.ask(|server, now| {
             let expires = now + millis(arrival.terms.ttl);
             let Some(event) = server.event(&arrival.key, now) else {
                 if arrival.stale {
-                    return Verdict::Refused(Reason::Stale);
+                    return ClaimReply::Rejected(Reason::Stale);
                 }
                 let lease = Some((token, now + LEASE));
                 let pin = arrival.pin;
                 let event =
                     Event { pin, unknown: false, expires, status: 0, lease, new: true, done: None };
                 server.events.insert(arrival.key, event);
-                return Verdict::Won { unknown: false };
+                return ClaimReply::Won { unknown: false };
             };
             if event.pin != arrival.pin {
-                return Verdict::Refused(Reason::ContextMismatch);
+                return ClaimReply::Rejected(Reason::ContextMismatch);
             }
             if let Some(answered) = &event.done {
                 let answered = answered.clone();
                 let lasts = event.expires - now;
-                return Verdict::Done(Done { status: event.status, answered, lasts });
+                return ClaimReply::Done(DoneEvent { status: event.status, answered, lasts });
             }
             match event.lease {
-                Some((holder, end)) if holder != token && end > now => return Verdict::Busy,
+                Some((holder, end)) if holder != token && end > now => return ClaimReply::Busy,
                 Some((holder, _)) if holder != token => event.unknown = true,
                 Some(_) | None => {}
             }
             event.new &= event.lease.is_some_and(|(holder, _)| holder == token);
             event.lease = Some((token, now + LEASE));
             event.expires = expires;
-            Verdict::Won { unknown: event.unknown }
+            ClaimReply::Won { unknown: event.unknown }
         })
         .await
     }
@@ -123,7 +125,7 @@ impl Simulated {
     pub(crate) async fn done(
         &self,
         arrival: &Arrival,
-        _: Token,
+        _: LeaseToken,
         status: u16,
         answered: Option<&Identities>,
     ) -> Result<(), Unreachable> {
@@ -153,7 +155,7 @@ impl Simulated {
     pub(crate) async fn failed(
         &self,
         arrival: &Arrival,
-        token: Token,
+        token: LeaseToken,
         attempt: Attempt,
         status: u16,
     ) -> Result<(), Unreachable> {
@@ -192,32 +194,35 @@ impl Simulated {
         .await
     }
 
-    pub(crate) async fn renew(&self, key: &Key, token: Token) -> Result<(), Unreachable> {
-        self.ask(|server, now| {
-            if let Some(event) = server.event(key, now)
-                && let Some((holder, end)) = &mut event.lease
-                && *holder == token
-            {
-                *end = now + LEASE;
-            }
-        })
-        .await
+    pub(crate) async fn renew(&self, leases: &[Lease]) -> Vec<Renewal> {
+        let mut renewals = Vec::new();
+        for Lease { key, token } in leases {
+            let renewal = self.ask(|server, now| match server.event(key, now) {
+                Some(Event { lease: Some((holder, end)), .. }) if holder == token => {
+                    *end = now + LEASE;
+                    Renewal::Renewed
+                }
+                Some(_) | None => Renewal::Lost,
+            });
+            renewals.push(renewal.await.unwrap_or(Renewal::Unreachable));
+        }
+        renewals
     }
 
-    pub(crate) async fn look(&self, arrival: &Arrival) -> Result<Standing, Unreachable> {
+    pub(crate) async fn status(&self, arrival: &Arrival) -> Result<EventStatus, Unreachable> {
         self.ask(|server, now| match server.event(&arrival.key, now) {
-            None => Standing::Open,
-            Some(event) if event.pin != arrival.pin => Standing::Mismatch,
+            None => EventStatus::Open,
+            Some(event) if event.pin != arrival.pin => EventStatus::Mismatch,
             Some(event) => match (&event.done, event.lease) {
-                (Some(answered), _) => Standing::Done(Done {
+                (Some(answered), _) => EventStatus::Done(DoneEvent {
                     status: event.status,
                     answered: answered.clone(),
                     lasts: event.expires - now,
                 }),
-                (None, None) if event.status == 0 => Standing::Open,
-                (None, None) => Standing::Failed(event.status),
-                (None, Some((_, end))) if end > now => Standing::InFlight,
-                (None, Some(_)) => Standing::Open,
+                (None, None) if event.status == 0 => EventStatus::Open,
+                (None, None) => EventStatus::Failed(event.status),
+                (None, Some((_, end))) if end > now => EventStatus::InFlight,
+                (None, Some(_)) => EventStatus::Open,
             },
         })
         .await

@@ -6,8 +6,8 @@ use prometheus::IntGauge;
 use shuttle::{check_pct, check_random, thread};
 
 use self::{
-    flight::{End, Flight, Found},
-    local::Local,
+    claims::Claims,
+    in_flight::{ClaimEnd, ClaimState, Found},
 };
 use super::*;
 use crate::{
@@ -17,17 +17,17 @@ use crate::{
 
 // The shipped sources, with the scheduler's locks.
 #[allow(dead_code, reason = "the map's work with a store behind is not tried here")]
-#[path = "../flight.rs"]
-mod flight;
+#[path = "../claims.rs"]
+mod claims;
 #[allow(dead_code, reason = "the map's work with a store behind is not tried here")]
-#[path = "../lines.rs"]
-mod lines;
+#[path = "../eviction.rs"]
+mod eviction;
 #[allow(dead_code, reason = "the map's work with a store behind is not tried here")]
-#[path = "../local.rs"]
-mod local;
+#[path = "../expiry.rs"]
+mod expiry;
 #[allow(dead_code, reason = "the map's work with a store behind is not tried here")]
-#[path = "../room.rs"]
-mod room;
+#[path = "../in_flight.rs"]
+mod in_flight;
 mod sync {
     pub(crate) use shuttle::sync::{
         Mutex, MutexGuard,
@@ -41,15 +41,15 @@ mod sync {
 
 const NOW: u64 = 1_000_000;
 
-fn local(max_entries: usize) -> Local {
+fn local(max_entries: usize) -> Claims {
     let gauge = || IntGauge::new("gauge", "gauge").unwrap();
     let metrics =
         ReplayMetrics { in_flight: gauge(), done: gauge(), failed: gauge(), capacity: gauge() };
-    Local::new(max_entries, false, None, metrics)
+    Claims::new(max_entries, false, None, metrics)
 }
 
-fn done() -> End {
-    End::Done { status: 200, behind: false, answered: Identities::default(), lasts: 1_000_000 }
+fn done() -> ClaimEnd {
+    ClaimEnd::Done { status: 200, behind: false, answered: Identities::default(), lasts: 1_000_000 }
 }
 
 fn explore(test: impl Fn() + Send + Sync + Clone + 'static) {
@@ -78,7 +78,7 @@ fn copies() {
                         thread::yield_now();
                         forwarding.fetch_sub(1, Ordering::SeqCst);
                         let end = if copy == 0 {
-                            End::Failed { unknown: true, behind: false }
+                            ClaimEnd::Failed { unknown: true, behind: false }
                         } else {
                             successes.fetch_add(1, Ordering::SeqCst);
                             done()
@@ -86,7 +86,7 @@ fn copies() {
                         map.end(&arrival, ticket, end, || Err(Reject::UpstreamReset), NOW);
                         None
                     }
-                    Found::Taken(flight) | Found::Asked(flight) => Some(flight),
+                    Found::InFlight(claim) | Found::Requested(claim) => Some(claim),
                     Found::Done { answered } => {
                         assert!(!answered);
                         assert_eq!(successes.load(Ordering::SeqCst), 1, "done before it was");
@@ -98,7 +98,8 @@ fn copies() {
         .collect();
     let waiting: Vec<_> = copies.into_iter().filter_map(|copy| copy.join().unwrap()).collect();
     for flight in waiting {
-        let told = matches!(&*flight.borrow(), Flight::Settled(_) | Flight::Withdrawn(None));
+        let told =
+            matches!(&*flight.borrow(), ClaimState::Settled(_) | ClaimState::Withdrawn(None));
         assert!(told, "a copy that nobody wakes: {:?}", flight.borrow());
     }
     assert!(successes.load(Ordering::SeqCst) <= 1, "forwarded again after its success");

@@ -1,0 +1,294 @@
+//! What a request may do: forward its event, wait for the copy that does, or nothing.
+//!
+//! The claim map decides among the copies in this process. A shared store then decides among the
+//! processes, and only for the copy that won here.
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    reject::{Reason, Reject},
+    replay::{
+        claim::{Claim, HeldClaim, Receipt},
+        guard::Guard,
+        in_flight::{ClaimEnd, ClaimState, Found},
+        options::OnStoreFailure,
+        record::{Arrival, Record, State},
+        store::{
+            SharedStore, Store,
+            disk::{
+                Disk,
+                entry::{Entry, Stage},
+                queue::OnWritten,
+            },
+            lease::{ClaimReply, DoneEvent, EventStatus, STORE_TIMEOUT, Unreachable},
+        },
+    },
+    response::SanitizedResponse,
+};
+
+/// How often a copy queries the state of an event that another process forwards.
+const POLL: Duration = Duration::from_millis(50);
+
+/// What a request may do.
+#[derive(Debug)]
+pub enum Claimed {
+    /// Forward the event.
+    Won(Claim),
+    /// Wait for the outcome of the copy that forwards it.
+    InFlight(Joined),
+    /// Nothing: the event is done.
+    Done(Repeat),
+}
+
+/// How a request repeats a done event.
+#[derive(Debug)]
+pub enum Repeat {
+    /// Another request for it, or one that did not get its response. It is acknowledged; the receipt
+    /// records that the acknowledgement was written out.
+    Retry(Receipt),
+    /// The same request again, after its 2xx was written out.
+    Replay,
+}
+
+/// A copy of an event in flight.
+#[derive(Debug)]
+pub struct Joined {
+    source: OutcomeSource,
+    receipt: Receipt,
+}
+
+#[derive(Debug)]
+enum OutcomeSource {
+    /// A request of this process forwards the event.
+    ThisProcess(watch::Receiver<ClaimState>),
+    /// A request of another process does; the sender waits for a response until the deadline.
+    SharedStore(Arc<Guard>, Arrival, Instant),
+}
+
+/// The result of waiting for a copy.
+#[derive(Debug)]
+pub enum Ended {
+    /// The outcome of the copy.
+    Settled(Settled),
+    /// The copy was given back or its process died; this is the result of claiming the event again.
+    Released(Claimed),
+}
+
+/// The outcome of the copy that was forwarded.
+#[derive(Debug)]
+pub struct Settled {
+    /// The upstream's response, or the reason why there is none. Of a response that another process
+    /// got, only the status is known.
+    pub outcome: Result<SanitizedResponse, Reject>,
+    /// With a 2xx: records that it was written out.
+    pub receipt: Option<Receipt>,
+}
+
+/// Decides what a request may do.
+pub(crate) async fn admit(
+    guard: &Arc<Guard>,
+    arrival: Arrival,
+    answer_by: Instant,
+) -> Result<Claimed, Reject> {
+    let shared = matches!(guard.store, Store::Shared(_));
+    loop {
+        match guard.claims.claim(&arrival, shared, guard.clock.now())? {
+            Found::Done { answered: true } => return Ok(Claimed::Done(Repeat::Replay)),
+            Found::Done { answered: false } => {
+                return Ok(Claimed::Done(repeat(guard, &arrival, answer_by).await));
+            }
+            Found::InFlight(claim) => {
+                let receipt = Receipt::new(guard, &arrival);
+                let source = OutcomeSource::ThisProcess(claim);
+                return Ok(Claimed::InFlight(Joined { source, receipt }));
+            }
+            Found::Requested(claim) => requested(claim, answer_by).await?,
+            Found::Free { ticket, unknown, known, mismatch } => {
+                let held = HeldClaim::new(guard, arrival, ticket, unknown, answer_by);
+                return match &guard.store {
+                    Store::Memory => Ok(Claimed::Won(Claim::held(held))),
+                    Store::Disk(disk) => note_claim(guard, disk, held),
+                    Store::Shared(store) => claim_shared(guard, store, held, known, mismatch).await,
+                };
+            }
+        }
+    }
+}
+
+/// Writes the claim to the disk without waiting; rejects a new event while it cannot be recorded.
+fn note_claim(guard: &Guard, disk: &Disk, mut held: HeldClaim) -> Result<Claimed, Reject> {
+    if !disk.is_up() && guard.on_store_failure == OnStoreFailure::Refuse {
+        held.withdraw(Some(Reject::StoreUnavailable));
+        return Err(Reject::StoreUnavailable);
+    }
+    let arrival = &held.arrival;
+    let record = Record::new(State::Failed { unknown: true }, arrival, guard.clock.now());
+    let entry = Entry { stage: Stage::Claimed, ..Entry::of(&record, arrival.terms) };
+    disk.put(arrival.key, entry, OnWritten::Nothing);
+    Ok(Claimed::Won(Claim::held(held)))
+}
+
+/// Claims the event in a shared store, after the claim was won in this process.
+async fn claim_shared(
+    guard: &Arc<Guard>,
+    store: &SharedStore,
+    mut held: HeldClaim,
+    known: bool,
+    mismatch: bool,
+) -> Result<Claimed, Reject> {
+    let arrival = held.arrival;
+    let token = guard.token(held.ticket());
+    // From here on the store may hold this lease, whether or not its reply arrives.
+    held.lease = Some(token);
+    let until = held.answer_by.min(Instant::now() + STORE_TIMEOUT);
+    match store.claim(&arrival, token, until).await {
+        Ok(ClaimReply::Won { unknown }) => {
+            held.unknown |= unknown;
+            guard.claims.confirm(&arrival.key, held.ticket(), Some(token));
+            Ok(Claimed::Won(Claim::held(held)))
+        }
+        Ok(ClaimReply::Busy) => {
+            held.lease = None;
+            held.withdraw(None);
+            let receipt = Receipt::new(guard, &arrival);
+            let source = OutcomeSource::SharedStore(Arc::clone(guard), arrival, held.answer_by);
+            Ok(Claimed::InFlight(Joined { source, receipt }))
+        }
+        Ok(ClaimReply::Done(DoneEvent { status, answered, lasts })) => {
+            held.lease = None;
+            let replay = arrival.identity.is_some_and(|id| answered.contains(&id));
+            let status_only = StatusCode::from_u16(status)
+                .map(SanitizedResponse::empty)
+                .map_err(|_| Reject::InFlight);
+            held.end(ClaimEnd::Done { status, behind: false, answered, lasts }, || status_only);
+            Ok(Claimed::Done(if replay {
+                Repeat::Replay
+            } else {
+                Repeat::Retry(Receipt::new(guard, &arrival))
+            }))
+        }
+        Ok(ClaimReply::Rejected(reason)) => {
+            held.lease = None;
+            held.withdraw(None);
+            Err(reason.into())
+        }
+        Err(Unreachable) => {
+            // This process would reject a stale request without a record as not authentic, but the
+            // store may well have its record.
+            let stale_unknown = arrival.stale && !known;
+            if guard.on_store_failure == OnStoreFailure::Refuse || stale_unknown {
+                held.withdraw(Some(Reject::StoreUnavailable));
+                return Err(Reject::StoreUnavailable);
+            }
+            if mismatch {
+                held.withdraw(None);
+                return Err(Reason::ContextMismatch.into());
+            }
+            guard.claims.confirm(&arrival.key, held.ticket(), Some(token));
+            Ok(Claimed::Won(Claim::held(held)))
+        }
+    }
+}
+
+/// Returns how a request repeats a done event that is no replay as far as this process knows:
+/// another process may know more.
+async fn repeat(guard: &Arc<Guard>, arrival: &Arrival, answer_by: Instant) -> Repeat {
+    if let (Store::Shared(store), Some(identity)) = (&guard.store, arrival.identity) {
+        let until = answer_by.min(Instant::now() + STORE_TIMEOUT);
+        if let Ok(EventStatus::Done(done)) = store.status(arrival, until).await
+            && done.answered.contains(&identity)
+        {
+            guard.claims.mark_answered(&arrival.key, identity);
+            return Repeat::Replay;
+        }
+    }
+    Repeat::Retry(Receipt::new(guard, arrival))
+}
+
+/// Waits until the shared store has replied to another copy's claim; then this one looks again.
+async fn requested(
+    mut claim: watch::Receiver<ClaimState>,
+    answer_by: Instant,
+) -> Result<(), Reject> {
+    let replied = claim.wait_for(|state| !matches!(state, ClaimState::Requested));
+    match tokio::time::timeout_at(answer_by, replied).await {
+        Ok(Ok(state)) => match &*state {
+            ClaimState::Withdrawn(Some(reason)) => Err(reason.clone()),
+            ClaimState::Withdrawn(None)
+            | ClaimState::Requested
+            | ClaimState::Held
+            | ClaimState::Settled(_) => Ok(()),
+        },
+        // An error means that the claim is gone.
+        Ok(Err(_)) => Ok(()),
+        Err(_) => Err(Reject::InFlight),
+    }
+}
+
+impl Joined {
+    /// Waits for the outcome without a timeout. If the copy was forwarded by another process and
+    /// ended without an outcome, the event is claimed again.
+    ///
+    /// # Errors
+    /// Those of [`Replay::claim`](super::Replay::claim), where the event is claimed again.
+    pub async fn outcome(self) -> Result<Ended, Reject> {
+        let outcome = match self.source {
+            OutcomeSource::ThisProcess(claim) => local_outcome(claim).await,
+            OutcomeSource::SharedStore(guard, arrival, answer_by) => match &guard.store {
+                Store::Shared(store) => match shared_outcome(&guard, store, &arrival).await {
+                    Some(outcome) => outcome,
+                    None => {
+                        let claimed = Box::pin(admit(&guard, arrival, answer_by)).await;
+                        return claimed.map(Ended::Released);
+                    }
+                },
+                Store::Memory | Store::Disk(_) => Err(Reject::InFlight),
+            },
+        };
+        let success = outcome.as_ref().is_ok_and(|response| response.status.is_success());
+        Ok(Ended::Settled(Settled { outcome, receipt: success.then_some(self.receipt) }))
+    }
+}
+
+async fn local_outcome(
+    mut claim: watch::Receiver<ClaimState>,
+) -> Result<SanitizedResponse, Reject> {
+    loop {
+        match &*claim.borrow_and_update() {
+            ClaimState::Settled(outcome) => return Result::clone(outcome),
+            ClaimState::Withdrawn(reason) => {
+                return Err(reason.clone().unwrap_or(Reject::InFlight));
+            }
+            ClaimState::Requested | ClaimState::Held => {}
+        }
+        if claim.changed().await.is_err() {
+            return Err(Reject::InFlight);
+        }
+    }
+}
+
+/// Waits for the outcome that another process records; returns `None` if there will be none.
+async fn shared_outcome(
+    guard: &Guard,
+    store: &SharedStore,
+    arrival: &Arrival,
+) -> Option<Result<SanitizedResponse, Reject>> {
+    loop {
+        let status = match store.status(arrival, Instant::now() + STORE_TIMEOUT).await {
+            Ok(EventStatus::Done(done)) => done.status,
+            Ok(EventStatus::Failed(status)) => status,
+            Ok(EventStatus::Mismatch) => return Some(Err(Reason::ContextMismatch.into())),
+            Ok(EventStatus::Open) => return None,
+            Ok(EventStatus::InFlight) => {
+                guard.clock.sleep(POLL).await;
+                continue;
+            }
+            Err(Unreachable) => return Some(Err(Reject::StoreUnavailable)),
+        };
+        let response = StatusCode::from_u16(status).map(SanitizedResponse::empty);
+        return Some(response.map_err(|_| Reject::StoreUnavailable));
+    }
+}

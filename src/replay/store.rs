@@ -1,0 +1,126 @@
+//! The stores behind the claim map.
+//!
+//! `memory` is the claim map alone. `disk` writes every record to files of this machine and reads
+//! them only at start. Shared stores decide between processes; each of them implements the calls of
+//! [`SharedStore`], whose types are in `lease`.
+
+use tokio::time::Instant;
+
+use self::{
+    disk::Disk,
+    lease::{Attempt, ClaimReply, EventStatus, Lease, Renewal, Unreachable},
+    redis::Redis,
+};
+use crate::replay::record::{Arrival, Identities, LeaseToken};
+
+pub(crate) mod disk;
+pub(crate) mod lease;
+pub(crate) mod redis;
+#[cfg(test)]
+pub(crate) mod simulated;
+
+/// Where records are kept besides the claim map.
+#[derive(Debug)]
+pub(crate) enum Store {
+    Memory,
+    Disk(Disk),
+    Shared(SharedStore),
+}
+
+/// A store that several processes share.
+#[derive(Debug)]
+pub(crate) enum SharedStore {
+    Redis(Box<Redis>),
+    #[cfg(test)]
+    Simulated(simulated::Simulated),
+}
+
+/// Futures of a store are boxed, so that a request that does not use them stays small.
+impl SharedStore {
+    /// Claims the event under `token`; claiming it again under the same token gives the same reply.
+    pub(crate) async fn claim(
+        &self,
+        arrival: &Arrival,
+        token: LeaseToken,
+        until: Instant,
+    ) -> Result<ClaimReply, Unreachable> {
+        match self {
+            SharedStore::Redis(redis) => Box::pin(redis.claim(arrival, token, until)).await,
+            #[cfg(test)]
+            SharedStore::Simulated(simulated) => simulated.claim(arrival, token).await,
+        }
+    }
+
+    /// Records a success, or adds requests whose 2xx was written out to the record of one.
+    pub(crate) async fn done(
+        &self,
+        arrival: &Arrival,
+        token: LeaseToken,
+        status: u16,
+        answered: Option<&Identities>,
+        until: Instant,
+    ) -> Result<(), Unreachable> {
+        match self {
+            SharedStore::Redis(redis) => {
+                Box::pin(redis.done(arrival, token, status, answered, until)).await
+            }
+            #[cfg(test)]
+            SharedStore::Simulated(simulated) => {
+                simulated.done(arrival, token, status, answered).await
+            }
+        }
+    }
+
+    /// Ends the lease held under `token`, if any. Copies that wait get `status`; 0 means that no
+    /// attempt was made. The context and the unknown-outcome mark of an attempt are recorded in any
+    /// case, because an attempt may have been made that the store never heard of.
+    pub(crate) async fn failed(
+        &self,
+        arrival: &Arrival,
+        token: LeaseToken,
+        attempt: Attempt,
+        status: u16,
+        until: Instant,
+    ) -> Result<(), Unreachable> {
+        match self {
+            SharedStore::Redis(redis) => {
+                Box::pin(redis.failed(arrival, token, attempt, status, until)).await
+            }
+            #[cfg(test)]
+            SharedStore::Simulated(simulated) => {
+                simulated.failed(arrival, token, attempt, status).await
+            }
+        }
+    }
+
+    /// Renews leases with one call, in the order given, and returns one result for each.
+    pub(crate) async fn renew(&self, leases: &[Lease], until: Instant) -> Vec<Renewal> {
+        match self {
+            SharedStore::Redis(redis) => Box::pin(redis.renew(leases, until)).await,
+            #[cfg(test)]
+            SharedStore::Simulated(simulated) => simulated.renew(leases).await,
+        }
+    }
+
+    /// Returns the state of the event.
+    pub(crate) async fn status(
+        &self,
+        arrival: &Arrival,
+        until: Instant,
+    ) -> Result<EventStatus, Unreachable> {
+        match self {
+            SharedStore::Redis(redis) => Box::pin(redis.status(arrival, until)).await,
+            #[cfg(test)]
+            SharedStore::Simulated(simulated) => simulated.status(arrival).await,
+        }
+    }
+
+    /// Checks whether the store is reachable, and updates its gauge.
+    pub(crate) async fn ping(&self) {
+        match self {
+            SharedStore::Redis(redis) => redis.ping().await,
+            #[cfg(test)]
+            SharedStore::Simulated(_) => {}
+        }
+    }
+}
