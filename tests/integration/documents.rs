@@ -1,4 +1,4 @@
-//! What is written is true: links lead somewhere, every page is linked, every configuration passes.
+//! The documentation is correct: links resolve, every page is linked, every configuration is valid.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The files of the project's own directories with this ending.
+/// Returns the files in the project's documented directories with this ending.
 fn files(ending: &str) -> Vec<PathBuf> {
     let mut left: Vec<_> = ["docs", "deploy", "examples", "certs", "schemes"]
         .iter()
@@ -36,13 +36,13 @@ fn files(ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The targets of a page's links, without those to other places.
+/// Returns the targets of a page's links, without external ones.
 fn links(text: &str) -> Vec<&str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:")).collect()
 }
 
-/// The name under which a heading can be linked.
+/// Returns the anchor of a heading.
 fn anchor(heading: &str) -> String {
     let heading = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
@@ -50,7 +50,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn links_lead_somewhere_and_every_page_is_linked() {
+fn links_resolve_and_every_page_is_linked() {
     assert_eq!(anchor("## `[route.jwt]` and more"), "routejwt-and-more");
     let mut linked = BTreeSet::new();
     for page in files(".md") {
@@ -78,7 +78,7 @@ fn links_lead_somewhere_and_every_page_is_linked() {
     }
 }
 
-/// The blocks of a page in this language, without the indentation of a list.
+/// Returns the code blocks of a page in this language, without the indentation of a list.
 pub(crate) fn blocks(text: &str, language: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut lines = text.lines();
@@ -93,8 +93,9 @@ pub(crate) fn blocks(text: &str, language: &str) -> Vec<String> {
     found
 }
 
-/// Makes the files that a configuration names, below `dir`; gives the configuration with their places.
-fn furnished(text: &str, dir: &Path) -> String {
+/// Creates the files that a configuration names, below `dir`; returns the configuration with their
+/// paths.
+fn with_files(text: &str, dir: &Path) -> String {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
     let made = made.expect("a certificate");
     let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
@@ -123,10 +124,10 @@ fn furnished(text: &str, dir: &Path) -> String {
     own
 }
 
-/// Takes a whole configuration as `sealgate check` does.
+/// Parses a configuration as `sealgate check` does; fails if it is invalid.
 fn checked(what: &str, text: &str) -> config::Config {
     let dir = TempDir::new().expect("a directory");
-    let text = furnished(text, dir.path());
+    let text = with_files(text, dir.path());
     let environment = |name: &str| {
         let secret = format!("a-secret-under-the-name-{name}");
         Some(if name.contains("REDIS") { "redis://127.0.0.1:6379/0".to_owned() } else { secret })
@@ -137,19 +138,19 @@ fn checked(what: &str, text: &str) -> config::Config {
     }
 }
 
-/// Whether a block is a configuration that stands alone; one with a scheme beside it is tried with that one,
-/// where senders are added.
-fn whole(text: &str) -> bool {
+/// Returns whether a block is a complete configuration. One that needs a scheme file is tested with
+/// that file elsewhere.
+fn is_complete(text: &str) -> bool {
     text.contains("[server]") && text.contains("[[route]]") && !text.contains("scheme_file")
 }
 
 #[test]
-fn every_configuration_in_a_page_passes_the_check() {
+fn every_configuration_in_the_documentation_is_valid() {
     assert_eq!(blocks("1. a\n   ```toml\n   x = 1\n   ```\n", "toml"), ["x = 1"]);
     let mut tried = 0;
     for page in files(".md") {
         let text = fs::read_to_string(&page).expect("readable");
-        for block in blocks(&text, "toml").iter().filter(|block| whole(block)) {
+        for block in blocks(&text, "toml").iter().filter(|block| is_complete(block)) {
             checked(&page.display().to_string(), block);
             tried += 1;
         }
@@ -157,7 +158,7 @@ fn every_configuration_in_a_page_passes_the_check() {
     assert!(tried > 0, "the table is not empty");
 }
 
-/// The lines below `heading` that are indented deeper, without the indentation.
+/// Returns the lines below `heading` that are indented deeper, without the indentation.
 fn embedded(text: &str, heading: &str) -> String {
     let mut lines = text.lines().skip_while(|line| line.trim() != heading);
     let line = lines.next().expect("the heading");
@@ -171,7 +172,7 @@ fn embedded(text: &str, heading: &str) -> String {
 }
 
 #[test]
-fn every_configuration_that_is_shipped_passes_the_check() {
+fn every_shipped_configuration_is_valid() {
     let mut tried = 0;
     for file in files("gateway.toml") {
         checked(&file.display().to_string(), &fs::read_to_string(&file).expect("readable"));
@@ -183,9 +184,9 @@ fn every_configuration_that_is_shipped_passes_the_check() {
     checked("configuration.yaml", &embedded(&map, "gateway.toml: |"));
 }
 
-/// Whoever ends the gateway waits longer than it takes to finish what is in flight.
+/// Stop timeouts of orchestrators are longer than the drain.
 #[test]
-fn who_stops_the_gateway_waits_until_it_has_drained() {
+fn stop_timeouts_are_longer_than_the_drain() {
     let read = |path: &str| fs::read_to_string(project().join("deploy").join(path)).expect("there");
     let seconds = |text: &str, before: &str| -> Duration {
         let rest = text.split(before).nth(1).unwrap_or_else(|| panic!("{before} is there"));
@@ -194,7 +195,7 @@ fn who_stops_the_gateway_waits_until_it_has_drained() {
     };
     let map = embedded(&read("kubernetes/configuration.yaml"), "gateway.toml: |");
     let gateway = read("kubernetes/gateway.yaml");
-    for (what, configuration, patience) in [
+    for (what, configuration, timeout) in [
         ("kubernetes", map, seconds(&gateway, "terminationGracePeriodSeconds: ")),
         (
             "systemd",
@@ -209,6 +210,6 @@ fn who_stops_the_gateway_waits_until_it_has_drained() {
     ] {
         let server = checked(what, &configuration).server;
         let draining = server.drain_delay + server.drain;
-        assert!(patience > draining + Duration::from_secs(5), "{what}: {patience:?} {draining:?}");
+        assert!(timeout > draining + Duration::from_secs(5), "{what}: {timeout:?} {draining:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The handlers in examples/, each as it stands there, behind a gateway with the configuration beside it.
+//! The handlers in examples/, unchanged, each behind a gateway with the configuration next to it.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::kit::{self, Connection, Event, Program, Reply, SECRET, free_at, tool};
 
-/// A copy of an example, its handler running, and the gateway before it.
+/// Copy of an example with its running handler, and a gateway in front of it.
 struct Example {
     dir: TempDir,
     gateway: gateway::Gateway,
@@ -38,7 +38,7 @@ fn copied(name: &str) -> TempDir {
     dir
 }
 
-/// The example's configuration, on ports that are free.
+/// Returns the example's configuration with free ports.
 fn configuration(dir: &Path, handler: SocketAddr) -> String {
     let text = fs::read_to_string(dir.join("gateway.toml")).expect("a configuration");
     for address in ["127.0.0.1:8443", "http://127.0.0.1:8080"] {
@@ -68,8 +68,8 @@ impl Example {
         Connection::tls(address, certificate).await.exchange(&event.request()).await
     }
 
-    /// A genuine event, its retry, one that is forged: the handler takes exactly the first.
-    async fn takes_what_is_authentic_and_new(&self) {
+    /// Sends a genuine event, its retry and a forged event: the handler receives exactly the first.
+    async fn receives_authentic_events_once(&self) {
         let text = fs::read(self.dir.path().join("event.json")).expect("a body");
         let event = Event::new(&text);
         let reply = self.send(&event).await;
@@ -77,7 +77,7 @@ impl Example {
         assert_eq!(reply.status, 200, "{}", reply.head);
         assert_eq!(answer["status"], "success");
         assert_eq!(answer["kind"], "COUPON");
-        assert_eq!(reply.header("sealgate-answer"), None, "it is the handler's answer");
+        assert_eq!(reply.header("sealgate-answer"), None, "the response is the handler's");
         let again = self.send(&event.retried()).await;
         assert_eq!((again.status, again.header("sealgate-answer")), (200, Some("duplicate")));
         let forged = Event { secret: "not-the-secret-at-all".into(), ..Event::default() };
@@ -95,24 +95,24 @@ fn php(_: &Path, address: SocketAddr) -> Command {
 }
 
 #[tokio::test]
-async fn the_php_handler_stays_as_it_is() {
+async fn the_php_handler_works_unchanged() {
     let Some(_) = tool("php") else { return };
-    Example::start("php", php).await.takes_what_is_authentic_and_new().await;
+    Example::start("php", php).await.receives_authentic_events_once().await;
 }
 
 #[tokio::test]
-async fn the_node_handler_stays_as_it_is() {
+async fn the_node_handler_works_unchanged() {
     let Some(_) = tool("node") else { return };
     let node = |_: &Path, address: SocketAddr| {
         let mut command = Command::new("node");
         command.arg("handler.js").env("PORT", address.port().to_string());
         command
     };
-    Example::start("node", node).await.takes_what_is_authentic_and_new().await;
+    Example::start("node", node).await.receives_authentic_events_once().await;
 }
 
 #[tokio::test]
-async fn the_java_handler_stays_as_it_is() {
+async fn the_java_handler_works_unchanged() {
     let Some(_) = tool("java") else { return };
     let java = |_: &Path, address: SocketAddr| {
         let mut command = Command::new("java");
@@ -120,7 +120,7 @@ async fn the_java_handler_stays_as_it_is() {
         command.env("PORT", address.port().to_string());
         command
     };
-    Example::start("java", java).await.takes_what_is_authentic_and_new().await;
+    Example::start("java", java).await.receives_authentic_events_once().await;
 }
 
 fn sealgate(arguments: &[&str], dir: &Path) -> Output {
@@ -128,10 +128,10 @@ fn sealgate(arguments: &[&str], dir: &Path) -> Output {
     command.args(arguments).current_dir(dir).output().expect("the binary runs")
 }
 
-/// The walk of examples/php/README.md: an event is captured, the secret is broken, and one command
-/// tells what is wrong.
+/// The walkthrough in examples/php/README.md: an event is captured, the secret is broken, and one
+/// command finds the cause.
 #[test]
-fn a_broken_secret_is_told_by_one_command() {
+fn one_command_diagnoses_a_broken_secret() {
     let dir = copied("php");
     let dir = dir.path();
     let signed = sealgate(&["sign", "--route", "vivoldi", "event.json"], dir);
@@ -143,11 +143,11 @@ fn a_broken_secret_is_told_by_one_command() {
     let verify = ["verify", "--route", "vivoldi", "request.txt"];
     assert_eq!(sealgate(&verify, dir).status.code(), Some(0));
     fs::write(dir.join("vivoldi.secret"), format!("{SECRET} ")).expect("written");
-    let judged = sealgate(&verify, dir);
-    let said = String::from_utf8_lossy(&judged.stdout);
-    assert_eq!(judged.status.code(), Some(1), "{said}");
-    let walk = fs::read_to_string(dir.join("README.md")).expect("the walk");
-    let shown = walk.split("```").find(|block| block.contains("refused: ")).expect("the output");
+    let verified = sealgate(&verify, dir);
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert_eq!(verified.status.code(), Some(1), "{said}");
+    let page = fs::read_to_string(dir.join("README.md")).expect("the walkthrough");
+    let shown = page.split("```").find(|block| block.contains("refused: ")).expect("the output");
     let lines: Vec<_> = shown.lines().filter(|line| !matches!(line.trim(), "" | "…")).collect();
     assert_eq!(lines.len(), 3, "{shown}");
     assert!(lines.iter().all(|line| said.contains(line)), "{shown}\n{said}");

@@ -1,5 +1,5 @@
-//! What the tests stand on: a gateway in this process, an upstream that records bytes, a client that
-//! writes what it is told, and a sender that signs by itself.
+//! The test kit: a gateway in this process, an upstream that records bytes, a client that writes
+//! raw bytes, and a sender with its own signing code.
 
 mod authority;
 mod call;
@@ -41,17 +41,17 @@ pub(crate) use self::{
     upstream::{Answer, Hook, Recorded, Upstream},
 };
 
-/// How long anything may take before a test gives up waiting for it.
+/// Timeout for every wait in a test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A gateway in this process, with a directory for its files.
+/// Gateway in this process, with a directory for its files.
 pub(crate) struct Gateway {
     running: Option<gateway::Gateway>,
     addresses: Addresses,
     pub(crate) dir: TempDir,
 }
 
-/// The usual configuration: TLS and plain listeners, one `vivoldi` route.
+/// Default configuration: TLS and plain listeners, one `vivoldi` route.
 pub(crate) struct Setup {
     server: String,
     sections: String,
@@ -61,7 +61,8 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// One route `vivoldi` at `/webhooks/vivoldi` with the global [`SECRET`] and two group secrets.
+    /// Returns a configuration with the route `vivoldi` at `/webhooks/vivoldi` and the global
+    /// [`SECRET`].
     pub(crate) fn new(upstream: &Upstream) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let route = format!(
@@ -90,13 +91,13 @@ impl Setup {
         self
     }
 
-    /// Leaves the TLS listener out, for tests that are in a hurry.
+    /// Omits the TLS listener, which makes the test faster.
     pub(crate) fn plain(mut self) -> Self {
         self.tls = false;
         self
     }
 
-    /// Replaces the upstream of the route by a TOML value.
+    /// Replaces the upstream of the route with a TOML value.
     pub(crate) fn upstream(mut self, value: &str) -> Self {
         let line = self.route.lines().find(|line| line.starts_with("upstream = "));
         let line = line.expect("the route has an upstream").to_owned();
@@ -110,7 +111,7 @@ impl Setup {
         self
     }
 
-    /// The whole file.
+    /// Returns the configuration file.
     pub(crate) fn toml(&self) -> String {
         let (listen, tls) = if self.tls {
             let pair = "cert = \"tls.crt\"\nkey = \"tls.key\"\nself_signed = [\"localhost\"]";
@@ -134,7 +135,7 @@ impl Setup {
     }
 }
 
-/// A configuration from text; what is wrong with it fails the test.
+/// Parses a configuration; an invalid one fails the test.
 pub(crate) fn parse(text: &str, dir: &Path) -> config::Config {
     match config::parse("gateway.toml", text, dir, &|_| None) {
         Ok((config, _)) => config,
@@ -143,17 +144,17 @@ pub(crate) fn parse(text: &str, dir: &Path) -> config::Config {
 }
 
 impl Gateway {
-    /// A TLS connection that speaks HTTP/1.1.
+    /// Opens a TLS connection for HTTP/1.1.
     pub(crate) async fn connect(&self) -> Connection {
         Connection::tls(self.addresses.https[0], self.certificate()).await
     }
 
-    /// A TLS connection that speaks HTTP/2.
+    /// Opens a TLS connection for HTTP/2.
     pub(crate) async fn connect_http2(&self) -> Http2 {
         Http2::connect(self.addresses.https[0], self.certificate()).await
     }
 
-    /// A connection without TLS.
+    /// Opens a connection without TLS.
     pub(crate) async fn connect_plain(&self) -> Connection {
         Connection::plain(self.addresses.http[0]).await
     }
@@ -168,7 +169,7 @@ impl Gateway {
         self.connect().await.exchange(&call.bytes()).await
     }
 
-    /// Sends a request that must be refused; gives the answer and the reason that the metrics tell.
+    /// Sends a request that must be rejected; returns the response and the reason in the metrics.
     pub(crate) async fn refused(&self, call: &Call) -> (Reply, String) {
         let before = self.all_rejections().await;
         let reply = self.call(call).await;
@@ -180,7 +181,7 @@ impl Gateway {
         (reply, reason.to_owned())
     }
 
-    /// The labels and the value of every counter of rejections that has counted.
+    /// Returns the labels and the value of each rejection counter that is not 0.
     async fn all_rejections(&self) -> BTreeSet<(String, String)> {
         let page = self.admin("/metrics").await.text();
         page.lines()
@@ -190,7 +191,7 @@ impl Gateway {
             .collect()
     }
 
-    /// The certificate that the gateway made for itself, PEM.
+    /// Returns the self-signed certificate of the gateway, as PEM.
     pub(crate) fn certificate(&self) -> Vec<u8> {
         std::fs::read(self.dir.path().join("tls.crt")).expect("the certificate was made")
     }
@@ -203,23 +204,23 @@ impl Gateway {
         self.running.as_ref().expect("not drained yet")
     }
 
-    /// An admin page.
+    /// Requests a path of the admin listener.
     pub(crate) async fn admin(&self, path: &str) -> Reply {
         admin(self.addresses.admin[0], path).await
     }
 
-    /// The value of a metric with these labels, 0 if it is not there.
+    /// Returns the value of a metric with these labels, or 0 if it does not exist.
     pub(crate) async fn metric(&self, name_and_labels: &str) -> f64 {
         metric(self.addresses.admin[0], name_and_labels).await
     }
 
-    /// How many requests of the route were refused for this reason.
+    /// Returns the number of requests of the route that were rejected for this reason.
     pub(crate) async fn rejections(&self, reason: &str) -> f64 {
         let labels = format!("{{reason=\"{reason}\",route=\"vivoldi\"}}");
         self.metric(&format!("sealgate_rejections_total{labels}")).await
     }
 
-    /// How many requests of the route ended so.
+    /// Returns the number of requests of the route with this outcome.
     pub(crate) async fn outcomes(&self, outcome: &str) -> f64 {
         let labels = format!("{{outcome=\"{outcome}\",route=\"vivoldi\"}}");
         self.metric(&format!("sealgate_requests_total{labels}")).await
@@ -243,7 +244,7 @@ async fn metric(address: SocketAddr, name_and_labels: &str) -> f64 {
         .map_or(0.0, |value| value.parse().expect("a number"))
 }
 
-/// Waits until `ready` says so.
+/// Waits until `ready` returns true; `what` describes it.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut ready: impl FnMut() -> F) {
     let waiting = async {
         while !ready().await {
@@ -253,7 +254,7 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut ready: impl 
     assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "{what} within {PATIENCE:?}");
 }
 
-/// Runs the binary in `dir`, without input.
+/// Runs the binary in `dir`, with empty standard input.
 pub(crate) fn sealgate(arguments: &[&str], dir: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sealgate"))
         .args(arguments)

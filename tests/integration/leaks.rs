@@ -1,5 +1,5 @@
-//! A hunt for leaks: secrets and personal data are sent through a gateway that logs all it can, and
-//! nothing that others may read holds a trace of them.
+//! Search for leaks: secrets and personal data are sent through a gateway with verbose logs, and no
+//! log, metric, response or command line contains a trace of them.
 
 use std::{
     fs::{self, File},
@@ -14,7 +14,7 @@ use crate::kit::{Answer, Connection, Event, PATIENCE, Upstream, hmac_sha256, unt
 const ENV_SECRET: &str = "canary-env-secret-93d1";
 const FILE_SECRET: &str = "canary-file-secret-58c0";
 const GATE_SECRET: &str = "canary-gate-secret-77aa";
-/// What a request carries; none of it is anybody's but the handler's.
+/// Private parts of the requests, which only the handler may receive.
 const PRIVATE: [&str; 7] = [
     "canary-person",
     "canary-bearer",
@@ -47,7 +47,7 @@ fn toml(upstream: &Upstream) -> String {
     )
 }
 
-/// A gateway that logs in this way; killed when dropped.
+/// Gateway with this log format and level; killed when dropped.
 struct Talkative {
     child: Child,
     log: std::path::PathBuf,
@@ -56,7 +56,7 @@ struct Talkative {
 impl Talkative {
     fn start(dir: &Path, format: &str, level: &str) -> Self {
         let log = dir.join(format!("{format}-{level}.log"));
-        // The shell lifts what limit there may be, so that it is the gateway's own that counts.
+        // The shell removes any inherited limit, so that only the gateway's own limit applies.
         let script = "ulimit -c unlimited 2>/dev/null; exec \"$@\"";
         let child = Command::new("sh")
             .args(["-c", script, "sh", env!("CARGO_BIN_EXE_sealgate")])
@@ -75,7 +75,7 @@ impl Talkative {
         fs::read_to_string(&self.log).expect("a log")
     }
 
-    /// Where it listens: TLS, plain and admin, as the line `ready` says in both formats.
+    /// Returns the TLS, plain and admin addresses from the line `ready`, in either format.
     async fn addresses(&self) -> [SocketAddr; 3] {
         until("it is ready", || async { self.log().contains("admin") }).await;
         let log = self.log().replace(['"', ' '], "").replace("=[", ":[");
@@ -94,13 +94,13 @@ impl Talkative {
 
 impl Drop for Talkative {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A request full of what is nobody's business.
+/// Returns a request with private data.
 fn private(path: &str) -> Event {
     let body = br#"{"grpIdx": 574, "name": "canary-person", "mail": "canary-person@example.com"}"#;
     let mut event = Event::new(body).with(&[
@@ -113,7 +113,7 @@ fn private(path: &str) -> Event {
     event
 }
 
-/// Every request of the hunt, with the status that it must have; `None` where nothing need come.
+/// Returns all requests with their expected statuses; `None` where no response is required.
 fn requests() -> Vec<(Vec<u8>, Option<u16>)> {
     let good = private("/enforced");
     let forged = Event { secret: "canary-person-guesses".to_owned(), ..private("/enforced") };
@@ -147,7 +147,7 @@ fn requests() -> Vec<(Vec<u8>, Option<u16>)> {
     ]
 }
 
-/// Fails if `text` holds a secret, personal data or a signature.
+/// Fails if `text` contains a secret, personal data or a signature.
 fn clean(what: &str, text: &str, signatures: &[String]) {
     let canaries = [ENV_SECRET, FILE_SECRET, GATE_SECRET].into_iter().chain(PRIVATE);
     for canary in canaries.chain(signatures.iter().map(String::as_str)) {
@@ -184,7 +184,7 @@ async fn hunt(format: &str, level: &str) {
             assert_eq!(reply.as_ref().map(|reply| reply.status), expected, "{text}");
         }
         if let Some(reply) = reply.filter(|reply| reply.status >= 400) {
-            clean("an answer", &(reply.head.clone() + &reply.text()), &signatures);
+            clean("a response", &(reply.head.clone() + &reply.text()), &signatures);
         }
     }
     let mut no_tls = Connection::plain(https).await;
@@ -227,27 +227,27 @@ async fn hunt(format: &str, level: &str) {
 }
 
 #[tokio::test]
-async fn nothing_private_is_in_the_debug_log_for_people() {
+async fn the_text_log_at_debug_contains_nothing_private() {
     hunt("text", "debug").await;
 }
 
 #[tokio::test]
-async fn nothing_private_is_in_the_trace_log_for_people() {
+async fn the_text_log_at_trace_contains_nothing_private() {
     hunt("text", "trace").await;
 }
 
 #[tokio::test]
-async fn nothing_private_is_in_the_debug_log_for_tools() {
+async fn the_json_log_at_debug_contains_nothing_private() {
     hunt("json", "debug").await;
 }
 
 #[tokio::test]
-async fn nothing_private_is_in_the_trace_log_for_tools() {
+async fn the_json_log_at_trace_contains_nothing_private() {
     hunt("json", "trace").await;
 }
 
 #[tokio::test]
-async fn commands_that_judge_offline_tell_nothing_private() {
+async fn check_and_verify_print_nothing_private() {
     let upstream = Upstream::start().await;
     let dir = tempfile::tempdir().expect("a directory");
     fs::write(dir.path().join("secret"), FILE_SECRET).expect("written");
@@ -282,7 +282,7 @@ async fn commands_that_judge_offline_tell_nothing_private() {
         assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
         clean(&format!("{arguments:?}"), &said, &[]);
     }
-    // What the hunt looks for is what is sent.
+    // The canaries are the values that the requests contain.
     let sent = String::from_utf8_lossy(&event.request()).into_owned();
     assert!(PRIVATE[..4].iter().all(|canary| sent.contains(canary)), "{sent}");
     assert_eq!(hmac_sha256(ENV_SECRET, b"").len(), 64);

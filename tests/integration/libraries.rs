@@ -1,6 +1,6 @@
-//! Libraries of senders as real senders: what the libraries sign, the running gateway takes; what `sealgate
-//! sign` signs, the libraries take. `scripts/libraries` installs them; without them the tests are skipped,
-//! unless everything must run.
+//! The senders' own libraries: the gateway accepts what they sign, and they accept what
+//! `sealgate sign` signs. `scripts/libraries` installs them. Without them, the tests are skipped,
+//! or fail if `SEALGATE_REQUIRE_ALL` is set.
 
 use std::{
     io::Write,
@@ -18,7 +18,7 @@ const OTHER: &str = "another-secret-for-libraries-02";
 const OTHER_WHSEC: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const PUBLIC_URL: &str = "https://hooks.example.com/twilio";
 
-/// Bodies that libraries and gateway could read differently.
+/// Bodies that the libraries and the gateway could interpret differently.
 const BODIES: &[&str] = &[
     "{}",
     "{\"id\": \"evt_1\", \"n\": 10.0}\n",
@@ -27,14 +27,14 @@ const BODIES: &[&str] = &[
     "{\"id\":\"evt_4\",\r\n\t\"spaces\":   [ 1 , 2 ]}",
 ];
 
-/// Fields that a form encodes, sorts and repeats.
+/// Form fields that need encoding, sorting and repetition.
 const FORMS: &[&[(&str, &str)]] = &[
     &[("CallSid", "CA1234567890ABCDE"), ("From", "+12349013030"), ("Digits", "1234")],
     &[("b", "2"), ("B", "1"), ("a", ""), ("Body", "K\u{e4}se & \"\u{2615}\" = 100%+")],
     &[("MediaUrl", "x"), ("MediaUrl", "y"), ("MediaUrl", "x"), ("A", "1")],
 ];
 
-/// A library's results for these jobs; `None` if the libraries are not installed.
+/// Runs jobs with a library and returns its results; `None` if the libraries are not installed.
 fn library(name: &str, jobs: &[Value]) -> Option<Vec<Value>> {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/libraries");
     if !installed.join("installed").exists() {
@@ -84,7 +84,7 @@ fn toml(upstream: &Upstream) -> String {
     .concat()
 }
 
-/// The request that a library signed.
+/// Returns the request that a library signed.
 fn call(id: &str, signed: &Value) -> Call {
     let query = signed["query"].as_str().expect("a query");
     let target = if query.is_empty() { format!("/{id}") } else { format!("/{id}?{query}") };
@@ -94,8 +94,8 @@ fn call(id: &str, signed: &Value) -> Call {
     headers.iter().fold(call, |call, pair| call.with(&text(&pair[0]), &text(&pair[1])))
 }
 
-/// What the library signs under the right secret is accepted, under another one refused, and with another
-/// body or address refused.
+/// Checks that the gateway accepts what the library signs with the right secret, and rejects it
+/// with another secret, body or URL.
 async fn accepted(id: &str, secrets: [&str; 2], jobs: Vec<Value>) {
     let with = |secret: &str| -> Vec<Value> {
         let mut jobs = jobs.clone();
@@ -137,35 +137,35 @@ fn bodies() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn what_stripe_signs_is_accepted() {
-    // Stripe's events have an id; a body without one is none of its events.
+async fn accepts_what_stripe_signs() {
+    // Stripe's events have an ID; a body without one is not an event.
     let with_id = bodies().into_iter().filter(|job| job["body"] != "{}").collect();
     accepted("stripe", [TOKEN, OTHER], with_id).await;
 }
 
 #[tokio::test]
-async fn what_slack_signs_is_accepted() {
+async fn accepts_what_slack_signs() {
     accepted("slack", [TOKEN, OTHER], bodies()).await;
 }
 
 #[tokio::test]
-async fn what_standard_webhooks_signs_is_accepted() {
+async fn accepts_what_standard_webhooks_signs() {
     accepted("standard-webhooks", [WHSEC, OTHER_WHSEC], bodies()).await;
 }
 
 #[tokio::test]
-async fn what_octokit_signs_is_accepted() {
+async fn accepts_what_octokit_signs() {
     accepted("github", [TOKEN, OTHER], bodies()).await;
 }
 
 #[tokio::test]
-async fn what_twilio_signs_is_accepted() {
+async fn accepts_what_twilio_signs() {
     let forms = FORMS.iter().map(|form| json!({"form": form, "url": PUBLIC_URL}));
     accepted("twilio", [TOKEN, OTHER], forms.collect()).await;
 }
 
 #[tokio::test]
-async fn what_twilio_signs_of_a_json_body_is_accepted() {
+async fn accepts_what_twilio_signs_for_a_json_body() {
     let url = |mut job: Value| {
         job["url"] = PUBLIC_URL.into();
         job
@@ -187,7 +187,7 @@ async fn what_twilio_signs_of_a_json_body_is_accepted() {
     assert_eq!(upstream.requests().len(), BODIES.len());
 }
 
-/// What `sealgate sign` says that the sender would send.
+/// Returns the headers that `sealgate sign` prints.
 fn signed(dir: &Path, id: &str, body: &str) -> Vec<(String, String)> {
     std::fs::write(dir.join(format!("{id}.body")), body).expect("written");
     let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
@@ -205,7 +205,7 @@ fn signed(dir: &Path, id: &str, body: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn the_libraries_take_what_sealgate_signs() {
+async fn libraries_accept_what_sealgate_signs() {
     let upstream = Upstream::start().await;
     let setup = Setup::new(&upstream).routes(&toml(&upstream));
     let dir = setup.dir.path();

@@ -1,5 +1,5 @@
-//! What Prometheus and Grafana make of the metrics: the alerts, each of which fires and does not, and the
-//! dashboard, every query of which has something to show of a running gateway.
+//! Prometheus alerts and the Grafana dashboard: each alert fires when it should, and every query of
+//! the dashboard returns data for a running gateway.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(file(path)).expect("readable")
 }
 
-/// Runs a command that must succeed; gives what it printed.
+/// Runs a command that must succeed; returns its output.
 fn run(command: &mut Command) -> String {
     let output = command.output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -29,7 +29,7 @@ fn run(command: &mut Command) -> String {
     said
 }
 
-/// The names of the gateway's own metrics, and of its process, in a text.
+/// Returns the names of the metrics of sealgate and its process in a text.
 fn named(text: &str) -> BTreeSet<String> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
         .filter(|word| word.starts_with("sealgate_") || word.starts_with("process_"))
@@ -37,7 +37,7 @@ fn named(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The values of a key, wherever in the document it stands.
+/// Collects the values of a key anywhere in the document.
 fn values<'a>(document: &'a Value, key: &str, found: &mut Vec<&'a str>) {
     match document {
         Value::Object(members) => {
@@ -53,7 +53,7 @@ fn values<'a>(document: &'a Value, key: &str, found: &mut Vec<&'a str>) {
     }
 }
 
-/// The queries of the dashboard, as Grafana sends them.
+/// Returns the queries of the dashboard, as Grafana sends them.
 fn queries() -> Vec<String> {
     let dashboard = serde_json::from_str(&read("grafana/sealgate.json")).expect("JSON");
     let mut found = Vec::new();
@@ -71,7 +71,7 @@ fn queries() -> Vec<String> {
 }
 
 #[test]
-fn every_alert_fires_and_does_not() {
+fn every_alert_fires_only_when_it_should() {
     let (alerts, tests) = (read("prometheus/alerts.yml"), read("prometheus/alerts_test.yml"));
     let names: Vec<_> =
         alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
@@ -83,8 +83,8 @@ fn every_alert_fires_and_does_not() {
             .skip(1)
             .filter_map(|rest| rest.lines().next().map(|line| line.trim() == "exp_alerts: []"))
             .collect();
-        assert!(expected.contains(&true), "{name} is tried when it must be silent");
-        assert!(expected.contains(&false), "{name} is tried when it must fire");
+        assert!(expected.contains(&true), "{name} is tested when it must not fire");
+        assert!(expected.contains(&false), "{name} is tested when it must fire");
     }
     let Some(mut promtool) = tool("promtool") else { return };
     run(promtool.args(["test", "rules"]).arg(file("prometheus/alerts_test.yml")));
@@ -93,7 +93,7 @@ fn every_alert_fires_and_does_not() {
 }
 
 #[tokio::test]
-async fn alerts_and_dashboard_name_only_metrics_that_are_there() {
+async fn alerts_and_dashboard_use_only_existing_metrics() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     let page = gateway.admin("/metrics").await.text();
@@ -111,7 +111,7 @@ async fn alerts_and_dashboard_name_only_metrics_that_are_there() {
 }
 
 #[tokio::test]
-async fn every_query_of_the_dashboard_has_something_to_show() {
+async fn every_query_of_the_dashboard_returns_data() {
     let Some(mut prometheus) = tool("prometheus") else { return };
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();

@@ -1,4 +1,4 @@
-//! What a running gateway tells: the page about metrics is true, and a request's trace is in the log.
+//! Metrics and traces of a running gateway: docs/metrics.md is complete, and the log has trace IDs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,15 +8,15 @@ use std::{
 
 use crate::kit::{Event, Process, Setup, Upstream};
 
-/// A metric's type and the names of its labels.
+/// Type and label names of a metric.
 type Shape = (String, BTreeSet<String>);
 
-/// What is in code font in a text.
+/// Returns the parts of a text that are in code font.
 fn in_code_font(text: &str) -> BTreeSet<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// The table of metrics of `docs/metrics.md`, and all that the page has in code font.
+/// Returns the metrics in the table of `docs/metrics.md`, and everything in code font on the page.
 fn documented() -> (BTreeMap<String, Shape>, BTreeSet<String>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
     let page = fs::read_to_string(path).expect("the page");
@@ -31,7 +31,7 @@ fn documented() -> (BTreeMap<String, Shape>, BTreeSet<String>) {
     (rows.collect(), in_code_font(&page))
 }
 
-/// The metrics of a page, and every value of a label with a fixed list.
+/// Returns the metrics of a scrape, and every value of the labels with fixed values.
 fn exported(page: &str) -> (BTreeMap<String, Shape>, BTreeSet<String>) {
     let mut metrics = BTreeMap::<String, Shape>::new();
     let mut values = BTreeSet::new();
@@ -58,21 +58,21 @@ fn exported(page: &str) -> (BTreeMap<String, Shape>, BTreeSet<String>) {
 }
 
 #[tokio::test]
-async fn the_page_about_metrics_tells_each_and_no_other() {
+async fn the_metrics_page_lists_exactly_the_exported_metrics() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     assert_eq!(gateway.send(&Event::default()).await.status, 200);
     let (metrics, values) = exported(&gateway.admin("/metrics").await.text());
-    let (told, words) = documented();
+    let (listed, words) = documented();
     assert!(metrics.len() >= 15, "{metrics:?}");
-    assert_eq!(told, metrics);
+    assert_eq!(listed, metrics);
     assert!(values.len() > 30, "{values:?}");
-    let untold: Vec<_> = values.difference(&words).collect();
-    assert!(untold.is_empty(), "{untold:?} are values of labels that the page does not tell");
+    let missing: Vec<_> = values.difference(&words).collect();
+    assert!(missing.is_empty(), "{missing:?} are label values that the page does not list");
 }
 
 #[tokio::test]
-async fn a_trace_is_passed_on_and_in_the_log_if_it_is_one() {
+async fn passes_traces_on_and_logs_valid_trace_ids() {
     let upstream = Upstream::start().await;
     let setup = Setup::new(&upstream).plain();
     let gateway = Process::start(setup.dir.path(), &setup.toml()).await;

@@ -1,10 +1,10 @@
-//! What is installed beside the binary: completions of the shells, and the hook that hands over certificates.
+//! Files that are installed with the binary: shell completions and the certbot hook.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use crate::kit::{Connection, Event, Upstream, free_address, until};
 
-/// Runs a program of the shell's with the completions in a file.
+/// Runs a shell on a file with completions; fails if it reports an error.
 fn accepts(shell: &str, arguments: &[&str], script: &Path) {
     let output = Command::new(shell).args(arguments).arg(script).output().expect("it runs");
     let error = String::from_utf8_lossy(&output.stderr);
@@ -12,7 +12,7 @@ fn accepts(shell: &str, arguments: &[&str], script: &Path) {
 }
 
 #[test]
-fn completions_are_scripts_of_their_shells() {
+fn completions_are_valid_shell_scripts() {
     let dir = tempfile::tempdir().expect("a directory");
     for shell in ["bash", "zsh", "fish"] {
         let mut sealgate = Command::new(env!("CARGO_BIN_EXE_sealgate"));
@@ -24,7 +24,7 @@ fn completions_are_scripts_of_their_shells() {
         }
         let file = dir.path().join(shell);
         fs::write(&file, script).expect("written");
-        // zsh and fish are tried by scripts/check-deploy, which installs them.
+        // scripts/check-deploy installs zsh and fish and tests them.
         if shell == "bash" {
             accepts(shell, &["-n"], &file);
             let words = "source $0; COMP_WORDS=(sealgate ver); COMP_CWORD=1; \
@@ -36,7 +36,7 @@ fn completions_are_scripts_of_their_shells() {
     }
 }
 
-/// A new pair for this name, in `dir` under certbot's names.
+/// Writes a new certificate for this name to `dir`, with certbot's file names.
 fn renew(dir: &Path, name: &str) -> Vec<u8> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), name.to_owned()]);
     let made = made.expect("a certificate");
@@ -47,7 +47,7 @@ fn renew(dir: &Path, name: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_is_served_after_the_hook() {
+async fn the_hook_installs_a_renewed_certificate() {
     let upstream = Upstream::start().await;
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();

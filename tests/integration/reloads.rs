@@ -1,4 +1,5 @@
-//! Reloading: by signal and by file, under load, all or nothing; what changed is told by name.
+//! Reload by signal and by file change, under load: it is all or nothing, and the log names the
+//! changes.
 
 use std::{
     fs,
@@ -16,7 +17,7 @@ use crate::kit::{Connection, Event, Process, SECRET, Setup, Upstream, until};
 
 const ROTATED: &str = "the-secret-after-the-rotation";
 
-/// Senders that send one event after the other, on connections that are kept and on new ones.
+/// Senders that send one event after another, on persistent and on new connections.
 struct Load {
     stop: Arc<AtomicBool>,
     senders: Vec<JoinHandle<usize>>,
@@ -45,7 +46,7 @@ impl Load {
         Load { senders: senders.collect(), stop }
     }
 
-    /// Ends the load; gives how many events were sent, each of them answered 200.
+    /// Stops the senders; returns the number of events, all of which got 200.
     async fn end(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let mut sent = 0;
@@ -56,7 +57,7 @@ impl Load {
     }
 }
 
-/// Waits until so many reloads ended so.
+/// Waits until `count` reloads had this result.
 async fn reloaded(gateway: &Process, result: &str, count: usize) {
     let labels = format!("sealgate_config_reloads_total{{result=\"{result}\"}}");
     until("the reload", || async { gateway.metric(&labels).await >= count as f64 }).await;
@@ -67,15 +68,15 @@ async fn status_with(gateway: &Process, secret: &str) -> u16 {
     gateway.connect().await.exchange(&event.request()).await.status
 }
 
-/// Replaces a file as careful programs do.
+/// Replaces a file atomically.
 fn replace(path: &Path, content: impl AsRef<[u8]>) {
-    let beside = path.with_extension("new");
-    fs::write(&beside, content).expect("written");
-    fs::rename(beside, path).expect("renamed");
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, content).expect("written");
+    fs::rename(temporary, path).expect("renamed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_reloads_under_load_fail_no_request_and_forget_no_event() {
+async fn fifty_reloads_under_load_lose_no_request_and_no_record() {
     let upstream = Upstream::start().await;
     let setup = Setup::new(&upstream).plain();
     let toml = setup.toml();
@@ -98,7 +99,7 @@ async fn fifty_reloads_under_load_fail_no_request_and_forget_no_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secret_is_rotated_under_load_by_its_file() {
+async fn rotates_a_secret_file_under_load() {
     let upstream = Upstream::start().await;
     let setup = Setup::new(&upstream).plain().server("watch = true");
     let dir = setup.dir.path();
@@ -112,7 +113,7 @@ async fn a_secret_is_rotated_under_load_by_its_file() {
     let load = Load::start(&gateway, SECRET);
     replace(&dir.join("gateway.toml"), &both);
     reloaded(&gateway, "ok", 1).await;
-    assert_eq!(status_with(&gateway, ROTATED).await, 200, "the new secret is taken");
+    assert_eq!(status_with(&gateway, ROTATED).await, 200, "the new secret verifies");
     load.end().await;
 
     let load = Load::start(&gateway, ROTATED);
@@ -122,7 +123,7 @@ async fn a_secret_is_rotated_under_load_by_its_file() {
     assert_eq!(status_with(&gateway, SECRET).await, 401, "the old secret is gone");
     load.end().await;
 
-    // Only the file changes, as when an orchestrator renews it.
+    // Only the file changes, as when an orchestrator rotates a secret.
     replace(&dir.join("new"), SECRET);
     reloaded(&gateway, "ok", 3).await;
     assert_eq!(
@@ -150,7 +151,7 @@ fn certificate() -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_is_rotated_under_load_and_connections_stay() {
+async fn rotates_a_certificate_under_load_and_keeps_connections() {
     let upstream = Upstream::start().await;
     let setup = Setup::new(&upstream).server("watch = true");
     let dir = setup.dir.path();
@@ -179,7 +180,7 @@ async fn a_certificate_is_rotated_under_load_and_connections_stay() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_taken_changes_nothing() {
+async fn an_invalid_reload_changes_nothing() {
     let upstream = Upstream::start().await;
     let setup = Setup::new(&upstream).server("watch = true");
     let dir = setup.dir.path();
@@ -224,7 +225,7 @@ async fn what_cannot_be_taken_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_reload_tells_by_name_what_it_changes_and_what_it_cannot() {
+async fn logs_what_a_reload_changes_and_what_needs_a_restart() {
     let upstream = Upstream::start().await;
     let setup = Setup::new(&upstream).plain();
     let dir = setup.dir.path();

@@ -1,4 +1,4 @@
-//! The recipes of docs/behind-nginx-and-apache.md, as they stand there, with real web servers.
+//! The recipes of docs/behind-nginx-and-apache.md, unchanged, with real web servers.
 
 use std::{
     fs,
@@ -12,7 +12,8 @@ use crate::{
     kit::{Connection, Event, Program, Setup, Upstream, free_address, tool},
 };
 
-/// The two blocks of a web server: for its public site, and for its inner address.
+/// Returns the two configuration blocks of a web server: for its public site and for its inner
+/// address.
 fn recipe(
     language: &str,
     gateway: SocketAddr,
@@ -31,10 +32,10 @@ fn recipe(
     found.try_into().expect("two blocks")
 }
 
-/// Sends events through site, gateway, inner site and handler. `configuration` makes the web server's file
-/// of its directory, the site's address and the two blocks; `test` are the arguments that check it, `run`
-/// those that run it.
-async fn only_what_is_authentic_comes_through(
+/// Sends events through the site, the gateway, the inner site and the handler. `configuration`
+/// builds the web server's file from its directory, the site's address and the two blocks. `test`
+/// and `run` are the arguments that check the file and run the server.
+async fn forwards_only_authentic_events(
     program: &str,
     language: &str,
     configuration: impl Fn(&str, SocketAddr, &[String; 2]) -> String,
@@ -72,8 +73,8 @@ async fn only_what_is_authentic_comes_through(
     assert_eq!(seen.header("sealgate-verified"), Some("vivoldi"));
     assert_eq!(seen.header("host"), Some("localhost"));
     assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
-    let whence = seen.header("x-forwarded-for").expect("it is there");
-    assert!(whence.ends_with("127.0.0.1"), "{whence}");
+    let client = seen.header("x-forwarded-for").expect("it is there");
+    assert!(client.ends_with("127.0.0.1"), "{client}");
     let again = Connection::plain(site).await.exchange(&event.retried().request()).await;
     assert_eq!((again.status, again.header("sealgate-answer")), (200, Some("duplicate")));
     let forged = Event { secret: "not-the-secret-at-all".into(), ..Event::default() };
@@ -83,7 +84,7 @@ async fn only_what_is_authentic_comes_through(
 }
 
 #[tokio::test]
-async fn behind_nginx_only_what_is_authentic_comes_through() {
+async fn nginx_recipe_forwards_only_authentic_events() {
     let configuration = |dir: &str, site: SocketAddr, [public, inner]: &[String; 2]| {
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
@@ -96,11 +97,11 @@ async fn behind_nginx_only_what_is_authentic_comes_through() {
     };
     let arguments =
         (&["-t", "-p", ".", "-c", "site.conf"][..], &["-p", ".", "-c", "site.conf"][..]);
-    only_what_is_authentic_comes_through("nginx", "nginx", configuration, arguments).await;
+    forwards_only_authentic_events("nginx", "nginx", configuration, arguments).await;
 }
 
 #[tokio::test]
-async fn behind_apache_only_what_is_authentic_comes_through() {
+async fn apache_recipe_forwards_only_authentic_events() {
     let configuration = |dir: &str, site: SocketAddr, [public, inner]: &[String; 2]| {
         let modules: String = ["mpm_event", "authz_core", "proxy", "proxy_http", "headers"]
             .iter()
@@ -118,5 +119,5 @@ async fn behind_apache_only_what_is_authentic_comes_through() {
         &["-t", "-d", ".", "-f", "site.conf"][..],
         &["-d", ".", "-f", "site.conf", "-DFOREGROUND"][..],
     );
-    only_what_is_authentic_comes_through("apache2", "apache", configuration, arguments).await;
+    forwards_only_authentic_events("apache2", "apache", configuration, arguments).await;
 }

@@ -1,4 +1,4 @@
-//! An authority of one's own, and what it signs.
+//! Private certificate authority, and the certificates that it signs.
 
 use std::{path::Path, sync::Arc};
 
@@ -10,7 +10,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// An authority that nobody knows unless told.
+/// Certificate authority that is trusted only where it is configured.
 pub(crate) struct Authority {
     certificate: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
@@ -25,17 +25,19 @@ impl Authority {
         Authority { certificate, issuer: Issuer::new(params, key) }
     }
 
-    /// Writes its certificate.
+    /// Writes its certificate to a file.
     pub(crate) fn write(&self, path: &Path) {
         std::fs::write(path, self.certificate.pem()).expect("written");
     }
 
-    /// A server for `name`, whose certificate ended in the year `ended`, if there is one.
+    /// Returns the TLS configuration of a server for `name`. Its certificate expired in the year
+    /// `ended`, if given.
     pub(crate) fn server(&self, name: &str, ended: Option<i32>) -> ServerConfig {
         self.configured(name, ended, None)
     }
 
-    /// A server for `name` that wants a certificate of this authority from its clients.
+    /// Returns the TLS configuration of a server for `name` that requires client certificates of
+    /// this authority.
     pub(crate) fn strict_server(&self, name: &str) -> ServerConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).expect("a certificate");

@@ -1,6 +1,6 @@
 //! A request of any sender, editable before it is sent.
 
-/// A request.
+/// Request of any sender.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) method: &'static str,
@@ -10,13 +10,13 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// A request without headers of its own.
+    /// Creates a request without additional headers.
     pub(crate) fn new(method: &'static str, target: &str, body: &str) -> Self {
         let (target, body) = (target.to_owned(), body.as_bytes().to_vec());
         Call { method, target, headers: Vec::new(), body }
     }
 
-    /// A POST.
+    /// Creates a POST request.
     pub(crate) fn post(target: &str, body: &str) -> Self {
         Call::new("POST", target, body)
     }
@@ -27,23 +27,23 @@ impl Call {
         self
     }
 
-    /// Leaves a header out.
+    /// Removes a header.
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         self
     }
 
-    /// Gives a header another value.
+    /// Replaces the value of a header.
     pub(crate) fn set(self, name: &str, value: &str) -> Self {
         self.without(name).with(name, value)
     }
 
-    /// Sends another body than the signed one.
+    /// Replaces the body without changing the signature.
     pub(crate) fn tampered(self, body: &str) -> Self {
         Call { body: body.as_bytes().to_vec(), ..self }
     }
 
-    /// The request on the wire.
+    /// Returns the bytes of the request on the wire.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\nHost: localhost\r\n", self.method, self.target);
         for (name, value) in &self.headers {

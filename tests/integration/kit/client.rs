@@ -1,4 +1,4 @@
-//! A client that writes the bytes it is given and reads one answer at a time.
+//! A client that writes raw bytes and reads one response at a time.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -29,13 +29,13 @@ use super::PATIENCE;
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A connection to the gateway.
+/// Connection to the gateway.
 pub(crate) struct Connection {
     stream: Box<dyn Stream>,
     buffer: Vec<u8>,
 }
 
-/// An answer of the gateway.
+/// Response of the gateway.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -44,7 +44,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The value of a header, if it is there exactly once.
+    /// Returns the value of a header; fails if the header is present more than once.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.head.lines().skip(1).filter_map(|line| {
             let (known, value) = line.split_once(':')?;
@@ -60,7 +60,7 @@ impl Reply {
     }
 }
 
-/// A client configuration that trusts one certificate and offers `protocols`.
+/// Returns a TLS client configuration that trusts one certificate and offers `protocols`.
 pub(crate) fn client_config(
     certificate: &[u8],
     protocols: &[&[u8]],
@@ -86,7 +86,7 @@ impl Connection {
         Connection { stream: Box::new(stream), buffer: Vec::new() }
     }
 
-    /// A TLS connection whose first bytes, before the handshake, are `head`.
+    /// Opens a TLS connection that sends `head` before the handshake.
     pub(crate) async fn tls_after(
         address: SocketAddr,
         trusted: &[u8],
@@ -97,18 +97,18 @@ impl Connection {
         Self::tls_with(stream, client_config(trusted, &[b"http/1.1"], false)).await
     }
 
-    /// A TLS connection over `stream` as this client.
+    /// Opens a TLS connection over `stream` with this client configuration.
     pub(crate) async fn tls_with(stream: TcpStream, client: ClientConfig) -> std::io::Result<Self> {
         let name = ServerName::try_from("localhost").expect("a name");
         Ok(Self::over(TlsConnector::from(Arc::new(client)).connect(name, stream).await?))
     }
 
-    /// A connection over a TLS stream.
+    /// Wraps a TLS stream.
     pub(crate) fn over(stream: TlsStream<TcpStream>) -> Self {
         Connection { stream: Box::new(stream), buffer: Vec::new() }
     }
 
-    /// The certificate that a TLS listener presents, one of those that are trusted.
+    /// Returns the certificate that a TLS listener presents; it must be among the trusted ones.
     pub(crate) async fn presented(address: SocketAddr, trusted: &[u8]) -> CertificateDer<'static> {
         let stream = shake(address, trusted, b"http/1.1").await;
         let chain = stream.get_ref().1.peer_certificates().expect("a chain");
@@ -120,7 +120,7 @@ impl Connection {
         Connection { stream: Box::new(stream), buffer: Vec::new() }
     }
 
-    /// Writes bytes; a gateway that has hung up already is no failure of the test.
+    /// Writes bytes. A connection that the gateway has closed does not fail the test.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         let written = async {
             self.stream.write_all(bytes).await?;
@@ -129,18 +129,18 @@ impl Connection {
         let _ = timeout(PATIENCE, written).await.expect("the gateway reads");
     }
 
-    /// Writes a request and reads its answer.
+    /// Writes a request and reads the response.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> Reply {
         self.write(request).await;
         self.read().await.expect("an answer")
     }
 
-    /// Reads one answer; `None` if the gateway hung up.
+    /// Reads one response; `None` if the gateway closed the connection.
     pub(crate) async fn read(&mut self) -> Option<Reply> {
         timeout(PATIENCE, self.read_reply()).await.expect("an answer in time")
     }
 
-    /// Waits until the gateway hangs up.
+    /// Waits until the gateway closes the connection.
     pub(crate) async fn closed(&mut self) {
         let mut rest = Vec::new();
         let _ = timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.expect("an end");
@@ -173,7 +173,8 @@ impl Connection {
         Some(reply)
     }
 
-    /// Waits until an answer begins to come, or the gateway hangs up; `true` for an answer.
+    /// Waits until a response begins or the gateway closes the connection; returns `true` for a
+    /// response.
     pub(crate) async fn stirs(&mut self) -> bool {
         timeout(PATIENCE, self.fill()).await.expect("an answer in time") > 0
     }
@@ -183,7 +184,7 @@ impl Connection {
     }
 }
 
-/// A TLS connection that speaks `protocol`.
+/// Opens a TLS connection for `protocol`.
 pub(crate) async fn shake(
     address: SocketAddr,
     certificate: &[u8],
@@ -196,7 +197,7 @@ pub(crate) async fn shake(
     stream.expect("a handshake")
 }
 
-/// An HTTP/2 connection to the gateway. Dropped, it ends.
+/// HTTP/2 connection to the gateway; closed when dropped.
 pub(crate) struct Http2 {
     sender: SendRequest<Full<Bytes>>,
     connection: JoinHandle<()>,
@@ -207,12 +208,12 @@ impl Http2 {
         let stream = TokioIo::new(shake(address, &certificate, b"h2").await);
         let (sender, connection) =
             handshake(TokioExecutor::new(), stream).await.expect("the gateway speaks HTTP/2");
-        // How it ends is seen by who waits for an answer.
+        // An error is reported to the code that waits for a response.
         let connection = tokio::spawn(async move { drop(connection.await) });
         Http2 { sender, connection }
     }
 
-    /// Sends a request on a stream of its own, which is reset if what is returned is dropped.
+    /// Sends a request on a new stream. Dropping the returned future resets the stream.
     pub(crate) fn send(
         &mut self,
         request: Request<Full<Bytes>>,

@@ -1,4 +1,5 @@
-//! A listener before an upstream, of any kind, that can die and come back.
+//! A listener in front of an upstream (TCP, TLS or Unix socket) that can be stopped and started
+//! again.
 
 use std::{
     net::SocketAddr,
@@ -16,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Upstream;
 
-/// What a TLS client said of itself.
+/// Properties of a TLS client's handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) name: Option<String>,
@@ -25,7 +26,7 @@ pub(crate) struct Hello {
     pub(crate) certified: bool,
 }
 
-/// Hands every byte on to an upstream and back; ends with all its connections when dropped.
+/// Relay to an upstream; closes its listener and all connections when dropped.
 pub(crate) struct Front {
     address: Option<SocketAddr>,
     hellos: Arc<Mutex<Vec<Hello>>>,
@@ -33,18 +34,18 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// On a TCP port: `127.0.0.1:0`, or where another one was before.
+    /// Listens on a TCP port: `127.0.0.1:0`, or the address of an earlier one.
     pub(crate) async fn tcp(address: SocketAddr, upstream: &Upstream) -> Self {
         Self::listen(TcpListener::bind(address).await.expect("a port"), None, upstream)
     }
 
-    /// On a TCP port, with TLS.
+    /// Listens on a TCP port with TLS.
     pub(crate) async fn tls(config: ServerConfig, upstream: &Upstream) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         Self::listen(listener, Some(TlsAcceptor::from(Arc::new(config))), upstream)
     }
 
-    /// On a socket of this machine.
+    /// Listens on a Unix socket.
     pub(crate) fn unix(path: &Path, upstream: &Upstream) -> Self {
         let listener = UnixListener::bind(path).expect("a socket");
         let behind = upstream.address();
@@ -90,12 +91,12 @@ impl Front {
         self.address.expect("a TCP port")
     }
 
-    /// The clients whose handshakes succeeded.
+    /// Returns the clients whose handshakes succeeded.
     pub(crate) fn hellos(&self) -> Vec<Hello> {
         self.hellos.lock().expect("not poisoned").clone()
     }
 
-    /// Ends the listener and every connection; when this returns, the port is free.
+    /// Closes the listener and every connection. When this returns, the port is free.
     pub(crate) async fn die(mut self) {
         self.serving.abort();
         let _ = (&mut self.serving).await;

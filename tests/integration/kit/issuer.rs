@@ -1,5 +1,5 @@
-//! An issuer of tokens: an RSA key, its public half as a JWK, and tokens signed by an independent library
-//! or put together by hand.
+//! A token issuer: an RSA key, its public key as a JWK, and tokens that an independent library
+//! signs or that are assembled by hand.
 
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
@@ -13,10 +13,10 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-/// Bytes before the key itself in the PKCS#8 form of an RSA key of 2048 bits (RFC 5208).
+/// Length of the PKCS#8 header before a 2048-bit RSA key (RFC 5208), in bytes.
 const PKCS8_HEADING: usize = 26;
 
-/// One RSA key with its name.
+/// RSA key with its key ID.
 pub(crate) struct Issuer {
     pub(crate) kid: String,
     pair: KeyPair,
@@ -27,7 +27,7 @@ fn part(value: &Value) -> String {
 }
 
 impl Issuer {
-    /// A new key.
+    /// Generates a key.
     pub(crate) fn new(kid: &str) -> Self {
         let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
         Issuer { kid: kid.to_owned(), pair }
@@ -37,7 +37,7 @@ impl Issuer {
         BASE64URL_NOPAD.encode(bytes)
     }
 
-    /// The public key as a JWK (RFC 7517).
+    /// Returns the public key as a JWK (RFC 7517).
     pub(crate) fn jwk(&self) -> Value {
         let key = self.pair.public_key();
         let n = Self::number(key.modulus().big_endian_without_leading_zero());
@@ -45,12 +45,12 @@ impl Issuer {
         json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": self.kid, "n": n, "e": e})
     }
 
-    /// The DER of the public key, which somebody might take for a secret.
+    /// Returns the public key as DER, which an attack uses as an HMAC secret.
     pub(crate) fn public_der(&self) -> Vec<u8> {
         self.pair.public_key().as_ref().to_vec()
     }
 
-    /// A token, made by the crate jsonwebtoken.
+    /// Returns a token signed by the crate jsonwebtoken.
     pub(crate) fn token(&self, claims: &Value) -> String {
         let der: Pkcs8V1Der<'_> = self.pair.as_der().expect("DER");
         let key = EncodingKey::from_rsa_der(&der.as_ref()[PKCS8_HEADING..]);
@@ -58,7 +58,7 @@ impl Issuer {
         jsonwebtoken::encode(&header, claims, &key).expect("a token")
     }
 
-    /// A token with any header, signed with this key whatever the header says.
+    /// Returns a token with any header, signed with this key whatever algorithm the header names.
     pub(crate) fn token_with(&self, header: &Value, claims: &Value) -> String {
         let signed = format!("{}.{}", part(header), part(claims));
         let mut signature = vec![0; self.pair.public_modulus_len()];
@@ -69,12 +69,12 @@ impl Issuer {
     }
 }
 
-/// A token without a signature.
+/// Returns a token without a signature.
 pub(crate) fn unsigned_token(header: &Value, claims: &Value) -> String {
     format!("{}.{}.", part(header), part(claims))
 }
 
-/// A token with an HMAC under `key` in the place of a signature.
+/// Returns a token that is signed with an HMAC with `key`.
 pub(crate) fn hmac_token(header: &Value, claims: &Value, key: &[u8]) -> String {
     let signed = format!("{}.{}", part(header), part(claims));
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length");
@@ -82,7 +82,7 @@ pub(crate) fn hmac_token(header: &Value, claims: &Value, key: &[u8]) -> String {
     format!("{signed}.{}", BASE64URL_NOPAD.encode(&mac.finalize().into_bytes()))
 }
 
-/// The set of these keys (RFC 7517).
+/// Returns the JWK set of these keys (RFC 7517).
 pub(crate) fn key_set(issuers: &[&Issuer]) -> String {
     let keys: Vec<_> = issuers.iter().map(|issuer| issuer.jwk()).collect();
     json!({ "keys": keys }).to_string()

@@ -1,4 +1,4 @@
-//! A server of key sets that does what it is told: answers, fails, lies, says nothing.
+//! A key set server with programmable responses: valid, failing, malformed or none.
 
 use std::{
     collections::VecDeque,
@@ -18,14 +18,14 @@ use tokio_rustls::TlsAcceptor;
 
 use super::until;
 
-/// How the server answers one request.
+/// Response to one request.
 #[derive(Clone, Debug)]
 pub(crate) enum Serves {
     /// 200 with this body.
     Set(String),
-    /// These bytes.
+    /// These raw bytes.
     Raw(String),
-    /// Nothing; the connection stays open.
+    /// No response; the connection stays open.
     Silence,
 }
 
@@ -38,7 +38,7 @@ struct Shared {
     most: AtomicUsize,
 }
 
-/// A server of key sets; it ends with the test's runtime.
+/// Key set server; stops with the test's runtime.
 #[derive(Clone)]
 pub(crate) struct KeyServer {
     address: SocketAddr,
@@ -47,12 +47,12 @@ pub(crate) struct KeyServer {
 }
 
 impl KeyServer {
-    /// A server without TLS, which the gateway takes on this machine only.
+    /// Starts a server without TLS, which the gateway accepts only on loopback.
     pub(crate) async fn start(usual: Serves) -> Self {
         Self::serve(usual, None).await
     }
 
-    /// A server with TLS.
+    /// Starts a server with TLS.
     pub(crate) async fn start_tls(usual: Serves, config: ServerConfig) -> Self {
         Self::serve(usual, Some(config)).await
     }
@@ -83,33 +83,33 @@ impl KeyServer {
         server
     }
 
-    /// What every request gets that has no answer of its own.
+    /// Sets the default response.
     pub(crate) fn usually(&self, usual: Serves) {
         *self.shared.usual.lock().expect("not poisoned") = Some(usual);
     }
 
-    /// The next requests are answered so, one after the other; then as usual.
+    /// Sets the responses to the next requests, in order. Later requests get the default.
     pub(crate) fn next(&self, answers: impl IntoIterator<Item = Serves>) {
         self.shared.next.lock().expect("not poisoned").extend(answers);
     }
 
-    /// The address of the set.
+    /// Returns the URL of the key set.
     pub(crate) fn url(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
         format!("{scheme}://localhost:{}/keys.json", self.address.port())
     }
 
-    /// The heads of all requests so far.
+    /// Returns the heads of all requests so far.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().expect("not poisoned").clone()
     }
 
-    /// The most requests that were under way at one time.
+    /// Returns the largest number of concurrent requests.
     pub(crate) fn most_at_once(&self) -> usize {
         self.shared.most.load(Ordering::SeqCst)
     }
 
-    /// Waits until so many requests have come.
+    /// Waits until `count` requests have arrived.
     pub(crate) async fn asked(&self, count: usize) {
         until("the key set is asked for", || async { self.requests().len() >= count }).await;
     }
@@ -133,7 +133,7 @@ impl KeyServer {
             }
             Serves::Raw(text) => text,
             Serves::Silence => {
-                // Until the gateway hangs up.
+                // Wait until the gateway closes the connection.
                 let _ = stream.read_buf(&mut Vec::with_capacity(1)).await;
                 String::new()
             }

@@ -1,6 +1,6 @@
-//! The ledgers of both ends: what a recording upstream got for each event and what it answered, and
-//! what the sender was told. They stand in one book, in the order in which things happened, and
-//! have to agree after every fault.
+//! The ledger of both ends: what the upstream received for each event and how it responded, and
+//! what the sender received. The entries are in the order in which they happened, and they must be
+//! consistent after every fault.
 
 use std::{
     collections::BTreeMap,
@@ -11,23 +11,23 @@ use tokio::{sync::Notify, time::timeout};
 
 use super::{Connection, Event, PATIENCE, Reply};
 
-/// What happened to an event.
+/// Entry in the ledger of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// The sender sends a request for it.
+    /// The sender sent a request.
     Asked,
-    /// The upstream got it.
+    /// The upstream received the event.
     Forwarded {
-        /// As a possible duplicate.
+        /// Whether it was marked as a possible duplicate.
         marked: bool,
     },
-    /// The upstream wrote this answer.
+    /// The upstream wrote this response.
     Answered(u16),
-    /// The upstream broke off without an answer.
+    /// The upstream closed the connection without a response.
     BrokenOff,
-    /// The sender read this answer.
+    /// The sender read this response.
     Told(u16, Option<String>),
-    /// The sender got no answer.
+    /// The sender got no response.
     Unheard,
     /// The gateway was killed.
     Killed,
@@ -38,23 +38,24 @@ use Entry::{Answered, Asked, BrokenOff, Forwarded, Killed, Told, Unheard};
 #[derive(Default)]
 struct Books {
     events: BTreeMap<String, Vec<Entry>>,
-    /// The gateway is dead: the upstream answers nothing.
+    /// Whether the gateway is dead: the upstream then writes nothing.
     dead: bool,
 }
 
-/// The ledgers of one upstream and its senders. A handle: its clones share the book.
+/// Ledger of one upstream and its senders. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Ledger {
     books: Arc<Mutex<Books>>,
     news: Arc<Notify>,
 }
 
-/// How far an event had come when the gateway was killed.
+/// Progress of an event when the gateway was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
-    /// The upstream had it and had not answered.
+    /// The upstream had received it and had not responded.
     Claimed,
-    /// The upstream had answered 2xx; the gateway had not recorded it, and forwarded it again.
+    /// The upstream had responded 2xx. The gateway had not recorded it, and forwarded the event
+    /// again.
     Answered,
     /// The gateway had recorded the 2xx, and the sender had not read it.
     Committed,
@@ -65,21 +66,21 @@ impl Ledger {
         self.books.lock().expect("not poisoned")
     }
 
-    /// Takes down what happened.
+    /// Adds an entry.
     pub(crate) fn note(&self, event: &str, entry: Entry) {
         self.books().events.entry(event.to_owned()).or_default().push(entry);
         self.news.notify_waiters();
     }
 
-    /// The upstream got an event; gives how often it has got it by now.
+    /// Records that the upstream received an event; returns how often it has received it.
     pub(crate) fn forwarded(&self, event: &str, marked: bool) -> usize {
         self.note(event, Forwarded { marked });
         self.of(event).iter().filter(|entry| matches!(entry, Forwarded { .. })).count()
     }
 
-    /// The upstream answers: `write` is called, and taken down as one step with the writing, so that
-    /// what is in the book was written before anything that comes after it there. Nothing is written to
-    /// a gateway that is dead.
+    /// Calls `write` and records the response of the upstream in one step, so that it was written
+    /// before everything that follows it in the ledger. Writes nothing and returns `false` if the
+    /// gateway is dead.
     pub(crate) fn answered(&self, event: &str, entry: Entry, write: impl FnOnce()) -> bool {
         let mut books = self.books();
         if !books.dead {
@@ -89,7 +90,7 @@ impl Ledger {
         !books.dead
     }
 
-    /// Kills the gateway, by `kill`; `false` if it was dead already.
+    /// Kills the gateway with `kill`; returns `false` if it was dead already.
     pub(crate) fn kill(&self, kill: impl FnOnce()) -> bool {
         let mut books = self.books();
         let first = !std::mem::replace(&mut books.dead, true);
@@ -99,8 +100,9 @@ impl Ledger {
         first
     }
 
-    /// Takes down that the gateway was killed, once everything from before that is in the book; from
-    /// now on there is another one. For an event that was acknowledged it changes nothing.
+    /// Records that the gateway was killed, after everything before that is in the ledger. From now
+    /// on, another gateway runs. Acknowledged events get no entry, because the kill changes nothing
+    /// for them.
     pub(crate) fn killed(&self) {
         let mut books = self.books();
         books.dead = false;
@@ -111,28 +113,28 @@ impl Ledger {
         }
     }
 
-    /// What happened to an event.
+    /// Returns the entries of an event.
     pub(crate) fn of(&self, event: &str) -> Vec<Entry> {
         self.books().events.get(event).cloned().unwrap_or_default()
     }
 
-    /// All events.
+    /// Returns all events.
     pub(crate) fn events(&self) -> Vec<String> {
         self.books().events.keys().cloned().collect()
     }
 
-    /// How many entries there are of a kind, over all events.
+    /// Returns the number of entries of a kind, over all events.
     pub(crate) fn count(&self, kind: impl Fn(&Entry) -> bool) -> usize {
         self.books().events.values().flatten().filter(|entry| kind(entry)).count()
     }
 
-    /// Waits until so many requests for the event were sent.
+    /// Waits until `copies` requests for the event were sent.
     pub(crate) async fn gathered(&self, event: &str, copies: usize) {
         self.until(event, |entries| entries.iter().filter(|e| **e == Asked).count() >= copies)
             .await;
     }
 
-    /// Waits until the upstream has got the event.
+    /// Waits until the upstream has received the event.
     pub(crate) async fn reached(&self, event: &Event) {
         let forwarded = |entry: &Entry| matches!(entry, Forwarded { .. });
         self.until(&event.id, |entries| entries.iter().any(forwarded)).await;
@@ -142,7 +144,7 @@ impl Ledger {
         let waiting = async {
             loop {
                 let mut news = std::pin::pin!(self.news.notified());
-                // What comes between the look and the wait is not missed.
+                // Registers before the check, so that no notification is missed.
                 news.as_mut().enable();
                 if self.books().events.get(event).is_some_and(&ready) {
                     return;
@@ -153,12 +155,12 @@ impl Ledger {
         timeout(PATIENCE, waiting).await.expect("what is waited for happens");
     }
 
-    /// The stages of those events that their last kill interrupted.
+    /// Returns the stages of the events that were interrupted by their last kill.
     pub(crate) fn interrupted(&self, events: &[Event]) -> Vec<Stage> {
         events.iter().filter_map(|event| interrupted(&self.of(&event.id))).collect()
     }
 
-    /// Fails if the ledgers do not agree.
+    /// Fails if the ledger is inconsistent.
     pub(crate) fn agree(&self) {
         let books = self.books();
         assert!(!books.events.is_empty(), "something happened");
@@ -169,7 +171,7 @@ impl Ledger {
         }
     }
 
-    /// Fails if the ledgers do not agree, or an event was not acknowledged in the end.
+    /// Fails if the ledger is inconsistent, or if an event was not acknowledged in the end.
     pub(crate) fn agree_that_all_is_done(&self) {
         self.agree();
         for (event, entries) in &self.books().events {
@@ -179,7 +181,7 @@ impl Ledger {
     }
 }
 
-/// Sends a request and reads the answer, if one comes, in the sender's ledger.
+/// Sends a request and reads the response, if there is one, and records both.
 pub(crate) async fn ask(
     connection: &mut Connection,
     ledger: &Ledger,
@@ -199,14 +201,14 @@ fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-/// What must be true of an event's entries.
+/// Checks the entries of an event.
 fn audit(entries: &[Entry]) -> Result<(), &'static str> {
     let (mut under_way, mut told, mut succeeded, mut standing) = (false, false, false, false);
     let (mut must_mark, mut may_mark) = (false, false);
     for entry in entries {
         match entry {
             Asked | Unheard => {}
-            Forwarded { .. } if under_way => return Err("two forwards under way"),
+            Forwarded { .. } if under_way => return Err("two forwards in flight"),
             Forwarded { .. } if told => return Err("forwarded again after it was acknowledged"),
             Forwarded { .. } if standing => return Err("forwarded again after its success"),
             Forwarded { marked: false } if must_mark => {
@@ -223,14 +225,15 @@ fn audit(entries: &[Entry]) -> Result<(), &'static str> {
             }
             BrokenOff => (under_way, must_mark, may_mark) = (false, true, true),
             Told(status, _) if is_success(*status) && !succeeded => {
-                return Err("acknowledged, though the upstream never took it");
+                return Err("acknowledged, although the upstream never accepted it");
             }
             Told(409, answer) if answer.as_deref() != Some("replay") || !succeeded => {
-                return Err("refused, though it was never acknowledged");
+                return Err("rejected, although it was never acknowledged");
             }
             Told(status, _) => told |= is_success(*status),
-            // What the gateway had not heard, or not recorded, nobody can hold against it. It may have
-            // noted a claim that the upstream never heard of, and need not have noted one that it did.
+            // The gateway is not responsible for what it had not received or not recorded. It may
+            // have recorded a claim for an event that never reached the upstream, and it need not
+            // have recorded one for an event that did.
             Killed => {
                 (must_mark, may_mark) = (false, true);
                 (under_way, standing) = (false, false);
@@ -240,7 +243,8 @@ fn audit(entries: &[Entry]) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// How far the event had come at the last kill, if that came between its request and its answer.
+/// Returns the progress of the event at the last kill, if that was between its request and its
+/// response.
 fn interrupted(entries: &[Entry]) -> Option<Stage> {
     let killed = entries.iter().rposition(|entry| *entry == Killed)?;
     let (before, after) = entries.split_at(killed);
@@ -263,7 +267,7 @@ fn interrupted(entries: &[Entry]) -> Option<Stage> {
 }
 
 #[test]
-fn an_audit_finds_what_must_not_be() {
+fn detects_inconsistent_entries() {
     let told = |status| Told(status, None);
     let forwarded = Forwarded { marked: false };
     let marked = Forwarded { marked: true };
@@ -274,12 +278,12 @@ fn an_audit_finds_what_must_not_be() {
         (vec![forwarded.clone(), Killed, marked.clone(), Answered(200), told(200)], None),
         (vec![forwarded.clone(), Answered(200), Killed, marked.clone()], None),
         (vec![forwarded.clone(), Answered(200), Killed, told(200)], None),
-        (vec![Asked, told(200)], Some("acknowledged, though the upstream never took it")),
+        (vec![Asked, told(200)], Some("acknowledged, although the upstream never accepted it")),
         (
             vec![forwarded.clone(), Killed, told(200)],
-            Some("acknowledged, though the upstream never took it"),
+            Some("acknowledged, although the upstream never accepted it"),
         ),
-        (vec![forwarded.clone(), forwarded.clone()], Some("two forwards under way")),
+        (vec![forwarded.clone(), forwarded.clone()], Some("two forwards in flight")),
         (
             vec![forwarded.clone(), Answered(200), forwarded.clone()],
             Some("forwarded again after its success"),
@@ -293,7 +297,7 @@ fn an_audit_finds_what_must_not_be() {
             Some("not marked as a possible duplicate"),
         ),
         (vec![marked], Some("marked as a possible duplicate without a reason")),
-        (vec![told(409)], Some("refused, though it was never acknowledged")),
+        (vec![told(409)], Some("rejected, although it was never acknowledged")),
     ] {
         assert_eq!(audit(&entries).err(), wrong, "{entries:?}");
     }

@@ -1,4 +1,4 @@
-//! The gateway as a process of its own, which can be killed.
+//! The gateway as a separate process that can be killed.
 
 use std::{
     fs::File,
@@ -11,7 +11,7 @@ use std::{
 
 use super::{Connection, until};
 
-/// A running `sealgate`; killed when dropped.
+/// Running `sealgate` process; killed when dropped.
 pub(crate) struct Process {
     child: Mutex<Child>,
     id: u32,
@@ -27,7 +27,8 @@ impl Process {
         Self::launch(Command::new(env!("CARGO_BIN_EXE_sealgate")), dir, toml).await
     }
 
-    /// The same, after a shell's command that limits it, such as `ulimit -n 1024`.
+    /// Same as [`start`](Self::start), with a limit set by a shell command such as
+    /// `ulimit -n 1024`.
     pub(crate) async fn start_limited(dir: &Path, toml: &str, limit: &str) -> Self {
         let mut shell = Command::new("sh");
         let script = format!("{limit} && exec \"$0\" \"$@\"");
@@ -62,17 +63,17 @@ impl Process {
         process
     }
 
-    /// A connection without TLS.
+    /// Opens a connection without TLS.
     pub(crate) async fn connect(&self) -> Connection {
         Connection::plain(self.http).await
     }
 
-    /// What the system says of the process, from a file under `/proc/PID`.
+    /// Reads a file in `/proc/PID`.
     pub(crate) fn proc(&self, file: &str) -> String {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.id)).expect("it runs")
     }
 
-    /// Resident memory in KiB.
+    /// Returns the resident memory, in KiB.
     pub(crate) fn memory(&self) -> i64 {
         let status = self.proc("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -85,27 +86,27 @@ impl Process {
         let stat = self.proc("stat");
         let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
         let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>());
-        // Linux tells every program of 100 ticks a second.
+        // `USER_HZ` is 100 on every architecture.
         Duration::from_millis(10 * ticks.map(|ticks| ticks.expect("a number")).sum::<u64>())
     }
 
-    /// The TLS listener, if there is one.
+    /// Returns the address of the TLS listener, if there is one.
     pub(crate) fn https(&self) -> Option<SocketAddr> {
         self.https
     }
 
-    /// Sends the process a signal by its name.
+    /// Sends a signal to the process.
     pub(crate) fn signal(&self, name: &str) {
         signal(self.id, name);
     }
 
-    /// The page of metrics.
+    /// Returns the metrics page.
     pub(crate) async fn page(&self) -> String {
         let request = b"GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n";
         Connection::plain(self.admin).await.exchange(request).await.text()
     }
 
-    /// The value of a metric with these labels.
+    /// Returns the value of a metric with these labels.
     pub(crate) async fn metric(&self, name_and_labels: &str) -> f64 {
         let page = self.page().await;
         let value =
@@ -113,7 +114,7 @@ impl Process {
         value.expect("the metric is there").parse().expect("a number")
     }
 
-    /// From now on no file of the process may grow over so many bytes; `None` lifts that.
+    /// Limits the size of files that the process writes; `None` removes the limit.
     pub(crate) fn limit_files(&self, bytes: Option<u64>) {
         let soft = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
         let limit = format!("--fsize={soft}:unlimited");
@@ -121,7 +122,7 @@ impl Process {
         assert!(status.expect("prlimit runs").success());
     }
 
-    /// Freezes the process; when this returns, no thread of it runs any more.
+    /// Stops the process with SIGSTOP. When this returns, none of its threads runs.
     pub(crate) fn freeze(&self) {
         signal(self.id, "-STOP");
         while !frozen(self.id) {
@@ -129,14 +130,14 @@ impl Process {
         }
     }
 
-    /// `kill -9`; when this returns, the process has ended.
+    /// Kills the process with SIGKILL and waits until it has exited.
     pub(crate) fn kill(&self) {
         let mut child = self.child.lock().expect("not poisoned");
         child.kill().expect("it can be killed");
         child.wait().expect("it ends");
     }
 
-    /// Everything that it logged.
+    /// Returns the whole log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).expect("a log")
     }
@@ -145,12 +146,12 @@ impl Process {
         self.child.lock().expect("not poisoned").try_wait().expect("a status").is_some()
     }
 
-    /// The first log line with this message.
+    /// Returns the first log line with this message.
     fn line(&self, message: &str) -> Option<serde_json::Value> {
         self.lines(message).into_iter().next()
     }
 
-    /// All whole log lines with this message.
+    /// Returns all complete log lines with this message.
     pub(crate) fn lines(&self, message: &str) -> Vec<serde_json::Value> {
         self.log()
             .lines()
@@ -163,23 +164,23 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let mut child = self.child.lock().expect("not poisoned");
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = child.kill();
         let _ = child.wait();
     }
 }
 
-/// Sends a process a signal by its name.
+/// Sends a signal to a process.
 pub(crate) fn signal(id: u32, name: &str) {
     let status = Command::new("kill").args([name, &id.to_string()]).status();
     assert!(status.expect("kill runs").success());
 }
 
-/// Whether every thread of the process is stopped.
+/// Returns whether every thread of the process is stopped.
 fn frozen(id: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{id}/task")).expect("a process");
     threads.flatten().all(|thread| {
-        // A thread may end while we look.
+        // A thread may exit in the meantime.
         let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
         let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
         matches!(state, Some('T' | 't' | 'Z' | 'X') | None)

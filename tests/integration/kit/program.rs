@@ -1,4 +1,4 @@
-//! Other programs beside the gateway: whether they are installed, and their end with the test.
+//! Other programs that tests run: detection, and termination at the end of the test.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 
 use super::until;
 
-/// The tool, if it is installed. Without it the test is skipped, unless everything must run.
+/// Returns a command for the tool if it is installed. Otherwise the test is skipped, or fails if
+/// `SEALGATE_REQUIRE_ALL` is set.
 pub(crate) fn tool(name: &str) -> Option<Command> {
     let mut version = Command::new(name);
     if version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
@@ -21,35 +22,35 @@ pub(crate) fn tool(name: &str) -> Option<Command> {
     None
 }
 
-/// An address on loopback that is free, for programs that cannot tell which port they got. It is another
-/// one than 127.0.0.1, so that nobody else gets the port before the program has it.
+/// Returns a free loopback address, for programs that cannot report the port that they got. It is
+/// not 127.0.0.1, so that no other test gets the port before the program has bound it.
 pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     free_at(Ipv4Addr::new(127, 0, 1, NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// A free port at an address, for programs that cannot be told another one.
+/// Returns a free port at an address, for programs that cannot use another address.
 pub(crate) fn free_at(address: Ipv4Addr) -> SocketAddr {
     let listener = TcpListener::bind((address, 0)).expect("a port");
     listener.local_addr().expect("an address")
 }
 
-/// A program that is asked to end, with the processes that it started, when the test does.
+/// Running program; terminated when dropped.
 pub(crate) struct Program(Child);
 
 impl Program {
-    /// Starts a program that says nothing.
+    /// Starts a program without standard streams.
     pub(crate) fn silent(command: &mut Command) -> Self {
         let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Program(quiet.spawn().expect("it starts"))
     }
 
-    /// Its process id.
+    /// Returns its process ID.
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
     }
 
-    /// Waits until the program takes connections at this address.
+    /// Waits until the program accepts connections at this address.
     pub(crate) async fn listens(&mut self, address: SocketAddr) {
         let child = std::sync::Mutex::new(&mut self.0);
         until("the program listens", || async {
@@ -63,7 +64,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The program may have exited already.
         let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let _ = self.0.wait();
     }

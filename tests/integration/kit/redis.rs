@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{Authority, process::signal, tool, until};
 
-/// A running server with a directory of its own; killed when dropped.
+/// Running server with its own directory; killed when dropped.
 pub(crate) struct Redis {
     program: &'static str,
     child: Mutex<Child>,
@@ -22,8 +22,8 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// One of each kind that is on this machine. Where there is none the test is skipped, unless
-    /// everything must run.
+    /// Starts one server of each kind that is installed. If there is none, the test is skipped, or
+    /// fails if `SEALGATE_REQUIRE_ALL` is set.
     pub(crate) async fn each() -> Vec<Redis> {
         let mut servers = Vec::new();
         for program in ["redis-server", "valkey-server"] {
@@ -39,14 +39,14 @@ impl Redis {
         servers
     }
 
-    /// A server that is called by `rediss://`; who vouches for it stands in the file [`Redis::ca`].
+    /// Starts a server for `rediss://`. The file [`Redis::ca`] contains its root CA.
     pub(crate) async fn with_tls() -> Option<Redis> {
         tool("redis-server")?;
         Some(Redis::start("redis-server", true).await)
     }
 
     async fn start(program: &'static str, tls: bool) -> Self {
-        // The port may be taken between the two steps; then another one is tried.
+        // Another process may bind the port in the meantime; then try another one.
         for _ in 0..20 {
             let free = TcpListener::bind("127.0.0.1:0").expect("a port");
             let port = free.local_addr().expect("an address").port();
@@ -71,41 +71,41 @@ impl Redis {
         format!("{scheme}://localhost:{}", self.port)
     }
 
-    /// The file with the authority that vouches for a server with TLS.
+    /// Returns the path of the root CA of a server with TLS.
     pub(crate) fn ca(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
-    /// Freezes the server.
+    /// Stops the server with SIGSTOP.
     pub(crate) fn freeze(&self) {
         signal(self.id(), "-STOP");
     }
 
-    /// Lets it go on.
+    /// Continues the server.
     pub(crate) fn thaw(&self) {
         signal(self.id(), "-CONT");
     }
 
-    /// `kill -9`.
+    /// Kills the server with SIGKILL.
     pub(crate) fn kill(&self) {
         let mut child = self.child.lock().expect("not poisoned");
         child.kill().expect("it can be killed");
         child.wait().expect("it ends");
     }
 
-    /// Starts it again over the same files.
+    /// Starts the server again with the same files.
     pub(crate) async fn restart(&self) {
         *self.child.lock().expect("not poisoned") =
             spawn(self.program, self.port, self.tls, &self.dir);
         assert!(self.is_up().await, "it starts again");
     }
 
-    /// How many events it has on record as done.
+    /// Returns the number of events on record as done.
     pub(crate) async fn successes(&self) -> usize {
         self.in_state("d").await.len()
     }
 
-    /// Ends every lease, as when its time is over.
+    /// Expires every lease.
     pub(crate) async fn end_leases(&self) {
         let leases = self.in_state("c").await;
         assert!(!leases.is_empty(), "there is a lease");
@@ -117,7 +117,7 @@ impl Redis {
         }
     }
 
-    /// The keys of the events that are in this state.
+    /// Returns the keys of the events in this state.
     async fn in_state(&self, state: &str) -> Vec<String> {
         let mut connection = self.connect().await.expect("the server answers");
         let keys = redis::cmd("KEYS").arg("*").query_async(&mut connection).await;
@@ -148,7 +148,7 @@ impl Redis {
         client.get_multiplexed_async_connection().await
     }
 
-    /// Waits until it answers; `false` if it ends instead.
+    /// Waits until the server responds; returns `false` if it exits instead.
     async fn is_up(&self) -> bool {
         let ended = || {
             let mut child = self.child.lock().expect("not poisoned");
@@ -166,7 +166,7 @@ impl Redis {
 impl Drop for Redis {
     fn drop(&mut self) {
         let mut child = self.child.lock().expect("not poisoned");
-        // It may have ended by itself.
+        // The server may have exited already.
         let _ = child.kill();
         let _ = child.wait();
     }

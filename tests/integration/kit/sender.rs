@@ -1,4 +1,4 @@
-//! A sender of its own: it signs as Vivoldi's guide says, with nothing of the gateway's code.
+//! A sender that signs as Vivoldi's guide describes, without using the gateway's code.
 
 use std::{
     fmt::Write,
@@ -11,10 +11,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::Full;
 use sha2::{Digest, Sha256};
 
-/// The global secret of the usual configuration.
+/// Global secret of the default configuration.
 pub(crate) const SECRET: &str = "a-global-secret-of-the-tests";
 
-/// One webhook call, editable before it is signed and after.
+/// Webhook request, editable before and after signing.
 #[derive(Clone)]
 pub(crate) struct Event {
     pub(crate) path: String,
@@ -23,15 +23,15 @@ pub(crate) struct Event {
     pub(crate) request_id: String,
     pub(crate) timestamp: String,
     pub(crate) body: Vec<u8>,
-    /// Headers of the context, sent as they are.
+    /// Headers of the unsigned context, sent verbatim.
     pub(crate) context: Vec<(String, String)>,
-    /// Replaces the signature header's value; `{v1}` and `{t}` are filled in.
+    /// Replaces the value of the signature header; `{v1}` and `{t}` are substituted.
     pub(crate) signature: Option<String>,
-    /// Adds header lines at the end, verbatim.
+    /// Additional header lines at the end, verbatim.
     pub(crate) extra: Vec<String>,
-    /// Leaves these headers out.
+    /// Headers that are omitted.
     pub(crate) without: Vec<&'static str>,
-    /// Sends another body than the signed one.
+    /// Body that is sent in place of the signed one.
     pub(crate) tampered: Option<Vec<u8>>,
 }
 
@@ -52,13 +52,13 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Unix time in milliseconds.
+/// Returns the Unix time in milliseconds.
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     u64::try_from(since.as_millis()).expect("before the year 584,000,000")
 }
 
-/// A name that no other event of this process has.
+/// Returns a name that is unique on this machine.
 pub(crate) fn unique(kind: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{kind}{:08x}{:016x}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -71,7 +71,7 @@ impl Default for Event {
 }
 
 impl Event {
-    /// A GLOBAL event of now.
+    /// Creates a GLOBAL event with the current time.
     pub(crate) fn new(body: &[u8]) -> Self {
         let context = [
             ("X-Vivoldi-Webhook-Type", "GLOBAL"),
@@ -94,7 +94,7 @@ impl Event {
         }
     }
 
-    /// A GROUP event of now.
+    /// Creates a GROUP event with the current time.
     pub(crate) fn group(resource: &str, secret: &str, body: &[u8]) -> Self {
         let mut event = Event::new(body);
         secret.clone_into(&mut event.secret);
@@ -115,19 +115,19 @@ impl Event {
         self
     }
 
-    /// The same event as the sender repeats it: the same event id, a new request id, signed anew.
+    /// Returns a retry by the sender: the same event ID, a new request ID, a new signature.
     pub(crate) fn retried(&self) -> Self {
         let timestamp = (now_ms() + 1).max(self.timestamp.parse().unwrap_or(0) + 1).to_string();
         Event { request_id: unique("r"), timestamp, ..self.clone() }
     }
 
-    /// `v1` as the guide computes it.
+    /// Returns `v1` as the guide computes it.
     pub(crate) fn v1(&self) -> String {
         let message = format!("{}.{}.{}", self.timestamp, self.id, sha256(&self.body));
         hmac_sha256(&self.secret, message.as_bytes())
     }
 
-    /// The header lines of the scheme, without line ends.
+    /// Returns the header lines of the scheme, without line ends.
     pub(crate) fn header_lines(&self) -> Vec<String> {
         let signature = self.signature.as_deref().unwrap_or("t={t},v1={v1},alg=hmac-sha256");
         let signature = signature.replace("{t}", &self.timestamp).replace("{v1}", &self.v1());
@@ -147,7 +147,7 @@ impl Event {
             .collect()
     }
 
-    /// The request on the wire, HTTP/1.1 with `Content-Length`.
+    /// Returns the HTTP/1.1 request on the wire, with `Content-Length`.
     pub(crate) fn request(&self) -> Vec<u8> {
         let body = self.tampered.as_ref().unwrap_or(&self.body);
         let mut head = format!(
@@ -162,7 +162,7 @@ impl Event {
         [head.as_bytes(), body].concat()
     }
 
-    /// The request for HTTP/2.
+    /// Returns the HTTP/2 request.
     pub(crate) fn http2_request(&self) -> http::Request<Full<Bytes>> {
         let mut request = http::Request::post(format!("https://localhost{}", self.path));
         for line in self.header_lines() {

@@ -1,4 +1,4 @@
-//! An upstream on a raw socket: it records every byte and answers as it is told.
+//! An upstream on a raw socket that records every byte and has programmable responses.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{Entry, Ledger, until};
 
-/// Called by the upstream at a chosen moment.
+/// Function that the upstream calls after a response.
 #[derive(Clone)]
 pub(crate) struct Hook(Arc<dyn Fn() + Send + Sync>);
 
@@ -31,29 +31,30 @@ impl fmt::Debug for Hook {
     }
 }
 
-/// How an upstream that keeps a ledger answers: by the event, and how often it has come by now.
+/// Response plan of an upstream with a ledger: a function of the event and of how often it has
+/// arrived.
 type Plan = Arc<dyn Fn(&str, usize) -> Answer + Send + Sync>;
 
-/// How the upstream answers a request.
+/// Response to a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    /// With this status, `ok` as body.
+    /// This status with the body `ok`.
     Status(u16),
-    /// With these bytes.
+    /// These raw bytes.
     Raw(Vec<u8>),
-    /// With 200, once [`Upstream::release`] was called.
+    /// 200 after [`Upstream::release`] was called.
     Held,
-    /// By closing the connection without a byte.
+    /// Closes the connection without a byte.
     Reset,
-    /// Never; the connection stays open.
+    /// No response; the connection stays open.
     Silence,
-    /// With this status, once so many requests for the event were sent, by the ledger.
+    /// This status, after the ledger has this number of requests for the event.
     Gathered(usize, u16),
-    /// With this status; then the hook is called.
+    /// This status; then calls the hook.
     Then(u16, Hook),
 }
 
-/// A request as it came.
+/// Request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorded {
     pub(crate) head: String,
@@ -61,7 +62,7 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    /// The value of a header, if it is there exactly once.
+    /// Returns the value of a header; fails if the header is present more than once.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.head.lines().skip(1).filter_map(|line| {
             let (known, value) = line.split_once(':')?;
@@ -85,7 +86,7 @@ struct Shared {
     open: Mutex<usize>,
 }
 
-/// A recording upstream; it ends with the test's runtime.
+/// Recording upstream; stops with the test's runtime.
 #[derive(Clone)]
 pub(crate) struct Upstream {
     address: SocketAddr,
@@ -95,18 +96,18 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// Listens on a port that the kernel chooses, and answers 200 unless told otherwise.
+    /// Listens on a free port. The default response is 200.
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         Self::on(listener)
     }
 
-    /// Serves a listener that exists already.
+    /// Serves an existing listener.
     pub(crate) fn on(listener: TcpListener) -> Self {
         Self::serve_all(listener, None)
     }
 
-    /// Keeps a ledger, and answers by a plan: it is given the event and how often it has come.
+    /// Starts an upstream with a ledger and a response plan.
     pub(crate) async fn keeping(
         ledger: &Ledger,
         plan: impl Fn(&str, usize) -> Answer + Send + Sync + 'static,
@@ -141,39 +142,39 @@ impl Upstream {
         self.address
     }
 
-    /// The next requests are answered so, one after the other; then 200 again.
+    /// Sets the responses to the next requests, in order. Later requests get 200.
     pub(crate) fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
         self.shared.answers.lock().expect("not poisoned").extend(answers);
     }
 
-    /// Lets one held answer go.
+    /// Releases one held response.
     pub(crate) fn release(&self) {
         self.held.add_permits(1);
     }
 
-    /// Everything that came so far.
+    /// Returns all requests so far.
     pub(crate) fn requests(&self) -> Vec<Recorded> {
         self.shared.requests.lock().expect("not poisoned").clone()
     }
 
-    /// The only request that came.
+    /// Returns the only request; fails if there is not exactly one.
     pub(crate) fn only(&self) -> Recorded {
         let mut requests = self.requests();
         assert_eq!(requests.len(), 1, "exactly one request reaches the upstream");
         requests.remove(0)
     }
 
-    /// How many connections were opened.
+    /// Returns the number of connections that were opened.
     pub(crate) fn connections(&self) -> usize {
         *self.shared.connections.lock().expect("not poisoned")
     }
 
-    /// Waits until so many requests have come.
+    /// Waits until `count` requests have arrived.
     pub(crate) async fn seen(&self, count: usize) {
         until("the upstream sees the request", || async { self.requests().len() >= count }).await;
     }
 
-    /// Waits until no connection is open: everything that was sent has been read.
+    /// Waits until no connection is open, which means that everything has been read.
     pub(crate) async fn deserted(&self) {
         let none = || async { *self.shared.open.lock().expect("not poisoned") == 0 };
         until("the upstream has no connection", none).await;
@@ -182,17 +183,17 @@ impl Upstream {
     async fn serve(&self, mut stream: TcpStream) {
         let mut buffer = Vec::new();
         while let Some(request) = read_request(&mut stream, &mut buffer).await {
-            let goes_on = match &self.ledger {
+            let keep_alive = match &self.ledger {
                 Some(ledger) => self.keep(ledger, &request, &mut stream).await,
                 None => self.answer_one(request, &mut stream).await,
             };
-            if !goes_on {
+            if !keep_alive {
                 return;
             }
         }
     }
 
-    /// `false` if the connection is to end.
+    /// Responds to one request. Returns `false` if the connection must be closed.
     async fn answer_one(&self, request: Recorded, stream: &mut TcpStream) -> bool {
         self.shared.requests.lock().expect("not poisoned").push(request);
         let answer = self.shared.answers.lock().expect("not poisoned").pop_front();
@@ -214,7 +215,8 @@ impl Upstream {
         stream.write_all(&bytes).await.is_ok()
     }
 
-    /// Answers one request by the plan, in the ledger. `false` if the connection is to end.
+    /// Responds to one request according to the plan and records it. Returns `false` if the
+    /// connection must be closed.
     async fn keep(
         &self,
         (ledger, plan): &(Ledger, Plan),
@@ -240,7 +242,7 @@ impl Upstream {
                 return false;
             }
             Answer::Silence => {
-                // Until the gateway hangs up.
+                // Wait until the gateway closes the connection.
                 let _ = stream.read_u8().await;
                 ledger.answered(event, Entry::BrokenOff, || ());
                 return false;
@@ -249,7 +251,8 @@ impl Upstream {
         };
         let answer = status_line(status);
         let alive = ledger.answered(event, Entry::Answered(status), || {
-            // An answer so short fits into the socket's buffer; a gateway that has gone is no failure.
+            // The response fits into the socket's buffer. A gateway that is gone does not fail the
+            // test.
             let _ = stream.try_write(&answer);
         });
         hook.into_iter().for_each(|hook| (hook.0)());
@@ -261,7 +264,7 @@ fn status_line(status: u16) -> Vec<u8> {
     format!("HTTP/1.1 {status} Status\r\nContent-Length: 2\r\n\r\nok").into_bytes()
 }
 
-/// Reads one request framed by `Content-Length`, which is all that the gateway may send.
+/// Reads one request framed by `Content-Length`, the only framing that the gateway uses.
 async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Recorded> {
     let head_end = loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
