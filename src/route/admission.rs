@@ -3,11 +3,13 @@
 //!
 //! A route's limit counts all requests, authentic or not, because that is known only later. The limit
 //! of the address is therefore charged first, and a request that it rejects is not charged to the
-//! route. IPv6 addresses count by /64, the smallest network that a customer gets. At most
-//! [`MAX_ADDRESSES`] addresses are counted separately; beyond that, new ones share one limit.
+//! route. IPv6 addresses count by /64, the smallest network that a customer gets. The limits of at
+//! most [`MAX_ADDRESSES`] addresses are kept; beyond that, the ones unused for the longest time are
+//! forgotten.
 
 use std::{
     collections::HashMap,
+    mem,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     sync::{Mutex, PoisonError},
@@ -27,28 +29,24 @@ use crate::{
     upstream::Networks,
 };
 
-/// How many addresses a route tells apart.
+/// How many addresses a route keeps limits for.
 const MAX_ADDRESSES: usize = 65_536;
-/// How long a search for addresses that no longer count is not repeated if the map stays full.
-const SEARCH_PAUSE: Duration = Duration::from_secs(1);
-/// Stands for every address that found no room. As a /64 no client has it.
-const EVERYBODY_ELSE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 type Limiter<K, S> = RateLimiter<K, S, MonotonicClock, NoOpMiddleware<Instant>>;
 
-/// How many requests may come: `burst` at once, then one every `interval`.
+/// How many requests are admitted: `burst` at once, then one every `interval`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// The most at once.
+    /// The most requests at once.
     pub burst: NonZeroU32,
-    /// Between two requests in the long run; more than nothing.
+    /// The average time between two requests; more than zero.
     pub interval: Duration,
 }
 
 impl Rate {
     fn quota(self) -> Quota {
         Quota::with_period(self.interval.max(Duration::from_nanos(1)))
-            .expect("it is more than nothing")
+            .expect("it is more than zero")
             .allow_burst(self.burst)
     }
 }
@@ -56,7 +54,7 @@ impl Rate {
 /// The admission rules of a route, as configured.
 #[derive(Debug, Default)]
 pub struct AdmissionOptions {
-    /// Where clients may call from; `None`: anywhere.
+    /// The networks that may call; `None` means all.
     pub allow: Option<Networks>,
     /// The limit of all clients together.
     pub rate: Option<Rate>,
@@ -74,7 +72,7 @@ pub(super) struct Admission {
 impl Admission {
     pub(super) fn new(options: AdmissionOptions) -> Self {
         let each = |rate: Rate| {
-            RateLimiter::new(rate.quota(), Addresses::new(rate, MAX_ADDRESSES), MonotonicClock)
+            RateLimiter::new(rate.quota(), Addresses::new(MAX_ADDRESSES), MonotonicClock)
         };
         Admission {
             allow: options.allow,
@@ -103,13 +101,13 @@ impl Admission {
     }
 }
 
-/// The refusal of a request that may come again at a later time.
+/// Returns the rejection of a request that is admitted again later.
 fn limited(until: &NotUntil<Instant>) -> Reject {
     let wait = until.wait_time_from(MonotonicClock.now());
     Reject::RateLimited { seconds: wait.as_millis().div_ceil(1000).clamp(1, 86_400) as u64 }
 }
 
-/// What an address is counted as.
+/// Returns the address that an address is counted as.
 fn counted(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -117,38 +115,26 @@ fn counted(address: IpAddr) -> IpAddr {
     }
 }
 
-/// When each address will have used up nothing (the theoretical arrival time of the generic cell rate
-/// algorithm, in nanoseconds since the limiter was made).
+/// The state of the limit of each address: its theoretical arrival time (of the generic cell rate
+/// algorithm), in nanoseconds since the limiter was made. An address without state has its full burst.
 struct Addresses {
-    arrivals: Mutex<Arrivals>,
-    interval: u64,
-    most: usize,
+    generations: Mutex<Generations>,
+    /// The most addresses of one generation.
+    limit: usize,
 }
 
+/// The addresses that were used last, in two generations. When the current one is full, it replaces
+/// the previous one. An address that keeps calling always stays, so its limit holds; and one that is
+/// new never shares the limit of others.
 #[derive(Default)]
-struct Arrivals {
-    by_address: HashMap<IpAddr, u64>,
-    searched: u64,
+struct Generations {
+    current: HashMap<IpAddr, u64>,
+    previous: HashMap<IpAddr, u64>,
 }
 
 impl Addresses {
-    fn new(rate: Rate, most: usize) -> Self {
-        let interval = u64::try_from(rate.interval.as_nanos()).unwrap_or(u64::MAX);
-        Addresses { arrivals: Mutex::default(), interval, most }
-    }
-}
-
-impl Arrivals {
-    /// Whether an address has an entry or can have one; makes room if need be. `now` is in nanoseconds.
-    fn has_room(&mut self, address: &IpAddr, most: usize, now: u64) -> bool {
-        if self.by_address.len() < most || self.by_address.contains_key(address) {
-            return true;
-        }
-        if now >= self.searched {
-            self.by_address.retain(|_, arrival| *arrival > now);
-            self.searched = now.saturating_add(SEARCH_PAUSE.as_nanos() as u64);
-        }
-        self.by_address.len() < most
+    fn new(most: usize) -> Self {
+        Addresses { generations: Mutex::default(), limit: (most / 2).max(1) }
     }
 }
 
@@ -159,16 +145,19 @@ impl StateStore for Addresses {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-        // For an address that is new, the decision is one interval after now.
-        let (_, first) = decide(None)?;
-        let now = u64::from(first).saturating_sub(self.interval);
-        let room = arrivals.has_room(address, self.most, now);
-        let address = if room { *address } else { EVERYBODY_ELSE };
-        let known = arrivals.by_address.get(&address).copied();
-        let (result, arrival) = decide(known.map(Nanos::from))?;
-        arrivals.by_address.insert(address, arrival.into());
-        Ok(result)
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let Generations { current, previous } = &mut *generations;
+        let known = current.get(address).or_else(|| previous.get(address)).copied();
+        let decision = decide(known.map(Nanos::from));
+        let arrival = decision.as_ref().map_or(known, |(_, arrival)| Some((*arrival).into()));
+        if let Some(arrival) = arrival {
+            if current.len() >= self.limit && !current.contains_key(address) {
+                mem::swap(current, previous);
+                current.clear();
+            }
+            current.insert(*address, arrival);
+        }
+        decision.map(|(result, _)| result)
     }
 }
 
@@ -191,7 +180,7 @@ mod tests {
         most: usize,
         clock: &FakeRelativeClock,
     ) -> RateLimiter<IpAddr, Addresses, FakeRelativeClock, NoOpMiddleware<Nanos>> {
-        RateLimiter::new(rate.quota(), Addresses::new(rate, most), clock.clone())
+        RateLimiter::new(rate.quota(), Addresses::new(most), clock.clone())
     }
 
     #[test]
@@ -203,40 +192,35 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_limited_one_by_one_and_come_back() {
+    fn each_address_has_its_own_limit() {
         let clock = FakeRelativeClock::default();
-        let rate = rate(2, Duration::from_secs(1));
-        let limiter = limiter(rate, 10, &clock);
-        let enters = |number| limiter.check_key(&address(number)).is_ok();
-        assert_eq!([enters(1), enters(1), enters(1), enters(2)], [true, true, false, true]);
+        let limiter = limiter(rate(2, Duration::from_secs(1)), 10, &clock);
+        let admits = |number| limiter.check_key(&address(number)).is_ok();
+        assert_eq!([admits(1), admits(1), admits(1), admits(2)], [true, true, false, true]);
         clock.advance(Duration::from_secs(1));
-        assert_eq!([enters(1), enters(1)], [true, false]);
+        assert_eq!([admits(1), admits(1)], [true, false]);
     }
 
     #[test]
-    fn the_map_of_addresses_never_outgrows_its_bound() {
+    fn new_addresses_never_share_a_limit_and_the_map_stays_bounded() {
         let clock = FakeRelativeClock::default();
-        let rate = rate(2, Duration::from_secs(10));
-        let limiter = limiter(rate, 100, &clock);
-        let enters = |number| limiter.check_key(&address(number)).is_ok();
-        assert!((0..100).all(enters), "each has its own limit");
-        let newcomers = (100..10_000).filter(|number| enters(*number)).count();
-        assert_eq!(newcomers, 2, "those without room share one limit");
-        assert!(enters(7), "who is on record keeps its own");
-        let on_record = |addresses: Addresses| {
-            addresses.arrivals.into_inner().expect("not poisoned").by_address.len()
-        };
-        assert_eq!(on_record(limiter.into_state_store()), 101);
+        let limiter = limiter(rate(2, Duration::from_secs(10)), 100, &clock);
+        let admits = |number| limiter.check_key(&address(number)).is_ok();
+        assert!((0..10_000).all(|number| admits(number) && admits(number)));
+        let generations =
+            limiter.into_state_store().generations.into_inner().expect("not poisoned");
+        assert!(generations.current.len() + generations.previous.len() <= 100);
     }
 
     #[test]
-    fn addresses_that_no_longer_count_make_room() {
+    fn an_address_that_keeps_calling_stays_limited_among_many_others() {
         let clock = FakeRelativeClock::default();
-        let rate = rate(1, Duration::from_secs(10));
-        let limiter = limiter(rate, 100, &clock);
-        let enters = |number| limiter.check_key(&address(number)).is_ok();
-        assert!((0..101).all(enters) && !enters(101), "the map is full");
-        clock.advance(Duration::from_secs(11));
-        assert!((200..300).all(enters) && !enters(250), "there was room for each");
+        let limiter = limiter(rate(2, Duration::from_secs(10)), 100, &clock);
+        let admits = |number| limiter.check_key(&address(number)).is_ok();
+        assert!(admits(0) && admits(0));
+        for other in 1..10_000 {
+            assert!(admits(other));
+            assert!(other % 25 != 0 || !admits(0), "after {other} others");
+        }
     }
 }
