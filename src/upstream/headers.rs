@@ -1,13 +1,13 @@
-//! Which headers pass: hop-by-hop headers end here in both directions, and so do headers that only the
-//! gateway may set.
+//! Which headers are forwarded. Hop-by-hop headers end here in both directions; so do the sender's
+//! headers that only the gateway or a proxy may set.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONNECTION, CONTENT_LENGTH},
 };
 
-/// Headers that end at the next hop (RFC 9110 section 7.6.1 and the older ones it replaced), and
-/// `Expect`, which was answered here.
+/// Returns whether a header ends at the next hop (RFC 9110 section 7.6.1 and its predecessors).
+/// `Expect` is one of them because the gateway has answered it.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
@@ -25,51 +25,81 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Headers that tell the upstream what only the gateway can know. `Proxy` is among them because
-/// CGI turns it into `HTTP_PROXY`.
-fn is_ours(name: &str) -> bool {
+/// Returns whether a header states something that only the gateway can know. `Proxy` is one of them
+/// because CGI turns it into `HTTP_PROXY`.
+fn is_set_by_gateway(name: &str) -> bool {
     name.starts_with("sealgate-")
         || name.starts_with("x-forwarded-")
         || matches!(name, "forwarded" | "x-real-ip" | "proxy")
 }
 
-/// [`is_ours`] for the names that PHP and other CGI hosts fold into the same variable.
-fn is_ours_by_any_spelling(name: &str) -> bool {
-    // What they begin with; most names are told by it.
-    let begins = matches!(
-        name.as_bytes(),
-        [b's', b'e', ..] | [b'x', _, b'f' | b'r', ..] | [b'f', b'o', ..] | [b'p', b'r', ..]
-    );
-    begins && (is_ours(name) || (name.contains('_') && is_ours(&name.replace('_', "-"))))
+/// Returns whether a header replaces the client address, the method or the URL of a request. Servers
+/// and frameworks trust these, no sender signs them, and a replayer can add them.
+fn is_override(name: &str) -> bool {
+    matches!(
+        name,
+        "x-http-method-override"
+            | "x-http-method"
+            | "x-method-override"
+            | "x-original-url"
+            | "x-rewrite-url"
+            | "x-original-forwarded-for"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "true-client-ip"
+            | "cf-connecting-ip"
+            | "cf-connecting-ipv6"
+            | "fastly-client-ip"
+    )
 }
 
-/// Whether two names, in lower case, become the same variable where PHP and other CGI hosts fold them.
+/// Applies `matches` to a name and to the name that PHP and other CGI hosts fold it into. `matches`
+/// must cover only names that [`may_be_reserved`].
+fn or_twin(name: &str, matches: impl Fn(&str) -> bool) -> bool {
+    may_be_reserved(name)
+        && (matches(name) || (name.contains('_') && matches(&name.replace('_', "-"))))
+}
+
+/// Returns whether a name begins like one of those above. Most names do not.
+fn may_be_reserved(name: &str) -> bool {
+    matches!(
+        name.as_bytes(),
+        [b'x', _, b'f' | b'r' | b'o' | b'h' | b'm' | b'c', ..]
+            | [b's', b'e', ..]
+            | [b'f', b'o' | b'a', ..]
+            | [b'p', b'r', ..]
+            | [b't', b'r', ..]
+            | [b'c', b'f', ..]
+    )
+}
+
+/// Returns whether PHP and other CGI hosts fold two lower-case names into the same variable.
 pub fn is_twin(one: &str, other: &str) -> bool {
     let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
     one.len() == other.len() && one.bytes().map(fold).eq(other.bytes().map(fold))
 }
 
-/// Why the operator cannot have a header of this name sent to the upstream, if so. `security` are the
-/// headers that the route's scheme reads or pins: what was verified is not replaced.
+/// Returns why the operator cannot add a header with this name to requests for the upstream, if that
+/// is so. `security` are the headers that the route's scheme reads or pins.
 pub fn reserved(name: &HeaderName, security: &[HeaderName]) -> Option<&'static str> {
     let name = name.as_str();
     let is_any = |known: &[&str]| known.iter().any(|known| is_twin(known, name));
     if security.iter().any(|known| is_twin(known.as_str(), name)) {
-        Some("is read by the route's scheme: what was verified is not replaced")
+        Some("is read by the route's scheme, and verified headers are not replaced")
     } else if is_any(&["host"]) {
         Some("is set by `upstream_host`")
     } else if is_any(&["content-length", "content-encoding", "transfer-encoding"]) {
-        Some("belongs to the body, which is forwarded as it was verified")
+        Some("describes the body, which is forwarded as it was verified")
     } else if is_hop_by_hop(&name.replace('_', "-")) {
         Some("ends at the next hop")
-    } else if is_ours_by_any_spelling(name) {
+    } else if or_twin(name, is_set_by_gateway) {
         Some("is set by the gateway itself")
     } else {
         None
     }
 }
 
-/// The headers that `Connection` headers name: they end here too.
+/// Returns the headers that `Connection` headers name, which end here too.
 pub(super) fn named(headers: &HeaderMap) -> Vec<HeaderName> {
     if !headers.contains_key(CONNECTION) {
         return Vec::new();
@@ -79,8 +109,8 @@ pub(super) fn named(headers: &HeaderMap) -> Vec<HeaderName> {
     names.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok()).collect()
 }
 
-/// Whether a sender's header goes on to the upstream: not if it ends here, if only the gateway may say it, or if
-/// the operator has one of its own `added` that could be taken for it.
+/// Returns whether a sender's header is forwarded to the upstream. Hop-by-hop headers, headers that
+/// only the gateway or a proxy may set, and twins of the headers that the operator `added` are not.
 pub(super) fn passes_to_upstream(
     name: &HeaderName,
     named: &[HeaderName],
@@ -88,14 +118,53 @@ pub(super) fn passes_to_upstream(
 ) -> bool {
     let text = name.as_str();
     !is_hop_by_hop(text)
-        && !is_ours_by_any_spelling(text)
+        && !or_twin(text, |name| is_set_by_gateway(name) || is_override(name))
         && !named.contains(name)
         && !added.iter().any(|(known, _)| is_twin(known.as_str(), text))
 }
 
-/// Whether an upstream's header goes on to the sender: not if it ends here, if it frames the body (that follows
-/// from the body), or if only the gateway may say it.
+/// Returns whether an upstream's header is forwarded to the sender. Hop-by-hop headers, the length of
+/// the body (set again from the body) and headers that only the gateway may set are not.
 pub(super) fn passes_to_sender(name: &HeaderName) -> bool {
     let text = name.as_str();
     !is_hop_by_hop(text) && *name != CONTENT_LENGTH && !text.starts_with("sealgate-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_forwarded(name: &str) -> bool {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+        passes_to_upstream(&name, &[], &[])
+    }
+
+    #[test]
+    fn drops_overrides_and_their_underscore_twins() {
+        for name in [
+            "x-http-method-override",
+            "x-http-method",
+            "x-method-override",
+            "x-original-url",
+            "x-rewrite-url",
+            "x-original-forwarded-for",
+            "x-client-ip",
+            "x-cluster-client-ip",
+            "true-client-ip",
+            "cf-connecting-ip",
+            "cf-connecting-ipv6",
+            "fastly-client-ip",
+            "sealgate-verified",
+            "x-forwarded-for",
+            "forwarded",
+            "x-real-ip",
+            "proxy",
+        ] {
+            assert!(!is_forwarded(name), "{name}");
+            assert!(!is_forwarded(&name.replace('-', "_")), "{name}");
+        }
+        for name in ["x-hub-signature-256", "x-original", "cf-ray", "from", "x-mailgun-tag"] {
+            assert!(is_forwarded(name), "{name}");
+        }
+    }
 }
