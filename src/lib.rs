@@ -20,5 +20,6 @@ pub mod route;
 pub mod scheme;
 pub mod secret;
 pub mod server;
+mod target;
 pub mod tls;
 pub mod upstream;

@@ -142,8 +142,7 @@ impl Route {
         if names_security_header(&head.headers, self.verifier.headers()) {
             return Err(Reject::BadRequest("Connection names a security header"));
         }
-        let identity = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
-        if !head.headers.get_all(CONTENT_ENCODING).iter().all(identity) {
+        if head.headers.get_all(CONTENT_ENCODING).iter().any(is_encoded) {
             return Err(Reject::ContentEncoding);
         }
         Ok(())
@@ -168,6 +167,40 @@ fn names_security_header(headers: &HeaderMap, security: &[HeaderName]) -> bool {
             framing.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
                 || security.iter().any(|known| name.eq_ignore_ascii_case(known.as_str().as_bytes()))
         })
+}
+
+/// Returns whether a `Content-Encoding` header names a content coding. A charset or a MIME transfer
+/// encoding that a sender put there by mistake changes nothing about the bytes, and no recipient
+/// decodes them.
+fn is_encoded(value: &HeaderValue) -> bool {
+    let codings = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    !codings.filter(|coding| !coding.is_empty()).all(is_no_coding)
+}
+
+/// Returns whether a word is the identity coding, a charset or a MIME transfer encoding of plain bytes.
+fn is_no_coding(word: &[u8]) -> bool {
+    let exact: [&[u8]; 12] = [
+        b"identity",
+        b"utf-8",
+        b"utf8",
+        b"utf-16",
+        b"utf-16le",
+        b"utf-16be",
+        b"us-ascii",
+        b"ascii",
+        b"latin1",
+        b"7bit",
+        b"8bit",
+        b"binary",
+    ];
+    let prefixes: [&[u8]; 2] = [b"iso-8859-", b"windows-125"];
+    let begins = |prefix: &&[u8]| {
+        let number = word
+            .split_at_checked(prefix.len())
+            .filter(|(start, _)| start.eq_ignore_ascii_case(prefix));
+        number.is_some_and(|(_, rest)| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit))
+    };
+    exact.iter().any(|known| word.eq_ignore_ascii_case(known)) || prefixes.iter().any(begins)
 }
 
 /// Returns whether a path has dot segments, empty segments, encoded separators or path parameters.
@@ -197,7 +230,7 @@ impl Served {
     fn serves(&self, host: Option<&str>) -> bool {
         match (&self.host, host) {
             (None, _) => true,
-            (Some(wanted), Some(host)) => without_port(host).eq_ignore_ascii_case(wanted),
+            (Some(wanted), Some(host)) => name_of(host).eq_ignore_ascii_case(wanted),
             (Some(_), None) => false,
         }
     }
@@ -248,12 +281,14 @@ impl Routes {
     }
 }
 
-/// Returns a host without its port; an IPv6 address keeps its brackets.
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
+/// Returns the name of a host: without its port and without the dot that ends a fully qualified name.
+/// An IPv6 address keeps its brackets.
+fn name_of(host: &str) -> &str {
+    let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
-    }
+    };
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 #[cfg(test)]
@@ -282,11 +317,23 @@ mod tests {
     }
 
     #[test]
-    fn removes_the_port_of_a_host() {
-        assert_eq!(without_port("a.example:8443"), "a.example");
-        assert_eq!(without_port("a.example"), "a.example");
-        assert_eq!(without_port("[::1]:8443"), "[::1]");
-        assert_eq!(without_port("[::1]"), "[::1]");
+    fn a_charset_is_not_a_content_coding() {
+        let encoded = |value: &'static str| is_encoded(&HeaderValue::from_static(value));
+        for plain in ["", "identity", "UTF-8", "utf8", "ISO-8859-15", "Windows-1252", "8bit", ","] {
+            assert!(!encoded(plain), "{plain}");
+        }
+        for coding in ["gzip", "br", "utf-8, gzip", "utf-8,gzip", "zstd", "iso-8859-", "x-utf-8"] {
+            assert!(encoded(coding), "{coding}");
+        }
+    }
+
+    #[test]
+    fn finds_the_name_of_a_host() {
+        assert_eq!(name_of("a.example:8443"), "a.example");
+        assert_eq!(name_of("a.example"), "a.example");
+        assert_eq!(name_of("[::1]:8443"), "[::1]");
+        assert_eq!(name_of("[::1]"), "[::1]");
+        assert_eq!(name_of("a.example.:443"), "a.example");
     }
 
     #[test]

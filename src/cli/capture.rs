@@ -6,6 +6,8 @@ use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, request::Parts};
 
+use crate::target;
+
 /// Most header lines of a captured request.
 const HEADERS: usize = 256;
 
@@ -39,7 +41,9 @@ fn parse(raw: &[u8]) -> anyhow::Result<(Parts, Bytes)> {
         httparse::Status::Partial => bail!("the empty line after the headers is missing"),
     };
     let method = Method::from_bytes(parsed.method.unwrap_or("").as_bytes())?;
-    let mut request = Request::builder().method(method).uri(parsed.path.unwrap_or("/"));
+    let path = parsed.path.unwrap_or("/").as_bytes();
+    let target = target::substituted(path);
+    let mut request = Request::builder().method(method).uri(target.as_deref().unwrap_or(path));
     for header in parsed.headers.iter() {
         let name = HeaderName::from_bytes(header.name.as_bytes())?;
         request = request.header(name, HeaderValue::from_bytes(header.value)?);

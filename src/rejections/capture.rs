@@ -15,6 +15,7 @@ use std::{
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 
 use super::Refusal;
+use crate::target;
 
 /// How names of captured requests end.
 const ENDING: &str = ".http";
@@ -84,7 +85,7 @@ fn write_file(path: &Path, head: &[u8], refusal: &Refusal) -> io::Result<()> {
 /// The head of a request as HTTP/1.1 would have it, whatever it came by.
 fn head(refusal: &Refusal) -> Vec<u8> {
     let head = &refusal.head;
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let path = target::path_and_query(&head.uri).unwrap_or("/".into());
     let mut text = format!("{} {path} HTTP/1.1\r\n", head.method).into_bytes();
     let mut line = |name: &str, value: &[u8]| {
         for part in [name.as_bytes(), b": ", value, b"\r\n"] {

@@ -12,7 +12,7 @@ use super::{
     json::{Found, Scalar},
     source::{Filter, MAX_HEADERS, MAX_ITEMS, Piece, Source, Template, Value},
 };
-use crate::body::Payload;
+use crate::{body::Payload, target};
 
 /// The headers that a route reads, prepared for the pass over a request's headers.
 #[derive(Clone, Debug)]
@@ -109,7 +109,7 @@ impl<'a> Request<'a> {
     /// The signed address: the registered one, with the query of this request if it has one.
     pub(super) fn url(&self) -> Option<Cow<'a, str>> {
         let registered = self.public_url?;
-        Some(match self.head.uri.query() {
+        Some(match target::query(&self.head.uri) {
             None => Cow::Borrowed(registered),
             Some(query) => {
                 let base = registered.split('?').next().unwrap_or(registered);
@@ -121,7 +121,7 @@ impl<'a> Request<'a> {
     fn query(&self, name: &str) -> Option<Vec<u8>> {
         match self.url() {
             Some(url) => form::only(url.split_once('?')?.1.as_bytes(), name),
-            None => form::only(self.head.uri.query()?.as_bytes(), name),
+            None => form::only(target::query(&self.head.uri)?.as_bytes(), name),
         }
     }
 
@@ -132,10 +132,11 @@ impl<'a> Request<'a> {
             Source::Timestamp => self.timestamp.as_deref().map(Cow::Borrowed),
             Source::Url => self.url().map(|url| Cow::Owned(url.into_owned().into_bytes())),
             Source::Method => Some(Cow::Borrowed(self.head.method.as_str().as_bytes())),
-            Source::Path => {
-                let path = self.head.uri.path_and_query().map_or("/", |path| path.as_str());
-                Some(Cow::Borrowed(path.as_bytes()))
-            }
+            Source::Path => Some(match target::path_and_query(&self.head.uri) {
+                None => Cow::Borrowed(b"/"),
+                Some(Cow::Borrowed(target)) => Cow::Borrowed(target.as_bytes()),
+                Some(Cow::Owned(target)) => Cow::Owned(target.into_bytes()),
+            }),
             Source::Secret => Some(Cow::Owned(secret.to_vec())),
             Source::FormSorted => Some(Cow::Owned(form::sorted(self.payload.whole()))),
             Source::Header(slot) => self.header(*slot).map(Cow::Borrowed),

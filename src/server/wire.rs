@@ -1,17 +1,17 @@
-//! What hyper reads of an HTTP/1 connection, after a check stricter than hyper's own.
+//! The stream from which hyper reads HTTP/1, after a check that is stricter than hyper's own.
 //!
 //! hyper hides from its service what makes a request ambiguous: it drops a `Content-Length` beside
-//! `Transfer-Encoding`, folds repeated ones into one, takes a bare LF for a line end, cuts a fragment
-//! off the target, skips chunk extensions. So the bytes are read along here, above TLS, and hyper
-//! sees only whole heads and whole chunk lines that can be read in one way. It sees them unchanged.
+//! `Transfer-Encoding`, merges repeated ones, accepts a bare LF as a line end, cuts a fragment off the
+//! target and skips chunk extensions. The bytes are therefore checked here, above TLS, and hyper reads
+//! only whole heads and whole chunk lines that have one meaning. It reads them unchanged, except for
+//! characters of a query that `Uri` cannot hold (see [`target`](crate::target)).
 //!
-//! A head with a fault does not go on. In its place hyper reads a head of ours, so that the refusal
-//! takes its turn behind the answers to earlier requests and is answered, counted and logged like any
-//! other. A fault within a body fails the read of that body. Either ends the connection; whatever
-//! follows is read and thrown away, since where the next request begins is no longer known.
+//! A head with a fault is replaced by a stand-in, so that its rejection is answered in order, counted
+//! and logged like any other. A fault within a body fails the read of that body. Both end the
+//! connection: the rest is read and discarded, because the start of the next request is unknown.
 //!
-//! Cost: a head that arrives in one read is checked where it lies. One that is split over reads is
-//! held until it is whole, which `head_bytes` bounds. Body bytes are counted, not looked at.
+//! Cost: a head that arrives in one read is checked in place. One that is split over reads is held
+//! until it is whole, up to `head_bytes`. Body bytes are counted, not inspected.
 
 mod facts;
 mod framing;
@@ -27,35 +27,35 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub(super) use self::facts::FactsQueue;
-use self::framing::{Fault, Framing, Passed};
+use self::framing::{Fault, Framing, Passed, Replaced};
 use super::options::Limits;
 use crate::{gate::WireFacts, reject::Reject};
 
-/// Stands for a head with a fault. No path and no health check can be configured at `*`.
-const STAND_IN: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
+/// Replaces a head with a fault. No route and no health check can be configured at `*`.
+const STAND_IN: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: rejected\r\nConnection: close\r\n\r\n";
 
-/// A stream that gives only HTTP/1 requests that can be read in one way.
+/// A stream of HTTP/1 requests that have one meaning.
 pub(super) struct Wire<'a, S> {
     stream: S,
     framing: Framing,
     facts: &'a FactsQueue,
-    /// What came and has not gone on: first what may go on, then the part of a line or head.
+    /// Bytes that hyper has not read yet: first those that it may read, then a part of a line or head.
     held: BytesMut,
     /// The longest head.
     most: usize,
-    /// How much of `held` may go on.
+    /// How many bytes of `held` hyper may read.
     cleared: usize,
     ended: Option<Ended>,
 }
 
-/// Where the fault was that ended the reading.
+/// The place of the fault that ended the reading.
 enum Ended {
     InHead,
     InBody(Reject),
 }
 
 impl<'a, S> Wire<'a, S> {
-    /// Reads `stream` along; what hyper would hide of each head goes to `facts`.
+    /// Returns a stream over `stream` that pushes to `facts` what hyper hides about each head.
     pub(super) fn new(stream: S, limits: &Limits, facts: &'a FactsQueue) -> Self {
         Wire {
             stream,
@@ -68,7 +68,7 @@ impl<'a, S> Wire<'a, S> {
         }
     }
 
-    /// Whether nothing of a request is here or with hyper: who reads may be replaced.
+    /// Returns whether no part of a request is held here or by hyper, so that hyper can be dropped.
     pub(super) fn is_between_requests(&self) -> bool {
         self.held.is_empty()
             && self.ended.is_none()
@@ -76,8 +76,7 @@ impl<'a, S> Wire<'a, S> {
             && self.facts.is_empty()
     }
 
-    /// Waits for a whole head, or one with a fault, and holds it for whoever reads next; `false` at the
-    /// end.
+    /// Waits until a whole head, or one with a fault, is held; returns `false` at the end of the stream.
     ///
     /// # Errors
     /// Those of the stream.
@@ -98,22 +97,35 @@ impl<'a, S> Wire<'a, S> {
         Poll::Ready(Ok(true))
     }
 
-    /// Holds what came, and finds out how much may go on.
+    /// Holds new bytes, and determines how many of them hyper may read.
     fn hold(&mut self, fresh: &[u8]) -> Option<Fault> {
         let length = self.held.len() + fresh.len();
         if length > self.held.capacity() {
-            // Not twice as much as the longest head, as it would grow by itself.
+            // Without this, it would grow to twice the longest head.
             let mut longer = BytesMut::with_capacity(length.max((length * 2).min(self.most)));
             longer.extend_from_slice(&self.held);
             self.held = longer;
         }
         self.held.extend_from_slice(fresh);
-        let Passed { bytes, fault } = self.framing.pass(&self.held, self.facts);
-        self.cleared = bytes;
-        fault
+        self.examine()
     }
 
-    /// Gives what may go on of what is held.
+    /// Determines how many of the held bytes hyper may read, after those that are known already.
+    fn examine(&mut self) -> Option<Fault> {
+        loop {
+            let unread = &self.held[self.cleared..];
+            let Passed { bytes, replaced, fault } = self.framing.pass(unread, self.facts);
+            self.cleared += bytes;
+            let Some(Replaced { length, head }) = replaced else { return fault };
+            let rest = self.held.split_off(self.cleared + length);
+            self.held.truncate(self.cleared);
+            self.held.extend_from_slice(&head);
+            self.cleared = self.held.len();
+            self.held.extend_from_slice(&rest);
+        }
+    }
+
+    /// Moves held bytes that hyper may read to its buffer.
     fn give(&mut self, buffer: &mut ReadBuf<'_>) {
         let bytes = self.cleared.min(buffer.remaining());
         buffer.put_slice(&self.held[..bytes]);
@@ -124,15 +136,21 @@ impl<'a, S> Wire<'a, S> {
         }
     }
 
-    /// Checks what was read into `buffer` behind its first `start` bytes, and takes out of it what may
-    /// not go on yet.
+    /// Checks the bytes of `buffer` after the first `start`, and removes those that hyper may not read
+    /// yet.
     fn check(&mut self, buffer: &mut ReadBuf<'_>, start: usize) {
         let fresh = &buffer.filled()[start..];
         let fault = if self.held.is_empty() {
-            let Passed { bytes, fault } = self.framing.pass(fresh, self.facts);
-            self.held.extend_from_slice(&fresh[bytes..]);
+            let Passed { bytes, replaced, fault } = self.framing.pass(fresh, self.facts);
+            let (mut rest, is_replaced) = (&fresh[bytes..], replaced.is_some());
+            if let Some(Replaced { length, head }) = replaced {
+                self.held.extend_from_slice(&head);
+                self.cleared = head.len();
+                rest = &rest[length..];
+            }
+            self.held.extend_from_slice(rest);
             buffer.set_filled(start + bytes);
-            fault
+            if is_replaced { self.examine() } else { fault }
         } else {
             let fault = self.hold(fresh);
             buffer.set_filled(start);

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr};
 
 use http::{Uri, uri::PathAndQuery};
 
-use crate::reject::Reject;
+use crate::{reject::Reject, target};
 
 /// The longest path of a socket, with the byte that ends it (`sun_path`, unix(7)).
 const SOCKET_PATH: usize = 108;
@@ -107,25 +107,23 @@ impl Origin {
         uri: &'u Uri,
         matched: Option<usize>,
     ) -> Result<Cow<'u, str>, Reject> {
-        let kept = uri.path_and_query().ok_or(Reject::BadRequest("request target"))?;
+        let kept = target::path_and_query(uri).ok_or(Reject::BadRequest("request target"))?;
         let Some(path) = &self.path else {
-            let kept = kept.as_str();
             // An absolute target may have a query and no path.
-            let has_path = !kept.starts_with('?');
-            return Ok(if has_path { kept.into() } else { format!("/{kept}").into() });
+            return Ok(if kept.starts_with('?') { format!("/{kept}").into() } else { kept });
         };
-        let mut target = path.clone();
+        let mut text = path.clone();
         if let Some(rest) = matched.and_then(|matched| uri.path().get(matched..)) {
-            if !target.ends_with('/') {
-                target.push('/');
+            if !text.ends_with('/') {
+                text.push('/');
             }
-            target.push_str(rest);
+            text.push_str(rest);
         }
-        if let Some(query) = uri.query() {
-            target.push('?');
-            target.push_str(query);
+        if let Some(query) = target::query(uri) {
+            text.push('?');
+            text.push_str(&query);
         }
-        Ok(target.into())
+        Ok(text.into())
     }
 }
 

@@ -8,8 +8,8 @@
 use std::{borrow::Cow, io::Write as _};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
-    header::{CONTENT_LENGTH, HOST},
+    HeaderMap, HeaderName, HeaderValue, Method, Version,
+    header::{CONTENT_LENGTH, COOKIE, HOST},
     request::Parts,
 };
 
@@ -125,7 +125,7 @@ pub(super) fn lines(
     let headers = &head.headers;
     let named = headers::named(headers);
     let mut text = Vec::with_capacity(512 + 64 * headers.len());
-    let (mut has_length, mut has_host) = (false, !extra.keeps_host);
+    let (mut has_length, mut has_host, mut has_cookies) = (false, !extra.keeps_host, false);
     case.each(headers, |(written, name, value)| {
         let is_host = *name == HOST;
         if *name == CONTENT_LENGTH {
@@ -136,7 +136,14 @@ pub(super) fn lines(
         } else if !(is_host && has_host) && headers::passes_to_upstream(name, &named, extra.headers)
         {
             has_host |= is_host;
-            put(&mut text, written, value.as_bytes());
+            if head.version == Version::HTTP_2 && *name == COOKIE {
+                if !has_cookies {
+                    put_cookies(&mut text, headers);
+                }
+                has_cookies = true;
+            } else {
+                put(&mut text, written, value.as_bytes());
+            }
         }
     });
     if !has_length {
@@ -190,6 +197,18 @@ fn put(text: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     text.extend_from_slice(name);
     text.extend_from_slice(if value.is_empty() { b":" } else { b": " });
     text.extend_from_slice(value);
+    text.extend_from_slice(b"\r\n");
+}
+
+/// Writes one `cookie` header. An HTTP/2 client may split it to compress better, and the pieces are
+/// joined again for HTTP/1.1 (RFC 9113 section 8.2.3).
+fn put_cookies(text: &mut Vec<u8>, headers: &HeaderMap) {
+    let mut separator: &[u8] = b"cookie: ";
+    for value in headers.get_all(COOKIE) {
+        text.extend_from_slice(separator);
+        text.extend_from_slice(value.as_bytes());
+        separator = b"; ";
+    }
     text.extend_from_slice(b"\r\n");
 }
 

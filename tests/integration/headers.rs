@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::kit::{Answer, Event, SECRET, Setup, Upstream, until};
+use data_encoding::BASE64;
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+
+use crate::kit::{Answer, Call, Event, SECRET, Setup, Upstream, until};
 
 #[tokio::test]
 async fn headers_that_only_the_gateway_may_set_are_dropped_and_set_anew() {
@@ -38,6 +42,81 @@ async fn headers_that_only_the_gateway_may_set_are_dropped_and_set_anew() {
     assert_eq!(seen.header("host"), Some("localhost"));
     assert_eq!(seen.header("x-kept"), Some("as it came"));
     assert!(seen.head.contains("\r\nCookie: a=1\r\nCookie: b=2\r\n"), "{}", seen.head);
+}
+
+#[tokio::test]
+async fn the_cookie_headers_of_http2_are_joined() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    let mut connection = gateway.connect_http2().await;
+    let event = Event::default().with(&["cookie: a=1", "x-other: y", "cookie: b=2", "cookie: c=3"]);
+    let response = connection.send(event.http2_request()).await.expect("a response");
+    assert_eq!(response.status(), 200);
+    assert_eq!(upstream.only().header("cookie"), Some("a=1; b=2; c=3"));
+}
+
+#[tokio::test]
+async fn http2_targets_have_the_grammar_of_http1() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    let mut connection = gateway.connect_http2().await;
+    for (target, status) in [
+        ("/webhooks/vivoldi?a=|{}^`\\%", 200),
+        ("/webhooks/vivoldi?\u{e9}", 400),
+        ("/webhooks/vivoldi\u{e9}", 400),
+        ("/webhooks/{vivoldi}", 400),
+        ("/webhooks/vivoldi|", 400),
+        ("/webhooks/vivoldi\"", 400),
+    ] {
+        let event = Event { path: target.to_owned(), ..Event::default() };
+        let response = connection.send(event.http2_request()).await.expect("a response");
+        assert_eq!(response.status(), status, "{target}");
+        assert_eq!(response.headers()["sealgate-request-id"].len(), 32, "{target}");
+    }
+    assert_eq!(upstream.only().request_line(), "POST /webhooks/vivoldi?a=|{}^`\\% HTTP/1.1");
+}
+
+/// Senders that sign their URL sign its query as it is written.
+#[tokio::test]
+async fn the_raw_characters_of_a_query_are_part_of_the_signed_url() {
+    let upstream = Upstream::start().await;
+    let url = "https://hooks.example.com/twilio";
+    let route = format!(
+        "[[route]]\nname = \"twilio\"\npath = \"/twilio\"\nscheme = \"twilio\"\n\
+         secret = \"{SECRET}\"\npublic_url = \"{url}\"\nupstream = \"http://{}\"\n",
+        upstream.address()
+    );
+    let gateway = Setup::new(&upstream).routes(&route).start();
+    let query = "?CallSid=CA12&Digits=\"1|<2>\"{}^`\\";
+    let mut mac = Hmac::<Sha1>::new_from_slice(SECRET.as_bytes()).expect("any length");
+    mac.update(format!("{url}{query}").as_bytes());
+    let signature = BASE64.encode(&mac.finalize().into_bytes());
+    let call = Call::new("GET", &format!("/twilio{query}"), "");
+    assert_eq!(gateway.call(&call.with("X-Twilio-Signature", &signature)).await.status, 200);
+    assert_eq!(upstream.only().request_line(), format!("GET /twilio{query} HTTP/1.1"));
+}
+
+#[tokio::test]
+async fn the_default_port_equals_no_port_in_http2() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    let mut connection = gateway.connect_http2().await;
+    for (authority, host, status) in [
+        ("localhost:443", "localhost", 200),
+        ("localhost", "localhost:443", 200),
+        ("localhost:443", "LOCALHOST:443", 200),
+        ("localhost:8443", "localhost", 400),
+        ("localhost:443", "other.example", 400),
+        ("localhost:443", "localhost:80", 400),
+    ] {
+        let mut request = Event::default().http2_request();
+        let target = format!("https://{authority}/webhooks/vivoldi");
+        *request.uri_mut() = target.parse().expect("a URI");
+        request.headers_mut().insert("host", host.parse().expect("a value"));
+        let response = connection.send(request).await.expect("a response");
+        assert_eq!(response.status(), status, "{authority} {host}");
+    }
+    assert_eq!(upstream.requests().len(), 3);
 }
 
 #[tokio::test]
@@ -80,6 +159,7 @@ async fn routes_are_exact_wildcards_and_hosts() {
         ("/hook", "localhost", 200, "/hook"),
         ("/hook?a=%20b&c", "localhost", 200, "/hook?a=%20b&c"),
         ("/hook", "OTHER.example:8443", 200, "/other"),
+        ("/hook", "other.example.", 200, "/other"),
         ("/moved?x=1", "localhost", 200, "/app/in?x=1"),
         ("/hooks/a/b", "localhost", 200, "/hooks/a/b"),
         ("/hooks/deep/a?b", "localhost", 200, "/deep/a?b"),

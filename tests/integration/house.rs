@@ -10,6 +10,7 @@ use std::{
 const ROOMS: &[&str] = &[
     "secret",
     "document",
+    "target",
     "reject",
     "metrics",
     "response",

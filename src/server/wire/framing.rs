@@ -1,63 +1,77 @@
-//! Where requests begin and end on a connection: head, then a body by `Content-Length`, by chunks, or
-//! none, then the next head (RFC 9112 sections 6.3 and 7.1). A sender needs exactly one reading of
-//! this; what has another one is a fault.
+//! Where requests begin and end on a connection: a head, then a body by `Content-Length`, by chunks,
+//! or none, then the next head (RFC 9112 sections 6.3 and 7.1). Anything that can be read in more than
+//! one way is a fault.
 
-use std::mem;
+use std::{mem, ops::Range};
 
 use memchr::memchr2;
 
 use super::{
     facts::FactsQueue,
-    grammar::{self, Version},
+    grammar::{self, RequestLine, Version},
 };
-use crate::{gate::WireFacts, reject::Reject, upstream::HeaderCase};
+use crate::{gate::WireFacts, reject::Reject, target, upstream::HeaderCase};
 
-/// The longest line of a chunk size: 16 hex digits.
+/// The longest line of a chunk size, in hex digits.
 const CHUNK_SIZE_DIGITS: usize = 16;
 
-/// The reading of one connection.
+/// The position in the bytes of one connection.
 #[derive(Debug)]
 pub(super) struct Framing {
     head_bytes: usize,
     headers: usize,
     state: State,
+    /// The head that was read last, if hyper needs another text in its place.
+    replaced: Option<Vec<u8>>,
 }
 
-/// What is expected next.
+/// What comes next.
 #[derive(Debug)]
 enum State {
     Head(Head),
-    /// So many bytes of a body.
+    /// The rest of a body, in bytes.
     Body(u64),
     ChunkSize,
-    /// So many bytes of a chunk.
+    /// The rest of a chunk, in bytes.
     Chunk(u64),
     ChunkEnd,
-    /// Trailer lines, of so many bytes at most.
+    /// Trailer lines, of at most this many bytes.
     Trailers(usize),
 }
 
-/// A head as far as it was read.
+/// The part of a head that was read.
 #[derive(Debug, Default)]
 struct Head {
-    /// How many of its bytes were read: whole lines.
+    /// How many bytes were read, in whole lines.
     read: usize,
     version: Option<Version>,
+    /// Where the target is.
+    target: Range<usize>,
     headers: usize,
     header_case: HeaderCase,
     content_length: Option<u64>,
     chunked: bool,
 }
 
-/// How many of the bytes shown may go on. The rest is to be shown again with what follows it, unless
+/// How many bytes hyper may read. The rest must be passed again together with what follows it, unless
 /// there is a fault.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Passed {
     pub(super) bytes: usize,
+    pub(super) replaced: Option<Replaced>,
     pub(super) fault: Option<Fault>,
 }
 
-/// What ends the reading.
+/// A head after these bytes for which hyper must read another text: the target has characters that
+/// `Uri` cannot hold.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Replaced {
+    /// The length of the head as it arrived.
+    pub(super) length: usize,
+    pub(super) head: Vec<u8>,
+}
+
+/// A fault, which ends the reading.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Head(Reject),
@@ -65,17 +79,18 @@ pub(super) enum Fault {
 }
 
 impl Framing {
-    /// Begins with a head. Heads have at most `head_bytes` bytes and `headers` header lines.
+    /// Returns the framing of a new connection, whose heads have at most `head_bytes` bytes and
+    /// `headers` header lines.
     pub(super) fn new(head_bytes: usize, headers: usize) -> Self {
-        Framing { head_bytes, headers, state: State::Head(Head::default()) }
+        Framing { head_bytes, headers, state: State::Head(Head::default()), replaced: None }
     }
 
-    /// Whether a head is next, and nothing of it was read.
+    /// Returns whether a head comes next, and nothing of it was read.
     pub(super) fn is_at_head(&self) -> bool {
         matches!(&self.state, State::Head(head) if head.read == 0)
     }
 
-    /// Reads along, and notes the heads that go on. Not to be called again after a fault.
+    /// Reads bytes, and pushes the facts about the heads among them. Must not be called after a fault.
     pub(super) fn pass(&mut self, bytes: &[u8], facts: &FactsQueue) -> Passed {
         let mut passed = 0;
         loop {
@@ -83,17 +98,21 @@ impl Framing {
             let fault = match self.step(&bytes[passed..], facts) {
                 Ok(0) => None,
                 Ok(more) => {
+                    if let Some(head) = self.replaced.take() {
+                        let replaced = Some(Replaced { length: more, head });
+                        return Passed { bytes: passed, replaced, fault: None };
+                    }
                     passed += more;
                     continue;
                 }
                 Err(why) if is_head => Some(Fault::Head(why)),
                 Err(why) => Some(Fault::Body(why)),
             };
-            return Passed { bytes: passed, fault };
+            return Passed { bytes: passed, replaced: None, fault };
         }
     }
 
-    /// How many bytes the next piece has that may go on; 0 while it is incomplete.
+    /// Returns the length of the next piece that hyper may read, or 0 while it is incomplete.
     fn step(&mut self, bytes: &[u8], facts: &FactsQueue) -> Result<usize, Reject> {
         match &mut self.state {
             State::Head(head) => {
@@ -101,6 +120,7 @@ impl Framing {
                     return Ok(0);
                 }
                 let (read, next) = (head.read, head.body()?);
+                self.replaced = head.replaced(&bytes[..read], self.head_bytes)?;
                 facts.push(WireFacts::of(mem::take(&mut head.header_case)));
                 self.state = next;
                 Ok(read)
@@ -156,7 +176,7 @@ impl Framing {
 }
 
 impl Head {
-    /// Reads the lines that are whole; true when the last of them ended the head.
+    /// Reads the whole lines; returns true if the last of them ended the head.
     fn read_on(&mut self, bytes: &[u8], most: usize, headers: usize) -> Result<bool, Reject> {
         while let Some(line) = next_line(&bytes[self.read..])? {
             self.read += line.len() + 2;
@@ -167,9 +187,14 @@ impl Head {
                 (Some(_), []) => return Ok(true),
                 (Some(_), line) if self.headers < headers => self.header(line)?,
                 (Some(_), _) => return Err(Reject::HeadTooLarge),
-                // One empty line before the request line: RFC 9112 section 2.2.
-                (None, []) if self.read == 2 => {}
-                (None, line) => self.version = Some(grammar::request_line(line)?),
+                // Some clients send empty lines after a body: RFC 9112 section 2.2.
+                (None, []) => {}
+                (None, line) => {
+                    let start = self.read - line.len() - 2;
+                    let RequestLine { version, target } = grammar::request_line(line)?;
+                    self.version = Some(version);
+                    self.target = start + target.start..start + target.end;
+                }
             }
         }
         if bytes.len() > most { Err(Reject::HeadTooLarge) } else { Ok(false) }
@@ -193,7 +218,15 @@ impl Head {
         Ok(())
     }
 
-    /// How the body is framed (RFC 9112 section 6.3, without the leniencies that it permits).
+    /// Returns the text that hyper reads in place of this head, if it needs another one.
+    fn replaced(&self, head: &[u8], most: usize) -> Result<Option<Vec<u8>>, Reject> {
+        let Range { start, end } = self.target;
+        let Some(target) = target::substituted(&head[start..end]) else { return Ok(None) };
+        let head = [&head[..start], &target, &head[end..]].concat();
+        if head.len() > most { Err(Reject::HeadTooLarge) } else { Ok(Some(head)) }
+    }
+
+    /// Returns how the body is framed (RFC 9112 section 6.3, without the leniencies that it permits).
     fn body(&self) -> Result<State, Reject> {
         match (self.chunked, self.content_length) {
             (true, Some(_)) => Err(Reject::BadRequest("Transfer-Encoding and Content-Length")),
@@ -207,15 +240,15 @@ impl Head {
     }
 }
 
-/// Takes as much of `bytes` as is left, and says how much.
+/// Takes at most `left` of `bytes`, and returns how many.
 fn count(left: &mut u64, bytes: &[u8]) -> usize {
     let count = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
     *left -= count as u64;
     count
 }
 
-/// The first line, without its CRLF; `None` while it is incomplete. Only CRLF ends a line: RFC 9112
-/// section 2.2 lets a recipient take a bare LF too, and asks it to refuse a bare CR.
+/// Returns the first line without its CRLF, or `None` while it is incomplete. Only CRLF ends a line:
+/// RFC 9112 section 2.2 permits a recipient to accept a bare LF too, and to reject a bare CR.
 fn next_line(bytes: &[u8]) -> Result<Option<&[u8]>, Reject> {
     let Some((line, end)) = memchr2(b'\r', b'\n', bytes).map(|at| bytes.split_at(at)) else {
         return Ok(None);
@@ -228,9 +261,8 @@ fn next_line(bytes: &[u8]) -> Result<Option<&[u8]>, Reject> {
     }
 }
 
-/// The size of a chunk. Extensions are refused: no sender needs them, and every recipient should
-/// ignore the ones that it does not know (RFC 9112 section 7.1.1), so that they carry nothing but
-/// disagreements about where the line ends.
+/// Returns the size of a chunk. Extensions are rejected: recipients ignore those that they do not know
+/// (RFC 9112 section 7.1.1), so they carry no meaning, only disagreements about where the line ends.
 fn chunk_size(line: &[u8]) -> Result<u64, Reject> {
     let malformed = Reject::BadRequest("chunk size");
     if line.len() > CHUNK_SIZE_DIGITS || !line.iter().all(u8::is_ascii_hexdigit) {

@@ -1,15 +1,17 @@
-//! The lines of a head, as RFC 9112 writes them, without what it lets recipients forgive.
+//! The grammar of the lines of a head (RFC 9112), without the leniencies that it permits.
 
-use http::{Uri, uri::Scheme};
+use std::ops::Range;
+
+use http::uri::Authority;
 use memchr::memchr;
 
-use crate::reject::Reject;
+use crate::{reject::Reject, target};
 
-/// The longest request target that hyper takes.
+/// The longest request target that hyper accepts.
 const LONGEST_TARGET: usize = 65_534;
 
-/// Headers that frame, route or encode a message have no meaning behind it, only behind a recipient
-/// that merges trailers into the head (RFC 9110 section 6.5.1).
+/// Headers that frame, route or encode a message. As trailers they have no meaning, except to a
+/// recipient that merges trailers into the head (RFC 9110 section 6.5.1).
 const NEVER_TRAILERS: [&str; 10] = [
     "content-length",
     "transfer-encoding",
@@ -23,15 +25,23 @@ const NEVER_TRAILERS: [&str; 10] = [
     "upgrade",
 ];
 
-/// The versions of HTTP/1.
+/// A version of HTTP/1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     Http10,
     Http11,
 }
 
-/// Checks a request line (RFC 9112 section 3): method, target and version, one space between them.
-pub(super) fn request_line(line: &[u8]) -> Result<Version, Reject> {
+/// The parts of a request line that framing needs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RequestLine {
+    pub(super) version: Version,
+    /// Where the target is in the line.
+    pub(super) target: Range<usize>,
+}
+
+/// Parses a request line (RFC 9112 section 3): method, target and version, one space between them.
+pub(super) fn request_line(line: &[u8]) -> Result<RequestLine, Reject> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -45,36 +55,44 @@ pub(super) fn request_line(line: &[u8]) -> Result<Version, Reject> {
     if !is_target(method, target) {
         return Err(Reject::BadRequest("request target"));
     }
-    match version {
-        b"HTTP/1.1" => Ok(Version::Http11),
-        b"HTTP/1.0" => Ok(Version::Http10),
-        _ => Err(Reject::BadRequest("HTTP version")),
-    }
+    let version = match version {
+        b"HTTP/1.1" => Version::Http11,
+        b"HTTP/1.0" => Version::Http10,
+        _ => return Err(Reject::BadRequest("HTTP version")),
+    };
+    let start = method.len() + 1;
+    Ok(RequestLine { version, target: start..start + target.len() })
 }
 
-/// Whether this is a path with or without a query, `*` of an `OPTIONS`, or an absolute http URI (RFC
-/// 9112 section 3.2). The authority form belongs to `CONNECT`, which is for tunnels.
+/// Returns whether a target is a path with or without a query, `*` of `OPTIONS`, or an absolute HTTP
+/// URI (RFC 9112 section 3.2). The authority form belongs to `CONNECT`, which opens tunnels.
 fn is_target(method: &[u8], target: &[u8]) -> bool {
-    if target.len() > LONGEST_TARGET || !target.iter().all(|byte| TARGET[usize::from(*byte)]) {
-        return false;
-    }
-    match target {
-        [b'/', ..] => true,
-        b"*" => method == b"OPTIONS",
-        [..] => Uri::try_from(target).is_ok_and(|uri| {
-            uri.authority().is_some()
-                && (uri.scheme() == Some(&Scheme::HTTP) || uri.scheme() == Some(&Scheme::HTTPS))
-        }),
-    }
+    target.len() <= LONGEST_TARGET
+        && match target {
+            [b'/', ..] => target::is_origin_form(target),
+            b"*" => method == b"OPTIONS",
+            [..] => is_absolute_form(target),
+        }
 }
 
-/// The name and the value of a header line (RFC 9112 section 5), the value without white space
-/// around it. A folded line (section 5.2) is refused.
+fn is_absolute_form(target: &[u8]) -> bool {
+    let Some(end) = target.windows(3).position(|window| window == b"://") else { return false };
+    let (scheme, rest) = (&target[..end], &target[end + 3..]);
+    let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    (scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https"))
+        && authority.is_ascii()
+        && Authority::try_from(authority).is_ok()
+        && target::is_after_authority(rest)
+}
+
+/// Returns the name and the value of a header line (RFC 9112 section 5), the value without white
+/// space around it. A folded line (section 5.2) is rejected.
 pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reject> {
     if let [b' ' | b'\t', ..] = line {
         return Err(Reject::BadRequest("folded header line"));
     }
-    // Without an early end here and below, so that the compiler can look at many bytes at once.
+    // No early return here and below, so that the compiler can vectorize.
     let is_token = |all, byte: &u8| all & TOKEN[usize::from(*byte)];
     let name = memchr(b':', line).map_or(line, |end| &line[..end]);
     if name.is_empty() || !name.iter().fold(true, is_token) {
@@ -90,16 +108,16 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reject> {
     Ok((name, trim(value)))
 }
 
-/// Checks a trailer line. Trailers are read and thrown away.
+/// Checks a trailer line. Trailers are read and discarded.
 pub(super) fn trailer(line: &[u8]) -> Result<(), Reject> {
     let (name, _) = field(line)?;
     if NEVER_TRAILERS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())) {
-        return Err(Reject::BadRequest("trailer that may not be one"));
+        return Err(Reject::BadRequest("header that must not be a trailer"));
     }
     Ok(())
 }
 
-/// The number in a `Content-Length`: `1*DIGIT` and nothing else (RFC 9110 section 8.6).
+/// Returns the number in a `Content-Length`: `1*DIGIT` and nothing else (RFC 9110 section 8.6).
 pub(super) fn content_length(value: &[u8]) -> Result<u64, Reject> {
     let malformed = Reject::BadRequest("Content-Length");
     if !value.iter().all(u8::is_ascii_digit) {
@@ -108,12 +126,12 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Reject> {
     std::str::from_utf8(value)
         .ok()
         .and_then(|digits| digits.parse().ok())
-        // hyper keeps the highest numbers for itself.
+        // hyper reserves the highest numbers.
         .filter(|length| *length <= u64::MAX / 2)
         .ok_or(malformed)
 }
 
-/// Without spaces and tabs around it.
+/// Returns a value without spaces and tabs around it.
 fn trim(value: &[u8]) -> &[u8] {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = value.iter().position(|byte| !is_blank(byte)).unwrap_or(value.len());
@@ -123,10 +141,6 @@ fn trim(value: &[u8]) -> &[u8] {
 
 /// The characters of a token (RFC 9110 section 5.6.2), by byte.
 const TOKEN: [bool; 256] = letters_digits_and(b"!#$%&'*+-.^_`|~");
-
-/// The characters of RFC 3986, by byte, without `#`: a fragment never goes over the wire. Brackets
-/// belong to IPv6 addresses, and PHP's form arrays put them into queries.
-const TARGET: [bool; 256] = letters_digits_and(b"-._~:/?[]@!$&'()*+,;=%");
 
 const fn letters_digits_and(others: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];

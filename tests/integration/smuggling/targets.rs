@@ -48,7 +48,6 @@ fn request_lines() -> Vec<Case> {
             ("bare CR in the request line", "POST /hook\r HTTP/1.1"),
             ("bare LF in the request line", "POST /hook\n HTTP/1.1"),
             ("two CRs after the version", "POST /hook HTTP/1.1\r"),
-            ("two empty lines before the request line", "\r\n\r\nPOST /hook HTTP/1.1"),
             ("LF before the request line", "\nPOST /hook HTTP/1.1"),
             ("CR before the request line", "\rPOST /hook HTTP/1.1"),
             ("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n"),
@@ -63,6 +62,8 @@ fn request_lines() -> Vec<Case> {
         ],
     ));
     cases.push(as_usual("an empty line before the request line", "\r\n{post}{end}"));
+    cases.push(as_usual("empty lines before the request line", "\r\n\r\n\r\n{post}{end}"));
+    cases.push(as_usual("empty lines after the body", "{post}{end}\r\n\r\n"));
     cases
 }
 
@@ -72,6 +73,7 @@ fn forms() -> Vec<Case> {
         &[
             ("absolute form for another host", "POST http://other.example/hook HTTP/1.1"),
             ("absolute form for another port", "POST http://localhost:81/hook HTTP/1.1"),
+            ("absolute form for another default port", "POST http://localhost:443/hook HTTP/1.1"),
             ("absolute form with user", "POST http://user@localhost/hook HTTP/1.1"),
             ("absolute form with two slashes less", "POST http:/hook HTTP/1.1"),
             ("absolute form without host", "POST http:///hook HTTP/1.1"),
@@ -117,6 +119,13 @@ fn forms() -> Vec<Case> {
         absolute("absolute form", "http://localhost/hook", "/hook"),
         absolute("absolute form with query", "http://localhost/hook?a=b", "/hook?a=b"),
         absolute("absolute form over TLS", "https://LOCALHOST/hook", "/hook"),
+        absolute("absolute form with the default port", "http://localhost:80/hook", "/hook"),
+        absolute(
+            "absolute form with the default port of TLS",
+            "https://localhost:443/hook",
+            "/hook",
+        ),
+        absolute("absolute form with raw characters", "http://localhost/hook?\"<|>", "/hook?\"<|>"),
     ]);
     cases
 }
@@ -150,7 +159,10 @@ fn exact_paths() -> Vec<Case> {
             ("a path that is not ASCII", "POST /h\u{f6}\u{f6}k HTTP/1.1"),
             ("a query that is not ASCII", "POST /hook?\u{ff} HTTP/1.1"),
             ("a quote in the path", "POST /hook\" HTTP/1.1"),
-            ("a tag in the query", "POST /hook?<x> HTTP/1.1"),
+            ("a brace in the path", "POST /hook{} HTTP/1.1"),
+            ("a control character in the query", "POST /hook?\x01 HTTP/1.1"),
+            ("a space in the query", "POST /hook?a b HTTP/1.1"),
+            ("UTF-8 in the query", "POST /hook?\u{c2}\u{bc} HTTP/1.1"),
         ],
     ));
     for (name, query) in [
@@ -158,6 +170,8 @@ fn exact_paths() -> Vec<Case> {
         ("an empty query", "?"),
         ("a path in the query", "?a=/../x//%2f%5c%00;"),
         ("question marks and brackets in the query", "?a[b]=?c"),
+        ("a tag in the query", "?<x>"),
+        ("raw characters in the query", "?a=|{}^`\\\"<>&b=<\"|%"),
     ] {
         cases.push(kept(name, &format!("/hook{query}")));
     }
