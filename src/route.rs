@@ -110,7 +110,7 @@ impl Route {
 
     /// Returns the scheme's status for requests that are not authentic.
     pub fn unauthorized(&self) -> StatusCode {
-        self.verifier.scheme().refusal()
+        self.verifier.scheme().rejection()
     }
 
     /// Returns how many bytes of the path a wildcard pattern matches, up to the `*`.

@@ -13,7 +13,7 @@ use crate::{
     diagnose::{Case, Effort, NearMiss, diagnose},
     reject::{Reason, Reject},
     route::RouteOptions,
-    scheme::{Reading, UnixMillis, Verified, Verifier},
+    scheme::{UnixMillis, UnverifiedDetails, Verified, Verifier},
 };
 
 /// What to judge.
@@ -57,7 +57,7 @@ pub(super) fn verify(arguments: &VerifyArguments) -> anyhow::Result<Status> {
         Ok(_) => Vec::new(),
         Err(reject) => near_misses(&route, &others, &head, &payload, now, reject),
     };
-    let reading = route.verifier.read(&head, &payload);
+    let reading = route.verifier.unverified_details(&head, &payload);
     if arguments.json {
         println!("{}", object(&judged, &reading, &found));
     } else {
@@ -111,7 +111,7 @@ fn word(reject: &Reject) -> &'static str {
 
 fn object(
     judged: &Result<Verified, Reject>,
-    reading: &Reading,
+    reading: &UnverifiedDetails,
     found: &[NearMiss],
 ) -> serde_json::Value {
     let timestamp = reading.timestamp.and_then(instant);
@@ -143,7 +143,7 @@ fn object(
 
 fn text(
     judged: &Result<Verified, Reject>,
-    reading: &Reading,
+    reading: &UnverifiedDetails,
     found: &[NearMiss],
     verifier: &Verifier,
     payload: &Payload,

@@ -70,7 +70,7 @@ fn fits_in_some_spelling(trials: &mut Trials<'_>, route: &Hypothesis, head: &Par
     if trials.fits_with(route, head, trials.case.payload) {
         return true;
     }
-    route.respelled(head).into_iter().any(|(name, value, _)| {
+    route.reformatted(head).into_iter().any(|(name, value, _)| {
         let mut head = head.clone();
         head.headers.insert(name, value);
         trials.fits_with(route, &head, trials.case.payload)
@@ -80,7 +80,7 @@ fn fits_in_some_spelling(trials: &mut Trials<'_>, route: &Hypothesis, head: &Par
 /// The right signature, written otherwise.
 pub(super) fn spelling(trials: &mut Trials<'_>) -> Vec<NearMiss> {
     let case = trials.case;
-    for (name, value, spelling) in case.route.respelled(case.head) {
+    for (name, value, spelling) in case.route.reformatted(case.head) {
         let mut head = case.head.clone();
         let header = name.to_string();
         head.headers.insert(name, value);
@@ -108,7 +108,9 @@ pub(super) fn spelling(trials: &mut Trials<'_>) -> Vec<NearMiss> {
 /// Seconds for milliseconds, or the other way round: in the request, or in the signed message.
 pub(super) fn timestamp(trials: &mut Trials<'_>) -> Vec<NearMiss> {
     let case = trials.case;
-    let Some(digits) = case.route.read(case.head, case.payload).digits else { return Vec::new() };
+    let Some(digits) = case.route.unverified_details(case.head, case.payload).digits else {
+        return Vec::new();
+    };
     let (sent, other) = match digits.len() {
         10 => ("seconds", format!("{digits}000")),
         13 => ("milliseconds", digits[..10].to_owned()),

@@ -1,11 +1,12 @@
 //! The record of an event, and an authentic request as far as it concerns the record.
 
 use std::{
-    hash::{BuildHasherDefault, Hash, Hasher},
+    hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::Duration,
 };
 
+pub(crate) use crate::scheme::{ContextPin, EventKey, RequestIdentity};
 use crate::{
     replay::clock::{Millis, millis},
     scheme::Verified,
@@ -18,17 +19,6 @@ pub struct Terms {
     pub window: Option<Duration>,
     /// How long a record lives, counted from the outcome.
     pub ttl: Duration,
-}
-
-/// Identifies an event: the first half of the digest that names its record. 128 bits tell events
-/// apart even if someone chooses their IDs, and a million of them take 30 MB less than 256.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct EventKey(pub(crate) [u8; 16]);
-
-impl Hash for EventKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(&self.0);
-    }
 }
 
 /// Hashes an [`EventKey`] by its last eight bytes: the key is a digest that only authentic requests
@@ -49,14 +39,6 @@ impl Hasher for EventKeyHasher {
 /// Builds [`EventKeyHasher`]s.
 pub(crate) type EventKeyHashers = BuildHasherDefault<EventKeyHasher>;
 
-/// A digest that tells one request for an event from another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RequestIdentity(pub(crate) [u8; 16]);
-
-/// A digest of the context that all copies of an event must share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ContextPin(pub(crate) [u8; 16]);
-
 /// The fencing token of a lease in a shared store, different for every claim of every process: only
 /// its holder can end or renew the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +57,11 @@ pub(crate) struct Arrival {
 impl Arrival {
     /// Returns the arrival of `verified`; `None` where its scheme's deliveries have no record.
     pub(crate) fn new(verified: &Verified, terms: Terms) -> Option<Self> {
-        let (key, _) = verified.record()?.split_first_chunk()?;
+        let key = verified.record()?;
         Some(Arrival {
-            key: EventKey(*key),
-            identity: verified.identity().map(RequestIdentity),
-            pin: ContextPin(verified.pin()),
+            key,
+            identity: verified.identity(),
+            pin: verified.pin(),
             stale: verified.is_stale(),
             terms,
         })

@@ -1,8 +1,10 @@
 //! The schemes that are built in: the files of `schemes/`.
 
+mod describe;
+
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use super::Scheme;
+use crate::scheme::compiled::Scheme;
 
 /// Id and text of every built-in scheme, sorted by id.
 const FILES: &[(&str, &str)] = &[

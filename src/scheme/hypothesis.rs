@@ -8,20 +8,26 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, request::Parts};
 
-use super::{
-    Kind, Scheme, UnixMillis,
-    keys::{Choice, Key, KeyForm, Ring},
-    mac::Hash,
-    ready::primed,
-    request::Slots,
-    signature::{Encoding, Format},
-    source::{Filter, MAX_ITEMS, Piece, Source, Template, Value},
-    time::Unit,
-    verify::Verifier,
-};
 use crate::{
     body::Payload,
     reject::{Reason, Reject},
+    scheme::{
+        compile::prepare::prepared,
+        compiled::{
+            ProofKind, Scheme,
+            key::{KeyChoice, KeyForm},
+            signature::SignatureFormat,
+            template::{Filter, MAX_ITEMS, Template, TemplatePiece, TemplateValue, ValueSource},
+        },
+        encoding::Encoding,
+        mac::HashAlgorithm,
+        time::{TimeUnit, UnixMillis},
+        verify::{
+            Verifier,
+            keys::{RouteKeys, VerificationKey},
+            request::HeaderSlots,
+        },
+    },
     secret::Secret,
 };
 
@@ -57,7 +63,7 @@ pub enum SecretForm {
 
 /// How a signature was written that should have been written otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spelling {
+pub struct FormatDeviation {
     /// What should stand before the signature and does not.
     pub lacks: Option<String>,
     /// What stands before the signature and should not.
@@ -99,8 +105,8 @@ impl Hypothesis {
     }
 
     /// What a request says of itself.
-    pub fn read(&self, head: &Parts, payload: &Payload) -> super::Reading {
-        self.0.read(head, payload)
+    pub fn unverified_details(&self, head: &Parts, payload: &Payload) -> super::UnverifiedDetails {
+        self.0.unverified_details(head, payload)
     }
 
     /// The configured secrets, with the names of their keys.
@@ -140,25 +146,26 @@ impl Hypothesis {
         }
         let mut other = self.clone();
         other.0.scheme = Arc::clone(scheme);
-        other.0.slots = Slots::new(&scheme.wanted.headers);
+        other.0.slots = HeaderSlots::new(&scheme.inputs.headers);
         other.0.required = Vec::new();
         other.0.window = None;
         other.under(secret)
     }
 
     fn with(&self, secret: &Secret, change: impl FnOnce(&mut Scheme)) -> Option<Hypothesis> {
-        if matches!(self.0.scheme.kind, Kind::Public(_)) || self.0.scheme.takes_public_key() {
+        if matches!(self.0.scheme.kind, ProofKind::PublicKey(_)) || self.0.scheme.takes_public_key()
+        {
             return None;
         }
         let mut other = self.changed(|scheme| {
-            scheme.choice = Choice::Global;
+            scheme.choice = KeyChoice::Global;
             change(scheme);
         });
-        let key = |secret: Secret| -> Option<Key> {
-            let primed = primed(&other.0.scheme, &secret).ok()?;
-            Some(Key::new("", "", vec![primed], vec![secret]))
+        let key = |secret: Secret| -> Option<VerificationKey> {
+            let prepared = prepared(&other.0.scheme, &secret).ok()?;
+            Some(VerificationKey::new("", "", vec![prepared], vec![secret]))
         };
-        let ring = Ring {
+        let ring = RouteKeys {
             global: Some(key(secret.clone())?),
             groups: Vec::new(),
             dummy: key(secret.clone())?,
@@ -190,10 +197,10 @@ impl Hypothesis {
     fn body_signed(&self, filters: &[Filter], instead: &[Filter]) -> Option<Hypothesis> {
         let mut found = false;
         let other = self.exchanged(|value| {
-            let hit = value.source == Source::Body && value.filters == filters;
+            let hit = value.source == ValueSource::Body && value.filters == filters;
             found |= hit;
-            let value = Value { source: Source::Body, filters: instead.to_vec() };
-            hit.then_some(Piece::Value(value))
+            let value = TemplateValue { source: ValueSource::Body, filters: instead.to_vec() };
+            hit.then_some(TemplatePiece::Value(value))
         });
         found.then_some(other)
     }
@@ -201,8 +208,8 @@ impl Hypothesis {
     /// Supposes that the timestamp is signed as this text, whatever stands in the request.
     pub fn timestamp_signed_as(&self, text: &str) -> Hypothesis {
         let other = self.exchanged(|value| {
-            let hit = value.source == Source::Timestamp;
-            hit.then(|| Piece::Literal(text.as_bytes().into()))
+            let hit = value.source == ValueSource::Timestamp;
+            hit.then(|| TemplatePiece::Literal(text.as_bytes().into()))
         });
         other.with_any_unit()
     }
@@ -210,22 +217,27 @@ impl Hypothesis {
     /// Supposes that the sender may write its time in seconds and in milliseconds. RFC 3339 stays.
     pub fn with_any_unit(&self) -> Hypothesis {
         self.changed(|scheme| match &mut scheme.timestamp {
-            Some(timestamp) if timestamp.unit != Unit::Rfc3339 => timestamp.unit = Unit::Auto,
+            Some(timestamp) if timestamp.unit != TimeUnit::Rfc3339 => {
+                timestamp.unit = TimeUnit::Auto
+            }
             Some(_) | None => {}
         })
     }
 
     /// Another message: every value for which `exchange` gives a piece becomes that piece.
-    fn exchanged(&self, mut exchange: impl FnMut(&Value) -> Option<Piece>) -> Hypothesis {
+    fn exchanged(
+        &self,
+        mut exchange: impl FnMut(&TemplateValue) -> Option<TemplatePiece>,
+    ) -> Hypothesis {
         self.changed(|scheme| {
             let variants = scheme.variants.iter_mut().map(|(_, message)| message);
             for Template(pieces) in std::iter::once(&mut scheme.message).chain(variants) {
                 let nested = pieces.iter_mut().flat_map(|piece| match piece {
-                    Piece::Optional(pieces) => pieces.as_mut_slice(),
+                    TemplatePiece::Optional(pieces) => pieces.as_mut_slice(),
                     other => std::slice::from_mut(other),
                 });
                 for piece in nested {
-                    if let Piece::Value(value) = piece
+                    if let TemplatePiece::Value(value) = piece
                         && let Some(other) = exchange(value)
                     {
                         *piece = other;
@@ -237,20 +249,22 @@ impl Hypothesis {
 
     /// The signature of a request as the scheme would have it written, for every way in which what
     /// stands there can be read as one: the header, its value, and what was spelled otherwise.
-    pub fn respelled(&self, head: &Parts) -> Vec<(HeaderName, HeaderValue, Spelling)> {
+    pub fn reformatted(&self, head: &Parts) -> Vec<(HeaderName, HeaderValue, FormatDeviation)> {
         let scheme = &*self.0.scheme;
-        let (Kind::Hmac(hash) | Kind::Digest(hash)) = scheme.kind else { return Vec::new() };
+        let (ProofKind::Hmac(hash) | ProofKind::Digest(hash)) = scheme.kind else {
+            return Vec::new();
+        };
         let Some(name) = scheme.signature_headers().find(|name| head.headers.contains_key(*name))
         else {
             return Vec::new();
         };
         let text = head.headers[name].as_bytes();
         let payload = Payload::from(bytes::Bytes::new());
-        let digits = self.0.read(head, &payload).digits.or_else(|| lone_digits(text));
+        let digits = self.0.unverified_details(head, &payload).digits.or_else(|| lone_digits(text));
         let mut found = Vec::new();
         for (bare, prefix) in self.pieces(text) {
             for (label, bytes) in decoded(bare, hash, scheme.signature.encoding) {
-                let spelling = Spelling {
+                let deviation = FormatDeviation {
                     lacks: match prefix {
                         Prefix::Own => None,
                         Prefix::None | Prefix::Other(_) => {
@@ -266,7 +280,7 @@ impl Hypothesis {
                 };
                 let value = self.0.written(&bytes, digits.as_deref(), &[None; MAX_ITEMS]);
                 if let Ok(value) = HeaderValue::from_str(&value) {
-                    found.push((name.clone(), value, spelling));
+                    found.push((name.clone(), value, deviation));
                 }
             }
         }
@@ -278,16 +292,18 @@ impl Hypothesis {
     fn pieces<'t>(&self, text: &'t [u8]) -> Vec<(&'t [u8], Prefix)> {
         let signature = &self.0.scheme.signature;
         let items: Vec<&[u8]> = match &signature.format {
-            Format::Raw => vec![text],
-            Format::KeyValue { .. }
-            | Format::List { .. }
-            | Format::Tagged { .. }
-            | Format::Positional { .. } => parted(text).collect(),
+            SignatureFormat::Raw => vec![text],
+            SignatureFormat::KeyValue { .. }
+            | SignatureFormat::List { .. }
+            | SignatureFormat::Tagged { .. }
+            | SignatureFormat::Positional { .. } => parted(text).collect(),
         };
         let field = match &signature.format {
-            Format::KeyValue { field, .. } => format!("{field}="),
-            Format::Tagged { tag, .. } => tag.to_string(),
-            Format::Raw | Format::List { .. } | Format::Positional { .. } => String::new(),
+            SignatureFormat::KeyValue { field, .. } => format!("{field}="),
+            SignatureFormat::Tagged { tag, .. } => tag.to_string(),
+            SignatureFormat::Raw
+            | SignatureFormat::List { .. }
+            | SignatureFormat::Positional { .. } => String::new(),
         };
         let mut pieces = Vec::new();
         for item in items {
@@ -341,7 +357,11 @@ enum Prefix {
 
 /// A text as a MAC, in every encoding in which it has the length of one; with the name of the encoding
 /// unless it is `own`.
-fn decoded(text: &[u8], hash: Hash, own: Encoding) -> Vec<(Option<&'static str>, Vec<u8>)> {
+fn decoded(
+    text: &[u8],
+    hash: HashAlgorithm,
+    own: Encoding,
+) -> Vec<(Option<&'static str>, Vec<u8>)> {
     let mut found = Vec::new();
     for (encoding, name) in [
         (Encoding::Hex, "hexadecimal"),

@@ -14,7 +14,7 @@ pub(super) const MAX_DEPTH: u32 = 64;
 
 /// The body is not JSON as this reader takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) struct MalformedJson;
 
 /// A value that a pointer led to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub(super) enum Scalar<'a> {
 
 /// One value that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found<'a> {
-    /// Which pointer, as numbered by [`Pointers::add`].
+pub(super) struct JsonMatch<'a> {
+    /// Which pointer, as numbered by [`JsonPointers::add`].
     pub(super) pointer: u16,
     /// Which element of the outermost `*` on the way; 0 without one.
     pub(super) item: u32,
@@ -40,25 +40,25 @@ pub(super) struct Found<'a> {
 
 /// A compiled set of JSON pointers (RFC 6901), in which a `*` step stands for every array element.
 #[derive(Clone, Debug)]
-pub(super) struct Pointers {
-    nodes: Vec<Node>,
+pub(super) struct JsonPointers {
+    nodes: Vec<PointerNode>,
     names: Vec<Box<str>>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Node {
+struct PointerNode {
     members: Vec<(Box<str>, usize)>,
     each: Option<usize>,
     wanted: Option<u16>,
 }
 
-impl Default for Pointers {
+impl Default for JsonPointers {
     fn default() -> Self {
-        Pointers { nodes: vec![Node::default()], names: Vec::new() }
+        JsonPointers { nodes: vec![PointerNode::default()], names: Vec::new() }
     }
 }
 
-impl Pointers {
+impl JsonPointers {
     /// Whether nothing is wanted.
     pub(super) fn is_empty(&self) -> bool {
         self.names.is_empty()
@@ -95,13 +95,13 @@ impl Pointers {
                 Some(known) => known,
                 None if step == "*" => {
                     node.each = Some(next);
-                    self.nodes.push(Node::default());
+                    self.nodes.push(PointerNode::default());
                     next
                 }
                 None if node.members.len() >= 64 => return Err("too many members of one object"),
                 None => {
                     node.members.push((step.into(), next));
-                    self.nodes.push(Node::default());
+                    self.nodes.push(PointerNode::default());
                     next
                 }
             };
@@ -113,13 +113,13 @@ impl Pointers {
     }
 
     /// Walks `body` once; gives every value that a pointer leads to, in the body's order.
-    pub(super) fn read<'a>(&self, body: &'a [u8]) -> Result<Vec<Found<'a>>, Malformed> {
-        let text = std::str::from_utf8(body).map_err(|_| Malformed)?;
+    pub(super) fn read<'a>(&self, body: &'a [u8]) -> Result<Vec<JsonMatch<'a>>, MalformedJson> {
+        let text = std::str::from_utf8(body).map_err(|_| MalformedJson)?;
         let mut found = Vec::new();
         let mut reader = serde_json::Deserializer::from_str(text);
         let walk = Walk { tree: self, node: Some(0), depth: 1, item: None, found: &mut found };
-        walk.deserialize(&mut reader).map_err(|_| Malformed)?;
-        reader.end().map_err(|_| Malformed)?;
+        walk.deserialize(&mut reader).map_err(|_| MalformedJson)?;
+        reader.end().map_err(|_| MalformedJson)?;
         Ok(found)
     }
 }
@@ -127,17 +127,17 @@ impl Pointers {
 /// The value that stands next in the body; `node` says what is wanted at or below it, `depth` how
 /// deep it would be as an array or object.
 struct Walk<'w, 'a> {
-    tree: &'w Pointers,
+    tree: &'w JsonPointers,
     node: Option<usize>,
     depth: u32,
     item: Option<u32>,
-    found: &'w mut Vec<Found<'a>>,
+    found: &'w mut Vec<JsonMatch<'a>>,
 }
 
 impl<'a> Walk<'_, 'a> {
     fn take(self, value: Scalar<'a>) {
         if let Some(pointer) = self.node.and_then(|node| self.tree.nodes[node].wanted) {
-            self.found.push(Found { pointer, item: self.item.unwrap_or(0), value });
+            self.found.push(JsonMatch { pointer, item: self.item.unwrap_or(0), value });
         }
     }
 
@@ -147,7 +147,7 @@ impl<'a> Walk<'_, 'a> {
         }
         if let Some(pointer) = self.node.and_then(|node| self.tree.nodes[node].wanted) {
             let item = self.item.unwrap_or(0);
-            self.found.push(Found { pointer, item, value: Scalar::Other });
+            self.found.push(JsonMatch { pointer, item, value: Scalar::Other });
         }
         Ok(())
     }
@@ -237,7 +237,7 @@ impl<'a> Visitor<'a> for Walk<'_, 'a> {
                 }
                 None
             } else {
-                match members.next_key_seed(Name { wanted })? {
+                match members.next_key_seed(MemberName { wanted })? {
                     None => return Ok(()),
                     Some(None) => None,
                     Some(Some(index)) if seen & (1 << index) != 0 => {
@@ -261,11 +261,11 @@ impl<'a> Visitor<'a> for Walk<'_, 'a> {
 }
 
 /// A member's name: which of the wanted ones it is.
-struct Name<'w> {
+struct MemberName<'w> {
     wanted: &'w [(Box<str>, usize)],
 }
 
-impl<'a> DeserializeSeed<'a> for Name<'_> {
+impl<'a> DeserializeSeed<'a> for MemberName<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'a>>(self, reader: D) -> Result<Self::Value, D::Error> {
@@ -273,7 +273,7 @@ impl<'a> DeserializeSeed<'a> for Name<'_> {
     }
 }
 
-impl Visitor<'_> for Name<'_> {
+impl Visitor<'_> for MemberName<'_> {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

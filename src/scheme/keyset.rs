@@ -26,7 +26,7 @@ use aws_lc_rs::{
 use data_encoding::BASE64URL_NOPAD;
 use tokio::sync::Notify;
 
-use super::{jwt::Algorithm, public::PublicKey};
+use crate::scheme::{compiled::token::TokenAlgorithm, public_key::PublicKey};
 
 /// The longest set that is read.
 pub(super) const MAX_BYTES: usize = 256 * 1024;
@@ -42,19 +42,19 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Where a set comes from.
 #[derive(Clone, Debug)]
-enum Origin {
+enum KeySetOrigin {
     File(PathBuf),
     Https(http::Uri, fetch::Trust),
 }
 
-struct Keys {
-    keys: Vec<(Option<String>, Algorithm, PublicKey)>,
+struct PublishedKeys {
+    keys: Vec<(Option<String>, TokenAlgorithm, PublicKey)>,
     fetched: Instant,
     modified: Option<SystemTime>,
 }
 
 /// What a set says about a key id.
-pub(super) enum Lookup {
+pub(super) enum KeyLookup {
     /// The keys that may have signed.
     Found(Vec<PublicKey>),
     /// There is no such key.
@@ -65,8 +65,8 @@ pub(super) enum Lookup {
 
 /// A set of public keys, kept fresh.
 pub struct KeySet {
-    origin: Origin,
-    keys: ArcSwapOption<Keys>,
+    origin: KeySetOrigin,
+    keys: ArcSwapOption<PublishedKeys>,
     /// Unknown key ids: when each was first asked for.
     asked: Mutex<HashMap<String, Instant>>,
     wanted: Notify,
@@ -89,8 +89,8 @@ impl KeySet {
             Some(_) if authorities.is_some() => {
                 return Err("a key set in a file needs no authorities".to_owned());
             }
-            Some(path) => Origin::File(base.join(path)),
-            None => Origin::Https(
+            Some(path) => KeySetOrigin::File(base.join(path)),
+            None => KeySetOrigin::Https(
                 fetch::address(address)?,
                 authorities.map_or(Ok(fetch::Trust::Machine), fetch::Trust::read)?,
             ),
@@ -101,7 +101,7 @@ impl KeySet {
             asked: Mutex::default(),
             wanted: Notify::new(),
         };
-        if let Origin::File(path) = &set.origin {
+        if let KeySetOrigin::File(path) = &set.origin {
             set.read_file(path)?;
         }
         Ok(Arc::new(set))
@@ -110,8 +110,8 @@ impl KeySet {
     /// Keeps a set from the network fresh; never ends. For a set in a file there is nothing to do.
     pub async fn maintain(self: Arc<Self>) {
         match &self.origin {
-            Origin::File(_) => {}
-            Origin::Https(uri, trust) => fetch::maintain(&self, uri, trust).await,
+            KeySetOrigin::File(_) => {}
+            KeySetOrigin::Https(uri, trust) => fetch::maintain(&self, uri, trust).await,
         }
     }
 
@@ -121,8 +121,8 @@ impl KeySet {
     /// Says why the set could not be had.
     pub async fn load(&self) -> Result<(), String> {
         match &self.origin {
-            Origin::File(path) => self.read_file(path),
-            Origin::Https(uri, trust) => {
+            KeySetOrigin::File(path) => self.read_file(path),
+            KeySetOrigin::Https(uri, trust) => {
                 let begun = Instant::now();
                 self.replace(&fetch::get(uri, trust).await?, begun, None)
             }
@@ -131,7 +131,8 @@ impl KeySet {
 
     /// Takes over what a set at the same address has, until a fetch of its own succeeds.
     pub fn inherit(&self, other: &KeySet) {
-        if let (Origin::Https(uri, _), Origin::Https(same, _)) = (&self.origin, &other.origin)
+        if let (KeySetOrigin::Https(uri, _), KeySetOrigin::Https(same, _)) =
+            (&self.origin, &other.origin)
             && uri == same
         {
             self.keys.store(other.keys.load_full());
@@ -139,38 +140,38 @@ impl KeySet {
     }
 
     /// The keys for a token that names `kid`, or no key.
-    pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Lookup {
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: TokenAlgorithm) -> KeyLookup {
         let now = Instant::now();
-        if let Origin::File(path) = &self.origin {
+        if let KeySetOrigin::File(path) = &self.origin {
             self.reread(path);
         }
         let keys = self.keys.load();
-        let lasting = |keys: &&Arc<Keys>| match self.origin {
-            Origin::File(_) => true,
-            Origin::Https(..) => now.duration_since(keys.fetched) < LASTING,
+        let lasting = |keys: &&Arc<PublishedKeys>| match self.origin {
+            KeySetOrigin::File(_) => true,
+            KeySetOrigin::Https(..) => now.duration_since(keys.fetched) < LASTING,
         };
         let Some(keys) = keys.as_ref().filter(lasting) else {
             self.wanted.notify_one();
-            return Lookup::Unavailable;
+            return KeyLookup::Unavailable;
         };
         let fits = keys.keys.iter().filter(|(known, alg, _)| {
             *alg == algorithm && (kid.is_none() || known.as_deref() == kid)
         });
         let fits: Vec<_> = fits.map(|(_, _, key)| key.clone()).collect();
         if !fits.is_empty() && (kid.is_some() || fits.len() == 1) {
-            return Lookup::Found(fits);
+            return KeyLookup::Found(fits);
         }
         match (&self.origin, kid) {
-            (Origin::File(_), _) | (Origin::Https(..), None) => Lookup::Unknown,
-            (Origin::Https(..), Some(kid)) => self.unknown(kid, keys.fetched, now),
+            (KeySetOrigin::File(_), _) | (KeySetOrigin::Https(..), None) => KeyLookup::Unknown,
+            (KeySetOrigin::Https(..), Some(kid)) => self.unknown(kid, keys.fetched, now),
         }
     }
 
-    fn unknown(&self, kid: &str, fetched: Instant, now: Instant) -> Lookup {
+    fn unknown(&self, kid: &str, fetched: Instant, now: Instant) -> KeyLookup {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.retain(|_, first| now.duration_since(*first) < MINUTE);
         match asked.get(kid) {
-            Some(first) if fetched > *first => return Lookup::Unknown,
+            Some(first) if fetched > *first => return KeyLookup::Unknown,
             Some(_) => {}
             None if asked.len() < MAX_UNKNOWN && kid.len() <= 256 => {
                 asked.insert(kid.to_owned(), now);
@@ -179,7 +180,7 @@ impl KeySet {
         }
         drop(asked);
         self.wanted.notify_one();
-        Lookup::Unavailable
+        KeyLookup::Unavailable
     }
 
     /// Whether a fetch could answer what the last one did not: a key was asked for after it began, or
@@ -217,7 +218,7 @@ impl KeySet {
         modified: Option<SystemTime>,
     ) -> Result<(), String> {
         let keys = parse(text)?;
-        self.keys.store(Some(Arc::new(Keys { keys, fetched: begun, modified })));
+        self.keys.store(Some(Arc::new(PublishedKeys { keys, fetched: begun, modified })));
         Ok(())
     }
 }
@@ -229,16 +230,16 @@ impl fmt::Debug for KeySet {
 }
 
 #[derive(serde::Deserialize)]
-struct Document {
+struct JwksDocument {
     keys: Vec<serde_json::Value>,
 }
 
 /// The keys of a set that are for signatures with an algorithm we know; others are passed over.
-fn parse(text: &[u8]) -> Result<Vec<(Option<String>, Algorithm, PublicKey)>, String> {
+fn parse(text: &[u8]) -> Result<Vec<(Option<String>, TokenAlgorithm, PublicKey)>, String> {
     if text.len() > MAX_BYTES {
         return Err(format!("the key set is longer than {MAX_BYTES} bytes"));
     }
-    let document: Document =
+    let document: JwksDocument =
         serde_json::from_slice(text).map_err(|error| format!("this is no key set: {error}"))?;
     let keys: Vec<_> = document.keys.iter().take(MAX_KEYS).filter_map(key).collect();
     if keys.is_empty() {
@@ -247,7 +248,7 @@ fn parse(text: &[u8]) -> Result<Vec<(Option<String>, Algorithm, PublicKey)>, Str
     Ok(keys)
 }
 
-fn key(jwk: &serde_json::Value) -> Option<(Option<String>, Algorithm, PublicKey)> {
+fn key(jwk: &serde_json::Value) -> Option<(Option<String>, TokenAlgorithm, PublicKey)> {
     let text = |name: &str| jwk.get(name).and_then(serde_json::Value::as_str);
     let bytes = |name: &str| BASE64URL_NOPAD.decode(text(name)?.as_bytes()).ok();
     if text("use").is_some_and(|purpose| purpose != "sig") {
@@ -258,11 +259,11 @@ fn key(jwk: &serde_json::Value) -> Option<(Option<String>, Algorithm, PublicKey)
             let components = PublicKeyComponents { n: bytes("n")?, e: bytes("e")? };
             let der: PublicKeyX509Der<'_> = components.as_der().ok()?;
             let key = PublicKey::parse(&RSA_PKCS1_2048_8192_SHA256, der.as_ref()).ok()?;
-            (Algorithm::Rs256, key)
+            (TokenAlgorithm::Rs256, key)
         }
         "EC" if text("crv") == Some("P-256") => {
             let point = [&[4], bytes("x")?.as_slice(), bytes("y")?.as_slice()].concat();
-            (Algorithm::Es256, PublicKey::parse(&ECDSA_P256_SHA256_FIXED, &point).ok()?)
+            (TokenAlgorithm::Es256, PublicKey::parse(&ECDSA_P256_SHA256_FIXED, &point).ok()?)
         }
         _ => return None,
     };

@@ -5,11 +5,11 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512, digest::Update};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::pending::Pending;
+use crate::scheme::buffered_hash::BufferedHash;
 
 /// A hash function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hash {
+pub(super) enum HashAlgorithm {
     /// SHA-1; sound in an HMAC, not elsewhere.
     Sha1,
     /// SHA-256.
@@ -18,13 +18,13 @@ pub(super) enum Hash {
     Sha512,
 }
 
-impl Hash {
+impl HashAlgorithm {
     /// The length of a digest in bytes.
     pub(super) fn length(self) -> usize {
         match self {
-            Hash::Sha1 => 20,
-            Hash::Sha256 => 32,
-            Hash::Sha512 => 64,
+            HashAlgorithm::Sha1 => 20,
+            HashAlgorithm::Sha256 => 32,
+            HashAlgorithm::Sha512 => 64,
         }
     }
 }
@@ -86,28 +86,31 @@ impl Tag {
 }
 
 impl Engine {
-    /// An HMAC primed with `key`, which may have any length.
-    pub(super) fn hmac(hash: Hash, key: &[u8]) -> Engine {
+    /// An HMAC prepared with `key`, which may have any length.
+    pub(super) fn hmac(hash: HashAlgorithm, key: &[u8]) -> Engine {
         const ANY: &str = "HMAC takes keys of any length";
         match hash {
-            Hash::Sha1 => Engine::HmacSha1(Hmac::new_from_slice(key).expect(ANY)),
-            Hash::Sha256 => Engine::HmacSha256(Hmac::new_from_slice(key).expect(ANY)),
-            Hash::Sha512 => Engine::HmacSha512(Hmac::new_from_slice(key).expect(ANY)),
+            HashAlgorithm::Sha1 => Engine::HmacSha1(Hmac::new_from_slice(key).expect(ANY)),
+            HashAlgorithm::Sha256 => Engine::HmacSha256(Hmac::new_from_slice(key).expect(ANY)),
+            HashAlgorithm::Sha512 => Engine::HmacSha512(Hmac::new_from_slice(key).expect(ANY)),
         }
     }
 
     /// A plain digest.
-    pub(super) fn digest(hash: Hash) -> Engine {
+    pub(super) fn digest(hash: HashAlgorithm) -> Engine {
         match hash {
-            Hash::Sha1 => Engine::Sha1(Sha1::new()),
-            Hash::Sha256 => Engine::Sha256(Sha256::new()),
-            Hash::Sha512 => Engine::Sha512(Sha512::new()),
+            HashAlgorithm::Sha1 => Engine::Sha1(Sha1::new()),
+            HashAlgorithm::Sha256 => Engine::Sha256(Sha256::new()),
+            HashAlgorithm::Sha512 => Engine::Sha512(Sha512::new()),
         }
     }
 
     /// The result over the message that `feed` brings piece by piece, after what the engine has taken
     /// already, and what `feed` returns. The engine stays as it is.
-    pub(super) fn compute<T>(&self, feed: impl FnOnce(&mut Pending<dyn Update>) -> T) -> (Tag, T) {
+    pub(super) fn compute<T>(
+        &self,
+        feed: impl FnOnce(&mut BufferedHash<dyn Update>) -> T,
+    ) -> (Tag, T) {
         match self {
             Engine::HmacSha1(state) => keyed(state.clone(), feed),
             Engine::HmacSha256(state) => keyed(state.clone(), feed),
@@ -124,20 +127,20 @@ impl Engine {
     }
 }
 
-fn keyed<M, T>(state: M, feed: impl FnOnce(&mut Pending<dyn Update>) -> T) -> (Tag, T)
+fn keyed<M, T>(state: M, feed: impl FnOnce(&mut BufferedHash<dyn Update>) -> T) -> (Tag, T)
 where
     M: Mac + Update + 'static,
 {
-    let mut pending = Pending::before(state);
+    let mut pending = BufferedHash::before(state);
     let fed = feed(&mut pending);
     (Tag::new(&pending.taken().finalize().into_bytes()), fed)
 }
 
-fn plain<D, T>(state: D, feed: impl FnOnce(&mut Pending<dyn Update>) -> T) -> (Tag, T)
+fn plain<D, T>(state: D, feed: impl FnOnce(&mut BufferedHash<dyn Update>) -> T) -> (Tag, T)
 where
     D: Digest + Update + 'static,
 {
-    let mut pending = Pending::before(state);
+    let mut pending = BufferedHash::before(state);
     let fed = feed(&mut pending);
     (Tag::new(&pending.taken().finalize()), fed)
 }

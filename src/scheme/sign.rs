@@ -7,16 +7,25 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request as HttpRequest, request::Parts};
 
-use super::{
-    UnixMillis,
-    event::Event,
-    keys::{Choice, Key, Named, Primed},
-    request::Request,
-    signature::{Candidates, Encoding, Format},
-    source::{MAX_ITEMS, Source},
-    verify::Verifier,
+use crate::{
+    body::Payload,
+    scheme::{
+        compiled::{
+            event::EventRule,
+            key::KeyChoice,
+            signature::SignatureFormat,
+            template::{MAX_ITEMS, ValueSource},
+        },
+        encoding::Encoding,
+        time::UnixMillis,
+        verify::{
+            Verifier,
+            keys::{NamedKey, PreparedSecret, VerificationKey},
+            request::RequestValues,
+            signature::ClaimedSignatures,
+        },
+    },
 };
-use crate::body::Payload;
 
 /// A request to be signed.
 #[derive(Debug)]
@@ -45,7 +54,7 @@ impl Verifier {
         now: UnixMillis,
     ) -> Result<HeaderMap, String> {
         let scheme = &*self.scheme;
-        let Some(Source::Header(signature)) = scheme.signature.from.first() else {
+        let Some(ValueSource::Header(signature)) = scheme.signature.from.first() else {
             return Err(format!(
                 "the scheme `{}` has its signature in the body, where `sealgate send` puts it",
                 scheme.id
@@ -64,7 +73,7 @@ impl Verifier {
         }
         let mut text = scheme.timestamp.as_ref().map(|t| t.unit.render(now.0));
         if let Some(timestamp) = &scheme.timestamp
-            && let Source::Header(slot) = timestamp.from
+            && let ValueSource::Header(slot) = timestamp.from
         {
             let name = &self.slots.names()[slot];
             give(&mut headers, name, text.as_deref().unwrap_or(""))?;
@@ -74,7 +83,7 @@ impl Verifier {
             .agree
             .iter()
             .filter_map(|agreement| match agreement.value {
-                Source::Header(slot) => Some((slot, &agreement.with)),
+                ValueSource::Header(slot) => Some((slot, &agreement.with)),
                 _ => None,
             })
             .collect();
@@ -90,9 +99,9 @@ impl Verifier {
         let head = self::head(&draft.method, draft.path, headers.clone())?;
         let mut request = self.drafted(&head, draft.body);
         request.timestamp = text.as_deref().map(|text| Cow::Owned(text.as_bytes().to_vec()));
-        let mut candidates = Candidates::default();
+        let mut candidates = ClaimedSignatures::default();
         if let Some(begun) = &begun {
-            let (items, names) = (&mut request.items, &scheme.wanted.items);
+            let (items, names) = (&mut request.items, &scheme.inputs.items);
             // It has been parsed before.
             let _ = scheme.signature.parse(begun.as_bytes(), names, items, &mut candidates);
         }
@@ -123,21 +132,22 @@ impl Verifier {
     fn begun(&self, headers: &mut HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
         let signature = &self.scheme.signature;
         let given = headers.get(name)?;
-        let (mut items, mut candidates) = ([None; MAX_ITEMS], Candidates::default());
-        let names = &self.scheme.wanted.items;
+        let (mut items, mut candidates) = ([None; MAX_ITEMS], ClaimedSignatures::default());
+        let names = &self.scheme.inputs.items;
         signature.parse(given.as_bytes(), names, &mut items, &mut candidates).ok()?;
         let begun = candidates.iter().next().is_none() && items.iter().any(Option::is_some);
         if begun { headers.remove(name) } else { None }
     }
 
-    fn drafted<'a>(&'a self, head: &'a Parts, payload: &'a Payload) -> Request<'a> {
-        let json = self.scheme.wanted.pointers.read(payload.whole()).unwrap_or_default();
+    fn drafted<'a>(&'a self, head: &'a Parts, payload: &'a Payload) -> RequestValues<'a> {
+        let json = self.scheme.inputs.pointers.read(payload.whole()).unwrap_or_default();
         self.request(head, payload).with_json(json)
     }
 
     /// Sets the headers that name a key.
     fn label(&self, headers: &mut HeaderMap, key: &str) -> Result<(), String> {
-        let Choice::ByHeader { header, global, group, by, spaces, .. } = &self.scheme.choice else {
+        let KeyChoice::ByHeader { header, global, group, by, spaces, .. } = &self.scheme.choice
+        else {
             return Ok(());
         };
         let name = |slot: usize| &self.slots.names()[slot];
@@ -156,26 +166,26 @@ impl Verifier {
     fn made_up(&self) -> Vec<usize> {
         let scheme = &*self.scheme;
         let mut slots = scheme.identity.headers.clone();
-        if let Event::Id { from, .. } = &scheme.event {
+        if let EventRule::Id { from, .. } = &scheme.event {
             slots.extend(from.iter().filter_map(|source| match source {
-                Source::Header(slot) => Some(*slot),
+                ValueSource::Header(slot) => Some(*slot),
                 _ => None,
             }));
         }
         let timestamp = scheme.timestamp.as_ref().map(|t| t.from.clone());
         slots.retain(|slot| {
-            let source = Source::Header(*slot);
+            let source = ValueSource::Header(*slot);
             !scheme.signature.from.contains(&source) && timestamp.as_ref() != Some(&source)
         });
         slots
     }
 
     /// Refuses a request that lacks a header which only the sender can fill.
-    fn refuse_gaps(&self, request: &Request<'_>) -> Result<(), String> {
+    fn refuse_gaps(&self, request: &RequestValues<'_>) -> Result<(), String> {
         let scheme = &*self.scheme;
-        let signature = |slot: &usize| scheme.signature.from.contains(&Source::Header(*slot));
+        let signature = |slot: &usize| scheme.signature.from.contains(&ValueSource::Header(*slot));
         let gap = scheme
-            .needs
+            .required
             .headers
             .iter()
             .find(|slot| request.headers[**slot].is_none() && !signature(slot));
@@ -185,9 +195,9 @@ impl Verifier {
         }
     }
 
-    fn chosen(&self, request: &mut Request<'_>) -> Result<Option<&Key>, String> {
+    fn chosen(&self, request: &mut RequestValues<'_>) -> Result<Option<&VerificationKey>, String> {
         let named = self.scheme.choice.named(request);
-        if let Named::Group(space) = named {
+        if let NamedKey::Group(space) = named {
             let reader = &self.scheme.choice.spaces()[space].reader;
             let found = reader.read(request.payload.whole());
             request.json = found.map_err(|_| "the body is not JSON as the sender writes it")?;
@@ -196,15 +206,20 @@ impl Verifier {
     }
 
     /// The bytes of the signature.
-    fn tag(&self, key: &Key, request: &Request<'_>, item: u32) -> Result<Vec<u8>, String> {
+    fn tag(
+        &self,
+        key: &VerificationKey,
+        request: &RequestValues<'_>,
+        item: u32,
+    ) -> Result<Vec<u8>, String> {
         let secret = key.secrets.first().ok_or("the key has no secret")?;
         let (engine, secret) = match secret {
-            Primed::Hmac(engine) => (engine, &[] as &[u8]),
-            Primed::Digest(engine, secret) => (engine, secret.expose()),
-            Primed::Public(_) => {
+            PreparedSecret::Hmac(engine) => (engine, &[] as &[u8]),
+            PreparedSecret::Digest(engine, secret) => (engine, secret.expose()),
+            PreparedSecret::Public(_) => {
                 return Err("only the sender has the private key to sign with".to_owned());
             }
-            Primed::Token(..) => {
+            PreparedSecret::Token(..) => {
                 // This sender signs nothing: it sends the secret itself.
                 let configured = key.configured.first().ok_or("the key has no secret")?;
                 return Ok(self.scheme.key.bytes(configured)?.expose().to_vec());
@@ -215,7 +230,7 @@ impl Verifier {
             request.feed(message, secret, item, &mut |piece| pending.push(piece))
         }) {
             (tag, true) => Ok(tag.bytes().to_vec()),
-            (_, false) => Err(match self.scheme.wanted.items.first() {
+            (_, false) => Err(match self.scheme.inputs.items.first() {
                 None => "the request lacks something that is signed".to_owned(),
                 Some(_) => "the request lacks something that is signed; what stands beside the \
                             signature is given with --header 'Name: item=value'"
@@ -239,7 +254,7 @@ impl Verifier {
         };
         let encoded = format!("{}{encoded}", signature.prefix);
         let item = |slot: usize| {
-            let named = scheme.timestamp.as_ref().filter(|t| t.from == Source::Item(slot));
+            let named = scheme.timestamp.as_ref().filter(|t| t.from == ValueSource::Item(slot));
             let algorithm = signature.algorithm.as_ref().filter(|(known, _)| *known == slot);
             match (named, algorithm) {
                 (Some(_), _) => timestamp.map(str::to_owned),
@@ -250,17 +265,17 @@ impl Verifier {
             }
         };
         match &signature.format {
-            Format::Raw | Format::List { .. } => encoded,
-            Format::Tagged { tag, .. } => format!("{tag}{encoded}"),
-            Format::KeyValue { separator, field } => {
+            SignatureFormat::Raw | SignatureFormat::List { .. } => encoded,
+            SignatureFormat::Tagged { tag, .. } => format!("{tag}{encoded}"),
+            SignatureFormat::KeyValue { separator, field } => {
                 let separator = char::from(*separator).to_string();
                 let timestamp = scheme.timestamp.as_ref().map(|t| &t.from);
                 let mut items = Vec::new();
                 let mut after = Vec::new();
-                for (slot, name) in scheme.wanted.items.iter().enumerate() {
+                for (slot, name) in scheme.inputs.items.iter().enumerate() {
                     let Some(value) = item(slot) else { continue };
                     let list = match timestamp {
-                        Some(Source::Item(t)) if *t == slot => &mut items,
+                        Some(ValueSource::Item(t)) if *t == slot => &mut items,
                         _ => &mut after,
                     };
                     list.push(format!("{name}={value}"));
@@ -269,7 +284,7 @@ impl Verifier {
                 items.append(&mut after);
                 items.join(&separator)
             }
-            Format::Positional { separator, items } => {
+            SignatureFormat::Positional { separator, items } => {
                 let separator = char::from(*separator).to_string();
                 let mut parts: Vec<_> = (0..*items).map(|s| item(s).unwrap_or_default()).collect();
                 parts.push(encoded);

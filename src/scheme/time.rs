@@ -1,11 +1,15 @@
 //! Senders' timestamps: strict grammars, so that no two texts mean the same instant by accident and
 //! a signed message stays unambiguous.
 
-use super::compare::every;
+use crate::scheme::text::every;
+
+/// Milliseconds since the Unix epoch, by our clock or by a sender's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixMillis(pub i64);
 
 /// How a sender writes an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(super) enum TimeUnit {
     /// Exactly ten digits: seconds since the Unix epoch (until the year 2286).
     Seconds,
     /// Exactly thirteen digits: milliseconds since the Unix epoch.
@@ -16,34 +20,34 @@ pub(super) enum Unit {
     Rfc3339,
 }
 
-impl Unit {
+impl TimeUnit {
     /// Whether texts of this grammar can have different lengths and end anywhere, so that the
     /// message must separate them from what follows. RFC 3339 ends by itself.
     pub(super) fn is_open_ended(self) -> bool {
         match self {
-            Unit::Auto => true,
-            Unit::Seconds | Unit::Millis | Unit::Rfc3339 => false,
+            TimeUnit::Auto => true,
+            TimeUnit::Seconds | TimeUnit::Millis | TimeUnit::Rfc3339 => false,
         }
     }
 
     /// The instant in milliseconds since the Unix epoch; `None` if `text` is outside the grammar.
     pub(super) fn parse(self, text: &[u8]) -> Option<i64> {
         match self {
-            Unit::Seconds if text.len() == 10 => digits(text)?.checked_mul(1000),
-            Unit::Millis if text.len() == 13 => digits(text),
-            Unit::Auto if text.len() == 10 => digits(text)?.checked_mul(1000),
-            Unit::Auto if text.len() == 13 => digits(text),
-            Unit::Seconds | Unit::Millis | Unit::Auto => None,
-            Unit::Rfc3339 => rfc3339(text),
+            TimeUnit::Seconds if text.len() == 10 => digits(text)?.checked_mul(1000),
+            TimeUnit::Millis if text.len() == 13 => digits(text),
+            TimeUnit::Auto if text.len() == 10 => digits(text)?.checked_mul(1000),
+            TimeUnit::Auto if text.len() == 13 => digits(text),
+            TimeUnit::Seconds | TimeUnit::Millis | TimeUnit::Auto => None,
+            TimeUnit::Rfc3339 => rfc3339(text),
         }
     }
 
     /// An instant as a sender would write it.
     pub(super) fn render(self, millis: i64) -> String {
         match self {
-            Unit::Seconds => format!("{:010}", millis.div_euclid(1000)),
-            Unit::Millis | Unit::Auto => format!("{millis:013}"),
-            Unit::Rfc3339 => {
+            TimeUnit::Seconds => format!("{:010}", millis.div_euclid(1000)),
+            TimeUnit::Millis | TimeUnit::Auto => format!("{millis:013}"),
+            TimeUnit::Rfc3339 => {
                 let (year, month, day) = civil(millis.div_euclid(86_400_000));
                 let within = millis.rem_euclid(86_400_000);
                 let (seconds, millis) = (within / 1000, within % 1000);
@@ -140,38 +144,38 @@ mod tests {
 
     #[test]
     fn grammars_are_strict() {
-        let cases: &[(Unit, &str, Option<i64>)] = &[
-            (Unit::Seconds, "1700000000", Some(1_700_000_000_000)),
-            (Unit::Seconds, "1700000000000", None),
-            (Unit::Seconds, "170000000", None),
-            (Unit::Millis, "1700000000000", Some(1_700_000_000_000)),
-            (Unit::Millis, "1700000000", None),
-            (Unit::Auto, "1700000000", Some(1_700_000_000_000)),
-            (Unit::Auto, "1700000000123", Some(1_700_000_000_123)),
-            (Unit::Auto, "17000000001", None),
-            (Unit::Auto, "", None),
-            (Unit::Auto, "-170000000", None),
-            (Unit::Auto, "+170000000", None),
-            (Unit::Auto, " 170000000", None),
-            (Unit::Auto, "1700000000.5", None),
-            (Unit::Auto, "17000000e2", None),
-            (Unit::Auto, "NaN", None),
-            (Unit::Auto, "99999999999999999999", None),
-            (Unit::Auto, "\u{0661}\u{0661}\u{0661}\u{0661}\u{0661}", None),
-            (Unit::Rfc3339, "1970-01-01T00:00:00Z", Some(0)),
-            (Unit::Rfc3339, "2025-01-29T12:00:00Z", Some(1_738_152_000_000)),
-            (Unit::Rfc3339, "2022-11-16T10:11:12.634234626Z", Some(1_668_593_472_634)),
-            (Unit::Rfc3339, "2020-01-01T00:00:00-07:00", Some(1_577_862_000_000)),
-            (Unit::Rfc3339, "2020-02-29T00:00:00Z", Some(1_582_934_400_000)),
-            (Unit::Rfc3339, "2021-02-29T00:00:00Z", None),
-            (Unit::Rfc3339, "2025-01-29T12:00:00", None),
-            (Unit::Rfc3339, "2025-01-29 12:00:00Z", None),
-            (Unit::Rfc3339, "2025-01-29T12:00:00.Z", None),
-            (Unit::Rfc3339, "2025-01-29T24:00:00Z", None),
-            (Unit::Rfc3339, "2025-1-29T12:00:00Z", None),
-            (Unit::Rfc3339, "2025-13-29T12:00:00Z", None),
-            (Unit::Rfc3339, "2025-01-29T12:00:00+0700", None),
-            (Unit::Rfc3339, "2025-01-29T12:00:00Zx", None),
+        let cases: &[(TimeUnit, &str, Option<i64>)] = &[
+            (TimeUnit::Seconds, "1700000000", Some(1_700_000_000_000)),
+            (TimeUnit::Seconds, "1700000000000", None),
+            (TimeUnit::Seconds, "170000000", None),
+            (TimeUnit::Millis, "1700000000000", Some(1_700_000_000_000)),
+            (TimeUnit::Millis, "1700000000", None),
+            (TimeUnit::Auto, "1700000000", Some(1_700_000_000_000)),
+            (TimeUnit::Auto, "1700000000123", Some(1_700_000_000_123)),
+            (TimeUnit::Auto, "17000000001", None),
+            (TimeUnit::Auto, "", None),
+            (TimeUnit::Auto, "-170000000", None),
+            (TimeUnit::Auto, "+170000000", None),
+            (TimeUnit::Auto, " 170000000", None),
+            (TimeUnit::Auto, "1700000000.5", None),
+            (TimeUnit::Auto, "17000000e2", None),
+            (TimeUnit::Auto, "NaN", None),
+            (TimeUnit::Auto, "99999999999999999999", None),
+            (TimeUnit::Auto, "\u{0661}\u{0661}\u{0661}\u{0661}\u{0661}", None),
+            (TimeUnit::Rfc3339, "1970-01-01T00:00:00Z", Some(0)),
+            (TimeUnit::Rfc3339, "2025-01-29T12:00:00Z", Some(1_738_152_000_000)),
+            (TimeUnit::Rfc3339, "2022-11-16T10:11:12.634234626Z", Some(1_668_593_472_634)),
+            (TimeUnit::Rfc3339, "2020-01-01T00:00:00-07:00", Some(1_577_862_000_000)),
+            (TimeUnit::Rfc3339, "2020-02-29T00:00:00Z", Some(1_582_934_400_000)),
+            (TimeUnit::Rfc3339, "2021-02-29T00:00:00Z", None),
+            (TimeUnit::Rfc3339, "2025-01-29T12:00:00", None),
+            (TimeUnit::Rfc3339, "2025-01-29 12:00:00Z", None),
+            (TimeUnit::Rfc3339, "2025-01-29T12:00:00.Z", None),
+            (TimeUnit::Rfc3339, "2025-01-29T24:00:00Z", None),
+            (TimeUnit::Rfc3339, "2025-1-29T12:00:00Z", None),
+            (TimeUnit::Rfc3339, "2025-13-29T12:00:00Z", None),
+            (TimeUnit::Rfc3339, "2025-01-29T12:00:00+0700", None),
+            (TimeUnit::Rfc3339, "2025-01-29T12:00:00Zx", None),
         ];
         for (unit, text, expected) in cases {
             assert_eq!(unit.parse(text.as_bytes()), *expected, "{unit:?} {text:?}");
@@ -181,15 +185,15 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_rendered_is_read(millis in 1_000_000_000_000i64..9_999_999_999_999) {
-            prop_assert_eq!(Unit::Rfc3339.parse(Unit::Rfc3339.render(millis).as_bytes()), Some(millis));
-            prop_assert_eq!(Unit::Auto.parse(Unit::Auto.render(millis).as_bytes()), Some(millis));
-            let seconds = Unit::Seconds.parse(Unit::Seconds.render(millis).as_bytes());
+            prop_assert_eq!(TimeUnit::Rfc3339.parse(TimeUnit::Rfc3339.render(millis).as_bytes()), Some(millis));
+            prop_assert_eq!(TimeUnit::Auto.parse(TimeUnit::Auto.render(millis).as_bytes()), Some(millis));
+            let seconds = TimeUnit::Seconds.parse(TimeUnit::Seconds.render(millis).as_bytes());
             prop_assert_eq!(seconds, Some(millis / 1000 * 1000));
         }
 
         #[test]
         fn no_bytes_make_it_panic(text in prop::collection::vec(any::<u8>(), 0..40)) {
-            for unit in [Unit::Seconds, Unit::Millis, Unit::Auto, Unit::Rfc3339] {
+            for unit in [TimeUnit::Seconds, TimeUnit::Millis, TimeUnit::Auto, TimeUnit::Rfc3339] {
                 let _ = unit.parse(&text);
             }
         }

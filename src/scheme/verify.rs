@@ -1,24 +1,40 @@
 //! Judging a request, in the order in which reasons are told.
 
+pub(super) mod challenge;
+mod checks;
+pub(super) mod details;
+mod event;
+pub(super) mod jwt;
+pub(super) mod keys;
+mod prove;
+pub(super) mod request;
+pub(super) mod signature;
+mod subject;
+
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, request::Parts};
+use http::{HeaderName, request::Parts};
 
-use super::{
-    Scheme, UnixMillis, Verified,
-    compare::{same, same_letters},
-    event::Event,
-    json::Pointers,
-    jwt::{self, Age, Pinned, Token},
-    keys::{self, Key, Named, Ring},
-    keyset::KeySet,
-    request::{Request, Slots, scalar},
-    signature::{Candidates, is_word},
-    source::{MAX_HEADERS, MAX_ITEMS, Source},
-};
 use crate::{
     body::Payload,
     reject::{Reason, Reject},
+    scheme::{
+        compiled::{
+            Scheme,
+            event::EventRule,
+            template::{MAX_HEADERS, MAX_ITEMS, ValueSource},
+        },
+        json::JsonPointers,
+        keyset::KeySet,
+        time::UnixMillis,
+        verified::Verified,
+        verify::{
+            jwt::{Freshness, PinnedClaims, SignedToken},
+            keys::{NamedKey, RouteKeys, VerificationKey},
+            request::{HeaderSlots, RequestValues, scalar},
+            signature::ClaimedSignatures,
+        },
+    },
     secret::Secret,
 };
 
@@ -26,15 +42,15 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Verifier {
     pub(super) scheme: Arc<Scheme>,
-    pub(super) ring: Arc<Ring>,
-    pub(super) slots: Slots,
+    pub(super) ring: Arc<RouteKeys>,
+    pub(super) slots: HeaderSlots,
     /// Slot and allowed values of each header that the operator requires.
     pub(super) required: Vec<(usize, Vec<String>)>,
     pub(super) public_url: Option<String>,
     /// How old and how new a request may be, in milliseconds.
     pub(super) window: Option<(i64, i64)>,
     /// What the operator pins of a token.
-    pub(super) pinned: Pinned,
+    pub(super) pinned: PinnedClaims,
     /// The sender's published keys.
     pub(super) key_set: Option<Arc<KeySet>>,
     /// What a handshake must show.
@@ -42,8 +58,8 @@ pub struct Verifier {
 }
 
 /// What is found out of a request that is authentic, before it is said which event it is about.
-pub(super) struct Proof<'a> {
-    pub(super) key: &'a Key,
+pub(super) struct Authenticated<'a> {
+    pub(super) key: &'a VerificationKey,
     /// The start of the MAC that fits; zeros where there is no MAC.
     pub(super) mac: [u8; 16],
     pub(super) stale: bool,
@@ -116,9 +132,9 @@ impl Verifier {
 
     fn judge<'a>(
         &'a self,
-        request: &mut Request<'a>,
+        request: &mut RequestValues<'a>,
         now: UnixMillis,
-    ) -> Result<Proof<'a>, Reject> {
+    ) -> Result<Authenticated<'a>, Reject> {
         let scheme = &*self.scheme;
         let named = scheme.choice.named(request);
 
@@ -126,7 +142,7 @@ impl Verifier {
         if request.duplicate {
             return Err(Reason::DuplicateHeader.into());
         }
-        let mut candidates = Candidates::default();
+        let mut candidates = ClaimedSignatures::default();
         self.signature_in_headers(request, &mut candidates)?;
         let body = self.read_body(request, named);
         if body.is_ok() {
@@ -159,20 +175,24 @@ impl Verifier {
             None => self.age(millis.map(|millis| now.0.saturating_sub(millis))),
         };
         let stale = match fresh {
-            Age::Fresh => false,
-            Age::Stale => true,
-            Age::Future => return Err(Reason::Future.into()),
+            Freshness::Fresh => false,
+            Freshness::Stale => true,
+            Freshness::Future => return Err(Reason::Future.into()),
         };
         if !self.required_headers(request) {
             return Err(if stale { Reason::Stale } else { Reason::RequiredHeader }.into());
         }
-        Ok(Proof { key, mac, stale, age })
+        Ok(Authenticated { key, mac, stale, age })
     }
 
     /// A request with its headers.
     #[inline]
-    pub(super) fn request<'a>(&'a self, head: &'a Parts, payload: &'a Payload) -> Request<'a> {
-        let mut request = Request {
+    pub(super) fn request<'a>(
+        &'a self,
+        head: &'a Parts,
+        payload: &'a Payload,
+    ) -> RequestValues<'a> {
+        let mut request = RequestValues {
             head,
             payload,
             headers: [None; MAX_HEADERS],
@@ -187,14 +207,14 @@ impl Verifier {
     }
 
     /// Every header without which the request cannot be judged.
-    fn headers_present(&self, request: &Request<'_>, named: Named) -> Result<(), Reject> {
+    fn headers_present(&self, request: &RequestValues<'_>, named: NamedKey) -> Result<(), Reject> {
         let scheme = &*self.scheme;
         let absent = |slot: &usize| request.headers[*slot].is_none();
         let unsigned = scheme.signature.from.iter().all(|source| match source {
-            Source::Header(slot) => absent(slot),
+            ValueSource::Header(slot) => absent(slot),
             _ => false,
         });
-        if named == Named::Missing || unsigned || scheme.needs.headers.iter().any(absent) {
+        if named == NamedKey::Missing || unsigned || scheme.required.headers.iter().any(absent) {
             return Err(Reason::MissingHeader.into());
         }
         Ok(())
@@ -203,44 +223,48 @@ impl Verifier {
     /// The signatures in headers, and the grammar of an event id in a header.
     fn signature_in_headers(
         &self,
-        request: &mut Request<'_>,
-        candidates: &mut Candidates,
+        request: &mut RequestValues<'_>,
+        candidates: &mut ClaimedSignatures,
     ) -> Result<(), Reject> {
         let scheme = &*self.scheme;
         if scheme.token.is_some() {
-            return self.event_id(request, |source| matches!(source, Source::Header(_)));
+            return self.event_id(request, |source| matches!(source, ValueSource::Header(_)));
         }
         for source in &scheme.signature.from {
-            if let Source::Header(slot) = source
+            if let ValueSource::Header(slot) = source
                 && let Some(text) = request.header(*slot)
             {
-                let names = &scheme.wanted.items;
+                let names = &scheme.inputs.items;
                 let parsed = scheme.signature.parse(text, names, &mut request.items, candidates);
                 parsed.map_err(|_| Reason::MalformedSignature)?;
             }
         }
-        let in_header = matches!(scheme.signature.from[0], Source::Header(_));
+        let in_header = matches!(scheme.signature.from[0], ValueSource::Header(_));
         if in_header && candidates.iter().next().is_none() {
             return Err(Reason::MalformedSignature.into());
         }
-        if scheme.needs.items.iter().any(|slot| request.items[*slot].is_none()) {
+        if scheme.required.items.iter().any(|slot| request.items[*slot].is_none()) {
             return Err(Reason::MalformedSignature.into());
         }
-        self.event_id(request, |source| matches!(source, Source::Header(_)))
+        self.event_id(request, |source| matches!(source, ValueSource::Header(_)))
     }
 
     /// The signatures outside of headers, and an event id in the body: its grammar and presence.
-    fn signature_in_body(&self, request: &Request<'_>) -> Result<(), Reject> {
-        if !matches!(self.scheme.signature.from[0], Source::Header(_)) {
+    fn signature_in_body(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
+        if !matches!(self.scheme.signature.from[0], ValueSource::Header(_)) {
             for item in 0..self.items(request) {
                 self.candidates(request, item).map_err(|_| Reason::MalformedSignature)?;
             }
         }
-        self.event_id(request, |source| !matches!(source, Source::Header(_)))
+        self.event_id(request, |source| !matches!(source, ValueSource::Header(_)))
     }
 
-    fn event_id(&self, request: &Request<'_>, here: fn(&Source) -> bool) -> Result<(), Reject> {
-        let Event::Id { from, optional, grammar, .. } = &self.scheme.event else {
+    fn event_id(
+        &self,
+        request: &RequestValues<'_>,
+        here: fn(&ValueSource) -> bool,
+    ) -> Result<(), Reject> {
+        let EventRule::Id { from, optional, grammar, .. } = &self.scheme.event else {
             return Ok(());
         };
         for source in from.iter().filter(|source| here(source)) {
@@ -256,21 +280,21 @@ impl Verifier {
     }
 
     /// Reads the body for what this request is judged by; most schemes need nothing of it.
-    fn read_body(&self, request: &mut Request<'_>, named: Named) -> Result<(), Reject> {
+    fn read_body(&self, request: &mut RequestValues<'_>, named: NamedKey) -> Result<(), Reject> {
         let scheme = &*self.scheme;
-        let reader: &Pointers = match named {
-            Named::Group(space) => &scheme.choice.spaces()[space].reader,
-            Named::Global | Named::Unknown | Named::Missing => &scheme.wanted.pointers,
+        let reader: &JsonPointers = match named {
+            NamedKey::Group(space) => &scheme.choice.spaces()[space].reader,
+            NamedKey::Global | NamedKey::Unknown | NamedKey::Missing => &scheme.inputs.pointers,
         };
         if reader.is_empty() {
             return Ok(());
         }
         match reader.read(request.payload.whole()) {
             Ok(found) => request.json = found,
-            Err(_) if scheme.body_may_be_other => {}
+            Err(_) if scheme.accepts_non_json => {}
             Err(_) => return Err(Reason::MalformedBody.into()),
         }
-        if let Named::Group(space) = named {
+        if let NamedKey::Group(space) = named {
             let space = &scheme.choice.spaces()[space];
             keys::index(request, space).ok_or(Reason::MalformedBody)?;
         }
@@ -278,16 +302,20 @@ impl Verifier {
     }
 
     /// Takes the timestamp's text and gives its instant.
-    fn timestamp(&self, request: &mut Request<'_>, body_read: bool) -> Result<Option<i64>, Reject> {
+    fn timestamp(
+        &self,
+        request: &mut RequestValues<'_>,
+        body_read: bool,
+    ) -> Result<Option<i64>, Reject> {
         let Some(timestamp) = &self.scheme.timestamp else { return Ok(None) };
         request.timestamp = match &timestamp.from {
-            Source::Header(slot) => request.header(*slot).map(Into::into),
-            Source::Item(slot) => request.items[*slot].map(Into::into),
-            Source::Json(pointer) if body_read => {
+            ValueSource::Header(slot) => request.header(*slot).map(Into::into),
+            ValueSource::Item(slot) => request.items[*slot].map(Into::into),
+            ValueSource::Json(pointer) if body_read => {
                 let text = request.json(*pointer, 0).and_then(scalar);
                 text.map(|text| text.into_owned().into())
             }
-            Source::Json(_) => return Ok(None),
+            ValueSource::Json(_) => return Ok(None),
             other => request.value(other, &[], 0).map(|text| text.into_owned().into()),
         };
         let text = request.timestamp.as_deref().ok_or(Reason::MalformedTimestamp)?;
@@ -295,24 +323,15 @@ impl Verifier {
         Ok(Some(millis))
     }
 
-    /// An algorithm that the sender names must be the scheme's; it never selects one.
-    fn algorithm(&self, request: &Request<'_>) -> Result<(), Reject> {
-        match &self.scheme.signature.algorithm {
-            Some((slot, name))
-                if request.items[*slot].is_some_and(|a| !same(a, name.as_bytes())) =>
-            {
-                Err(Reason::BadAlg.into())
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The token, if the scheme has tokens.
-    pub(super) fn token<'a>(&self, request: &Request<'a>) -> Result<Option<Token<'a>>, Reject> {
+    pub(super) fn token<'a>(
+        &self,
+        request: &RequestValues<'a>,
+    ) -> Result<Option<SignedToken<'a>>, Reject> {
         let Some(rules) = &self.scheme.token else { return Ok(None) };
         let prefix = self.scheme.signature.prefix.as_bytes();
         let mut found = self.scheme.signature.from.iter().filter_map(|source| match source {
-            Source::Header(slot) => request.header(*slot),
+            ValueSource::Header(slot) => request.header(*slot),
             _ => None,
         });
         let text = found.next().ok_or(Reason::MissingHeader)?;
@@ -320,75 +339,23 @@ impl Verifier {
         if !scheme.eq_ignore_ascii_case(prefix) {
             return Err(Reason::MalformedToken.into());
         }
-        Ok(Some(Token::parse(token, rules.algorithm)?))
-    }
-
-    /// What the message is made of besides headers and items; and a body that a handshake would have
-    /// signed for anybody is no event.
-    fn values_present(&self, request: &Request<'_>) -> Result<(), Reject> {
-        if self.scheme.oracle && is_word(request.payload.whole()) {
-            return Err(Reason::MalformedBody.into());
-        }
-        if self.scheme.each.is_some() && self.items(request) == 0 {
-            return Err(Reason::MalformedBody.into());
-        }
-        for source in &self.scheme.needs.others {
-            let absent = |item| request.value(source, &[], item).is_none();
-            if (0..self.items(request)).any(absent) {
-                return Err(match source {
-                    Source::Json(_) | Source::Form(_) => Reason::MalformedBody.into(),
-                    _ => Reason::MalformedSignature.into(),
-                });
-            }
-        }
-        Ok(())
+        Ok(Some(SignedToken::parse(token, rules.algorithm)?))
     }
 
     /// The key that judges; `None` if no configured key serves what the request names.
-    pub(super) fn key(&self, request: &Request<'_>, named: Named) -> Result<Option<&Key>, Reject> {
+    pub(super) fn key(
+        &self,
+        request: &RequestValues<'_>,
+        named: NamedKey,
+    ) -> Result<Option<&VerificationKey>, Reject> {
         Ok(match named {
-            Named::Global => self.ring.global.as_ref(),
-            Named::Group(space) => {
+            NamedKey::Global => self.ring.global.as_ref(),
+            NamedKey::Group(space) => {
                 let of = &self.scheme.choice.spaces()[space];
                 let index = keys::index(request, of).ok_or(Reason::MalformedBody)?;
                 self.ring.group(space, index)
             }
-            Named::Unknown | Named::Missing => None,
-        })
-    }
-
-    /// What must agree with what is signed does, as far as it is there.
-    fn consistent(&self, request: &Request<'_>) -> Result<(), Reject> {
-        for agreement in &self.scheme.agree {
-            let Some(value) = request.value(&agreement.value, &[], 0) else { continue };
-            let mut rest = &value[..];
-            let mut agrees = true;
-            let whole = request.feed(&agreement.with, &[], 0, &mut |piece| {
-                let (head, tail) = rest.split_at(piece.len().min(rest.len()));
-                let equal = if agreement.ignore_case { same_letters } else { same };
-                agrees &= equal(head, piece);
-                rest = tail;
-            });
-            if !whole || !agrees || !rest.is_empty() {
-                return Err(Reason::Inconsistent.into());
-            }
-        }
-        Ok(())
-    }
-
-    fn age(&self, age: Option<i64>) -> (Age, Option<i64>) {
-        let fresh = match (age, self.window) {
-            (Some(age), Some((past, _))) if age > past => Age::Stale,
-            (Some(age), Some((_, future))) if age < future.saturating_neg() => Age::Future,
-            _ => Age::Fresh,
-        };
-        (fresh, age)
-    }
-
-    fn required_headers(&self, request: &Request<'_>) -> bool {
-        self.required.iter().all(|(slot, values)| {
-            let value = request.headers[*slot].map(HeaderValue::as_bytes);
-            value.is_some_and(|value| values.iter().any(|known| known.as_bytes() == value))
+            NamedKey::Unknown | NamedKey::Missing => None,
         })
     }
 }

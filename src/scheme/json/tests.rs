@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn one(pointer: &str, body: &[u8]) -> Result<Option<Scalar<'static>>, Malformed> {
-    let mut pointers = Pointers::default();
+fn one(pointer: &str, body: &[u8]) -> Result<Option<Scalar<'static>>, MalformedJson> {
+    let mut pointers = JsonPointers::default();
     pointers.add(pointer).expect("a pointer");
     let found = pointers.read(body)?;
     assert!(found.len() <= 1, "{found:?}");
@@ -68,7 +68,7 @@ fn what_parsers_read_differently_is_refused() {
         deep(200_000).into_bytes(),
     ];
     for body in refused {
-        assert_eq!(one("/grpIdx", &body), Err(Malformed), "{}", String::from_utf8_lossy(&body));
+        assert_eq!(one("/grpIdx", &body), Err(MalformedJson), "{}", String::from_utf8_lossy(&body));
     }
     assert_eq!(one("/grpIdx", deep(63).as_bytes()), Ok(Some(Scalar::Integer(1))));
 }
@@ -86,9 +86,9 @@ fn only_the_top_level_member_counts() {
 #[test]
 fn steps_of_a_pointer() {
     assert_eq!(one("/data/id", b"{\"data\":{\"id\":\"e\"}}"), Ok(Some(Scalar::Text("e".into()))));
-    assert_eq!(one("/data/id", b"{\"data\":{\"id\":1},\"data\":{}}"), Err(Malformed));
+    assert_eq!(one("/data/id", b"{\"data\":{\"id\":1},\"data\":{}}"), Err(MalformedJson));
     assert_eq!(one("/a~1b", b"{\"a/b\":1}"), Ok(Some(Scalar::Integer(1))));
-    let mut pointers = Pointers::default();
+    let mut pointers = JsonPointers::default();
     assert_eq!(pointers.add("/items/*/id"), Ok(0));
     assert_eq!(pointers.add("/items/*/at"), Ok(1));
     assert_eq!(pointers.add("/items/*/id"), Ok(0));

@@ -20,8 +20,8 @@ fn set(kids: &[&str]) -> String {
     format!("{{\"keys\":[{}]}}", keys.join(","))
 }
 
-fn is_found(lookup: &Lookup) -> bool {
-    matches!(lookup, Lookup::Found(keys) if keys.len() == 1)
+fn is_found(lookup: &KeyLookup) -> bool {
+    matches!(lookup, KeyLookup::Found(keys) if keys.len() == 1)
 }
 
 fn run<F: Future>(test: F) -> F::Output {
@@ -72,10 +72,10 @@ fn a_file_is_read_at_once_and_again_when_it_changes() {
     assert!(KeySet::new("file:keys.json", folder.path(), None).is_err());
     std::fs::write(&path, set(&["a", "b"])).expect("written");
     let keys = KeySet::new("file:keys.json", folder.path(), None).expect("a set");
-    assert!(is_found(&keys.find(Some("a"), Algorithm::Es256)));
-    assert!(matches!(keys.find(Some("a"), Algorithm::Rs256), Lookup::Unknown));
-    assert!(matches!(keys.find(Some("c"), Algorithm::Es256), Lookup::Unknown));
-    assert!(matches!(keys.find(None, Algorithm::Es256), Lookup::Unknown));
+    assert!(is_found(&keys.find(Some("a"), TokenAlgorithm::Es256)));
+    assert!(matches!(keys.find(Some("a"), TokenAlgorithm::Rs256), KeyLookup::Unknown));
+    assert!(matches!(keys.find(Some("c"), TokenAlgorithm::Es256), KeyLookup::Unknown));
+    assert!(matches!(keys.find(None, TokenAlgorithm::Es256), KeyLookup::Unknown));
     let later = SystemTime::now() + Duration::from_secs(5);
     let write = |text: &str, at: SystemTime| {
         std::fs::write(&path, text).expect("written");
@@ -83,11 +83,11 @@ fn a_file_is_read_at_once_and_again_when_it_changes() {
         file.set_modified(at).expect("a time");
     };
     write(&set(&["c"]), later);
-    assert!(is_found(&keys.find(Some("c"), Algorithm::Es256)));
-    assert!(is_found(&keys.find(None, Algorithm::Es256)));
-    assert!(matches!(keys.find(Some("a"), Algorithm::Es256), Lookup::Unknown));
+    assert!(is_found(&keys.find(Some("c"), TokenAlgorithm::Es256)));
+    assert!(is_found(&keys.find(None, TokenAlgorithm::Es256)));
+    assert!(matches!(keys.find(Some("a"), TokenAlgorithm::Es256), KeyLookup::Unknown));
     write("broken", later + Duration::from_secs(5));
-    assert!(is_found(&keys.find(Some("c"), Algorithm::Es256)));
+    assert!(is_found(&keys.find(Some("c"), TokenAlgorithm::Es256)));
 }
 
 #[test]
@@ -111,10 +111,10 @@ fn a_set_is_fetched_and_an_unknown_key_makes_it_fetch_again() {
         let (address, requests) =
             serve(|n| ok(&if n == 0 { set(&["a"]) } else { set(&["a", "b"]) })).await;
         let keys = at(address);
-        assert!(matches!(keys.find(Some("a"), Algorithm::Es256), Lookup::Unavailable));
+        assert!(matches!(keys.find(Some("a"), TokenAlgorithm::Es256), KeyLookup::Unavailable));
         let task = tokio::spawn(Arc::clone(&keys).maintain());
-        until(|| is_found(&keys.find(Some("a"), Algorithm::Es256))).await;
-        until(|| is_found(&keys.find(Some("b"), Algorithm::Es256))).await;
+        until(|| is_found(&keys.find(Some("a"), TokenAlgorithm::Es256))).await;
+        until(|| is_found(&keys.find(Some("b"), TokenAlgorithm::Es256))).await;
         assert!(requests.load(Ordering::SeqCst) <= FETCHES_A_MINUTE);
         task.abort();
     });
@@ -126,17 +126,17 @@ fn whatever_keys_are_asked_for_fetches_are_few() {
         let (address, requests) = serve(|_| ok(&set(&["a"]))).await;
         let keys = at(address);
         let task = tokio::spawn(Arc::clone(&keys).maintain());
-        until(|| is_found(&keys.find(Some("a"), Algorithm::Es256))).await;
+        until(|| is_found(&keys.find(Some("a"), TokenAlgorithm::Es256))).await;
         // Before a fetch that began later came back without it, nobody can say that it is unknown.
-        assert!(matches!(keys.find(Some("x"), Algorithm::Es256), Lookup::Unavailable));
-        until(|| matches!(keys.find(Some("x"), Algorithm::Es256), Lookup::Unknown)).await;
+        assert!(matches!(keys.find(Some("x"), TokenAlgorithm::Es256), KeyLookup::Unavailable));
+        until(|| matches!(keys.find(Some("x"), TokenAlgorithm::Es256), KeyLookup::Unknown)).await;
         for number in 0..1000 {
-            let _ = keys.find(Some(&format!("k{number}")), Algorithm::Es256);
+            let _ = keys.find(Some(&format!("k{number}")), TokenAlgorithm::Es256);
             tokio::task::yield_now().await;
         }
         until(|| requests.load(Ordering::SeqCst) >= FETCHES_A_MINUTE).await;
         for number in 0..1000 {
-            let _ = keys.find(Some(&format!("l{number}")), Algorithm::Es256);
+            let _ = keys.find(Some(&format!("l{number}")), TokenAlgorithm::Es256);
             tokio::task::yield_now().await;
         }
         assert_eq!(requests.load(Ordering::SeqCst), FETCHES_A_MINUTE);
@@ -162,6 +162,6 @@ fn servers_that_lie_change_nothing() {
         for _ in 1..7 {
             assert!(keys.load().await.is_err());
         }
-        assert!(is_found(&keys.find(Some("a"), Algorithm::Es256)));
+        assert!(is_found(&keys.find(Some("a"), TokenAlgorithm::Es256)));
     });
 }

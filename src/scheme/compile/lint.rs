@@ -3,10 +3,12 @@
 use crate::{
     document::Field,
     scheme::{
-        Timestamp,
-        event::{Event, Grammar},
-        source::{Piece, Source, Template, Value},
-        time::Unit,
+        compiled::{
+            TimestampRule,
+            event::{EventRule, IdGrammar},
+            template::{Filter, Template, TemplatePiece, TemplateValue, ValueSource},
+        },
+        time::TimeUnit,
     },
 };
 
@@ -15,31 +17,34 @@ use crate::{
 pub(super) fn message(
     field: &Field<'_>,
     message: &Template,
-    timestamp: Option<&Timestamp>,
-    event: Option<&Event>,
+    timestamp: Option<&TimestampRule>,
+    event: Option<&EventRule>,
 ) {
-    let is_timestamp = |source: &Source| match timestamp {
-        Some(timestamp) => *source == Source::Timestamp || *source == timestamp.from,
+    let is_timestamp = |source: &ValueSource| match timestamp {
+        Some(timestamp) => *source == ValueSource::Timestamp || *source == timestamp.from,
         None => false,
     };
     let unit = timestamp.map(|timestamp| timestamp.unit);
-    let open = unit.is_some_and(Unit::is_open_ended);
-    if timestamp.is_none() && message.covers(&Source::Timestamp) {
+    let open = unit.is_some_and(TimeUnit::is_open_ended);
+    if timestamp.is_none() && message.covers(&ValueSource::Timestamp) {
         field.error("`{timestamp}` needs a section `[timestamp]`", None);
     }
     for pair in message.0.windows(2) {
         match pair {
-            [Piece::Value(value), next] if is_timestamp(&value.source) && open => {
-                let separated = matches!(next, Piece::Literal(text) if !text[0].is_ascii_digit());
+            [TemplatePiece::Value(value), next] if is_timestamp(&value.source) && open => {
+                let separated =
+                    matches!(next, TemplatePiece::Literal(text) if !text[0].is_ascii_digit());
                 if !separated {
                     unseparated(field, "the timestamp has a variable length");
                 }
             }
-            [Piece::Value(_), Piece::Value(next)] if is_timestamp(&next.source) && open => {
+            [TemplatePiece::Value(_), TemplatePiece::Value(next)]
+                if is_timestamp(&next.source) && open =>
+            {
                 unseparated(field, "the timestamp has a variable length");
             }
-            [Piece::Value(value), Piece::Value(next)] => {
-                let rfc3339 = is_timestamp(&next.source) && unit == Some(Unit::Rfc3339);
+            [TemplatePiece::Value(value), TemplatePiece::Value(next)] => {
+                let rfc3339 = is_timestamp(&next.source) && unit == Some(TimeUnit::Rfc3339);
                 if is_free(value) && !is_timestamp(&value.source) && !rfc3339 {
                     unseparated(field, "a value of the sender's choice has a variable length");
                 }
@@ -47,11 +52,10 @@ pub(super) fn message(
             _ => {}
         }
     }
-    if let Some(Event::Id { from, signed: true, grammar: Grammar::Visible, .. }) = event {
+    if let Some(EventRule::Id { from, signed: true, grammar: IdGrammar::Visible, .. }) = event {
         let last = message.0.last();
-        let inside = |source: &Source| {
-            let of =
-                |piece: &Piece| matches!(piece, Piece::Value(value) if value.source == *source);
+        let inside = |source: &ValueSource| {
+            let of = |piece: &TemplatePiece| matches!(piece, TemplatePiece::Value(value) if value.source == *source);
             message.0.iter().any(of) && !last.is_some_and(of)
         };
         if from.iter().any(inside) {
@@ -67,21 +71,21 @@ fn unseparated(field: &Field<'_>, why: &str) {
 }
 
 /// Whether the value's length is up to whoever writes the request.
-fn is_free(value: &Value) -> bool {
-    let fixed = matches!(value.filters.last(), Some(crate::scheme::source::Filter::Sha256));
+fn is_free(value: &TemplateValue) -> bool {
+    let fixed = matches!(value.filters.last(), Some(Filter::Sha256));
     let outside = match value.source {
-        Source::Header(_)
-        | Source::Item(_)
-        | Source::Json(_)
-        | Source::Query(_)
-        | Source::Form(_) => true,
-        Source::Body
-        | Source::Timestamp
-        | Source::Url
-        | Source::Method
-        | Source::Path
-        | Source::Secret
-        | Source::FormSorted => false,
+        ValueSource::Header(_)
+        | ValueSource::Item(_)
+        | ValueSource::Json(_)
+        | ValueSource::Query(_)
+        | ValueSource::Form(_) => true,
+        ValueSource::Body
+        | ValueSource::Timestamp
+        | ValueSource::Url
+        | ValueSource::Method
+        | ValueSource::Path
+        | ValueSource::Secret
+        | ValueSource::FormSorted => false,
     };
     outside && !fixed
 }
@@ -90,11 +94,11 @@ fn is_free(value: &Value) -> bool {
 pub(super) fn freshness(
     field: &Field<'_>,
     message: &Template,
-    timestamp: Option<&Timestamp>,
+    timestamp: Option<&TimestampRule>,
     body_signed: bool,
 ) {
     let Some(timestamp) = timestamp else { return };
-    let covered = message.covers(&Source::Timestamp)
+    let covered = message.covers(&ValueSource::Timestamp)
         || message.covers(&timestamp.from)
         || (body_signed && in_body(&timestamp.from));
     if !covered {
@@ -107,15 +111,15 @@ pub(super) fn freshness(
 pub(super) fn coverage(
     field: &Field<'_>,
     claimed: bool,
-    from: &[Source],
+    from: &[ValueSource],
     message: &Template,
-    timestamp: Option<&Timestamp>,
+    timestamp: Option<&TimestampRule>,
     body_signed: bool,
 ) {
     let covered = from.iter().all(|source| {
         message.covers(source)
             || (body_signed && in_body(source))
-            || (message.covers(&Source::Timestamp)
+            || (message.covers(&ValueSource::Timestamp)
                 && timestamp.is_some_and(|timestamp| timestamp.from == *source))
     });
     match (claimed, covered) {
@@ -128,6 +132,6 @@ pub(super) fn coverage(
     }
 }
 
-fn in_body(source: &Source) -> bool {
-    matches!(source, Source::Json(_) | Source::Form(_))
+fn in_body(source: &ValueSource) -> bool {
+    matches!(source, ValueSource::Json(_) | ValueSource::Form(_))
 }

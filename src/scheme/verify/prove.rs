@@ -3,27 +3,31 @@
 
 use subtle::{Choice as Bit, ConditionallySelectable};
 
-use super::{
-    jwt::Token,
-    keys::{Key, Primed},
-    keyset::Lookup,
-    request::Request,
-    signature::{Candidates, Malformed},
-    source::{Source, Template},
-    verify::Verifier,
+use crate::{
+    reject::{Reason, Reject},
+    scheme::{
+        compiled::template::{Template, ValueSource},
+        keyset::KeyLookup,
+        verify::{
+            Verifier,
+            jwt::SignedToken,
+            keys::{PreparedSecret, VerificationKey},
+            request::RequestValues,
+            signature::{ClaimedSignatures, MalformedSignature},
+        },
+    },
 };
-use crate::reject::{Reason, Reject};
 
 impl Verifier {
     /// Whether one of the key's secrets makes one of the signatures of each item. All secrets are
     /// tried, whichever fits. Gives the start of the MAC that fits; zeros where there is no MAC.
-    pub(super) fn proven(
+    pub(in crate::scheme) fn proven(
         &self,
-        key: &Key,
-        request: &Request<'_>,
-        candidates: &Candidates,
+        key: &VerificationKey,
+        request: &RequestValues<'_>,
+        candidates: &ClaimedSignatures,
     ) -> Option<[u8; 16]> {
-        if let Some(Source::Header(_)) = self.scheme.signature.from.first()
+        if let Some(ValueSource::Header(_)) = self.scheme.signature.from.first()
             && self.scheme.each.is_none()
         {
             return self.item_proven(key, request, candidates, 0);
@@ -31,16 +35,16 @@ impl Verifier {
         let items = self.items(request);
         let proven = (0..items).all(|item| match self.candidates(request, item) {
             Ok(candidates) => self.item_proven(key, request, &candidates, item).is_some(),
-            Err(Malformed) => false,
+            Err(MalformedSignature) => false,
         });
         (proven && items > 0).then_some([0; 16])
     }
 
     fn item_proven(
         &self,
-        key: &Key,
-        request: &Request<'_>,
-        candidates: &Candidates,
+        key: &VerificationKey,
+        request: &RequestValues<'_>,
+        candidates: &ClaimedSignatures,
         item: u32,
     ) -> Option<[u8; 16]> {
         let message = self.message(request);
@@ -48,15 +52,15 @@ impl Verifier {
         let mut mac = 0u128;
         for secret in &key.secrets {
             let (engine, secret) = match secret {
-                Primed::Hmac(engine) => (engine, &[] as &[u8]),
-                Primed::Digest(engine, secret) => (engine, secret.expose()),
-                Primed::Token(engine, tag) => {
+                PreparedSecret::Hmac(engine) => (engine, &[] as &[u8]),
+                PreparedSecret::Digest(engine, secret) => (engine, secret.expose()),
+                PreparedSecret::Token(engine, tag) => {
                     for candidate in candidates.iter() {
                         proven |= tag.is(engine.of(candidate).bytes());
                     }
                     continue;
                 }
-                Primed::Public(public) => {
+                PreparedSecret::Public(public) => {
                     let mut bytes = Vec::with_capacity(request.payload.len() + 128);
                     let whole = request
                         .feed(message, &[], item, &mut |piece| bytes.extend_from_slice(piece));
@@ -79,53 +83,53 @@ impl Verifier {
     }
 
     /// Whether the token is signed with one of the keys that it may be signed with.
-    pub(super) fn token_proven(
+    pub(in crate::scheme) fn token_proven(
         &self,
-        key: &Key,
-        token: &Token<'_>,
+        key: &VerificationKey,
+        token: &SignedToken<'_>,
     ) -> Result<Option<[u8; 16]>, Reject> {
         let mut proven = Bit::from(0);
         for secret in &key.secrets {
             proven |= match secret {
-                Primed::Hmac(engine) => engine.of(token.signed).is(&token.signature),
-                Primed::Public(public) => {
+                PreparedSecret::Hmac(engine) => engine.of(token.signed).is(&token.signature),
+                PreparedSecret::Public(public) => {
                     Bit::from(u8::from(public.verifies(token.signed, &token.signature)))
                 }
-                Primed::Digest(..) | Primed::Token(..) => Bit::from(0),
+                PreparedSecret::Digest(..) | PreparedSecret::Token(..) => Bit::from(0),
             };
         }
         if let (Some(set), Some(rules)) = (&self.key_set, &self.scheme.token) {
             match set.find(token.kid.as_deref(), rules.algorithm) {
-                Lookup::Found(keys) => {
+                KeyLookup::Found(keys) => {
                     let valid = keys.iter().any(|key| key.verifies(token.signed, &token.signature));
                     proven |= Bit::from(u8::from(valid));
                 }
-                Lookup::Unknown => return Err(Reason::UnknownKid.into()),
-                Lookup::Unavailable => return Err(Reject::KeysUnavailable),
+                KeyLookup::Unknown => return Err(Reason::UnknownKid.into()),
+                KeyLookup::Unavailable => return Err(Reject::KeysUnavailable),
             }
         }
         Ok(bool::from(proven).then_some([0; 16]))
     }
 
     /// The signatures that stand outside of headers, of one item.
-    pub(super) fn candidates(
+    pub(in crate::scheme) fn candidates(
         &self,
-        request: &Request<'_>,
+        request: &RequestValues<'_>,
         item: u32,
-    ) -> Result<Candidates, Malformed> {
+    ) -> Result<ClaimedSignatures, MalformedSignature> {
         let scheme = &*self.scheme;
-        let mut candidates = Candidates::default();
+        let mut candidates = ClaimedSignatures::default();
         for source in &scheme.signature.from {
             if let Some(text) = request.value(source, &[], item) {
                 scheme.signature.parse_raw(&text, &mut candidates)?;
             }
         }
         let any = candidates.iter().next().is_some();
-        if any { Ok(candidates) } else { Err(Malformed) }
+        if any { Ok(candidates) } else { Err(MalformedSignature) }
     }
 
     /// How many items must be proven: the elements of `each`, or the request as a whole.
-    pub(super) fn items(&self, request: &Request<'_>) -> u32 {
+    pub(in crate::scheme) fn items(&self, request: &RequestValues<'_>) -> u32 {
         match self.scheme.each {
             None => 1,
             Some(pointer) => {
@@ -136,7 +140,7 @@ impl Verifier {
     }
 
     /// The template of the signed message that applies to this request.
-    pub(super) fn message(&self, request: &Request<'_>) -> &Template {
+    pub(in crate::scheme) fn message(&self, request: &RequestValues<'_>) -> &Template {
         let scheme = &*self.scheme;
         let variant =
             scheme.variants.iter().find(|(when, _)| request.value(when, &[], 0).is_some());

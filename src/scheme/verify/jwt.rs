@@ -7,109 +7,42 @@
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use sha2::{Digest, Sha256};
 
-use super::{
-    json::{Found, Pointers, Scalar},
-    request::Request,
+use crate::{
+    reject::Reason,
+    scheme::{
+        compiled::token::{HashClaim, HashedPart, TIMES, TokenAlgorithm, TokenRules},
+        json::{JsonMatch, JsonPointers, Scalar},
+        verify::request::RequestValues,
+    },
 };
-use crate::reject::Reason;
 
 /// The longest token that is looked at.
 const MAX_LENGTH: usize = 16 * 1024;
 
-/// A signature algorithm (RFC 7518, section 3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Algorithm {
-    /// HMAC with SHA-256.
-    Hs256,
-    /// RSA PKCS#1 v1.5 with SHA-256.
-    Rs256,
-    /// ECDSA with P-256 and SHA-256, `r` and `s` run together.
-    Es256,
-}
-
-impl Algorithm {
-    /// The name in a token's header.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Algorithm::Hs256 => "HS256",
-            Algorithm::Rs256 => "RS256",
-            Algorithm::Es256 => "ES256",
-        }
-    }
-}
-
-/// What a hash in a claim is taken of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hashed {
-    /// The body.
-    Body,
-    /// The registered address with the request's query.
-    Url,
-}
-
-/// A claim with the lower-case hex of a SHA-256.
-#[derive(Clone, Debug)]
-pub(super) struct HashClaim {
-    /// The claim's pointer, within [`Rules::claims`].
-    pub(super) pointer: u16,
-    /// What it is taken of.
-    pub(super) of: Hashed,
-    /// Whether a token without it is taken: senders leave the body's hash out where there is no body.
-    pub(super) only_with_body: bool,
-}
-
-/// What a scheme demands of its tokens.
-#[derive(Clone, Debug)]
-pub(super) struct Rules {
-    /// The only algorithm.
-    pub(super) algorithm: Algorithm,
-    /// The claims that are read: the first ones are [`TIMES`] and [`NAMES`].
-    pub(super) claims: Pointers,
-    /// Whether `exp` must be there.
-    pub(super) expires: bool,
-    /// How long after `iat` a token counts as fresh; `iat` must be there then. Milliseconds.
-    pub(super) max_age: Option<i64>,
-    /// How far clocks may differ, in milliseconds.
-    pub(super) leeway: i64,
-    /// How long tokens live, as the sender says.
-    pub(super) lifetime: std::time::Duration,
-    /// Claims that must have one value.
-    pub(super) fixed: Vec<(u16, Box<str>)>,
-    /// Claims that are hashes.
-    pub(super) hashes: Vec<HashClaim>,
-    /// Claims that the operator must give a value for: `issuer`, `audience`, `subject`.
-    pub(super) configured: Vec<Box<str>>,
-}
-
-/// Pointers to the dates that every scheme reads, in this order from 0.
-pub(super) const TIMES: [&str; 3] = ["/exp", "/nbf", "/iat"];
-/// Pointers to the names that an operator can pin, in this order after [`TIMES`].
-pub(super) const NAMES: [&str; 4] = ["/iss", "/aud", "/aud/*", "/sub"];
-
 /// The values that the operator pins.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pinned {
+pub(in crate::scheme) struct PinnedClaims {
     /// `issuer`: `iss` must be one of these. Empty: not pinned.
-    pub(super) issuer: Vec<String>,
+    pub(in crate::scheme) issuer: Vec<String>,
     /// `audience`: `aud` must be or contain one of these.
-    pub(super) audience: Vec<String>,
+    pub(in crate::scheme) audience: Vec<String>,
     /// `subject`: `sub` must be one of these.
-    pub(super) subject: Vec<String>,
+    pub(in crate::scheme) subject: Vec<String>,
 }
 
 /// A token, taken apart.
-pub(super) struct Token<'a> {
+pub(in crate::scheme) struct SignedToken<'a> {
     /// What is signed: header and payload as they came.
-    pub(super) signed: &'a [u8],
+    pub(in crate::scheme) signed: &'a [u8],
     /// The signature's bytes.
-    pub(super) signature: Vec<u8>,
+    pub(in crate::scheme) signature: Vec<u8>,
     /// The key's id.
-    pub(super) kid: Option<String>,
+    pub(in crate::scheme) kid: Option<String>,
     payload: Vec<u8>,
 }
 
 /// What the claims say about time.
-pub(super) enum Age {
+pub(in crate::scheme) enum Freshness {
     /// Within its time.
     Fresh,
     /// Past its time.
@@ -118,17 +51,20 @@ pub(super) enum Age {
     Future,
 }
 
-fn one<'f, 'a>(found: &'f [Found<'a>], pointer: u16) -> Option<&'f Scalar<'a>> {
+fn one<'f, 'a>(found: &'f [JsonMatch<'a>], pointer: u16) -> Option<&'f Scalar<'a>> {
     found.iter().find(|value| value.pointer == pointer).map(|value| &value.value)
 }
 
-impl<'a> Token<'a> {
+impl<'a> SignedToken<'a> {
     /// Takes a token apart.
     ///
     /// # Errors
     /// [`Reason::BadAlg`] if its header names another algorithm, [`Reason::MalformedToken`] if it is
     /// not well-formed otherwise.
-    pub(super) fn parse(text: &'a [u8], algorithm: Algorithm) -> Result<Token<'a>, Reason> {
+    pub(in crate::scheme) fn parse(
+        text: &'a [u8],
+        algorithm: TokenAlgorithm,
+    ) -> Result<SignedToken<'a>, Reason> {
         const BAD: Reason = Reason::MalformedToken;
         if text.len() > MAX_LENGTH {
             return Err(BAD);
@@ -139,7 +75,7 @@ impl<'a> Token<'a> {
         else {
             return Err(BAD);
         };
-        let mut pointers = Pointers::default();
+        let mut pointers = JsonPointers::default();
         let [alg, kid, crit] =
             ["/alg", "/kid", "/crit"].map(|pointer| pointers.add(pointer).map_err(|_| BAD));
         let (alg, kid, crit) = (alg?, kid?, crit?);
@@ -158,7 +94,7 @@ impl<'a> Token<'a> {
         if one(&found, crit).is_some() {
             return Err(BAD);
         }
-        Ok(Token {
+        Ok(SignedToken {
             signed: &text[..header.len() + 1 + payload.len()],
             signature: BASE64URL_NOPAD.decode(signature).map_err(|_| BAD)?,
             kid,
@@ -170,7 +106,10 @@ impl<'a> Token<'a> {
     ///
     /// # Errors
     /// [`Reason::MalformedToken`] if the payload is not JSON, or a date is not an integer.
-    pub(super) fn claims(&self, rules: &Rules) -> Result<Vec<Found<'_>>, Reason> {
+    pub(in crate::scheme) fn claims(
+        &self,
+        rules: &TokenRules,
+    ) -> Result<Vec<JsonMatch<'_>>, Reason> {
         let found = rules.claims.read(&self.payload).map_err(|_| Reason::MalformedToken)?;
         for date in 0..TIMES.len() as u16 {
             match one(&found, date) {
@@ -183,11 +122,11 @@ impl<'a> Token<'a> {
 }
 
 /// Whether the claims are those that scheme and operator demand.
-pub(super) fn agrees(
-    rules: &Rules,
-    pinned: &Pinned,
-    found: &[Found<'_>],
-    request: &Request<'_>,
+pub(in crate::scheme) fn agrees(
+    rules: &TokenRules,
+    pinned: &PinnedClaims,
+    found: &[JsonMatch<'_>],
+    request: &RequestValues<'_>,
 ) -> bool {
     let names = |pointer: usize, allowed: &[String]| {
         let pointer = (TIMES.len() + pointer) as u16;
@@ -210,15 +149,15 @@ pub(super) fn agrees(
 
 impl HashClaim {
     /// The hash that the claim must have; `None` where the registered address is not known.
-    pub(super) fn of(&self, request: &Request<'_>) -> Option<[u8; 32]> {
+    pub(in crate::scheme) fn of(&self, request: &RequestValues<'_>) -> Option<[u8; 32]> {
         match self.of {
-            Hashed::Body => Some(*request.payload.sha256()),
-            Hashed::Url => request.url().map(|url| Sha256::digest(url.as_bytes()).into()),
+            HashedPart::Body => Some(*request.payload.sha256()),
+            HashedPart::Url => request.url().map(|url| Sha256::digest(url.as_bytes()).into()),
         }
     }
 }
 
-fn hashes_agree(rules: &Rules, found: &[Found<'_>], request: &Request<'_>) -> bool {
+fn hashes_agree(rules: &TokenRules, found: &[JsonMatch<'_>], request: &RequestValues<'_>) -> bool {
     rules.hashes.iter().all(|hash| {
         let Some(digest) = hash.of(request) else { return false };
         match one(found, hash.pointer) {
@@ -230,7 +169,11 @@ fn hashes_agree(rules: &Rules, found: &[Found<'_>], request: &Request<'_>) -> bo
 }
 
 /// What the dates say at `now`, in milliseconds, and how long ago the token was issued.
-pub(super) fn age(rules: &Rules, found: &[Found<'_>], now: i64) -> (Age, Option<i64>) {
+pub(in crate::scheme) fn age(
+    rules: &TokenRules,
+    found: &[JsonMatch<'_>],
+    now: i64,
+) -> (Freshness, Option<i64>) {
     let date = |pointer| match one(found, pointer) {
         // In range: claims() admits no date that overflows in milliseconds.
         Some(Scalar::Integer(seconds)) => Some(seconds * 1000),
@@ -242,10 +185,10 @@ pub(super) fn age(rules: &Rules, found: &[Found<'_>], now: i64) -> (Age, Option<
     let old = rules.max_age.zip(age).is_some_and(|(limit, age)| age > limit);
     let early = |date: i64| date.saturating_sub(now) > rules.leeway;
     if expired || old {
-        (Age::Stale, age)
+        (Freshness::Stale, age)
     } else if nbf.is_some_and(early) || iat.is_some_and(early) {
-        (Age::Future, age)
+        (Freshness::Future, age)
     } else {
-        (Age::Fresh, age)
+        (Freshness::Fresh, age)
     }
 }

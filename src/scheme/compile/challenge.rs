@@ -2,13 +2,15 @@
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::{read, signature::encoding};
 use crate::{
     document::Section,
     scheme::{
-        challenge::Challenge,
-        signature::is_word,
-        source::{Piece, Source, Template, Wanted},
+        compile::{read, signature::encoding},
+        compiled::{
+            challenge::ChallengeRule,
+            template::{Inputs, Template, TemplatePiece, ValueSource},
+        },
+        text::is_word,
     },
 };
 
@@ -16,8 +18,8 @@ use crate::{
 pub(super) fn challenges(
     root: &Section<'_>,
     messages: &[&Template],
-    wanted: &mut Wanted,
-) -> Vec<Challenge> {
+    wanted: &mut Inputs,
+) -> Vec<ChallengeRule> {
     let sections = read::sections(root.get("handshake"));
     sections.into_iter().filter_map(|section| challenge(section, messages, wanted)).collect()
 }
@@ -25,8 +27,8 @@ pub(super) fn challenges(
 fn challenge(
     section: Section<'_>,
     messages: &[&Template],
-    wanted: &mut Wanted,
-) -> Option<Challenge> {
+    wanted: &mut Inputs,
+) -> Option<ChallengeRule> {
     // The members of the body that a handshake is known by are read for handshakes only.
     let of_events = std::mem::take(&mut wanted.pointers);
     let method = section.require("method").and_then(|field| {
@@ -75,7 +77,7 @@ fn challenge(
     });
     section.finish();
     let reader = std::mem::replace(&mut wanted.pointers, of_events);
-    Some(Challenge {
+    Some(ChallengeRule {
         method: method?,
         when,
         unless,
@@ -93,14 +95,14 @@ fn challenge(
 
 /// Whether a handshake answers MACs of words while an event's message could be a word: then bodies
 /// that are words are no events.
-pub(super) fn is_oracle(challenges: &[Challenge], messages: &[&Template]) -> bool {
+pub(super) fn is_oracle(challenges: &[ChallengeRule], messages: &[&Template]) -> bool {
     challenges.iter().any(|challenge| challenge.mac.is_some())
-        && messages.iter().any(|message| never_word(message) == Some(Because::BodyIsNone))
+        && messages.iter().any(|message| never_word(message) == Some(WordFree::BodyIsNone))
 }
 
 /// Why no signed message is a word.
 #[derive(PartialEq, Eq)]
-enum Because {
+enum WordFree {
     /// It has fixed text that is none.
     Text,
     /// It is the body, and no body may be one.
@@ -108,18 +110,20 @@ enum Because {
 }
 
 /// Why no message of this form is a word; `None` if one could be.
-fn never_word(message: &Template) -> Option<Because> {
+fn never_word(message: &Template) -> Option<WordFree> {
     let separated = message.0.iter().any(|piece| match piece {
-        Piece::Literal(text) => !is_word(text),
-        Piece::Value(_) | Piece::Optional(_) => false,
+        TemplatePiece::Literal(text) => !is_word(text),
+        TemplatePiece::Value(_) | TemplatePiece::Optional(_) => false,
     });
     let bare = match message.0.as_slice() {
-        [Piece::Value(value)] => value.source == Source::Body && value.filters.is_empty(),
+        [TemplatePiece::Value(value)] => {
+            value.source == ValueSource::Body && value.filters.is_empty()
+        }
         _ => false,
     };
     match (separated, bare) {
-        (true, _) => Some(Because::Text),
-        (false, true) => Some(Because::BodyIsNone),
+        (true, _) => Some(WordFree::Text),
+        (false, true) => Some(WordFree::BodyIsNone),
         (false, false) => None,
     }
 }

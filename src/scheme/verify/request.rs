@@ -6,17 +6,22 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 use sha2::{Digest, Sha256};
 
-use super::{
-    compare::{Likeness, likeness},
-    form, hex,
-    json::{Found, Scalar},
-    source::{Filter, MAX_HEADERS, MAX_ITEMS, Piece, Source, Template, Value},
+use crate::{
+    body::Payload,
+    scheme::{
+        compiled::template::{
+            Filter, MAX_HEADERS, MAX_ITEMS, Template, TemplatePiece, TemplateValue, ValueSource,
+        },
+        form, hex,
+        json::{JsonMatch, Scalar},
+        text::{Likeness, likeness},
+    },
+    target,
 };
-use crate::{body::Payload, target};
 
 /// The headers that a route reads, prepared for the pass over a request's headers.
 #[derive(Clone, Debug)]
-pub(super) struct Slots {
+pub(in crate::scheme) struct HeaderSlots {
     names: Vec<HeaderName>,
     /// The slots of the names of each length, a bit for each; the last entry is for all longer ones.
     by_length: [u32; LONG + 1],
@@ -26,26 +31,26 @@ pub(super) struct Slots {
 const LONG: usize = 63;
 const _: () = assert!(MAX_HEADERS <= u32::BITS as usize, "each slot has its bit");
 
-impl Slots {
-    /// Slots for at most [`MAX_HEADERS`] names; further names are not looked for.
-    pub(super) fn new(names: &[HeaderName]) -> Self {
+impl HeaderSlots {
+    /// HeaderSlots for at most [`MAX_HEADERS`] names; further names are not looked for.
+    pub(in crate::scheme) fn new(names: &[HeaderName]) -> Self {
         let names: Vec<_> = names.iter().take(MAX_HEADERS).cloned().collect();
         let mut by_length = [0; LONG + 1];
         for (slot, name) in names.iter().enumerate() {
             by_length[name.as_str().len().min(LONG)] |= 1 << slot;
         }
-        Slots { names, by_length }
+        HeaderSlots { names, by_length }
     }
 
     /// The names, in the order of their slots.
-    pub(super) fn names(&self) -> &[HeaderName] {
+    pub(in crate::scheme) fn names(&self) -> &[HeaderName] {
         &self.names
     }
 
     /// Puts each header into its slot; gives whether one came twice. A name with `_` that would be one
     /// of the slots' with `-` counts as that header come twice: PHP, WSGI and others fold both into
     /// one.
-    pub(super) fn gather<'a>(
+    pub(in crate::scheme) fn gather<'a>(
         &self,
         headers: &'a HeaderMap,
         values: &mut [Option<&'a HeaderValue>; MAX_HEADERS],
@@ -68,46 +73,46 @@ impl Slots {
 }
 
 /// One request, with everything that its scheme reads.
-pub(super) struct Request<'a> {
+pub(in crate::scheme) struct RequestValues<'a> {
     /// The head.
-    pub(super) head: &'a Parts,
+    pub(in crate::scheme) head: &'a Parts,
     /// The body.
-    pub(super) payload: &'a Payload,
+    pub(in crate::scheme) payload: &'a Payload,
     /// The headers by slot.
-    pub(super) headers: [Option<&'a HeaderValue>; MAX_HEADERS],
+    pub(in crate::scheme) headers: [Option<&'a HeaderValue>; MAX_HEADERS],
     /// Whether one of them came twice, or as an underscore twin.
-    pub(super) duplicate: bool,
+    pub(in crate::scheme) duplicate: bool,
     /// The items of the signature by slot.
-    pub(super) items: [Option<&'a [u8]>; MAX_ITEMS],
+    pub(in crate::scheme) items: [Option<&'a [u8]>; MAX_ITEMS],
     /// The wanted members of the body.
-    pub(super) json: Vec<Found<'a>>,
+    pub(in crate::scheme) json: Vec<JsonMatch<'a>>,
     /// The timestamp's text, as it came.
-    pub(super) timestamp: Option<Cow<'a, [u8]>>,
+    pub(in crate::scheme) timestamp: Option<Cow<'a, [u8]>>,
     /// The address registered at the sender.
-    pub(super) public_url: Option<&'a str>,
+    pub(in crate::scheme) public_url: Option<&'a str>,
 }
 
-impl<'a> Request<'a> {
+impl<'a> RequestValues<'a> {
     /// The same request with members of its body.
-    pub(super) fn with_json(mut self, json: Vec<Found<'a>>) -> Self {
+    pub(in crate::scheme) fn with_json(mut self, json: Vec<JsonMatch<'a>>) -> Self {
         self.json = json;
         self
     }
 
     /// The bytes of a header.
-    pub(super) fn header(&self, slot: usize) -> Option<&'a [u8]> {
+    pub(in crate::scheme) fn header(&self, slot: usize) -> Option<&'a [u8]> {
         self.headers[slot].map(HeaderValue::as_bytes)
     }
 
     /// The member that a pointer led to, in element `item` of `each`.
-    pub(super) fn json(&self, pointer: u16, item: u32) -> Option<&Scalar<'a>> {
+    pub(in crate::scheme) fn json(&self, pointer: u16, item: u32) -> Option<&Scalar<'a>> {
         let mut found = self.json.iter().filter(|f| f.pointer == pointer && f.item == item);
         let first = found.next()?;
         found.next().is_none().then_some(&first.value)
     }
 
     /// The signed address: the registered one, with the query of this request if it has one.
-    pub(super) fn url(&self) -> Option<Cow<'a, str>> {
+    pub(in crate::scheme) fn url(&self) -> Option<Cow<'a, str>> {
         let registered = self.public_url?;
         Some(match target::query(&self.head.uri) {
             None => Cow::Borrowed(registered),
@@ -126,31 +131,36 @@ impl<'a> Request<'a> {
     }
 
     /// The bytes of a value; `None` if the request does not have it.
-    pub(super) fn value(&self, source: &Source, secret: &[u8], item: u32) -> Option<Cow<'_, [u8]>> {
+    pub(in crate::scheme) fn value(
+        &self,
+        source: &ValueSource,
+        secret: &[u8],
+        item: u32,
+    ) -> Option<Cow<'_, [u8]>> {
         match source {
-            Source::Body => Some(Cow::Borrowed(self.payload.whole())),
-            Source::Timestamp => self.timestamp.as_deref().map(Cow::Borrowed),
-            Source::Url => self.url().map(|url| Cow::Owned(url.into_owned().into_bytes())),
-            Source::Method => Some(Cow::Borrowed(self.head.method.as_str().as_bytes())),
-            Source::Path => Some(match target::path_and_query(&self.head.uri) {
+            ValueSource::Body => Some(Cow::Borrowed(self.payload.whole())),
+            ValueSource::Timestamp => self.timestamp.as_deref().map(Cow::Borrowed),
+            ValueSource::Url => self.url().map(|url| Cow::Owned(url.into_owned().into_bytes())),
+            ValueSource::Method => Some(Cow::Borrowed(self.head.method.as_str().as_bytes())),
+            ValueSource::Path => Some(match target::path_and_query(&self.head.uri) {
                 None => Cow::Borrowed(b"/"),
                 Some(Cow::Borrowed(target)) => Cow::Borrowed(target.as_bytes()),
                 Some(Cow::Owned(target)) => Cow::Owned(target.into_bytes()),
             }),
-            Source::Secret => Some(Cow::Owned(secret.to_vec())),
-            Source::FormSorted => Some(Cow::Owned(form::sorted(self.payload.whole()))),
-            Source::Header(slot) => self.header(*slot).map(Cow::Borrowed),
-            Source::Item(slot) => self.items[*slot].map(Cow::Borrowed),
-            Source::Json(pointer) => scalar(self.json(*pointer, item)?),
-            Source::Query(name) => self.query(name).map(Cow::Owned),
-            Source::Form(name) => form::only(self.payload.whole(), name).map(Cow::Owned),
+            ValueSource::Secret => Some(Cow::Owned(secret.to_vec())),
+            ValueSource::FormSorted => Some(Cow::Owned(form::sorted(self.payload.whole()))),
+            ValueSource::Header(slot) => self.header(*slot).map(Cow::Borrowed),
+            ValueSource::Item(slot) => self.items[*slot].map(Cow::Borrowed),
+            ValueSource::Json(pointer) => scalar(self.json(*pointer, item)?),
+            ValueSource::Query(name) => self.query(name).map(Cow::Owned),
+            ValueSource::Form(name) => form::only(self.payload.whole(), name).map(Cow::Owned),
         }
     }
 
     /// Gives the bytes of `template` to `sink`, piece by piece, the body in the pieces it came in.
     ///
     /// Returns `false` if a value that must be there is not.
-    pub(super) fn feed(
+    pub(in crate::scheme) fn feed(
         &self,
         template: &Template,
         secret: &[u8],
@@ -162,18 +172,18 @@ impl<'a> Request<'a> {
 
     fn feed_pieces(
         &self,
-        pieces: &[Piece],
+        pieces: &[TemplatePiece],
         secret: &[u8],
         item: u32,
         sink: &mut impl FnMut(&[u8]),
     ) -> bool {
         pieces.iter().all(|piece| match piece {
-            Piece::Literal(bytes) => {
+            TemplatePiece::Literal(bytes) => {
                 sink(bytes);
                 true
             }
-            Piece::Value(value) => self.feed_value(value, secret, item, sink),
-            Piece::Optional(pieces) => {
+            TemplatePiece::Value(value) => self.feed_value(value, secret, item, sink),
+            TemplatePiece::Optional(pieces) => {
                 let mut part = Vec::new();
                 // One type, however deep.
                 let mut gather: &mut dyn FnMut(&[u8]) = &mut |bytes| part.extend_from_slice(bytes);
@@ -187,19 +197,19 @@ impl<'a> Request<'a> {
 
     fn feed_value(
         &self,
-        value: &Value,
+        value: &TemplateValue,
         secret: &[u8],
         item: u32,
         sink: &mut impl FnMut(&[u8]),
     ) -> bool {
         match (&value.source, value.filters.as_slice()) {
-            (Source::Body, []) => self.payload.chunks().iter().for_each(|chunk| sink(chunk)),
-            (Source::Body, [Filter::Sha256]) => sink(&hex::encode(self.payload.sha256())),
-            (Source::Secret, []) => sink(secret),
+            (ValueSource::Body, []) => self.payload.chunks().iter().for_each(|chunk| sink(chunk)),
+            (ValueSource::Body, [Filter::Sha256]) => sink(&hex::encode(self.payload.sha256())),
+            (ValueSource::Secret, []) => sink(secret),
             // What the most used senders sign besides the body, without a detour.
-            (Source::Timestamp, []) => return self.timestamp.as_deref().map(sink).is_some(),
-            (Source::Header(slot), []) => return self.header(*slot).map(sink).is_some(),
-            (Source::Item(slot), []) => return self.items[*slot].map(sink).is_some(),
+            (ValueSource::Timestamp, []) => return self.timestamp.as_deref().map(sink).is_some(),
+            (ValueSource::Header(slot), []) => return self.header(*slot).map(sink).is_some(),
+            (ValueSource::Item(slot), []) => return self.items[*slot].map(sink).is_some(),
             (source, filters) => {
                 let Some(mut bytes) = self.value(source, secret, item) else { return false };
                 for filter in filters {
@@ -213,7 +223,7 @@ impl<'a> Request<'a> {
 }
 
 /// A scalar's bytes: a string's, or an integer's digits.
-pub(super) fn scalar<'s>(value: &'s Scalar<'_>) -> Option<Cow<'s, [u8]>> {
+pub(in crate::scheme) fn scalar<'s>(value: &'s Scalar<'_>) -> Option<Cow<'s, [u8]>> {
     match value {
         Scalar::Text(text) => Some(Cow::Borrowed(text.as_bytes())),
         Scalar::Integer(value) => Some(Cow::Owned(value.to_string().into_bytes())),

@@ -1,37 +1,44 @@
 //! `kind` and the section `[signature]`: what proves a request and how that is written.
 
-use super::read;
 use crate::{
     document::{Field, Section},
     scheme::{
-        Kind,
-        mac::Hash,
-        public::Algorithm,
-        signature::{Encoding, Format, Signature},
-        source::{Source, Wanted},
+        compile::read,
+        compiled::{
+            ProofKind,
+            signature::{SignatureFormat, SignatureRule},
+            template::{Inputs, ValueSource},
+        },
+        encoding::Encoding,
+        mac::HashAlgorithm,
+        public_key::PublicKeyAlgorithm,
     },
 };
 
 /// What `kind` says, with `hash` where that belongs to it.
-pub(super) fn kind(root: &Section<'_>) -> Option<Kind> {
+pub(super) fn kind(root: &Section<'_>) -> Option<ProofKind> {
     #[derive(Clone, Copy)]
     enum Word {
         Hmac,
-        Hash,
+        HashAlgorithm,
         Rsa,
-        Plain(Kind),
+        Plain(ProofKind),
     }
     let words = [
         ("hmac", Word::Hmac),
-        ("hash", Word::Hash),
-        ("token", Word::Plain(Kind::Token)),
-        ("basic", Word::Plain(Kind::Basic)),
-        ("ed25519", Word::Plain(Kind::Public(Algorithm::Ed25519))),
-        ("ecdsa-p256", Word::Plain(Kind::Public(Algorithm::EcdsaP256))),
+        ("hash", Word::HashAlgorithm),
+        ("token", Word::Plain(ProofKind::Token)),
+        ("basic", Word::Plain(ProofKind::Basic)),
+        ("ed25519", Word::Plain(ProofKind::PublicKey(PublicKeyAlgorithm::Ed25519))),
+        ("ecdsa-p256", Word::Plain(ProofKind::PublicKey(PublicKeyAlgorithm::EcdsaP256))),
         ("rsa-pkcs1", Word::Rsa),
-        ("jwt", Word::Plain(Kind::Jwt)),
+        ("jwt", Word::Plain(ProofKind::Jwt)),
     ];
-    let hashes = [("sha1", Hash::Sha1), ("sha256", Hash::Sha256), ("sha512", Hash::Sha512)];
+    let hashes = [
+        ("sha1", HashAlgorithm::Sha1),
+        ("sha256", HashAlgorithm::Sha256),
+        ("sha512", HashAlgorithm::Sha512),
+    ];
     let Some(word) = root.require("kind").and_then(|field| field.one_of(&words)) else {
         // Whether it belongs to the kind cannot be said.
         root.get("hash");
@@ -39,12 +46,12 @@ pub(super) fn kind(root: &Section<'_>) -> Option<Kind> {
     };
     let hash = || root.require("hash").and_then(|field| field.one_of(&hashes));
     match word {
-        Word::Hmac => hash().map(Kind::Hmac),
-        Word::Hash => hash().map(Kind::Digest),
+        Word::Hmac => hash().map(ProofKind::Hmac),
+        Word::HashAlgorithm => hash().map(ProofKind::Digest),
         Word::Rsa => root.require("hash").and_then(|field| {
             field.one_of(&[
-                ("sha256", Kind::Public(Algorithm::RsaSha256)),
-                ("sha512", Kind::Public(Algorithm::RsaSha512)),
+                ("sha256", ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha256)),
+                ("sha512", ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha512)),
             ])
         }),
         Word::Plain(kind) => Some(kind),
@@ -64,9 +71,9 @@ pub(super) fn encoding(field: Field<'_>) -> Option<Encoding> {
 /// `[signature]`: where the signature stands, how it is divided and written.
 pub(super) fn signature(
     section: Section<'_>,
-    kind: Option<Kind>,
-    wanted: &mut Wanted,
-) -> Option<Signature> {
+    kind: Option<ProofKind>,
+    wanted: &mut Inputs,
+) -> Option<SignatureRule> {
     #[derive(Clone, Copy, PartialEq)]
     enum Word {
         Raw,
@@ -84,8 +91,8 @@ pub(super) fn signature(
     ];
     let from = match (section.get("from"), kind) {
         (Some(field), _) => read::signature_sources(&field, wanted),
-        (None, Some(Kind::Basic | Kind::Jwt)) => {
-            wanted.header("Authorization").ok().map(|slot| vec![Source::Header(slot)])
+        (None, Some(ProofKind::Basic | ProofKind::Jwt)) => {
+            wanted.header("Authorization").ok().map(|slot| vec![ValueSource::Header(slot)])
         }
         (None, Some(_)) => section.require("from").and(None),
         (None, None) => None,
@@ -107,19 +114,22 @@ pub(super) fn signature(
     };
     let text = |key: &'static str| section.get(key).and_then(|field| field.text());
     let format = match format {
-        Word::Raw => Some(Format::Raw),
+        Word::Raw => Some(SignatureFormat::Raw),
         Word::KeyValue => {
             let separator = separator(&section);
             let field = section.require("field").and_then(|field| field.text());
-            separator
-                .zip(field)
-                .map(|(separator, field)| Format::KeyValue { separator, field: field.into() })
+            separator.zip(field).map(|(separator, field)| SignatureFormat::KeyValue {
+                separator,
+                field: field.into(),
+            })
         }
-        Word::List => separator(&section).map(|separator| Format::List { separator }),
+        Word::List => separator(&section).map(|separator| SignatureFormat::List { separator }),
         Word::Tagged => {
             let separator = separator(&section);
             let tag = section.require("tag").and_then(|field| field.text());
-            separator.zip(tag).map(|(separator, tag)| Format::Tagged { separator, tag: tag.into() })
+            separator
+                .zip(tag)
+                .map(|(separator, tag)| SignatureFormat::Tagged { separator, tag: tag.into() })
         }
         Word::Positional => {
             let separator = separator(&section);
@@ -129,18 +139,18 @@ pub(super) fn signature(
                     section.error(message, help);
                 }
             }
-            separator.map(|separator| Format::Positional { separator, items: names.len() })
+            separator.map(|separator| SignatureFormat::Positional { separator, items: names.len() })
         }
     };
-    let basic = matches!(kind, Some(Kind::Basic)).then(|| "Basic ".to_owned());
+    let basic = matches!(kind, Some(ProofKind::Basic)).then(|| "Basic ".to_owned());
     let prefix = text("prefix").or(basic).unwrap_or_default();
     let prefix_optional = section.get("prefix_optional").and_then(|f| f.boolean()).unwrap_or(false);
     let encoding = match kind {
-        Some(Kind::Token | Kind::Jwt) => {
+        Some(ProofKind::Token | ProofKind::Jwt) => {
             section.get("encoding").map_or(Some(Encoding::Text), encoding)
         }
-        Some(Kind::Basic) => Some(Encoding::Base64),
-        Some(Kind::Hmac(_) | Kind::Digest(_) | Kind::Public(_)) => {
+        Some(ProofKind::Basic) => Some(Encoding::Base64),
+        Some(ProofKind::Hmac(_) | ProofKind::Digest(_) | ProofKind::PublicKey(_)) => {
             section.require("encoding").and_then(encoding)
         }
         None => section.get("encoding").and_then(encoding),
@@ -150,7 +160,7 @@ pub(super) fn signature(
         Some(field) => {
             let slot =
                 field.text().and_then(|name| match wanted.source(&format!("signature:{name}")) {
-                    Ok(Source::Item(slot)) => Some(slot),
+                    Ok(ValueSource::Item(slot)) => Some(slot),
                     Ok(_) => None,
                     Err((message, help)) => {
                         field.error(message, help);
@@ -162,11 +172,11 @@ pub(super) fn signature(
     };
     section.finish();
     let length = match kind? {
-        Kind::Hmac(hash) | Kind::Digest(hash) => Some(hash.length()),
-        Kind::Public(algorithm) => algorithm.signature_length(),
-        Kind::Token | Kind::Basic | Kind::Jwt => None,
+        ProofKind::Hmac(hash) | ProofKind::Digest(hash) => Some(hash.length()),
+        ProofKind::PublicKey(algorithm) => algorithm.signature_length(),
+        ProofKind::Token | ProofKind::Basic | ProofKind::Jwt => None,
     };
-    Some(Signature {
+    Some(SignatureRule {
         from: from?,
         format: format?,
         prefix: prefix.into(),

@@ -8,12 +8,14 @@ use aws_lc_rs::signature::{
 };
 use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 
-use super::{keys::KeyForm, signature::Encoding};
-use crate::secret::Secret;
+use crate::{
+    scheme::{compiled::key::KeyForm, encoding::Encoding},
+    secret::Secret,
+};
 
 /// An algorithm with a public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Algorithm {
+pub(super) enum PublicKeyAlgorithm {
     /// Ed25519 (RFC 8032).
     Ed25519,
     /// ECDSA with P-256 and SHA-256, the signature in DER.
@@ -30,22 +32,24 @@ pub(super) enum Algorithm {
 #[derive(Clone)]
 pub(super) struct PublicKey(Arc<ParsedPublicKey>);
 
-impl Algorithm {
+impl PublicKeyAlgorithm {
     fn verification(self) -> &'static dyn VerificationAlgorithm {
         match self {
-            Algorithm::Ed25519 => &ED25519,
-            Algorithm::EcdsaP256 => &ECDSA_P256_SHA256_ASN1,
-            Algorithm::EcdsaP256Fixed => &ECDSA_P256_SHA256_FIXED,
-            Algorithm::RsaSha256 => &RSA_PKCS1_2048_8192_SHA256,
-            Algorithm::RsaSha512 => &RSA_PKCS1_2048_8192_SHA512,
+            PublicKeyAlgorithm::Ed25519 => &ED25519,
+            PublicKeyAlgorithm::EcdsaP256 => &ECDSA_P256_SHA256_ASN1,
+            PublicKeyAlgorithm::EcdsaP256Fixed => &ECDSA_P256_SHA256_FIXED,
+            PublicKeyAlgorithm::RsaSha256 => &RSA_PKCS1_2048_8192_SHA256,
+            PublicKeyAlgorithm::RsaSha512 => &RSA_PKCS1_2048_8192_SHA512,
         }
     }
 
     /// The length of a signature, where the algorithm fixes it.
     pub(super) fn signature_length(self) -> Option<usize> {
         match self {
-            Algorithm::Ed25519 | Algorithm::EcdsaP256Fixed => Some(64),
-            Algorithm::EcdsaP256 | Algorithm::RsaSha256 | Algorithm::RsaSha512 => None,
+            PublicKeyAlgorithm::Ed25519 | PublicKeyAlgorithm::EcdsaP256Fixed => Some(64),
+            PublicKeyAlgorithm::EcdsaP256
+            | PublicKeyAlgorithm::RsaSha256
+            | PublicKeyAlgorithm::RsaSha512 => None,
         }
     }
 }
@@ -56,7 +60,7 @@ impl PublicKey {
     /// # Errors
     /// Says that it is no key of this algorithm.
     pub(super) fn read(
-        algorithm: Algorithm,
+        algorithm: PublicKeyAlgorithm,
         form: &KeyForm,
         key: &Secret,
     ) -> Result<PublicKey, String> {

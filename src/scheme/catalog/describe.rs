@@ -2,48 +2,61 @@
 
 use std::{fmt::Write, time::Duration};
 
-use super::{
-    Kind, Scheme, event::Event, jwt::Hashed, mac::Hash, public::Algorithm, source::Source,
-    time::Unit,
+use crate::scheme::{
+    compiled::{
+        ProofKind, Scheme,
+        event::EventRule,
+        template::{Filter, Template, TemplatePiece, TemplateValue, ValueSource},
+        token::{HashedPart, TokenAlgorithm},
+    },
+    mac::HashAlgorithm,
+    public_key::PublicKeyAlgorithm,
+    text::escaped,
+    time::TimeUnit,
 };
 
 impl Scheme {
     /// How a request is proven, in a few words.
     pub fn proof(&self) -> &'static str {
         match (self.kind, &self.token) {
-            (Kind::Hmac(Hash::Sha1), _) => "HMAC-SHA-1",
-            (Kind::Hmac(Hash::Sha256), _) => "HMAC-SHA-256",
-            (Kind::Hmac(Hash::Sha512), _) => "HMAC-SHA-512",
-            (Kind::Digest(Hash::Sha1), _) => "SHA-1 with the secret",
-            (Kind::Digest(Hash::Sha256), _) => "SHA-256 with the secret",
-            (Kind::Digest(Hash::Sha512), _) => "SHA-512 with the secret",
-            (Kind::Token, _) => "static token",
-            (Kind::Basic, _) => "user and password",
-            (Kind::Public(Algorithm::Ed25519), _) => "Ed25519",
-            (Kind::Public(Algorithm::EcdsaP256 | Algorithm::EcdsaP256Fixed), _) => "ECDSA P-256",
-            (Kind::Public(Algorithm::RsaSha256), _) => "RSA PKCS#1 SHA-256",
-            (Kind::Public(Algorithm::RsaSha512), _) => "RSA PKCS#1 SHA-512",
-            (Kind::Jwt, Some(rules)) => match rules.algorithm {
-                super::jwt::Algorithm::Hs256 => "JWT HS256",
-                super::jwt::Algorithm::Rs256 => "JWT RS256",
-                super::jwt::Algorithm::Es256 => "JWT ES256",
+            (ProofKind::Hmac(HashAlgorithm::Sha1), _) => "HMAC-SHA-1",
+            (ProofKind::Hmac(HashAlgorithm::Sha256), _) => "HMAC-SHA-256",
+            (ProofKind::Hmac(HashAlgorithm::Sha512), _) => "HMAC-SHA-512",
+            (ProofKind::Digest(HashAlgorithm::Sha1), _) => "SHA-1 with the secret",
+            (ProofKind::Digest(HashAlgorithm::Sha256), _) => "SHA-256 with the secret",
+            (ProofKind::Digest(HashAlgorithm::Sha512), _) => "SHA-512 with the secret",
+            (ProofKind::Token, _) => "static token",
+            (ProofKind::Basic, _) => "user and password",
+            (ProofKind::PublicKey(PublicKeyAlgorithm::Ed25519), _) => "Ed25519",
+            (
+                ProofKind::PublicKey(
+                    PublicKeyAlgorithm::EcdsaP256 | PublicKeyAlgorithm::EcdsaP256Fixed,
+                ),
+                _,
+            ) => "ECDSA P-256",
+            (ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha256), _) => "RSA PKCS#1 SHA-256",
+            (ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha512), _) => "RSA PKCS#1 SHA-512",
+            (ProofKind::Jwt, Some(rules)) => match rules.algorithm {
+                TokenAlgorithm::Hs256 => "JWT HS256",
+                TokenAlgorithm::Rs256 => "JWT RS256",
+                TokenAlgorithm::Es256 => "JWT ES256",
             },
-            (Kind::Jwt, None) => "JWT",
+            (ProofKind::Jwt, None) => "JWT",
         }
     }
 
     /// What the proof does not cover although the upstream acts on it: to be said in the log at start.
     pub fn warning(&self) -> Option<&'static str> {
         match self.kind {
-            Kind::Token | Kind::Basic => {
+            ProofKind::Token | ProofKind::Basic => {
                 Some("the sender signs nothing: whoever has seen one request can make others")
             }
             _ if self.body_signed => None,
-            Kind::Jwt => Some(
+            ProofKind::Jwt => Some(
                 "the token does not cover the body: whoever has seen one request can send another \
                  body while the token lasts",
             ),
-            Kind::Hmac(_) | Kind::Digest(_) | Kind::Public(_) => Some(
+            ProofKind::Hmac(_) | ProofKind::Digest(_) | ProofKind::PublicKey(_) => Some(
                 "the signature does not cover the body: whoever has seen one request can send \
                  another body with it",
             ),
@@ -53,9 +66,9 @@ impl Scheme {
     /// What names an event, and whether that is signed.
     fn names_events(&self) -> String {
         match &self.event {
-            Event::None => "nothing: each delivery is forwarded".to_owned(),
-            Event::Body => "the body's digest".to_owned(),
-            Event::Id { from, signed, .. } => {
+            EventRule::None => "nothing: each delivery is forwarded".to_owned(),
+            EventRule::Body => "the body's digest".to_owned(),
+            EventRule::Id { from, signed, .. } => {
                 let names: Vec<_> = from.iter().map(|source| self.spell(source)).collect();
                 let how = if *signed { "signed" } else { "unsigned, with the body's digest" };
                 format!("{} ({how})", names.join(" and "))
@@ -63,21 +76,21 @@ impl Scheme {
         }
     }
 
-    fn spell(&self, source: &Source) -> String {
-        let of_pointer = |pointer: &u16| self.wanted.pointers.name(*pointer).to_owned();
+    fn spell(&self, source: &ValueSource) -> String {
+        let of_pointer = |pointer: &u16| self.inputs.pointers.name(*pointer).to_owned();
         match source {
-            Source::Header(slot) => format!("`{}`", self.wanted.headers[*slot]),
-            Source::Item(slot) => format!("`{}` of the signature", self.wanted.items[*slot]),
-            Source::Json(pointer) => format!("`{}`", of_pointer(pointer)),
-            Source::Query(name) => format!("`{name}` of the query"),
-            Source::Form(name) => format!("`{name}` of the form"),
-            Source::Body => "the body".to_owned(),
-            Source::Timestamp => "the timestamp".to_owned(),
-            Source::Url => "the address".to_owned(),
-            Source::Method => "the method".to_owned(),
-            Source::Path => "the path".to_owned(),
-            Source::Secret => "the secret".to_owned(),
-            Source::FormSorted => "the form".to_owned(),
+            ValueSource::Header(slot) => format!("`{}`", self.inputs.headers[*slot]),
+            ValueSource::Item(slot) => format!("`{}` of the signature", self.inputs.items[*slot]),
+            ValueSource::Json(pointer) => format!("`{}`", of_pointer(pointer)),
+            ValueSource::Query(name) => format!("`{name}` of the query"),
+            ValueSource::Form(name) => format!("`{name}` of the form"),
+            ValueSource::Body => "the body".to_owned(),
+            ValueSource::Timestamp => "the timestamp".to_owned(),
+            ValueSource::Url => "the address".to_owned(),
+            ValueSource::Method => "the method".to_owned(),
+            ValueSource::Path => "the path".to_owned(),
+            ValueSource::Secret => "the secret".to_owned(),
+            ValueSource::FormSorted => "the form".to_owned(),
         }
     }
 
@@ -85,10 +98,10 @@ impl Scheme {
         match (&self.timestamp, &self.token) {
             (Some(timestamp), _) => {
                 let unit = match timestamp.unit {
-                    Unit::Seconds => "seconds",
-                    Unit::Millis => "milliseconds",
-                    Unit::Auto => "seconds or milliseconds",
-                    Unit::Rfc3339 => "RFC 3339",
+                    TimeUnit::Seconds => "seconds",
+                    TimeUnit::Millis => "milliseconds",
+                    TimeUnit::Auto => "seconds or milliseconds",
+                    TimeUnit::Rfc3339 => "RFC 3339",
                 };
                 format!("{} back, {unit}", span(timestamp.window))
             }
@@ -135,7 +148,7 @@ impl Scheme {
         }
         if let Some(rules) = &self.token {
             let covers = |of| rules.hashes.iter().any(|hash| hash.of == of);
-            if covers(Hashed::Body) || covers(Hashed::Url) {
+            if covers(HashedPart::Body) || covers(HashedPart::Url) {
                 line("binds", "a claim carries the SHA-256 of what it binds");
             }
         }
@@ -151,7 +164,7 @@ impl Scheme {
         line("retries", self.retries());
         line("on record", &format!("{} at least", span(self.memory())));
         line("answer within", &span(self.answer_within()));
-        line("statuses", &format!("{} done, {} refused", self.success(), self.refusal()));
+        line("statuses", &format!("{} done, {} refused", self.success(), self.rejection()));
         if self.wants_bare_answers() {
             line("answers", "without a body and without cookies: the sender takes no others");
         }
@@ -223,5 +236,59 @@ fn span(span: Duration) -> String {
         _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
         _ if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
         _ => format!("{}s", span.as_secs_f64()),
+    }
+}
+
+impl Scheme {
+    /// The signed message in the notation of scheme files, such as `{timestamp}.{body|sha256}`; `None`
+    /// where no message is signed.
+    pub fn message_notation(&self) -> Option<String> {
+        let mut text = String::new();
+        self.notate(&self.message, &mut text);
+        (!text.is_empty()).then_some(text)
+    }
+
+    fn notate(&self, template: &Template, into: &mut String) {
+        for piece in &template.0 {
+            match piece {
+                TemplatePiece::Literal(bytes) => into.push_str(&escaped(bytes)),
+                TemplatePiece::Value(value) => self.notate_value(value, into),
+                TemplatePiece::Optional(pieces) => {
+                    into.push_str("[[");
+                    self.notate(&Template(pieces.clone()), into);
+                    into.push_str("]]");
+                }
+            }
+        }
+    }
+
+    fn notate_value(&self, value: &TemplateValue, into: &mut String) {
+        into.push('{');
+        // Writing to a String cannot fail.
+        let _ = match &value.source {
+            ValueSource::Body => write!(into, "body"),
+            ValueSource::Timestamp => write!(into, "timestamp"),
+            ValueSource::Url => write!(into, "url"),
+            ValueSource::Method => write!(into, "method"),
+            ValueSource::Path => write!(into, "path"),
+            ValueSource::Secret => write!(into, "secret"),
+            ValueSource::FormSorted => write!(into, "form-sorted"),
+            ValueSource::Header(slot) => write!(into, "header:{}", self.inputs.headers[*slot]),
+            ValueSource::Item(slot) => write!(into, "signature:{}", self.inputs.items[*slot]),
+            ValueSource::Json(pointer) => {
+                write!(into, "json:{}", self.inputs.pointers.name(*pointer))
+            }
+            ValueSource::Query(name) => write!(into, "query:{name}"),
+            ValueSource::Form(name) => write!(into, "form:{name}"),
+        };
+        for filter in &value.filters {
+            into.push_str(match filter {
+                Filter::Sha256 => "|sha256",
+                Filter::Lower => "|lower",
+                Filter::Json => "|json",
+                Filter::UrlDecode => "|urldecode",
+            });
+        }
+        into.push('}');
     }
 }

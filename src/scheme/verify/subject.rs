@@ -2,12 +2,17 @@
 
 use http::request::Parts;
 
-use super::{
-    json::Scalar,
-    jwt::{self, NAMES, Pinned, TIMES},
-    verify::Verifier,
+use crate::{
+    body::Payload,
+    scheme::{
+        compiled::token::{NAMES, TIMES},
+        json::Scalar,
+        verify::{
+            Verifier,
+            jwt::{self, PinnedClaims},
+        },
+    },
 };
-use crate::body::Payload;
 
 /// The most characters of a subject that are told.
 const LONGEST: usize = 128;
@@ -27,7 +32,7 @@ impl Verifier {
         let claims = token.claims(rules).ok()?;
         let key = self.key(&request, self.scheme.choice.named(&request)).ok()??;
         self.token_proven(key, &token).ok()??;
-        let but_subject = Pinned { subject: Vec::new(), ..self.pinned.clone() };
+        let but_subject = PinnedClaims { subject: Vec::new(), ..self.pinned.clone() };
         if !jwt::agrees(rules, &but_subject, &claims, &request) {
             return None;
         }

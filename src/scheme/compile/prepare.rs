@@ -5,18 +5,21 @@ use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
-use super::{
-    Kind, Scheme,
-    jwt::{self, Pinned},
-    keys::{Key, Primed, Ring},
-    keyset::KeySet,
-    mac::{Engine, Hash},
-    public::{self, PublicKey},
-    request::Slots,
-    source::MAX_HEADERS,
-    verify::Verifier,
+use crate::{
+    scheme::{
+        compiled::{ProofKind, Scheme, template::MAX_HEADERS, token::TokenAlgorithm},
+        keyset::KeySet,
+        mac::{Engine, HashAlgorithm},
+        public_key::{PublicKey, PublicKeyAlgorithm},
+        verify::{
+            Verifier,
+            jwt::PinnedClaims,
+            keys::{PreparedSecret, RouteKeys, VerificationKey},
+            request::HeaderSlots,
+        },
+    },
+    secret::Secret,
 };
-use crate::secret::Secret;
 
 /// What the operator configured for a route, as the scheme needs it.
 #[derive(Debug, Default)]
@@ -65,13 +68,13 @@ impl Verifier {
         let mut problems = Vec::new();
         let public = scheme.takes_public_key();
         let mut prime = |name: &str, secrets: &[Secret]| {
-            let primed = secrets.iter().filter_map(|secret| {
-                primed(&scheme, secret).map_err(|e| problems.push(format!("{name}: {e}"))).ok()
+            let prepared = secrets.iter().filter_map(|secret| {
+                prepared(&scheme, secret).map_err(|e| problems.push(format!("{name}: {e}"))).ok()
             });
-            Key::new(
+            VerificationKey::new(
                 route,
                 name,
-                primed.collect(),
+                prepared.collect(),
                 if public { Vec::new() } else { secrets.to_vec() },
             )
         };
@@ -92,8 +95,8 @@ impl Verifier {
         groups.sort_by_key(|(place, _)| *place);
         // Where a request can name its key, there are secrets, and the stand-in is one; a key in
         // hexadecimal is one in every key form. A scheme with public keys has the global key only.
-        let stand_in = primed(&scheme, &random_key()).ok().into_iter().collect();
-        let dummy = Key::new(route, "", stand_in, Vec::new());
+        let stand_in = prepared(&scheme, &random_key()).ok().into_iter().collect();
+        let dummy = VerificationKey::new(route, "", stand_in, Vec::new());
 
         unknown.dedup();
         for space in unknown {
@@ -133,12 +136,12 @@ impl Verifier {
             None => (millis(timestamp.window), millis(timestamp.future)),
         });
         Ok(Verifier {
-            ring: Arc::new(Ring { global, groups, dummy }),
+            ring: Arc::new(RouteKeys { global, groups, dummy }),
             slots,
             required,
             public_url: credentials.public_url,
             window,
-            pinned: Pinned {
+            pinned: PinnedClaims {
                 issuer: credentials.jwt.issuer,
                 audience: credentials.jwt.audience,
                 subject: credentials.jwt.subject,
@@ -151,20 +154,6 @@ impl Verifier {
 }
 
 impl Scheme {
-    /// Whether requests are verified with a public key.
-    pub fn takes_public_key(&self) -> bool {
-        match (self.kind, &self.token) {
-            (Kind::Public(_), _) => true,
-            (Kind::Jwt, Some(rules)) => rules.algorithm != jwt::Algorithm::Hs256,
-            (Kind::Jwt | Kind::Hmac(_) | Kind::Digest(_) | Kind::Token | Kind::Basic, _) => false,
-        }
-    }
-
-    /// Whether requests carry a JSON Web Token, so that `[route.jwt]` makes sense.
-    pub fn takes_tokens(&self) -> bool {
-        self.token.is_some()
-    }
-
     /// What of the credentials the scheme lacks, or has no use for.
     fn misfit(&self, given: &Credentials) -> Vec<String> {
         let id = &self.id;
@@ -218,8 +207,8 @@ impl Scheme {
 fn slots(
     scheme: &Scheme,
     rules: Vec<(HeaderName, Vec<String>)>,
-) -> Result<(Slots, Vec<(usize, Vec<String>)>), String> {
-    let mut names = scheme.wanted.headers.clone();
+) -> Result<(HeaderSlots, Vec<(usize, Vec<String>)>), String> {
+    let mut names = scheme.inputs.headers.clone();
     let mut required = Vec::new();
     for (name, values) in rules {
         let slot = names.iter().position(|known| *known == name).unwrap_or_else(|| {
@@ -231,32 +220,37 @@ fn slots(
     if names.len() > MAX_HEADERS {
         return Err(format!("scheme and require_headers name more than {MAX_HEADERS} headers"));
     }
-    Ok((Slots::new(&names), required))
+    Ok((HeaderSlots::new(&names), required))
 }
 
-pub(super) fn primed(scheme: &Scheme, secret: &Secret) -> Result<Primed, String> {
-    if let Kind::Public(algorithm) = scheme.kind {
-        return PublicKey::read(algorithm, &scheme.key, secret).map(Primed::Public);
+pub(in crate::scheme) fn prepared(
+    scheme: &Scheme,
+    secret: &Secret,
+) -> Result<PreparedSecret, String> {
+    if let ProofKind::PublicKey(algorithm) = scheme.kind {
+        return PublicKey::read(algorithm, &scheme.key, secret).map(PreparedSecret::Public);
     }
     if let Some(rules) = &scheme.token {
         let algorithm = match rules.algorithm {
-            jwt::Algorithm::Hs256 => None,
-            jwt::Algorithm::Rs256 => Some(public::Algorithm::RsaSha256),
-            jwt::Algorithm::Es256 => Some(public::Algorithm::EcdsaP256Fixed),
+            TokenAlgorithm::Hs256 => None,
+            TokenAlgorithm::Rs256 => Some(PublicKeyAlgorithm::RsaSha256),
+            TokenAlgorithm::Es256 => Some(PublicKeyAlgorithm::EcdsaP256Fixed),
         };
         if let Some(algorithm) = algorithm {
-            return PublicKey::read(algorithm, &scheme.key, secret).map(Primed::Public);
+            return PublicKey::read(algorithm, &scheme.key, secret).map(PreparedSecret::Public);
         }
     }
     let bytes = scheme.key.bytes(secret)?;
     Ok(match scheme.kind {
-        Kind::Hmac(hash) => Primed::Hmac(Engine::hmac(hash, bytes.expose())),
-        Kind::Jwt | Kind::Public(_) => Primed::Hmac(Engine::hmac(Hash::Sha256, bytes.expose())),
-        Kind::Digest(hash) => Primed::Digest(Engine::digest(hash), bytes),
-        Kind::Token | Kind::Basic => {
-            let engine = Engine::hmac(Hash::Sha256, random_key().expose());
+        ProofKind::Hmac(hash) => PreparedSecret::Hmac(Engine::hmac(hash, bytes.expose())),
+        ProofKind::Jwt | ProofKind::PublicKey(_) => {
+            PreparedSecret::Hmac(Engine::hmac(HashAlgorithm::Sha256, bytes.expose()))
+        }
+        ProofKind::Digest(hash) => PreparedSecret::Digest(Engine::digest(hash), bytes),
+        ProofKind::Token | ProofKind::Basic => {
+            let engine = Engine::hmac(HashAlgorithm::Sha256, random_key().expose());
             let tag = engine.of(bytes.expose());
-            Primed::Token(engine, tag)
+            PreparedSecret::Token(engine, tag)
         }
     })
 }

@@ -6,55 +6,24 @@
 //! the bare body, such a body is refused as an event.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request::Parts};
+use http::{HeaderMap, HeaderValue, StatusCode, request::Parts};
 use subtle::ConstantTimeEq;
 
-use super::{
-    UnixMillis,
-    json::Pointers,
-    keys::Primed,
-    request::Request,
-    signature::{Encoding, is_word},
-    source::{Source, Template},
-    verify::Verifier,
-};
 use crate::{
     body::Payload,
     reject::{Reason, Reject},
     response::SanitizedResponse,
+    scheme::{
+        compiled::{challenge::ChallengeRule, template::ValueSource},
+        encoding::Encoding,
+        text::is_word,
+        time::UnixMillis,
+        verify::{Verifier, keys::PreparedSecret, request::RequestValues},
+    },
 };
 
 /// The longest challenge that is echoed.
 const MAX_CHALLENGE: usize = 1024;
-
-/// One kind of handshake.
-#[derive(Clone, Debug)]
-pub(super) struct Challenge {
-    /// Its method.
-    pub(super) method: Method,
-    /// Values that tell it from an event.
-    pub(super) when: Vec<(Source, Box<str>)>,
-    /// Values that only an event has.
-    pub(super) unless: Vec<Source>,
-    /// Where the challenge stands; a request without one is no handshake.
-    pub(super) challenge: Option<Source>,
-    /// Where the token stands that the operator gave the sender.
-    pub(super) verify_token: Option<Source>,
-    /// Whether the request must be authentic.
-    pub(super) signed: bool,
-    /// Whether a MAC of the challenge is answered, and how it is written.
-    pub(super) mac: Option<Encoding>,
-    /// The body of the answer; `{signature:mac}` is the MAC.
-    pub(super) reply: Template,
-    /// The slot of the MAC among the items.
-    pub(super) mac_slot: Option<usize>,
-    /// The type of the answer's body.
-    pub(super) content_type: HeaderValue,
-    /// A header that is sent back with the challenge.
-    pub(super) header: Option<HeaderName>,
-    /// What the body is read for.
-    pub(super) reader: Pointers,
-}
 
 impl Verifier {
     /// Whether the scheme has handshakes at all.
@@ -79,10 +48,10 @@ impl Verifier {
                 let Ok(found) = handshake.reader.read(payload.whole()) else { continue };
                 request.json = found;
             }
-            let holds = |(source, expected): &(Source, Box<str>)| {
+            let holds = |(source, expected): &(ValueSource, Box<str>)| {
                 request.value(source, &[], 0).is_some_and(|value| *value == *expected.as_bytes())
             };
-            let stands = |source: &Source| request.value(source, &[], 0).is_some();
+            let stands = |source: &ValueSource| request.value(source, &[], 0).is_some();
             if !handshake.when.iter().all(holds) || handshake.unless.iter().any(stands) {
                 continue;
             }
@@ -112,8 +81,8 @@ impl Verifier {
 
     fn reply(
         &self,
-        handshake: &Challenge,
-        request: &Request<'_>,
+        handshake: &ChallengeRule,
+        request: &RequestValues<'_>,
         challenge: &[u8],
     ) -> Result<SanitizedResponse, Reject> {
         if let (Some(source), Some(expected)) = (&handshake.verify_token, &self.verify_token) {
@@ -132,7 +101,7 @@ impl Verifier {
                 return Err(Reason::MalformedSignature.into());
             }
             let key = self.ring.global.as_ref().and_then(|key| key.secrets.first());
-            let Some(Primed::Hmac(engine)) = key else {
+            let Some(PreparedSecret::Hmac(engine)) = key else {
                 return Err(Reason::UnknownKey.into());
             };
             let tag = engine.of(challenge);

@@ -5,21 +5,21 @@ use std::time::Duration;
 use crate::{
     document::{Field, Section},
     scheme::{
-        json::Pointers,
-        jwt::{Algorithm, HashClaim, Hashed, NAMES, Rules, TIMES},
+        compiled::token::{HashClaim, HashedPart, NAMES, TIMES, TokenAlgorithm, TokenRules},
+        json::JsonPointers,
     },
 };
 
 /// Reads the section.
-pub(super) fn token(section: Section<'_>) -> Option<Rules> {
+pub(super) fn token(section: Section<'_>) -> Option<TokenRules> {
     let algorithm = section.require("algorithm").and_then(|field| {
         field.one_of(&[
-            ("HS256", Algorithm::Hs256),
-            ("RS256", Algorithm::Rs256),
-            ("ES256", Algorithm::Es256),
+            ("HS256", TokenAlgorithm::Hs256),
+            ("RS256", TokenAlgorithm::Rs256),
+            ("ES256", TokenAlgorithm::Es256),
         ])
     });
-    let mut claims = Pointers::default();
+    let mut claims = JsonPointers::default();
     for pointer in TIMES.into_iter().chain(NAMES) {
         claims.add(pointer).ok()?;
     }
@@ -41,9 +41,9 @@ pub(super) fn token(section: Section<'_>) -> Option<Rules> {
     }
     let mut hashes = Vec::new();
     for (key, of, only_with_body) in [
-        ("body_sha256", Hashed::Body, false),
-        ("body_sha256_if_any", Hashed::Body, true),
-        ("url_sha256", Hashed::Url, false),
+        ("body_sha256", HashedPart::Body, false),
+        ("body_sha256_if_any", HashedPart::Body, true),
+        ("url_sha256", HashedPart::Url, false),
     ] {
         if let Some(field) = section.get(key) {
             let pointer = field.text().and_then(|name| claim(&field, &name));
@@ -56,7 +56,7 @@ pub(super) fn token(section: Section<'_>) -> Option<Rules> {
         configured.extend(item.one_of(&words).map(Into::into));
     }
     section.finish();
-    Some(Rules {
+    Some(TokenRules {
         algorithm: algorithm?,
         claims,
         expires,
@@ -67,14 +67,4 @@ pub(super) fn token(section: Section<'_>) -> Option<Rules> {
         hashes,
         configured,
     })
-}
-
-/// Whether the token covers the body.
-pub(super) fn covers_body(rules: &Rules) -> bool {
-    rules.hashes.iter().any(|hash| hash.of == Hashed::Body)
-}
-
-/// Whether the token covers the registered address.
-pub(super) fn covers_url(rules: &Rules) -> bool {
-    rules.hashes.iter().any(|hash| hash.of == Hashed::Url)
 }

@@ -4,23 +4,26 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{lint, read, signature::encoding};
 use crate::{
     document::Section,
     scheme::{
-        Kind, Needs, Sender, Timestamp,
-        event::{Event, Grammar, Identity},
-        keys::{Choice, KeyForm, Space},
-        signature::{Encoding, Signature},
-        source::{Source, Template, Wanted},
-        time::Unit,
+        compile::{lint, read, signature},
+        compiled::{
+            ProofKind, RequiredInputs, SenderProfile, TimestampRule,
+            event::{EventRule, IdGrammar, IdentityRule},
+            key::{KeyChoice, KeyForm, KeySpace},
+            signature::SignatureRule,
+            template::{Inputs, Template, ValueSource},
+        },
+        encoding::Encoding,
+        time::TimeUnit,
     },
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// `[sender]`: what the sender expects of an answer, and how it retries.
-pub(super) fn sender(section: Section<'_>) -> Option<Sender> {
+pub(super) fn sender(section: Section<'_>) -> Option<SenderProfile> {
     let mut sender = ordinary_sender();
     let duration = |key: &'static str| section.get(key).and_then(|field| field.duration());
     if let Some(answer_within) = duration("answer_within") {
@@ -40,7 +43,7 @@ pub(super) fn sender(section: Section<'_>) -> Option<Sender> {
         given.and_then(|code| StatusCode::from_u16(code as u16).ok()).unwrap_or(otherwise)
     };
     sender.success = status("success", sender.success);
-    sender.refusal = status("refusal", sender.refusal);
+    sender.rejection = status("refusal", sender.rejection);
     if let Some(field) = section.get("methods") {
         sender.methods = read::methods(&field)?;
     }
@@ -55,13 +58,13 @@ pub(super) fn sender(section: Section<'_>) -> Option<Sender> {
 }
 
 /// A sender about which nothing is said.
-pub(super) fn ordinary_sender() -> Sender {
-    Sender {
+pub(super) fn ordinary_sender() -> SenderProfile {
+    SenderProfile {
         answer_within: Duration::from_millis(4500),
         retries: "not known".to_owned(),
         memory: DAY,
         success: StatusCode::OK,
-        refusal: StatusCode::UNAUTHORIZED,
+        rejection: StatusCode::UNAUTHORIZED,
         methods: "POST",
         body: 1 << 20,
         bare_answers: false,
@@ -69,36 +72,36 @@ pub(super) fn ordinary_sender() -> Sender {
 }
 
 /// `[timestamp]`: the signed time of sending.
-pub(super) fn timestamp(section: Section<'_>, wanted: &mut Wanted) -> Option<Timestamp> {
+pub(super) fn timestamp(section: Section<'_>, wanted: &mut Inputs) -> Option<TimestampRule> {
     let from = section.require("from").and_then(|field| read::source(&field, wanted));
     let unit = section.require("unit").and_then(|field| {
         field.one_of(&[
-            ("s", Unit::Seconds),
-            ("ms", Unit::Millis),
-            ("auto", Unit::Auto),
-            ("rfc3339", Unit::Rfc3339),
+            ("s", TimeUnit::Seconds),
+            ("ms", TimeUnit::Millis),
+            ("auto", TimeUnit::Auto),
+            ("rfc3339", TimeUnit::Rfc3339),
         ])
     });
     let window = section.require("window").and_then(|field| field.duration());
     let future = section.get("future").map_or(window, |field| field.duration());
     section.finish();
-    Some(Timestamp { from: from?, unit: unit?, window: window?, future: future? })
+    Some(TimestampRule { from: from?, unit: unit?, window: window?, future: future? })
 }
 
 /// `[key]`: how secrets are written, and which one judges.
-pub(super) fn key(section: Section<'_>, wanted: &mut Wanted) -> (KeyForm, Choice) {
+pub(super) fn key(section: Section<'_>, wanted: &mut Inputs) -> (KeyForm, KeyChoice) {
     let encoding = match section.get("encoding") {
         None => Encoding::Text,
-        Some(field) => encoding(field).unwrap_or(Encoding::Text),
+        Some(field) => signature::encoding(field).unwrap_or(Encoding::Text),
     };
     let strip = read::texts(section.get("strip")).into_iter().map(Into::into).collect();
     let choice = section.get("choice").and_then(|f| f.section());
-    let choice = choice.and_then(|section| choose(section, wanted)).unwrap_or(Choice::Global);
+    let choice = choice.and_then(|section| choose(section, wanted)).unwrap_or(KeyChoice::Global);
     section.finish();
     (KeyForm { encoding, strip }, choice)
 }
 
-fn choose(section: Section<'_>, wanted: &mut Wanted) -> Option<Choice> {
+fn choose(section: Section<'_>, wanted: &mut Inputs) -> Option<KeyChoice> {
     let words = |key| read::texts(section.require(key)).into_iter().map(Into::into).collect();
     let header = section.require("header").and_then(|field| read::header(&field, wanted));
     let global = words("global");
@@ -118,11 +121,11 @@ fn choose(section: Section<'_>, wanted: &mut Wanted) -> Option<Choice> {
         space.finish();
         if let Some(index) = index {
             let values = values.into_iter().map(Into::into).collect();
-            spaces.push(Space { name: name.into(), values, index, reader });
+            spaces.push(KeySpace { name: name.into(), values, index, reader });
         }
     }
     section.finish();
-    Some(Choice::ByHeader {
+    Some(KeyChoice::ByHeader {
         header: header?,
         global,
         absent: absent.unwrap_or(false),
@@ -136,10 +139,10 @@ fn choose(section: Section<'_>, wanted: &mut Wanted) -> Option<Choice> {
 pub(super) fn event(
     section: Section<'_>,
     message: Option<&Template>,
-    timestamp: Option<&Timestamp>,
+    timestamp: Option<&TimestampRule>,
     body_signed: bool,
-    wanted: &mut Wanted,
-) -> Option<Event> {
+    wanted: &mut Inputs,
+) -> Option<EventRule> {
     let field = section.require("id");
     let words = field.as_ref().map(|field| field.items()).unwrap_or_default();
     let word = match words.as_slice() {
@@ -147,8 +150,8 @@ pub(super) fn event(
         _ => None,
     };
     let event = match word.as_deref() {
-        Some("none") => Some(Event::None),
-        Some("body") => Some(Event::Body),
+        Some("none") => Some(EventRule::None),
+        Some("body") => Some(EventRule::Body),
         _ => {
             let mut from = Vec::new();
             for word in &words {
@@ -162,10 +165,10 @@ pub(super) fn event(
             let optional = section
                 .get("absent")
                 .and_then(|field| field.one_of(&[("body", true), ("refuse", false)]));
-            let grammar = section.get("grammar").map_or(Some(Grammar::Visible), |field| {
-                field.one_of(&[("word", Grammar::Word), ("visible", Grammar::Visible)])
+            let grammar = section.get("grammar").map_or(Some(IdGrammar::Visible), |field| {
+                field.one_of(&[("word", IdGrammar::Word), ("visible", IdGrammar::Visible)])
             });
-            signed.zip(grammar).map(|(signed, grammar)| Event::Id {
+            signed.zip(grammar).map(|(signed, grammar)| EventRule::Id {
                 from,
                 signed,
                 optional: optional.unwrap_or(!signed),
@@ -180,46 +183,50 @@ pub(super) fn event(
 /// What the message, the timestamp and a signed event id cannot do without.
 pub(super) fn needs(
     message: &Template,
-    timestamp: Option<&Timestamp>,
-    event: &Event,
+    timestamp: Option<&TimestampRule>,
+    event: &EventRule,
     same_for_all: bool,
-) -> Needs {
-    let mut needs = Needs::default();
-    let mut sources: Vec<&Source> = Vec::new();
+) -> RequiredInputs {
+    let mut needs = RequiredInputs::default();
+    let mut sources: Vec<&ValueSource> = Vec::new();
     if same_for_all {
         let values = message.values();
         sources.extend(values.iter().filter(|(_, optional)| !optional).map(|(v, _)| &v.source));
     }
     sources.extend(timestamp.map(|timestamp| &timestamp.from));
     let id = match event {
-        Event::Id { from, optional: false, .. } => from.as_slice(),
-        Event::Id { .. } | Event::Body | Event::None => &[],
+        EventRule::Id { from, optional: false, .. } => from.as_slice(),
+        EventRule::Id { .. } | EventRule::Body | EventRule::None => &[],
     };
-    sources.extend(id.iter().filter(|source| matches!(source, Source::Header(_))));
+    sources.extend(id.iter().filter(|source| matches!(source, ValueSource::Header(_))));
     for source in sources {
         match source {
-            Source::Header(slot) => needs.headers.push(*slot),
-            Source::Item(slot) => needs.items.push(*slot),
-            Source::Json(_) | Source::Query(_) | Source::Form(_) => {
+            ValueSource::Header(slot) => needs.headers.push(*slot),
+            ValueSource::Item(slot) => needs.items.push(*slot),
+            ValueSource::Json(_) | ValueSource::Query(_) | ValueSource::Form(_) => {
                 needs.others.push(source.clone());
             }
-            Source::Body
-            | Source::Timestamp
-            | Source::Url
-            | Source::Method
-            | Source::Path
-            | Source::Secret
-            | Source::FormSorted => {}
+            ValueSource::Body
+            | ValueSource::Timestamp
+            | ValueSource::Url
+            | ValueSource::Method
+            | ValueSource::Path
+            | ValueSource::Secret
+            | ValueSource::FormSorted => {}
         }
     }
     needs
 }
 
 /// `identity`: the signature header of a MAC counts by the MAC, other headers by what they say.
-pub(super) fn identity(slots: Vec<usize>, kind: Kind, signature: &Signature) -> Identity {
-    let is_mac = matches!(kind, Kind::Hmac(_) | Kind::Digest(_));
+pub(super) fn identity(
+    slots: Vec<usize>,
+    kind: ProofKind,
+    signature: &SignatureRule,
+) -> IdentityRule {
+    let is_mac = matches!(kind, ProofKind::Hmac(_) | ProofKind::Digest(_));
     let (signatures, headers): (Vec<_>, Vec<_>) = slots
         .into_iter()
-        .partition(|slot| is_mac && signature.from.contains(&Source::Header(*slot)));
-    Identity { headers, mac: !signatures.is_empty() }
+        .partition(|slot| is_mac && signature.from.contains(&ValueSource::Header(*slot)));
+    IdentityRule { headers, mac: !signatures.is_empty() }
 }

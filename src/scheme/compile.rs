@@ -3,20 +3,27 @@
 mod challenge;
 mod lint;
 mod parts;
+pub(super) mod prepare;
 mod read;
 mod signature;
+mod template;
 mod token;
 
 use std::sync::Arc;
 
-use super::{
-    Agreement, Kind, Scheme, Timestamp,
-    event::Event,
-    keys::{Choice, KeyForm},
-    signature::Encoding,
-    source::{Filter, Source, Template, Wanted},
+use crate::{
+    document::{Reader, Report, Section},
+    scheme::{
+        compiled::{
+            Agreement, ProofKind, Scheme, TimestampRule,
+            event::EventRule,
+            key::{KeyChoice, KeyForm},
+            template::{Filter, Inputs, Template, TemplateValue, ValueSource},
+            token::HashedPart,
+        },
+        encoding::Encoding,
+    },
 };
-use crate::document::{Reader, Report, Section};
 
 impl Scheme {
     /// Compiles the text of a scheme file, called `name` in reports.
@@ -42,7 +49,7 @@ impl Scheme {
     /// Compiles a scheme that stands in a section of another document. `None` if a problem was
     /// recorded there.
     pub fn read(root: &Section<'_>) -> Option<Scheme> {
-        let mut wanted = Wanted::default();
+        let mut wanted = Inputs::default();
         let of_section = root.path().rsplit('.').next().filter(|name| !name.is_empty());
         let id = match (root.get("id"), of_section) {
             (Some(field), _) => read::id(&field),
@@ -65,8 +72,10 @@ impl Scheme {
         let section = root.get("timestamp").and_then(|f| f.section());
         let timestamp = section.and_then(|section| parts::timestamp(section, &mut wanted));
         let field = match kind {
-            Some(Kind::Hmac(_) | Kind::Digest(_) | Kind::Public(_)) => root.require("message"),
-            Some(Kind::Token | Kind::Basic | Kind::Jwt) => None,
+            Some(ProofKind::Hmac(_) | ProofKind::Digest(_) | ProofKind::PublicKey(_)) => {
+                root.require("message")
+            }
+            Some(ProofKind::Token | ProofKind::Basic | ProofKind::Jwt) => None,
             // Whether it belongs to the kind cannot be said.
             None => root.get("message"),
         };
@@ -76,18 +85,22 @@ impl Scheme {
         let identity = read::headers(root.get("identity"), &mut wanted);
         let pinned = read::headers(root.get("pinned"), &mut wanted);
         let token = match kind {
-            Some(Kind::Jwt) => {
+            Some(ProofKind::Jwt) => {
                 Some(root.require("token").and_then(|f| f.section()).and_then(token::token)?)
             }
-            Some(Kind::Hmac(_) | Kind::Digest(_) | Kind::Public(_) | Kind::Token | Kind::Basic) => {
-                None
-            }
+            Some(
+                ProofKind::Hmac(_)
+                | ProofKind::Digest(_)
+                | ProofKind::PublicKey(_)
+                | ProofKind::Token
+                | ProofKind::Basic,
+            ) => None,
             None => root.get("token").and_then(|f| f.section()).and_then(token::token),
         };
         let body_signed = match (&token, &message) {
-            (Some(rules), _) => token::covers_body(rules),
+            (Some(rules), _) => rules.covers(HashedPart::Body),
             (None, Some(message)) => {
-                message.covers(&Source::Body) || message.covers(&Source::FormSorted)
+                message.covers(&ValueSource::Body) || message.covers(&ValueSource::FormSorted)
             }
             (None, None) => false,
         };
@@ -97,7 +110,7 @@ impl Scheme {
         let section = root.get("key").and_then(|f| f.section());
         let (key, choice) = match section {
             Some(section) => parts::key(section, &mut wanted),
-            None => (KeyForm { encoding: Encoding::Text, strip: Vec::new() }, Choice::Global),
+            None => (KeyForm { encoding: Encoding::Text, strip: Vec::new() }, KeyChoice::Global),
         };
         let messages: Vec<_> = message.iter().chain(variants.iter().map(|(_, m)| m)).collect();
         let challenges = challenge::challenges(root, &messages, &mut wanted);
@@ -114,12 +127,12 @@ impl Scheme {
         let (kind, sender, signature, event) = (kind?, sender?, signature?, event?);
         let message = message.unwrap_or_default();
         let digests = match &event {
-            Event::Id { signed: true, optional: false, .. } | Event::None => false,
-            Event::Id { .. } | Event::Body => true,
+            EventRule::Id { signed: true, optional: false, .. } | EventRule::None => false,
+            EventRule::Id { .. } | EventRule::Body => true,
         };
         let needs_url = needs_url(&message)
             || variants.iter().any(|(_, message)| needs_url(message))
-            || token.as_ref().is_some_and(token::covers_url);
+            || token.as_ref().is_some_and(|rules| rules.covers(HashedPart::Url));
         let identity = parts::identity(identity, kind, &signature);
         Some(Scheme {
             id: id?.into(),
@@ -129,18 +142,18 @@ impl Scheme {
             notes,
             sender,
             kind,
-            needs: parts::needs(&message, timestamp.as_ref(), &event, variants.is_empty()),
+            required: parts::needs(&message, timestamp.as_ref(), &event, variants.is_empty()),
             wants_digest: digests
                 || hashes_body(&message)
                 || agree.iter().any(|agreement| hashes_body(&agreement.with))
-                || token.as_ref().is_some_and(token::covers_body),
+                || token.as_ref().is_some_and(|rules| rules.covers(HashedPart::Body)),
             needs_url,
-            body_may_be_other: matches!(event, Event::Id { optional: true, .. })
-                && !matches!(timestamp, Some(Timestamp { from: Source::Json(_), .. }))
+            accepts_non_json: matches!(event, EventRule::Id { optional: true, .. })
+                && !matches!(timestamp, Some(TimestampRule { from: ValueSource::Json(_), .. }))
                 && each.is_none()
-                && matches!(signature.from[0], Source::Header(_)),
+                && matches!(signature.from[0], ValueSource::Header(_)),
             oracle,
-            wanted,
+            inputs: wanted,
             signature,
             message,
             variants,
@@ -163,9 +176,9 @@ impl Scheme {
 /// `[[variant]]`: other messages for requests that have a value.
 fn variants(
     root: &Section<'_>,
-    timestamp: Option<&Timestamp>,
-    wanted: &mut Wanted,
-) -> Vec<(Source, Template)> {
+    timestamp: Option<&TimestampRule>,
+    wanted: &mut Inputs,
+) -> Vec<(ValueSource, Template)> {
     let mut variants = Vec::new();
     for section in read::sections(root.get("variant")) {
         let when = section.require("when").and_then(|field| read::source(&field, wanted));
@@ -181,7 +194,7 @@ fn variants(
 }
 
 /// `[[agree]]`: what must agree with what is signed.
-fn agreements(root: &Section<'_>, wanted: &mut Wanted) -> Vec<Agreement> {
+fn agreements(root: &Section<'_>, wanted: &mut Inputs) -> Vec<Agreement> {
     let mut agreements = Vec::new();
     for section in read::sections(root.get("agree")) {
         let value = section.require("value").and_then(|field| read::source(&field, wanted));
@@ -195,13 +208,13 @@ fn agreements(root: &Section<'_>, wanted: &mut Wanted) -> Vec<Agreement> {
 }
 
 fn needs_url(message: &Template) -> bool {
-    message.values().iter().any(|(value, _)| value.source == Source::Url)
+    message.values().iter().any(|(value, _)| value.source == ValueSource::Url)
 }
 
 /// Whether the body's SHA-256 goes into the template.
 fn hashes_body(template: &Template) -> bool {
-    let digest = |value: &super::source::Value| {
-        value.source == Source::Body && value.filters == [Filter::Sha256]
+    let digest = |value: &TemplateValue| {
+        value.source == ValueSource::Body && value.filters == [Filter::Sha256]
     };
     template.values().iter().any(|(value, _)| digest(value))
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     document::{Field, Section},
-    scheme::source::{Source, Template, Wanted},
+    scheme::compiled::template::{Inputs, Template, ValueSource},
 };
 
 /// A list of strings; one string counts as a list of one, nothing as an empty list.
@@ -29,7 +29,7 @@ pub(super) fn id(field: &Field<'_>) -> Option<String> {
 }
 
 /// A source.
-pub(super) fn source(field: &Field<'_>, wanted: &mut Wanted) -> Option<Source> {
+pub(super) fn source(field: &Field<'_>, wanted: &mut Inputs) -> Option<ValueSource> {
     let text = field.text()?;
     match wanted.source(&text) {
         Ok(source) => Some(source),
@@ -41,7 +41,10 @@ pub(super) fn source(field: &Field<'_>, wanted: &mut Wanted) -> Option<Source> {
 }
 
 /// Where a signature stands: sources, of which `header:X-Name-{n}` stands for ten numbered headers.
-pub(super) fn signature_sources(field: &Field<'_>, wanted: &mut Wanted) -> Option<Vec<Source>> {
+pub(super) fn signature_sources(
+    field: &Field<'_>,
+    wanted: &mut Inputs,
+) -> Option<Vec<ValueSource>> {
     let mut sources = Vec::new();
     for item in field.items() {
         let text = item.text()?;
@@ -68,7 +71,7 @@ pub(super) fn signature_sources(field: &Field<'_>, wanted: &mut Wanted) -> Optio
 }
 
 /// `each`: the elements of an array, each of which is signed; the number of their pointer.
-pub(super) fn each(field: &Field<'_>, wanted: &mut Wanted) -> Option<u16> {
+pub(super) fn each(field: &Field<'_>, wanted: &mut Inputs) -> Option<u16> {
     let text = field.text()?;
     if !text.ends_with("/*") {
         let help = "write the array's pointer and `/*`: /items/*".to_owned();
@@ -81,7 +84,7 @@ pub(super) fn each(field: &Field<'_>, wanted: &mut Wanted) -> Option<u16> {
 }
 
 /// A template.
-pub(super) fn template(field: &Field<'_>, wanted: &mut Wanted) -> Option<Template> {
+pub(super) fn template(field: &Field<'_>, wanted: &mut Inputs) -> Option<Template> {
     let text = field.text()?;
     match Template::parse(&text, wanted) {
         Ok(template) => Some(template),
@@ -93,13 +96,13 @@ pub(super) fn template(field: &Field<'_>, wanted: &mut Wanted) -> Option<Templat
 }
 
 /// The slot of a header that is named without `header:`.
-pub(super) fn header(field: &Field<'_>, wanted: &mut Wanted) -> Option<usize> {
+pub(super) fn header(field: &Field<'_>, wanted: &mut Inputs) -> Option<usize> {
     let name = field.text()?;
     wanted.header(&name).map_err(|message| field.error(message, None)).ok()
 }
 
 /// The slots of a list of headers.
-pub(super) fn headers(field: Option<Field<'_>>, wanted: &mut Wanted) -> Vec<usize> {
+pub(super) fn headers(field: Option<Field<'_>>, wanted: &mut Inputs) -> Vec<usize> {
     let items = field.map(|field| field.items()).unwrap_or_default();
     items.iter().filter_map(|item| header(item, wanted)).collect()
 }

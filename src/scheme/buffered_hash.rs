@@ -5,18 +5,18 @@ use sha2::digest::Update;
 /// So many bytes are held back: the signed text of nearly all senders, without the body.
 const ROOM: usize = 192;
 
-/// A hash, and what it has not taken yet. Whatever the hash, it is fed as a `Pending<dyn Update>`.
-pub(super) struct Pending<H: ?Sized> {
+/// A hash, and what it has not taken yet. Whatever the hash, it is fed as a `BufferedHash<dyn Update>`.
+pub(super) struct BufferedHash<H: ?Sized> {
     bytes: [u8; ROOM],
     used: usize,
     hash: H,
 }
 
-impl<H: Update> Pending<H> {
+impl<H: Update> BufferedHash<H> {
     /// Nothing but what `hash` has taken already.
     #[inline]
     pub(super) fn before(hash: H) -> Self {
-        Pending { bytes: [0; ROOM], used: 0, hash }
+        BufferedHash { bytes: [0; ROOM], used: 0, hash }
     }
 
     /// The hash, which has taken everything.
@@ -27,7 +27,7 @@ impl<H: Update> Pending<H> {
     }
 }
 
-impl<H: Update + ?Sized> Pending<H> {
+impl<H: Update + ?Sized> BufferedHash<H> {
     /// Takes the next piece.
     #[inline]
     pub(super) fn push(&mut self, piece: &[u8]) {

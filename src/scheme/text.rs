@@ -66,11 +66,26 @@ pub(super) fn same_letters(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, differ) == 0
 }
 
+/// Whether a text is 1 to 128 letters, digits, `_` and `-`: what event ids and challenges are made of.
+pub(super) fn is_word(text: &[u8]) -> bool {
+    let word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    (1..=128).contains(&text.len()) && every(text, word)
+}
+
 /// What follows `prefix`.
 #[inline]
 pub(super) fn after<'t>(text: &'t [u8], prefix: &[u8]) -> Option<&'t [u8]> {
     let (start, rest) = text.split_at_checked(prefix.len())?;
     same(start, prefix).then_some(rest)
+}
+
+/// Bytes as text that does nothing to a terminal.
+pub(super) fn escaped(bytes: &[u8]) -> String {
+    let mut text: String = String::from_utf8_lossy(bytes).escape_debug().take(200).collect();
+    if text.len() == 200 {
+        text.push('…');
+    }
+    text
 }
 
 #[cfg(test)]

@@ -9,72 +9,31 @@ use data_encoding::HEXLOWER;
 use http::{HeaderValue, Method};
 use sha2::{Digest, Sha256};
 
-use super::{
-    Verified,
-    keys::Key,
-    pending::Pending,
-    request::Request,
-    signature::is_word,
-    source::Source,
-    verify::{Proof, Verifier},
-};
-
-/// What event ids may be made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Grammar {
-    /// 1 to 128 letters, digits, `_` and `-`. Nothing that could stand between two parts of a message.
-    Word,
-    /// 1 to 256 visible ASCII characters.
-    Visible,
-}
-
-impl Grammar {
-    /// Whether `id` is in the grammar.
-    pub(super) fn accepts(self, id: &[u8]) -> bool {
-        match self {
-            Grammar::Word => is_word(id),
-            Grammar::Visible => {
-                (1..=256).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
-            }
-        }
-    }
-}
-
-/// How a scheme names its events.
-#[derive(Clone, Debug)]
-pub(super) enum Event {
-    /// It does not: deliveries are alike on purpose.
-    None,
-    /// By the body's digest. Requests by GET or HEAD ask for something and are no events.
-    Body,
-    /// By an id.
-    Id {
-        /// Where its parts stand.
-        from: Vec<Source>,
-        /// Whether the signature covers it.
-        signed: bool,
-        /// Whether a request without it is named by its body instead.
-        optional: bool,
-        /// What it may be made of.
-        grammar: Grammar,
+use crate::scheme::{
+    buffered_hash::BufferedHash,
+    compiled::{
+        event::{EventRule, IdentityRule},
+        template::ValueSource,
     },
-}
+    verified::{ContextPin, EventKey, RequestIdentity, Verified},
+    verify::{Authenticated, Verifier, keys::VerificationKey, request::RequestValues},
+};
 
 /// The name of one event.
 struct Name {
     /// For the upstream and the log.
     id: Option<HeaderValue>,
     /// For the record.
-    record: Option<[u8; 32]>,
+    record: Option<EventKey>,
 }
 
 /// A list of parts on its way into a digest. Each part is preceded by its length plus one, as a
 /// variable-length integer of seven bits a byte; an absent part is a zero.
-struct Parts(Pending<Sha256>);
+struct DigestParts(BufferedHash<Sha256>);
 
-impl Parts {
-    fn after(digest: Sha256) -> Parts {
-        Parts(Pending::before(digest))
+impl DigestParts {
+    fn after(digest: Sha256) -> DigestParts {
+        DigestParts(BufferedHash::before(digest))
     }
 
     fn add(&mut self, part: Option<&[u8]>) {
@@ -98,8 +57,8 @@ impl Parts {
 
 impl Verifier {
     /// Says which event an authentic request is about, and what tells it from other requests for it.
-    pub(super) fn name(&self, request: &Request<'_>, proof: &Proof<'_>) -> Verified {
-        let Proof { key, mac, stale, age } = proof;
+    pub(super) fn name(&self, request: &RequestValues<'_>, proof: &Authenticated<'_>) -> Verified {
+        let Authenticated { key, mac, stale, age } = proof;
         let scheme = &*self.scheme;
         let name = scheme.event.name(request, key);
         Verified {
@@ -115,18 +74,20 @@ impl Verifier {
     }
 }
 
-impl Event {
+impl EventRule {
     /// The name of the event that an authentic request is about.
-    fn name(&self, request: &Request<'_>, key: &Key) -> Name {
-        let mut parts = Parts::after(key.record.clone());
+    fn name(&self, request: &RequestValues<'_>, key: &VerificationKey) -> Name {
+        let mut parts = DigestParts::after(key.record.clone());
         let found = match self {
-            Event::None => return Name { id: None, record: None },
-            Event::Body => None,
-            Event::Id { from, signed, .. } => Event::id(request, from, &mut parts).inspect(|_| {
-                if !signed {
-                    parts.add(Some(request.payload.sha256()));
-                }
-            }),
+            EventRule::None => return Name { id: None, record: None },
+            EventRule::Body => None,
+            EventRule::Id { from, signed, .. } => {
+                EventRule::id(request, from, &mut parts).inspect(|_| {
+                    if !signed {
+                        parts.add(Some(request.payload.sha256()));
+                    }
+                })
+            }
         };
         let id = match found {
             Some(id) => id,
@@ -140,16 +101,16 @@ impl Event {
                 HeaderValue::try_from(text).ok()
             }
         };
-        Name { id, record: Some(parts.whole()) }
+        Name { id, record: Some(EventKey(parts.short())) }
     }
 
     /// Adds the parts of an id that is whole, and gives it as it is told; `None` if a part is absent.
     fn id(
-        request: &Request<'_>,
-        from: &[Source],
-        parts: &mut Parts,
+        request: &RequestValues<'_>,
+        from: &[ValueSource],
+        parts: &mut DigestParts,
     ) -> Option<Option<HeaderValue>> {
-        if let [Source::Header(slot)] = from {
+        if let [ValueSource::Header(slot)] = from {
             let id = request.headers[*slot]?;
             parts.add(Some(id.as_bytes()));
             return Some(Some(id.clone()));
@@ -161,36 +122,31 @@ impl Event {
     }
 }
 
-/// What is fresh in each request of a sender.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Identity {
-    /// The slots of headers.
-    pub(super) headers: Vec<usize>,
-    /// Whether the MAC is: it stands for everything that is signed, however the header spells it.
-    pub(super) mac: bool,
-}
-
 /// The digest of what is fresh in each request; `None` if the scheme knows nothing of the kind.
-fn identity(request: &Request<'_>, identity: &Identity, mac: &[u8; 16]) -> Option<[u8; 16]> {
+fn identity(
+    request: &RequestValues<'_>,
+    identity: &IdentityRule,
+    mac: &[u8; 16],
+) -> Option<RequestIdentity> {
     if identity.headers.is_empty() && !identity.mac {
         return None;
     }
-    let mut parts = Parts::after(Sha256::new());
+    let mut parts = DigestParts::after(Sha256::new());
     identity.headers.iter().for_each(|slot| parts.add(request.header(*slot)));
     if identity.mac {
         parts.add(Some(mac));
     }
-    Some(parts.short())
+    Some(RequestIdentity(parts.short()))
 }
 
 /// The digest of what the signature does not cover but the upstream acts on: path and query, and the
 /// headers that the scheme pins.
-fn pin(request: &Request<'_>, slots: &[usize]) -> [u8; 16] {
-    let mut parts = Parts::after(Sha256::new());
+fn pin(request: &RequestValues<'_>, slots: &[usize]) -> ContextPin {
+    let mut parts = DigestParts::after(Sha256::new());
     let path = request.head.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.add(Some(path.as_bytes()));
     slots.iter().for_each(|slot| parts.add(request.header(*slot)));
-    parts.short()
+    ContextPin(parts.short())
 }
 
 #[cfg(test)]
@@ -198,7 +154,7 @@ mod tests {
     use super::*;
 
     fn digest(list: &[Option<&[u8]>]) -> [u8; 32] {
-        let mut parts = Parts::after(Sha256::new());
+        let mut parts = DigestParts::after(Sha256::new());
         list.iter().for_each(|part| parts.add(*part));
         parts.whole()
     }

@@ -1,11 +1,13 @@
+use data_encoding::BASE64URL_NOPAD;
 use proptest::prelude::*;
 
 use super::*;
+use crate::scheme::compiled::template::ValueSource;
 
-fn vivoldi() -> (Signature, Vec<Box<str>>) {
-    let signature = Signature {
-        from: vec![Source::Header(0)],
-        format: Format::KeyValue { separator: b',', field: "v1".into() },
+fn vivoldi() -> (SignatureRule, Vec<Box<str>>) {
+    let signature = SignatureRule {
+        from: vec![ValueSource::Header(0)],
+        format: SignatureFormat::KeyValue { separator: b',', field: "v1".into() },
         prefix: "".into(),
         prefix_optional: false,
         encoding: Encoding::Hex,
@@ -18,12 +20,12 @@ fn vivoldi() -> (Signature, Vec<Box<str>>) {
 type Parsed<'a> = (Vec<Vec<u8>>, [Option<&'a [u8]>; MAX_ITEMS]);
 
 fn parse<'a>(
-    signature: &Signature,
+    signature: &SignatureRule,
     names: &[Box<str>],
     text: &'a [u8],
-) -> Result<Parsed<'a>, Malformed> {
+) -> Result<Parsed<'a>, MalformedSignature> {
     let mut items = [None; MAX_ITEMS];
-    let mut candidates = Candidates::default();
+    let mut candidates = ClaimedSignatures::default();
     signature.parse(text, names, &mut items, &mut candidates)?;
     Ok((candidates.iter().map(<[u8]>::to_vec).collect(), items))
 }
@@ -72,7 +74,7 @@ fn what_is_outside_the_grammar_is_refused() {
         format!("t=1,v1={a},v1=zz"),
         format!("{eleven}t=1"),
     ] {
-        assert_eq!(parse(&signature, &names, text.as_bytes()), Err(Malformed), "{text}");
+        assert_eq!(parse(&signature, &names, text.as_bytes()), Err(MalformedSignature), "{text}");
     }
     let ten = format!("{}t=1", format!("v1={a},").repeat(10));
     assert_eq!(parse(&signature, &names, ten.as_bytes()).map(|(found, _)| found.len()), Ok(10));
@@ -84,28 +86,28 @@ fn other_formats() {
     let mac = [7; 32];
     let base64 = Encoding::Base64.encode(&mac);
     signature.encoding = Encoding::Base64;
-    signature.format = Format::Tagged { separator: b' ', tag: "v1,".into() };
+    signature.format = SignatureFormat::Tagged { separator: b' ', tag: "v1,".into() };
     let text = format!("v1a,zzzz v1,{base64} v1,AAAA");
     let (found, _) = parse(&signature, &[], text.as_bytes()).expect("well-formed");
     assert_eq!(found, [mac.to_vec(), Vec::new()]);
     let (found, _) = parse(&signature, &[], b"v1a,zzzz").expect("well-formed, but not ours");
     assert!(found.is_empty());
 
-    signature.format = Format::List { separator: b',' };
+    signature.format = SignatureFormat::List { separator: b',' };
     signature.prefix = "v1:".into();
     let text = format!("v1:{base64},{base64}");
     assert_eq!(parse(&signature, &[], text.as_bytes()).map(|(found, _)| found.len()), Ok(2));
-    assert_eq!(parse(&signature, &[], base64.as_bytes()), Err(Malformed));
+    assert_eq!(parse(&signature, &[], base64.as_bytes()), Err(MalformedSignature));
 
-    signature.format = Format::Positional { separator: b',', items: 1 };
+    signature.format = SignatureFormat::Positional { separator: b',', items: 1 };
     signature.prefix = "".into();
     let text = format!("123,{base64},{base64}");
     let (found, items) = parse(&signature, &[], text.as_bytes()).expect("well-formed");
     assert_eq!((found.len(), items[0]), (2, Some(&b"123"[..])));
 
-    signature.format = Format::Raw;
+    signature.format = SignatureFormat::Raw;
     signature.prefix = "sha256=".into();
-    assert_eq!(parse(&signature, &[], base64.as_bytes()), Err(Malformed));
+    assert_eq!(parse(&signature, &[], base64.as_bytes()), Err(MalformedSignature));
     signature.prefix_optional = true;
     assert_eq!(parse(&signature, &[], base64.as_bytes()).map(|(found, _)| found.len()), Ok(1));
 
@@ -142,11 +144,11 @@ proptest! {
         let (mut signature, names) = vivoldi();
         signature.encoding = encoding;
         signature.format = [
-            Format::Raw,
-            Format::KeyValue { separator: b',', field: "v1".into() },
-            Format::List { separator: b',' },
-            Format::Tagged { separator: b' ', tag: "v1,".into() },
-            Format::Positional { separator: b',', items: 1 },
+            SignatureFormat::Raw,
+            SignatureFormat::KeyValue { separator: b',', field: "v1".into() },
+            SignatureFormat::List { separator: b',' },
+            SignatureFormat::Tagged { separator: b' ', tag: "v1,".into() },
+            SignatureFormat::Positional { separator: b',', items: 1 },
         ][format].clone();
         let _ = parse(&signature, &names, &text);
     }

@@ -1,0 +1,238 @@
+//! A compiled scheme: the data that [`Scheme::parse`] creates and that verification reads.
+
+pub(super) mod challenge;
+pub(super) mod event;
+pub(super) mod key;
+pub(super) mod signature;
+pub(super) mod template;
+pub(super) mod token;
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderName, StatusCode};
+
+use self::{
+    challenge::ChallengeRule,
+    event::{EventRule, IdentityRule},
+    key::{KeyChoice, KeyForm},
+    signature::SignatureRule,
+    template::{Inputs, Template, ValueSource},
+    token::TokenRules,
+};
+use super::{mac::HashAlgorithm, public_key::PublicKeyAlgorithm, time::TimeUnit};
+
+/// What proves that a request is authentic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProofKind {
+    /// An HMAC of the message.
+    Hmac(HashAlgorithm),
+    /// A plain digest of the message, which contains the secret.
+    Digest(HashAlgorithm),
+    /// The secret itself, sent along.
+    Token,
+    /// User and password (RFC 7617): the secret is `user:password`.
+    Basic,
+    /// A signature with a private key.
+    PublicKey(PublicKeyAlgorithm),
+    /// A JSON Web Token.
+    Jwt,
+}
+
+/// How the sender behaves, according to the scheme file.
+#[derive(Clone, Debug)]
+pub(super) struct SenderProfile {
+    pub(super) answer_within: Duration,
+    pub(super) retries: String,
+    pub(super) memory: Duration,
+    pub(super) success: StatusCode,
+    pub(super) rejection: StatusCode,
+    pub(super) methods: &'static str,
+    pub(super) body: u64,
+    pub(super) bare_answers: bool,
+}
+
+/// The signed time of sending.
+#[derive(Clone, Debug)]
+pub(super) struct TimestampRule {
+    pub(super) from: ValueSource,
+    pub(super) unit: TimeUnit,
+    pub(super) window: Duration,
+    pub(super) future: Duration,
+}
+
+/// A value that, where the request has it, must equal what the template yields.
+#[derive(Clone, Debug)]
+pub(super) struct Agreement {
+    pub(super) value: ValueSource,
+    pub(super) with: Template,
+    pub(super) ignore_case: bool,
+}
+
+/// What a request must have to be verified at all.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RequiredInputs {
+    pub(super) headers: Vec<usize>,
+    pub(super) items: Vec<usize>,
+    pub(super) others: Vec<ValueSource>,
+}
+
+/// A compiled scheme.
+#[derive(Clone, Debug)]
+pub struct Scheme {
+    pub(super) id: Arc<str>,
+    pub(super) name: String,
+    pub(super) documents: Vec<String>,
+    pub(super) confirmed: bool,
+    pub(super) notes: Vec<String>,
+    pub(super) sender: SenderProfile,
+    pub(super) kind: ProofKind,
+    pub(super) inputs: Inputs,
+    pub(super) required: RequiredInputs,
+    pub(super) signature: SignatureRule,
+    pub(super) message: Template,
+    /// Other messages, for requests that have the value.
+    pub(super) variants: Vec<(ValueSource, Template)>,
+    /// The pointer to the elements, where each of them is signed by itself.
+    pub(super) each: Option<u16>,
+    pub(super) token: Option<TokenRules>,
+    pub(super) timestamp: Option<TimestampRule>,
+    pub(super) key: KeyForm,
+    pub(super) choice: KeyChoice,
+    pub(super) event: EventRule,
+    pub(super) identity: IdentityRule,
+    /// The slots of the pinned headers.
+    pub(super) pinned: Vec<usize>,
+    pub(super) agree: Vec<Agreement>,
+    pub(super) challenges: Vec<ChallengeRule>,
+    /// Whether a challenge reveals MACs of words that could be bodies.
+    pub(super) oracle: bool,
+    /// Whether a body that is not JSON is accepted too: its members count as absent.
+    pub(super) accepts_non_json: bool,
+    pub(super) body_signed: bool,
+    pub(super) wants_digest: bool,
+    pub(super) needs_url: bool,
+    /// The name and the index pointer of each key space.
+    pub(super) spaces: Vec<(String, String)>,
+}
+
+impl Scheme {
+    /// Returns the ID: the value of `scheme = "…"` and of `Sealgate-Verified`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the sender's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the addresses of the sender's documents that the scheme follows.
+    pub fn documents(&self) -> &[String] {
+        &self.documents
+    }
+
+    /// Returns what a user should know about the sender, in sentences.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Returns how the sender retries, in words.
+    pub fn retries(&self) -> &str {
+        &self.sender.retries
+    }
+
+    /// Returns whether a document, a library or a vector confirms every fact of the scheme.
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// Returns whether the signature covers the body.
+    pub fn covers_body(&self) -> bool {
+        self.body_signed
+    }
+
+    /// Returns the status for a request that is not authentic: 401, Pitchpoint 403.
+    pub fn rejection(&self) -> StatusCode {
+        self.sender.rejection
+    }
+
+    /// Returns the status for an acknowledged event.
+    pub fn success(&self) -> StatusCode {
+        self.sender.success
+    }
+
+    /// Returns the sender's methods, as the value of `Allow`.
+    pub fn methods(&self) -> &'static str {
+        self.sender.methods
+    }
+
+    /// Returns whether the sender accepts no response with a body or a cookie, whatever its status.
+    pub fn wants_bare_answers(&self) -> bool {
+        self.sender.bare_answers
+    }
+
+    /// Returns the time within which the sender must get a response: just under its own timeout.
+    pub fn answer_within(&self) -> Duration {
+        self.sender.answer_within
+    }
+
+    /// Returns how long an event must stay on record.
+    pub fn memory(&self) -> Duration {
+        self.sender.memory
+    }
+
+    /// Returns the time window in which a request counts as fresh; `None` without a timestamp.
+    pub fn window(&self) -> Option<Duration> {
+        self.timestamp.as_ref().map(|timestamp| timestamp.window)
+    }
+
+    /// Returns the length of the longest body that the sender sends.
+    pub fn body_limit(&self) -> u64 {
+        self.sender.body
+    }
+
+    /// Returns the headers that carry a signature; none if the body does.
+    pub fn signature_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.signature.from.iter().filter_map(|source| match source {
+            ValueSource::Header(slot) => Some(&self.inputs.headers[*slot]),
+            _ => None,
+        })
+    }
+
+    /// Returns whether the operator must configure whose tokens are accepted: `subject`.
+    pub fn needs_subject(&self) -> bool {
+        let configured = self.token.as_ref().map(|rules| rules.configured.as_slice());
+        configured.unwrap_or_default().iter().any(|name| **name == *"subject")
+    }
+
+    /// Returns whether requests are verified with a public key.
+    pub fn takes_public_key(&self) -> bool {
+        match (self.kind, &self.token) {
+            (ProofKind::PublicKey(_), _) => true,
+            (ProofKind::Jwt, Some(rules)) => rules.algorithm != token::TokenAlgorithm::Hs256,
+            (
+                ProofKind::Jwt
+                | ProofKind::Hmac(_)
+                | ProofKind::Digest(_)
+                | ProofKind::Token
+                | ProofKind::Basic,
+                _,
+            ) => false,
+        }
+    }
+
+    /// Returns whether requests carry a JSON Web Token, so that `[route.jwt]` makes sense.
+    pub fn takes_tokens(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Returns every header that the scheme reads or pins.
+    pub fn headers(&self) -> &[HeaderName] {
+        &self.inputs.headers
+    }
+
+    /// Returns the name and the index pointer of each key space of group secrets.
+    pub fn spaces(&self) -> &[(String, String)] {
+        &self.spaces
+    }
+}

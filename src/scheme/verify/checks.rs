@@ -1,0 +1,82 @@
+//! Checks besides the signature: what must be present, and what must agree with what is signed.
+
+use http::HeaderValue;
+
+use crate::{
+    reject::{Reason, Reject},
+    scheme::{
+        compiled::template::ValueSource,
+        text::{is_word, same, same_letters},
+        verify::{Verifier, jwt::Freshness, request::RequestValues},
+    },
+};
+
+impl Verifier {
+    /// An algorithm that the sender names must be the scheme's; it never selects one.
+    pub(super) fn algorithm(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
+        match &self.scheme.signature.algorithm {
+            Some((slot, name))
+                if request.items[*slot].is_some_and(|a| !same(a, name.as_bytes())) =>
+            {
+                Err(Reason::BadAlg.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the message is made of besides headers and items; and a body that a handshake would have
+    /// signed for anybody is no event.
+    pub(super) fn values_present(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
+        if self.scheme.oracle && is_word(request.payload.whole()) {
+            return Err(Reason::MalformedBody.into());
+        }
+        if self.scheme.each.is_some() && self.items(request) == 0 {
+            return Err(Reason::MalformedBody.into());
+        }
+        for source in &self.scheme.required.others {
+            let absent = |item| request.value(source, &[], item).is_none();
+            if (0..self.items(request)).any(absent) {
+                return Err(match source {
+                    ValueSource::Json(_) | ValueSource::Form(_) => Reason::MalformedBody.into(),
+                    _ => Reason::MalformedSignature.into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What must agree with what is signed does, as far as it is there.
+    pub(super) fn consistent(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
+        for agreement in &self.scheme.agree {
+            let Some(value) = request.value(&agreement.value, &[], 0) else { continue };
+            let mut rest = &value[..];
+            let mut agrees = true;
+            let whole = request.feed(&agreement.with, &[], 0, &mut |piece| {
+                let (head, tail) = rest.split_at(piece.len().min(rest.len()));
+                let equal = if agreement.ignore_case { same_letters } else { same };
+                agrees &= equal(head, piece);
+                rest = tail;
+            });
+            if !whole || !agrees || !rest.is_empty() {
+                return Err(Reason::Inconsistent.into());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn age(&self, age: Option<i64>) -> (Freshness, Option<i64>) {
+        let fresh = match (age, self.window) {
+            (Some(age), Some((past, _))) if age > past => Freshness::Stale,
+            (Some(age), Some((_, future))) if age < future.saturating_neg() => Freshness::Future,
+            _ => Freshness::Fresh,
+        };
+        (fresh, age)
+    }
+
+    pub(super) fn required_headers(&self, request: &RequestValues<'_>) -> bool {
+        self.required.iter().all(|(slot, values)| {
+            let value = request.headers[*slot].map(HeaderValue::as_bytes);
+            value.is_some_and(|value| values.iter().any(|known| known.as_bytes() == value))
+        })
+    }
+}

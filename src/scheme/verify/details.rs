@@ -1,0 +1,108 @@
+//! What a request says of itself before anything is proven: for people who look at a refused one.
+
+use http::request::Parts;
+
+use crate::{
+    body::Payload,
+    scheme::{
+        compiled::{
+            event::EventRule,
+            template::{MAX_ITEMS, ValueSource},
+        },
+        text::escaped,
+        time::{TimeUnit, UnixMillis},
+        verify::{
+            Verifier,
+            keys::{self, NamedKey},
+            request::RequestValues,
+            signature::ClaimedSignatures,
+        },
+    },
+};
+
+/// What a request says of itself. None of it is proven.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnverifiedDetails {
+    /// The event id, control characters escaped.
+    pub event_id: Option<String>,
+    /// The name of the key that the request asks for, whether it is configured or not.
+    pub key: Option<String>,
+    /// When the sender says that it sent the request; of a token, when it was issued.
+    pub timestamp: Option<UnixMillis>,
+    /// The timestamp as it is written, if it is nothing but digits.
+    pub digits: Option<String>,
+}
+
+impl Verifier {
+    /// Reads what can be read of a request, however wrong the rest is.
+    pub fn unverified_details(&self, head: &Parts, payload: &Payload) -> UnverifiedDetails {
+        let scheme = &*self.scheme;
+        let mut request = self.request(head, payload);
+        self.read_items(&mut request);
+        let named = scheme.choice.named(&request);
+        let mut key = match named {
+            NamedKey::Global => Some("global".to_owned()),
+            NamedKey::Group(_) | NamedKey::Unknown | NamedKey::Missing => None,
+        };
+        request.json = scheme.inputs.pointers.read(payload.whole()).unwrap_or_default();
+        let event_id = match &scheme.event {
+            EventRule::Id { from, .. } => {
+                let parts = from.iter().filter_map(|source| request.value(source, &[], 0));
+                let parts: Vec<_> = parts.map(|part| escaped(&part)).collect();
+                (!parts.is_empty()).then(|| parts.join(" "))
+            }
+            EventRule::Body | EventRule::None => None,
+        };
+        let text = scheme.timestamp.as_ref().and_then(|timestamp| {
+            request.value(&timestamp.from, &[], 0).map(|text| text.into_owned())
+        });
+        let unit = scheme.timestamp.as_ref().map(|timestamp| timestamp.unit);
+        let timestamp = match (&text, unit) {
+            (Some(text), Some(TimeUnit::Rfc3339)) => TimeUnit::Rfc3339.parse(text),
+            (Some(text), Some(TimeUnit::Seconds | TimeUnit::Millis | TimeUnit::Auto)) => {
+                TimeUnit::Auto.parse(text)
+            }
+            (None, _) | (_, None) => self.issued(&request),
+        };
+        if let NamedKey::Group(space) = named {
+            let space = &scheme.choice.spaces()[space];
+            request.json = space.reader.read(payload.whole()).unwrap_or_default();
+            key = keys::index(&request, space).map(|index| format!("{}/{index}", space.name));
+        }
+        let digits = text.filter(|text| text.iter().all(u8::is_ascii_digit) && text.len() <= 19);
+        UnverifiedDetails {
+            event_id,
+            key,
+            timestamp: timestamp.map(UnixMillis),
+            digits: digits.and_then(|text| String::from_utf8(text).ok()),
+        }
+    }
+
+    /// Fills in the items of the signature, as far as it can be taken apart.
+    fn read_items(&self, request: &mut RequestValues<'_>) {
+        let scheme = &*self.scheme;
+        if scheme.token.is_some() {
+            return;
+        }
+        for source in &scheme.signature.from {
+            if let ValueSource::Header(slot) = source
+                && let Some(text) = request.header(*slot)
+            {
+                let mut items = [None; MAX_ITEMS];
+                let mut candidates = ClaimedSignatures::default();
+                // What stands before the fault is kept: it is for showing only.
+                let _ =
+                    scheme.signature.parse(text, &scheme.inputs.items, &mut items, &mut candidates);
+                request.items = items;
+            }
+        }
+    }
+
+    /// When a token says that it was issued.
+    fn issued(&self, request: &RequestValues<'_>) -> Option<i64> {
+        let rules = self.scheme.token.as_ref()?;
+        let token = self.token(request).ok()??;
+        let claims = token.claims(rules).ok()?;
+        super::jwt::age(rules, &claims, 0).1.map(|age| age.saturating_neg())
+    }
+}

@@ -1,0 +1,131 @@
+//! Which key judges a request, and how configured secrets become keys.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    scheme::{
+        compiled::key::{KeyChoice, KeySpace},
+        json::Scalar,
+        mac::{Engine, Tag},
+        public_key::PublicKey,
+        text::same,
+        verify::request::RequestValues,
+    },
+    secret::Secret,
+};
+
+/// What a request's headers say about its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::scheme) enum NamedKey {
+    /// The global key.
+    Global,
+    /// A key of the space with this number.
+    Group(usize),
+    /// No key that the scheme knows.
+    Unknown,
+    /// A header that must say it is absent.
+    Missing,
+}
+
+impl KeyChoice {
+    /// What the headers say. There is no way from a group to the global key.
+    pub(in crate::scheme) fn named(&self, request: &RequestValues<'_>) -> NamedKey {
+        let KeyChoice::ByHeader { header, global, absent, group, by, spaces } = self else {
+            return NamedKey::Global;
+        };
+        let is =
+            |values: &[Box<str>], value: &[u8]| values.iter().any(|v| same(v.as_bytes(), value));
+        let Some(kind) = request.header(*header) else {
+            return if *absent { NamedKey::Global } else { NamedKey::Missing };
+        };
+        if is(global, kind) {
+            return NamedKey::Global;
+        }
+        if !is(group, kind) {
+            return NamedKey::Unknown;
+        }
+        let Some(space) = request.header(*by) else { return NamedKey::Missing };
+        let found = spaces.iter().position(|known| is(&known.values, space));
+        found.map_or(NamedKey::Unknown, NamedKey::Group)
+    }
+}
+
+/// A secret, ready for use.
+#[derive(Clone, Debug)]
+pub(in crate::scheme) enum PreparedSecret {
+    /// An HMAC that has taken the key.
+    Hmac(Engine),
+    /// A plain digest; the message brings the secret in.
+    Digest(Engine, Secret),
+    /// A static token: its HMAC under a key of this process, so that the comparison takes the same
+    /// time whatever is compared.
+    Token(Engine, Tag),
+    /// A public key.
+    Public(PublicKey),
+}
+
+/// One key: a name and the secrets that verify under it.
+#[derive(Clone, Debug)]
+pub(in crate::scheme) struct VerificationKey {
+    /// `global`, `coupon/3570`.
+    pub(in crate::scheme) name: Arc<str>,
+    /// Any of them verifies.
+    pub(in crate::scheme) secrets: Vec<PreparedSecret>,
+    /// The same secrets as configured, for signing as the sender and for suppositions; empty for
+    /// public keys.
+    pub(in crate::scheme) configured: Vec<Secret>,
+    /// SHA-256 after one whole block that stands for route and key: the start of every record key.
+    pub(in crate::scheme) record: Sha256,
+}
+
+impl VerificationKey {
+    /// A key of the route `route`.
+    pub(in crate::scheme) fn new(
+        route: &str,
+        name: &str,
+        secrets: Vec<PreparedSecret>,
+        configured: Vec<Secret>,
+    ) -> VerificationKey {
+        let mut scope = Sha256::new();
+        for part in ["sealgate record 1", route, name] {
+            scope.update((part.len() as u64).to_be_bytes());
+            scope.update(part);
+        }
+        let record = Sha256::new().chain_update(scope.finalize()).chain_update([0; 32]);
+        VerificationKey { name: name.into(), secrets, configured, record }
+    }
+}
+
+/// The keys of one route.
+#[derive(Clone, Debug)]
+pub(in crate::scheme) struct RouteKeys {
+    /// The global key.
+    pub(in crate::scheme) global: Option<VerificationKey>,
+    /// Group keys by space and index, sorted.
+    pub(in crate::scheme) groups: Vec<((usize, i64), VerificationKey)>,
+    /// Stands in for an unknown key, so that a request for one costs the same work.
+    pub(in crate::scheme) dummy: VerificationKey,
+}
+
+impl RouteKeys {
+    /// The key of a group.
+    pub(in crate::scheme) fn group(&self, space: usize, index: i64) -> Option<&VerificationKey> {
+        let found = self.groups.binary_search_by_key(&(space, index), |(place, _)| *place);
+        found.ok().map(|at| &self.groups[at].1)
+    }
+
+    /// All keys.
+    pub(in crate::scheme) fn iter(&self) -> impl Iterator<Item = &VerificationKey> {
+        self.global.iter().chain(self.groups.iter().map(|(_, key)| key))
+    }
+}
+
+/// The index of a group, read from the body: an integer and nothing else.
+pub(in crate::scheme) fn index(request: &RequestValues<'_>, space: &KeySpace) -> Option<i64> {
+    match request.json(space.index, 0) {
+        Some(Scalar::Integer(index)) => Some(*index),
+        Some(Scalar::Text(_) | Scalar::Other) | None => None,
+    }
+}
