@@ -1,4 +1,4 @@
-//! The command line: arguments, exit status, log.
+//! The command line: arguments, exit status, logging.
 
 mod capture;
 mod check;
@@ -26,7 +26,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{document::Report, scheme::UnixMillis};
 
-/// Receives webhooks safely: verifies them, refuses replays, forwards only what is authentic and new.
+/// A webhook gateway that forwards only authentic and new events to your handler.
 #[derive(Parser)]
 #[command(name = "sealgate", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -40,24 +40,24 @@ struct Arguments {
 
 #[derive(Args)]
 struct LogArguments {
-    /// How log lines look.
+    /// The format of log lines.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, or a filter such as `info,sealgate::replay=debug`.
-    /// `info` is usual.
+    /// The log level (error, warn, info or debug), or a filter such as `info,sealgate::replay=debug`; the
+    /// default is `info`.
     #[arg(long, global = true, value_name = "FILTER")]
     log_level: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
-    /// Readable on a terminal.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Where the configuration is.
+/// Options of commands that read the configuration.
 #[derive(Args)]
 struct RunArguments {
     /// The configuration file.
@@ -67,19 +67,19 @@ struct RunArguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the gateway (the default).
+    /// Run the gateway (default).
     Run(RunArguments),
-    /// Validate the configuration and print everything that is wrong with it.
+    /// Validate the configuration and report every problem.
     Check(RunArguments),
-    /// Gateway, stand-in upstream and signed traffic on loopback; nothing to set up.
+    /// Run a gateway, a stand-in upstream and signed traffic on loopback; needs no setup.
     Demo {
-        /// End after the table; the status is 1 if any row is not as it must be.
+        /// Exit after the table, with status 1 if a row differs from what is expected.
         #[arg(long)]
         exit: bool,
     },
-    /// Judge one captured HTTP request, offline.
+    /// Verify one captured HTTP request offline.
     Verify(verify::VerifyArguments),
-    /// Print the headers that a route's sender would send with a body.
+    /// Print the headers that a route's sender sends with a body.
     Sign(sign::SignArguments),
     /// Sign one event and send it.
     Send(send::SendArguments),
@@ -88,35 +88,35 @@ enum Command {
         /// The scheme to print.
         id: Option<String>,
     },
-    /// Ask the running gateway whether it is ready; for container health checks.
+    /// Query the running gateway's readiness; for container health checks.
     Health(RunArguments),
-    /// Print what a shell needs to complete this command line.
+    /// Print a shell's completion script.
     Completions {
         /// The shell.
         shell: Shell,
     },
 }
 
-/// The exit status: see the interface's three.
+/// The exit status of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
-    /// Done.
-    Done = 0,
+    /// Success.
+    Success = 0,
     /// The operation failed.
     Failed = 1,
-    /// The command line, the configuration or an input file is wrong.
-    Wrong = 2,
+    /// The command line, the configuration or an input file is invalid.
+    Invalid = 2,
 }
 
-/// Parses the arguments, runs the command and tells its exit status.
+/// Parses the arguments, runs the command and returns its exit status.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Err(error) = start_log(&arguments.log, arguments.command.as_ref()) {
         eprintln!("error: --log-level: {error}");
-        return ExitCode::from(Status::Wrong as u8);
+        return ExitCode::from(Status::Invalid as u8);
     }
-    if let Err(error) = leave_no_core() {
-        tracing::warn!(%error, "a crash could leave a core file, which holds secrets");
+    if let Err(error) = disable_core_dumps() {
+        tracing::warn!(%error, "a crash may leave a core file, which contains secrets");
     }
     let done = match arguments.command {
         None => run::run(&arguments.run.config),
@@ -137,31 +137,31 @@ pub fn main() -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-/// Sees to it that no crash writes this process's memory, which holds secrets, to a file or hands it to a
-/// collector, and that no other process of the same user reads it (prctl(2), `PR_SET_DUMPABLE`).
-fn leave_no_core() -> rustix::io::Result<()> {
+/// Disables core dumps, which contain secrets, and prevents other processes of the same user from
+/// reading this process's memory (prctl(2), `PR_SET_DUMPABLE`).
+fn disable_core_dumps() -> rustix::io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
-/// Tells what is wrong with the configuration, the arguments or an input file.
-fn wrong(error: &anyhow::Error) -> Status {
+/// Prints what is invalid in the configuration, the arguments or an input file.
+fn invalid(error: &anyhow::Error) -> Status {
     match error.downcast_ref::<Report>() {
         Some(report) => eprint!("{report}"),
         None => eprintln!("error: {error:#}"),
     }
-    Status::Wrong
+    Status::Invalid
 }
 
-/// Starts the log on standard error. The demo shows its own table, so its log is quieter.
+/// Starts logging to standard error. The demo logs errors only, because it prints a table.
 fn start_log(
     arguments: &LogArguments,
     command: Option<&Command>,
 ) -> Result<(), tracing_subscriber::filter::ParseError> {
     let usual = if matches!(command, Some(Command::Demo { .. })) { "error" } else { "info" };
     let filter = EnvFilter::try_new(arguments.log_level.as_deref().unwrap_or(usual))?;
-    // A line that cannot be written, because the disk is full, is lost; telling so on the same stream
-    // would panic.
+    // Lines that cannot be written, for example to a full disk, are dropped: reporting this on the same
+    // stream would panic.
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
@@ -173,7 +173,7 @@ fn start_log(
     Ok(())
 }
 
-/// The time now.
+/// Returns the current time.
 fn now() -> UnixMillis {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))

@@ -1,8 +1,9 @@
-//! The configuration file, validated into ready-to-use values: nothing downstream sees a string that
-//! could be wrong or an option without its default.
+//! The configuration file, validated into ready-to-use values. Later code sees no unchecked string and
+//! no option without its default.
 //!
-//! Everything that is wrong is told at once (a file that is not TOML is told to be that first). Nothing is bound, fetched or written here; files that
-//! hold secrets, certificates and schemes are read. No report quotes a secret.
+//! All problems are reported at once; only syntax errors are reported alone. Reading binds, fetches and
+//! writes nothing, but it reads the files that contain secrets, certificates and schemes. No report
+//! quotes a secret.
 
 mod admission;
 mod credentials;
@@ -36,29 +37,29 @@ use crate::{
     server::ServerOptions,
 };
 
-/// A configuration without mistakes.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Config {
     /// Public listeners.
     pub server: ServerOptions,
-    /// Admin listeners; empty where the operator wants none.
+    /// Admin listeners; empty if the operator disabled them.
     pub admin: Vec<SocketAddr>,
     /// The replay guard.
     pub replay: crate::replay::Options,
-    /// Whether a replay is acknowledged (200) or refused (409).
+    /// Whether a replay is acknowledged (200) or rejected (409).
     pub acknowledge_replays: bool,
-    /// Bytes that all bodies may hold at one time.
+    /// The memory for all bodies held concurrently, in bytes.
     pub memory: u64,
     /// The routes, at least one.
     pub routes: Vec<RouteOptions>,
-    /// What it consists of, by name.
+    /// Its parts by name.
     pub inventory: Inventory,
 }
 
-/// Where `{ env = "NAME" }` is looked up.
+/// The function that resolves `{ env = "NAME" }`.
 pub type Environment<'e> = dyn Fn(&str) -> Option<String> + 'e;
 
-/// What reading a section needs besides its text.
+/// The context in which sections are read.
 struct Surroundings<'s> {
     /// The directory of the file, to which relative paths are relative.
     base: &'s Path,
@@ -80,7 +81,7 @@ impl<'s> Surroundings<'s> {
         }
     }
 
-    /// The path of a file that the configuration names and that is read next.
+    /// Returns the path of a file that the configuration names, and records it as a source.
     fn file(&self, name: &str) -> PathBuf {
         let path = self.base.join(name);
         self.sources.borrow_mut().add(&path);
@@ -88,42 +89,43 @@ impl<'s> Surroundings<'s> {
     }
 }
 
-/// Reads a configuration file.
+/// Reads a configuration file. On success, the report contains only warnings.
 ///
 /// # Errors
-/// Everything that is wrong. On success the report holds warnings only.
+/// A report of all problems.
 pub fn load(path: &Path) -> Result<(Config, Report), Report> {
     load_with_sources(path).0
 }
 
-/// [`load`], with the files that were read or should have been, for a configuration that is refused too.
+/// Reads a configuration file as [`load`] does, and also returns the files that it refers to, even if
+/// the configuration is invalid.
 pub fn load_with_sources(path: &Path) -> (Result<(Config, Report), Report>, Sources) {
     let base = path.parent().unwrap_or(Path::new(""));
     let environment = |name: &str| std::env::var(name).ok();
     let surroundings = Surroundings::new(base, &environment);
     surroundings.sources.borrow_mut().add(path);
     let result = match std::fs::read_to_string(path) {
-        Ok(text) => judge(&path.display().to_string(), &Zeroizing::new(text), &surroundings),
+        Ok(text) => validate(&path.display().to_string(), &Zeroizing::new(text), &surroundings),
         Err(error) => Err(Report::unreadable(path, &error)),
     };
     (result, surroundings.sources.into_inner())
 }
 
-/// Reads a configuration from text. `name` is its name in reports, `base` the directory to which its
-/// relative paths are relative.
+/// Reads a configuration from text. Reports call it `name`, and relative paths start at `base`. On
+/// success, the report contains only warnings.
 ///
 /// # Errors
-/// Everything that is wrong. On success the report holds warnings only.
+/// A report of all problems.
 pub fn parse(
     name: &str,
     text: &str,
     base: &Path,
     environment: &Environment<'_>,
 ) -> Result<(Config, Report), Report> {
-    judge(name, text, &Surroundings::new(base, environment))
+    validate(name, text, &Surroundings::new(base, environment))
 }
 
-fn judge(
+fn validate(
     name: &str,
     text: &str,
     surroundings: &Surroundings<'_>,
@@ -137,7 +139,7 @@ fn judge(
     }
 }
 
-/// Reads the whole document; `None` only where a problem is on record.
+/// Reads the whole document; returns `None` only if an error is recorded.
 fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> {
     let table = reader.parse();
     let root = reader.root(&table);
@@ -185,10 +187,10 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
     })
 }
 
-/// A digest of each section but the routes, and of each route, by name.
-type Parts = (BTreeMap<String, [u8; 32]>, BTreeMap<String, [u8; 32]>);
+/// Digests of the sections other than routes, and of the routes, by name.
+type Digests = (BTreeMap<String, [u8; 32]>, BTreeMap<String, [u8; 32]>);
 
-fn parts(root: &Section<'_>) -> Parts {
+fn parts(root: &Section<'_>) -> Digests {
     let sections = root.entries().into_iter().filter(|(name, _)| name != "route");
     let routes = root.get("route").map(|field| field.items()).unwrap_or_default();
     let named = |field: Field<'_>| {
@@ -201,7 +203,7 @@ fn parts(root: &Section<'_>) -> Parts {
     )
 }
 
-/// A drain that ends before an upstream's answer can come leaves that event's outcome unknown.
+/// Warns about a drain that can end before an upstream responds: the event's outcome would be unknown.
 fn warn_of_short_drain(field: &Field<'_>, server: &ServerOptions, routes: &[RouteOptions]) {
     let long = routes.iter().find(|route| route.upstream.timeout > server.drain);
     if let Some(route) = long {
@@ -210,12 +212,12 @@ fn warn_of_short_drain(field: &Field<'_>, server: &ServerOptions, routes: &[Rout
             "`server.drain` ({drain}) ends before `upstream_timeout` of `{}` ({timeout})",
             route.name
         );
-        let help = "an exchange that is cut off may have reached the upstream".to_owned();
+        let help = "an exchange that the drain interrupts may have reached the upstream".to_owned();
         field.warning(what, Some(help));
     }
 }
 
-/// A string with at least one character.
+/// Returns a string with at least one character.
 fn not_empty(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
     if text.is_empty() {
@@ -225,7 +227,7 @@ fn not_empty(field: &Field<'_>) -> Option<String> {
     Some(text)
 }
 
-/// The entries of a table whose keys are the operator's own.
+/// Returns the entries of a table whose keys are chosen by the operator.
 fn entries<'r>(section: Option<Section<'r>>) -> Vec<(String, Field<'r>)> {
     section.map(|section| section.entries()).unwrap_or_default()
 }

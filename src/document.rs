@@ -1,14 +1,13 @@
-//! TOML documents read with their places: every problem is reported at once, each with file, line,
-//! column, the line itself and what to do about it.
+//! TOML documents read with source locations. All problems are reported at once, each with its file,
+//! line, column, source line and a suggested fix.
 //!
-//! serde stops at the first error and forgets where a value stood once it has it. The gateway's
-//! configuration and its schemes are read through [`Section`]s instead: asking for a key also says
-//! that the key exists, so what was never asked for is unknown, and the keys that were asked for are
-//! the suggestions.
+//! serde stops at the first error and drops the location of a value after reading it. The
+//! configuration and the schemes are read through [`Section`]s instead. Reading a key also declares
+//! it, so every key that is never read is unknown, and the declared keys are the suggestions.
 //!
-//! A report quotes lines, and lines hold secrets. What may be one is concealed ([`Field::conceal`])
-//! and overwritten in the report's copy of the text: the values of unknown keys, since `secrt` is
-//! one, and all values where the document has a syntax error.
+//! A report quotes source lines, which may contain secrets. Values that may be secret are concealed
+//! ([`Field::conceal`]): they are overwritten in the report's copy of the text. This includes the
+//! values of unknown keys (such as `secrt`), and all values of a document with a syntax error.
 
 mod digest;
 mod field;
@@ -39,14 +38,14 @@ pub struct Reader<'d> {
     problems: RefCell<Vec<Problem>>,
     errors: Cell<usize>,
     concealed: RefCell<Vec<Range<usize>>>,
-    /// Every key that was asked for, with the paths of the sections that were.
+    /// Every key that was read, by the path of its section.
     asked: RefCell<BTreeMap<&'static str, BTreeSet<String>>>,
     unknown: RefCell<Vec<Unknown>>,
     /// Whether there are syntax errors.
     broken: Cell<bool>,
 }
 
-/// A key that its section does not know.
+/// A key that no reader of its section declared.
 struct Unknown {
     key: String,
     at: Range<usize>,
@@ -55,7 +54,7 @@ struct Unknown {
 }
 
 impl<'d> Reader<'d> {
-    /// Starts reading `text`, called `name` in reports.
+    /// Returns a reader of `text`, which reports call `name`.
     pub fn new(name: impl Into<String>, text: &'d str) -> Self {
         Reader {
             name: name.into(),
@@ -70,8 +69,8 @@ impl<'d> Reader<'d> {
         }
     }
 
-    /// Parses the document. If it has syntax errors, these are recorded and nothing else is from then on:
-    /// what could be made out is returned, but which value belongs to which key cannot be told for sure.
+    /// Parses the document. If it has syntax errors, only these are reported: the returned table
+    /// contains what could be parsed, but its values may belong to other keys.
     pub fn parse(&self) -> Spanned<DeTable<'d>> {
         let (root, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
@@ -83,7 +82,7 @@ impl<'d> Reader<'d> {
         root
     }
 
-    /// The top-level section of a parsed document.
+    /// Returns the top-level section of a parsed document.
     pub fn root<'r>(&'r self, table: &'r Spanned<DeTable<'d>>) -> Section<'r> {
         Section::new(self, table.get_ref(), 0..0, String::new())
     }
@@ -109,12 +108,12 @@ impl<'d> Reader<'d> {
         self.problems.borrow_mut().push(Problem { severity, at, message, help });
     }
 
-    /// The line of a byte offset, from 1.
+    /// Returns the line of a byte offset, counted from 1.
     fn line(&self, offset: usize) -> usize {
         self.lines.get_or_init(|| Lines::of(self.text)).line(offset)
     }
 
-    /// Notes that `key` was asked for in the section at `path`.
+    /// Declares `key` in the section at `path`.
     fn ask(&self, key: &'static str, path: &str) {
         let mut asked = self.asked.borrow_mut();
         let paths = asked.entry(key).or_default();
@@ -123,7 +122,7 @@ impl<'d> Reader<'d> {
         }
     }
 
-    /// Every key that was asked for, as dotted paths. A list of tables counts as one table.
+    /// Returns every key that was read, as dotted paths. A list of tables counts as one table.
     #[cfg(test)]
     pub(crate) fn asked(&self) -> BTreeSet<String> {
         let asked = self.asked.borrow();
@@ -133,7 +132,7 @@ impl<'d> Reader<'d> {
         asked.iter().flat_map(paths).collect()
     }
 
-    /// Ends the reading: all problems, sorted by their place.
+    /// Returns all problems, sorted by location.
     pub fn finish(self) -> Report {
         for unknown in self.unknown.take() {
             let help = self.advice(&unknown);
@@ -147,8 +146,9 @@ impl<'d> Reader<'d> {
         Report::new(self.name, self.text, self.problems.take(), self.concealed.take())
     }
 
-    /// What an unknown key was meant to be: a key misspelled, or one of another section. TOML adds
-    /// whatever follows the heading of a sub-table to the sub-table, so the latter is common.
+    /// Suggests what an unknown key was meant to be: a misspelled key, or a key of another section.
+    /// The latter is common, because TOML assigns every key after a sub-table's heading to the
+    /// sub-table.
     fn advice(&self, unknown: &Unknown) -> String {
         let asked = self.asked.borrow();
         let owner = asked.get(unknown.key.as_str()).and_then(BTreeSet::first);
@@ -166,7 +166,7 @@ impl<'d> Reader<'d> {
     }
 }
 
-/// One table of a document. Call [`Section::finish`] when every key it may have was asked for.
+/// One table of a document. Call [`Section::finish`] after reading every key that it may have.
 pub struct Section<'r> {
     reader: &'r Reader<'r>,
     table: &'r DeTable<'r>,
@@ -185,12 +185,12 @@ impl<'r> Section<'r> {
         Section { reader, table, at, path, asked: RefCell::default() }
     }
 
-    /// Where the section stands.
+    /// Returns the location of the section.
     pub fn at(&self) -> Range<usize> {
         self.at.clone()
     }
 
-    /// The dotted path of the section, empty for the document itself.
+    /// Returns the dotted path of the section; it is empty for the document itself.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -205,7 +205,7 @@ impl<'r> Section<'r> {
         self.reader.warning(self.at.clone(), message, help);
     }
 
-    /// The value under `key`, if the document has one.
+    /// Returns the value of `key`, if the document has one.
     pub fn get(&self, key: &'static str) -> Option<Field<'r>> {
         self.asked.borrow_mut().push(key);
         self.reader.ask(key, &self.path);
@@ -213,7 +213,7 @@ impl<'r> Section<'r> {
         Some(self.field(name.get_ref(), value))
     }
 
-    /// The value under `key`; its absence is an error.
+    /// Returns the value of `key`, and reports an error if it is missing.
     pub fn require(&self, key: &'static str) -> Option<Field<'r>> {
         let field = self.get(key);
         if field.is_none() {
@@ -223,17 +223,17 @@ impl<'r> Section<'r> {
         field
     }
 
-    /// Whether the document has a value under `key`; does not ask for it.
+    /// Returns whether the document has a value for `key`, without declaring the key.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
-    /// How many errors the whole document has so far.
+    /// Returns the number of errors found in the whole document so far.
     pub fn errors(&self) -> usize {
         self.reader.errors.get()
     }
 
-    /// All keys and values, for tables whose keys are the user's own (no key of it is unknown).
+    /// Returns all keys and values, for tables whose keys are chosen by the user.
     pub fn entries(&self) -> Vec<(String, Field<'r>)> {
         self.table
             .iter()
@@ -241,12 +241,12 @@ impl<'r> Section<'r> {
             .collect()
     }
 
-    /// Whether `key` was asked for.
+    /// Returns whether `key` was read.
     pub fn knows(&self, key: &str) -> bool {
         self.asked.borrow().contains(&key)
     }
 
-    /// Reports every key that was never asked for, with what it was most likely meant to be.
+    /// Reports every key that was never read, with the most likely intended key.
     pub fn finish(self) {
         for (key, value) in self.table {
             if self.knows(key.get_ref()) {

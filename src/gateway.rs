@@ -1,4 +1,4 @@
-//! The gateway as a whole: a validated configuration in, a server at work out.
+//! Assembly: turns a valid configuration into a running gateway, and reloads it.
 
 use std::{
     io,
@@ -22,13 +22,13 @@ use crate::{
     tls::{self, Certificates, ClientAuthority},
 };
 
-/// How often expired events are let go.
+/// How often expired records are removed.
 const TIDY: Duration = Duration::from_secs(1);
 
-/// Why a gateway cannot start or take a new configuration.
+/// The reason why a gateway cannot start or reload.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The metrics registry refused a metric.
+    /// The metrics registry rejected a metric.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// The replay store cannot be opened.
@@ -40,12 +40,12 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
-    /// A listener or a thread cannot be had.
+    /// A listener or a thread cannot be created.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// A gateway at work.
+/// A running gateway.
 pub struct Gateway {
     server: Server,
     addresses: Addresses,
@@ -53,21 +53,21 @@ pub struct Gateway {
     replay: Replay,
     metrics: Arc<Metrics>,
     certificates: Option<Arc<Certificates>>,
-    /// The TLS listeners, each with its handshake.
+    /// The TLS listeners as configured; `handshakes` has one entry for each.
     listen: Mutex<Vec<TlsListener>>,
     handshakes: Vec<Handshake>,
     /// The tasks that keep the key sets fresh; a reload replaces them.
     fetching: Mutex<JoinSet<()>>,
-    /// What the running configuration consists of.
+    /// The parts of the running configuration.
     inventory: Mutex<Inventory>,
     drain: Duration,
 }
 
 impl Gateway {
-    /// Binds, builds and serves. Call within a Tokio runtime, which must live as long as the gateway.
+    /// Starts a gateway. Call this within a Tokio runtime, which must live as long as the gateway.
     ///
     /// # Errors
-    /// What cannot be had: a certificate, a listener, the replay store, a thread.
+    /// A certificate, a listener, the replay store or a thread that is not available.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
         let options = &config.server;
@@ -82,7 +82,7 @@ impl Gateway {
         let addresses = bound.addresses()?;
         let replay = Replay::open(config.replay, Clock::system(), &metrics)?;
         let site = site(config.routes, config.acknowledge_replays, &config.server, &metrics);
-        tell_trust(&site);
+        log_trust(&site);
         let fetching = fetch_key_sets(&site);
         let gate = Arc::new(Gate::new(site, replay.clone(), Budget::new(config.memory), &metrics));
         let server =
@@ -101,25 +101,25 @@ impl Gateway {
             inventory: Mutex::new(config.inventory),
             drain: options.drain,
         };
-        gateway.tell_expiries();
+        gateway.export_expiries();
         gateway.metrics.configuration_taken(unix_seconds());
         Ok(gateway)
     }
 
-    /// Where the gateway listens.
+    /// Returns the addresses on which the gateway listens.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// Takes a new configuration: routes, secrets, certificates and key sets, all or nothing. What is
-    /// in flight keeps the old ones; events on record stay. Listeners, their limits and the replay store
-    /// are those of the start. Gives what changed, by name.
+    /// Replaces routes, secrets, certificates and key sets, all or none, and returns the changes by
+    /// name. Requests in flight keep the old values, and records of events stay. Listeners, their
+    /// limits and the replay store change only at a restart.
     ///
     /// # Errors
-    /// A certificate that cannot be used; then nothing has changed.
+    /// A certificate that cannot be used; in that case nothing changes.
     pub async fn reload(&self, config: Config) -> Result<Changes, StartError> {
         let site = site(config.routes, config.acknowledge_replays, &config.server, &self.metrics);
-        // The new routes start with their key sets, so that no token is turned away meanwhile.
+        // Load the key sets before the new routes start, so that they reject no token meanwhile.
         let running = self.gate.site.load_full();
         for set in key_sets(&site) {
             key_sets(&running).into_iter().for_each(|known| set.inherit(known));
@@ -133,14 +133,14 @@ impl Gateway {
             None => None,
         };
         let handshakes = self.other_handshakes(&config.server.listen)?;
-        // From here on nothing can fail.
+        // Nothing can fail after this point.
         if let Some((certificates, prepared)) = prepared {
             certificates.replace(prepared);
         }
         for (handshake, other) in handshakes {
             handshake.store(Arc::new(other));
         }
-        tell_trust(&site);
+        log_trust(&site);
         let fetching = fetch_key_sets(&site);
         self.gate.site.store(Arc::new(site));
         *self.fetching.lock().unwrap_or_else(PoisonError::into_inner) = fetching;
@@ -152,34 +152,34 @@ impl Gateway {
         };
         changes.routes_removed.iter().for_each(|name| self.metrics.forget_route(name));
         expiring.iter().for_each(|name| self.metrics.forget_certificate(name));
-        self.tell_expiries();
+        self.export_expiries();
         self.metrics.configuration_taken(unix_seconds());
         Ok(changes)
     }
 
-    /// The metrics now, in the Prometheus text format.
+    /// Returns the current metrics in the Prometheus text format.
     ///
     /// # Errors
-    /// Never in practice: see [`Metrics::encode`].
+    /// None in practice: see [`Metrics::encode`].
     pub fn metrics(&self) -> Result<String, prometheus::Error> {
         self.replay.tidy();
         self.metrics.encode()
     }
 
-    /// Counts a reload.
+    /// Counts a reload by its result.
     pub fn count_reload(&self, took_effect: bool) {
         self.metrics.count_reload(took_effect);
     }
 
-    /// Stops accepting, finishes what is in flight, writes out what the replay store is owed.
+    /// Stops accepting, finishes the requests in flight, and flushes the replay store.
     pub async fn drain(self) {
         self.server.drain().await;
         self.replay.flush(Instant::now() + self.drain).await;
     }
 
-    /// The handshakes that become others: those where clients must or had to show certificates. One
-    /// that is replaced forgets its sessions, so the others stay. Where the addresses are others, all
-    /// stay: which listener is meant cannot be told before a restart.
+    /// Returns the TLS configurations that a reload replaces: those of listeners that require, or
+    /// required, client certificates. The others stay, because a new configuration loses its TLS
+    /// sessions. All stay if the addresses changed: listeners change only at a restart.
     fn other_handshakes(
         &self,
         listen: &[TlsListener],
@@ -197,13 +197,13 @@ impl Gateway {
         Ok(all.filter(|(_, changed)| *changed).map(|(pair, _)| pair).collect())
     }
 
-    fn tell_expiries(&self) {
+    fn export_expiries(&self) {
         for (name, end) in self.expiries() {
             self.metrics.certificate_expiry(&name).set(end);
         }
     }
 
-    /// Each certificate's name and end in Unix seconds.
+    /// Returns each certificate's name and expiry in Unix seconds.
     fn expiries(&self) -> Vec<(String, i64)> {
         let own = self.certificates.iter().flat_map(|certificates| certificates.expiries());
         let site = self.gate.site.load();
@@ -212,7 +212,7 @@ impl Gateway {
     }
 }
 
-/// The TLS of each listener.
+/// Builds the TLS configuration of each listener.
 fn handshakes(
     certificates: Option<&Arc<Certificates>>,
     listen: &[TlsListener],
@@ -246,9 +246,9 @@ fn site(
     }
 }
 
-/// Logs what the operator should know of the senders: who signs nothing, or not the body, and whose
-/// documents did not say everything.
-fn tell_trust(site: &Site) {
+/// Logs what the operator should know about the senders: schemes that sign nothing or not the body,
+/// and schemes with unconfirmed facts.
+fn log_trust(site: &Site) {
     for route in site.routes.iter() {
         let scheme = route.verifier.scheme();
         if let Some(warning) = scheme.warning() {
@@ -258,13 +258,13 @@ fn tell_trust(site: &Site) {
             tracing::warn!(
                 route = %route.name,
                 scheme = scheme.id(),
-                "the scheme rests on facts that are not confirmed: try it with mode = \"observe\" first"
+                "some facts about the scheme are unconfirmed: try it with mode = \"observe\" first"
             );
         }
     }
 }
 
-/// The key sets of a site; routes share those that are the same.
+/// Returns the key sets of a site. Routes with equal key sets share one.
 fn key_sets(site: &Site) -> Vec<&Arc<KeySet>> {
     let mut sets: Vec<_> =
         site.routes.iter().filter_map(|route| route.verifier.key_set()).collect();
@@ -273,7 +273,7 @@ fn key_sets(site: &Site) -> Vec<&Arc<KeySet>> {
     sets
 }
 
-/// Keeps the key sets of a site fresh until the tasks are dropped.
+/// Refreshes the key sets of a site until the returned tasks are dropped.
 fn fetch_key_sets(site: &Site) -> JoinSet<()> {
     key_sets(site).into_iter().map(|set| Arc::clone(set).maintain()).collect()
 }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 /// The bytes of a secret, as configured.
 ///
-/// `Debug` shows the length only; the bytes are overwritten when the last owner goes away.
+/// `Debug` shows only the length. The bytes are overwritten when the last owner is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
@@ -19,7 +19,7 @@ impl Secret {
         Secret(Zeroizing::new(bytes))
     }
 
-    /// The bytes themselves, for the computation that needs them and for nothing else.
+    /// Returns the bytes. Use them only in the computation that needs them.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! A captured HTTP request, read from a file: request line, headers, empty line, body bytes.
+//! Captured HTTP requests: request line, headers, empty line, body bytes.
 
 use std::{io::Read, path::Path};
 
@@ -8,19 +8,20 @@ use http::{HeaderName, HeaderValue, Method, Request, request::Parts};
 
 use crate::target;
 
-/// Most header lines of a captured request.
+/// The maximum number of header lines of a captured request.
 const HEADERS: usize = 256;
 
-/// Reads a request from a file, or from standard input if the path is `-`. Lines end in LF or CRLF;
-/// the body is what follows the empty line, to its last byte or to `Content-Length` bytes.
+/// Reads a request from a file, or from standard input if the path is `-`. Lines end in LF or CRLF.
+/// The body follows the empty line; its length is `Content-Length` or the rest of the file.
 ///
 /// # Errors
 /// An unreadable file, or a head that is not HTTP/1.1.
 pub(super) fn read(path: &Path) -> anyhow::Result<(Parts, Bytes)> {
-    parse(&bytes(path)?).with_context(|| format!("{} is no captured HTTP request", path.display()))
+    parse(&bytes(path)?)
+        .with_context(|| format!("{} is not a captured HTTP request", path.display()))
 }
 
-/// The bytes of a file, or of standard input if the path is `-`.
+/// Returns the bytes of a file, or of standard input if the path is `-`.
 ///
 /// # Errors
 /// An unreadable file.

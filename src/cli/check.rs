@@ -3,7 +3,7 @@ use std::path::Path;
 use super::Status;
 use crate::{config, document::Severity};
 
-/// `sealgate check`: everything that is wrong with the configuration, or what it sets up.
+/// `sealgate check`: reports every problem of the configuration, or that it is valid.
 pub(super) fn check(path: &Path) -> anyhow::Result<Status> {
     let (config, warnings) = match config::load(path) {
         Ok(loaded) => loaded,
@@ -12,12 +12,12 @@ pub(super) fn check(path: &Path) -> anyhow::Result<Status> {
             let (errors, warnings) =
                 (report.count(Severity::Error), report.count(Severity::Warning));
             eprintln!("{}: {errors} error(s), {warnings} warning(s)", path.display());
-            return Ok(Status::Wrong);
+            return Ok(Status::Invalid);
         }
     };
     eprint!("{warnings}");
     let warnings = warnings.count(Severity::Warning);
     let routes = config.routes.len();
-    println!("{}: in order, {routes} route(s), {warnings} warning(s)", path.display());
-    Ok(Status::Done)
+    println!("{}: valid, {routes} route(s), {warnings} warning(s)", path.display());
+    Ok(Status::Success)
 }

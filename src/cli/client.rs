@@ -1,4 +1,4 @@
-//! A sender's side of HTTP, for `demo` and `send`.
+//! The HTTP client of `demo` and `send`.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// A kept-alive connection to a gateway.
-pub(super) struct Client {
+pub(super) struct SenderClient {
     connection: SendRequest<Full<Bytes>>,
     host: String,
 }
 
-impl Client {
-    /// Connects to the origin of `url`; `https` trusts the certificates in `roots` (PEM) only.
+impl SenderClient {
+    /// Connects to the origin of `url`. For `https`, only the certificates in `roots` (PEM) are trusted.
     pub(super) async fn connect(url: &Uri, roots: &[u8]) -> anyhow::Result<Self> {
         let host = url.host().context("the URL has no host")?;
         let name = host.trim_matches(['[', ']']);
@@ -43,11 +43,10 @@ impl Client {
             handshake(stream).await?
         };
         let host = url.authority().map_or_else(|| host.to_owned(), ToString::to_string);
-        Ok(Client { connection, host })
+        Ok(SenderClient { connection, host })
     }
 
-    /// Sends a request and reads its whole answer. The request's target is made origin-form, and
-    /// `Host` is set.
+    /// Sends a request with an origin-form target and a `Host` header, and reads the whole response.
     pub(super) async fn send(
         &mut self,
         request: Request<Bytes>,

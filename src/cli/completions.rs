@@ -5,10 +5,10 @@ use clap_complete::{Shell, generate};
 
 use super::{Arguments, Status};
 
-/// `sealgate completions SHELL`: prints the script that the shell reads.
+/// `sealgate completions SHELL`: prints a completion script.
 pub(super) fn completions(shell: Shell) -> anyhow::Result<Status> {
     let mut script = Vec::new();
     generate(shell, &mut Arguments::command(), "sealgate", &mut script);
     stdout().write_all(&script)?;
-    Ok(Status::Done)
+    Ok(Status::Success)
 }

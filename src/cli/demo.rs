@@ -1,6 +1,6 @@
-//! `sealgate demo`: the gateway's main job on loopback, with nothing to set up. A stand-in upstream
-//! counts what reaches it, a stand-in sender signs, tampers and repeats; a table shows what became of
-//! each request, and whether that is as it must be.
+//! `sealgate demo`: the gateway on loopback, without setup. A stand-in upstream counts the requests that
+//! reach it, and a stand-in sender signs, tampers and repeats. A table shows the result of each request
+//! and whether it is the expected one.
 
 mod scenes;
 mod stage;
@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::stage::Stage;
 use super::Status;
 
-/// Plays the scenes and shows what became of them; then serves on, unless it is to `exit`.
+/// Sends the requests and prints the table. Then the gateway keeps running unless `exit` is set.
 pub(super) fn demo(exit: bool) -> anyhow::Result<Status> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -27,12 +27,15 @@ async fn play(exit: bool) -> anyhow::Result<Status> {
     let rows = scenes::play(&stage).await?;
     print!("{}", scenes::render(&rows));
     let right = rows.iter().all(|row| row.is_as_it_must_be());
-    println!("\n{}", if right { "Every row is as it must be." } else { "NOT as it must be." });
+    println!(
+        "\n{}",
+        if right { "Every row is as expected." } else { "Some rows are NOT as expected." }
+    );
     if right && !exit {
         println!(
-            "\nThe gateway keeps serving. Try this within five minutes, and then once more:\n"
+            "\nThe gateway keeps running. Run this command within five minutes, then run it again:\n"
         );
-        println!("{}\n\nCtrl-C ends it.", stage.curl()?);
+        println!("{}\n\nPress Ctrl-C to stop.", stage.curl()?);
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
             interrupted = tokio::signal::ctrl_c() => interrupted?,
@@ -40,5 +43,5 @@ async fn play(exit: bool) -> anyhow::Result<Status> {
         }
     }
     stage.strike().await;
-    Ok(if right { Status::Done } else { Status::Failed })
+    Ok(if right { Status::Success } else { Status::Failed })
 }

@@ -12,16 +12,16 @@ use crate::config;
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// `sealgate health`: asks `/readyz` of the first admin listener.
+/// `sealgate health`: queries `/readyz` on the first admin listener.
 pub(super) fn health(path: &Path) -> anyhow::Result<Status> {
     let config = match config::load(path) {
         Ok((config, _)) => config,
         Err(report) => {
             eprint!("{report}");
-            return Ok(Status::Wrong);
+            return Ok(Status::Invalid);
         }
     };
-    let mut address = *config.admin.first().context("the admin listener is switched off")?;
+    let mut address = *config.admin.first().context("the admin listener is disabled")?;
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() {
             std::net::Ipv4Addr::LOCALHOST.into()
@@ -37,7 +37,7 @@ pub(super) fn health(path: &Path) -> anyhow::Result<Status> {
     stream.take(4096).read_to_end(&mut answer).context("no answer")?;
     if answer.get(8..12) == Some(b" 200") {
         println!("ready");
-        Ok(Status::Done)
+        Ok(Status::Success)
     } else {
         println!("not ready");
         Ok(Status::Failed)

@@ -14,10 +14,10 @@ use crate::{
     gateway::Gateway,
 };
 
-/// Open files that are no public connections: upstreams, the store, listeners, the admin's callers.
+/// Open files other than public connections: upstreams, the store, listeners, admin connections.
 const OTHER_FILES: u64 = 512;
 
-/// `sealgate run`: configuration, then listeners, then signals until one ends it.
+/// `sealgate run`: loads the configuration, starts the gateway, and handles signals until it stops.
 pub(super) fn run(path: &Path) -> anyhow::Result<Status> {
     let config = match config::load(path) {
         Ok((config, warnings)) => {
@@ -26,7 +26,7 @@ pub(super) fn run(path: &Path) -> anyhow::Result<Status> {
         }
         Err(report) => {
             eprint!("{report}");
-            return Ok(Status::Wrong);
+            return Ok(Status::Invalid);
         }
     };
     tokio::runtime::Builder::new_current_thread()
@@ -34,7 +34,7 @@ pub(super) fn run(path: &Path) -> anyhow::Result<Status> {
         .build()
         .context("cannot start the runtime")?
         .block_on(serve(path, config))?;
-    Ok(Status::Done)
+    Ok(Status::Success)
 }
 
 async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
@@ -42,13 +42,13 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     let routes = config.routes.len();
     let mut watched =
         Watched { on: config.server.watch, sources: config.inventory.sources.clone() };
-    // Memory that connections gave back is let go of a few pages at a time, not 2 MiB at a time.
+    // With huge pages, the allocator could return freed memory only in units of 2 MiB.
     if let Err(error) = disable_transparent_huge_pages(true) {
-        tracing::warn!(%error, "cannot do without huge pages: connections will cost more memory");
+        tracing::warn!(%error, "cannot disable huge pages: connections use more memory");
     }
     raise_open_files(config.server.limits.connections);
     let gateway = Gateway::start(config).context("cannot start")?;
-    watched.sources.note_made();
+    watched.sources.note_created();
     let addresses = gateway.addresses();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -61,8 +61,8 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     loop {
         let cause = tokio::select! {
             wanted = signals.next() => match wanted {
-                Wanted::Reload => "SIGHUP",
-                Wanted::End => break,
+                SignalAction::Reload => "SIGHUP",
+                SignalAction::Stop => break,
             },
             () = watched.changed() => "a file has changed",
         };
@@ -71,19 +71,19 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     tracing::info!("draining");
     tokio::select! {
         () = gateway.drain() => tracing::info!("drained"),
-        () = signals.end() => tracing::warn!("stopped by a second signal"),
+        () = signals.stop() => tracing::warn!("stopped by a second signal"),
     }
     Ok(())
 }
 
-/// The files of the configuration that was read last, taken or not.
+/// The files of the configuration that was read last, even if it was rejected.
 struct Watched {
     on: bool,
     sources: Sources,
 }
 
 impl Watched {
-    /// Waits until one of them has changed; for ever if they are not watched.
+    /// Waits until a file changes; never returns if the files are not watched.
     async fn changed(&self) {
         if self.on {
             self.sources.changed().await;
@@ -93,47 +93,47 @@ impl Watched {
     }
 }
 
-/// Raises the limit of open files as far as this process may, and warns if that is not far enough
-/// for so many connections.
+/// Raises the limit on open files to the hard limit, and warns if it is too low for so many
+/// connections.
 fn raise_open_files(connections: usize) {
     let hard = getrlimit(Resource::Nofile).maximum;
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
+        tracing::warn!(%error, "cannot raise the limit on open files");
     }
     let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
     if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < needed) {
         tracing::warn!(
             files,
             needed,
-            "`limits.connections` does not fit into the limit of open files (ulimit -Hn)"
+            "`limits.connections` exceeds the limit on open files (ulimit -Hn)"
         );
     }
 }
 
-/// Takes the configuration as it is now in its file; a bad one changes nothing.
+/// Reloads the configuration from its file. An invalid one changes nothing.
 async fn reload(gateway: &Gateway, path: &Path, cause: &str, watched: &mut Watched) {
     let file = path.to_owned();
-    // Files that are slow to read must not stop the thread that accepts.
+    // Files that are slow to read must not block the thread that accepts connections.
     let read = tokio::task::spawn_blocking(move || config::load_with_sources(&file)).await;
-    let taken = match read {
+    let applied = match read {
         Ok((result, sources)) => {
             watched.sources = sources;
-            take(gateway, result, watched).await
+            apply(gateway, result, watched).await
         }
         Err(error) => Err(vec![error.to_string()]),
     };
-    gateway.count_reload(taken.is_ok());
-    match taken {
-        Ok(changes) => tell(path, cause, &changes),
+    gateway.count_reload(applied.is_ok());
+    match applied {
+        Ok(changes) => log_changes(path, cause, &changes),
         Err(problems) => {
             for problem in problems {
-                tracing::error!(cause, %problem, "configuration refused, the running one stays");
+                tracing::error!(cause, %problem, "configuration rejected, the running one stays in effect");
             }
         }
     }
 }
 
-async fn take(
+async fn apply(
     gateway: &Gateway,
     result: Result<(Config, Report), Report>,
     watched: &mut Watched,
@@ -149,8 +149,8 @@ async fn take(
     Ok(changes)
 }
 
-/// Logs what a reload changed, by name, and what it could not change.
-fn tell(path: &Path, cause: &str, changes: &Changes) {
+/// Logs by name what a reload changed and what it could not change.
+fn log_changes(path: &Path, cause: &str, changes: &Changes) {
     let list = |names: &[String]| (!names.is_empty()).then(|| names.join(", "));
     let Changes { routes_added, routes_removed, routes_changed, sections, secrets, files, .. } =
         changes;
@@ -166,7 +166,7 @@ fn tell(path: &Path, cause: &str, changes: &Changes) {
         "configuration reloaded"
     );
     for key in &changes.not_taken {
-        tracing::warn!(key, "not changed by a reload: restart to take it");
+        tracing::warn!(key, "a reload does not change this key: restart sealgate to apply it");
     }
 }
 
@@ -176,11 +176,11 @@ fn log(warnings: &Report) {
     }
 }
 
-/// What a signal asks for.
+/// The action that a signal requests.
 #[derive(PartialEq, Eq)]
-enum Wanted {
+enum SignalAction {
     Reload,
-    End,
+    Stop,
 }
 
 struct Signals {
@@ -198,15 +198,15 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Wanted {
+    async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Wanted::End,
-            _ = self.interrupt.recv() => Wanted::End,
-            _ = self.hang_up.recv() => Wanted::Reload,
+            _ = self.terminate.recv() => SignalAction::Stop,
+            _ = self.interrupt.recv() => SignalAction::Stop,
+            _ = self.hang_up.recv() => SignalAction::Reload,
         }
     }
 
-    async fn end(&mut self) {
-        while self.next().await == Wanted::Reload {}
+    async fn stop(&mut self) {
+        while self.next().await == SignalAction::Reload {}
     }
 }

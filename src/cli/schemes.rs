@@ -5,16 +5,16 @@ use crate::scheme::Scheme;
 pub(super) fn schemes(id: Option<&str>) -> anyhow::Result<Status> {
     let Some(id) = id else {
         print!("{}", Scheme::list());
-        return Ok(Status::Done);
+        return Ok(Status::Success);
     };
     match (Scheme::builtin(id), Scheme::builtin_text(id)) {
         (Some(scheme), Some(text)) => {
             println!("{}\n{text}", scheme.describe());
-            Ok(Status::Done)
+            Ok(Status::Success)
         }
         _ => {
-            eprintln!("error: no scheme is called {id}; `sealgate schemes` lists them");
-            Ok(Status::Wrong)
+            eprintln!("error: unknown scheme `{id}`; `sealgate schemes` lists all schemes");
+            Ok(Status::Invalid)
         }
     }
 }

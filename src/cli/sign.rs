@@ -13,53 +13,53 @@ use crate::{
     scheme::{Draft, UnixMillis},
 };
 
-/// What to sign, and as whom.
+/// Options of `sealgate sign` and `sealgate send`.
 #[derive(Args)]
 pub(super) struct SignArguments {
     /// The configuration file.
     #[arg(long, short, default_value = "gateway.toml", value_name = "FILE")]
     pub(super) config: PathBuf,
-    /// The route whose sender is imitated.
+    /// The route whose sender signs.
     #[arg(long, value_name = "NAME")]
     pub(super) route: String,
-    /// The key to sign with, such as `global` or `coupon/3570`; otherwise the one that the headers and
-    /// the body name.
+    /// The key to sign with, such as `global` or `coupon/3570`; default: the key that the headers and
+    /// the body select.
     #[arg(long, value_name = "NAME")]
     pub(super) key: Option<String>,
-    /// A header that is given and not made up; may be repeated.
+    /// A header to use instead of a generated one; may be repeated.
     #[arg(long = "header", value_name = "K: V", value_parser = header)]
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// Sign as of this time (Unix seconds) instead of now.
+    /// The signing time in Unix seconds; default: now.
     #[arg(long, value_name = "UNIX_SECONDS")]
     pub(super) at: Option<i64>,
-    /// The file with the body, `-` for standard input; without it the body is empty.
+    /// The file with the body, or `-` for standard input; default: an empty body.
     pub(super) body: Option<PathBuf>,
 }
 
-/// A request of the sender, ready to be sent.
+/// A signed request.
 pub(super) struct Signed {
     pub(super) path: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
-/// `sealgate sign`: prints the headers that the sender would send, one a line.
+/// `sealgate sign`: prints the headers that the sender sends, one per line.
 pub(super) fn sign(arguments: &SignArguments) -> anyhow::Result<Status> {
     let (route, body) = match inputs(arguments) {
         Ok(inputs) => inputs,
-        Err(error) => return Ok(super::wrong(&error)),
+        Err(error) => return Ok(super::invalid(&error)),
     };
     if route.verifier.signs_in_body() {
-        anyhow::bail!("this sender's signature stands in the body: `sealgate send` puts it there");
+        anyhow::bail!("this sender's signature is part of the body: use `sealgate send`");
     }
     let signed = signed(arguments, &route, body)?;
     for (name, value) in &signed.headers {
-        println!("{name}: {}", value.to_str().context("a header that is no text")?);
+        println!("{name}: {}", value.to_str().context("a header value that is not text")?);
     }
-    Ok(Status::Done)
+    Ok(Status::Success)
 }
 
-/// The route and the body that the arguments name.
+/// Reads the route and the body that the arguments name.
 pub(super) fn inputs(arguments: &SignArguments) -> anyhow::Result<(RouteOptions, Bytes)> {
     let (config, _) = config::load(&arguments.config)?;
     let route = verify::route(config, &arguments.route)?;
@@ -94,10 +94,10 @@ pub(super) fn signed(
     Ok(Signed { path, headers, body })
 }
 
-/// A header argument, `Name: value`.
+/// Parses a header argument, `Name: value`.
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("write 'Name: value'")?;
-    let name = name.trim().parse().map_err(|_| format!("`{name}` is no header name"))?;
-    let value = value.trim().parse().map_err(|_| format!("`{value}` is no header value"))?;
+    let name = name.trim().parse().map_err(|_| format!("`{name}` is not a header name"))?;
+    let value = value.trim().parse().map_err(|_| format!("`{value}` is not a header value"))?;
     Ok((name, value))
 }

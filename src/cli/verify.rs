@@ -6,7 +6,7 @@ use http::request::Parts;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Status, capture, now, wrong};
+use super::{Status, capture, invalid, now};
 use crate::{
     body::Payload,
     config::{self, Config},
@@ -16,27 +16,27 @@ use crate::{
     scheme::{UnixMillis, UnverifiedDetails, Verified, Verifier},
 };
 
-/// What to judge.
+/// Options of `sealgate verify`.
 #[derive(Args)]
 pub(super) struct VerifyArguments {
     /// The configuration file.
     #[arg(long, short, default_value = "gateway.toml", value_name = "FILE")]
     config: PathBuf,
-    /// The route that the request was meant for.
+    /// The route of the request.
     #[arg(long, value_name = "NAME")]
     route: String,
-    /// Judge as of this time (Unix seconds) instead of now.
+    /// The verification time in Unix seconds; default: now.
     #[arg(long, value_name = "UNIX_SECONDS")]
     at: Option<i64>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// The captured request, `-` for standard input.
+    /// The file with the captured request, or `-` for standard input.
     request: PathBuf,
 }
 
-/// `sealgate verify`: judges one captured request by the code that judges live ones, and tells of a
-/// refused one what would have verified.
+/// `sealgate verify`: verifies one captured request with the code that verifies live requests. For a
+/// rejected one, it also reports what would have verified.
 pub(super) fn verify(arguments: &VerifyArguments) -> anyhow::Result<Status> {
     let inputs = config::load(&arguments.config)
         .map_err(anyhow::Error::from)
@@ -44,7 +44,7 @@ pub(super) fn verify(arguments: &VerifyArguments) -> anyhow::Result<Status> {
         .and_then(|routes| Ok((routes, capture::read(&arguments.request)?)));
     let ((route, others), (head, body)) = match inputs {
         Ok(inputs) => inputs,
-        Err(error) => return Ok(wrong(&error)),
+        Err(error) => return Ok(invalid(&error)),
     };
     fetch_keys(&route)?;
     let now = arguments.at.map_or_else(now, |at| UnixMillis(at.saturating_mul(1000)));
@@ -63,10 +63,10 @@ pub(super) fn verify(arguments: &VerifyArguments) -> anyhow::Result<Status> {
     } else {
         print!("{}", text(&judged, &reading, &found, &route.verifier, &payload, now));
     }
-    Ok(if judged.is_ok() { Status::Done } else { Status::Failed })
+    Ok(if judged.is_ok() { Status::Success } else { Status::Failed })
 }
 
-/// Fetches the keys that the route's sender publishes, if it does.
+/// Fetches the published keys of the route's sender, if it has any.
 fn fetch_keys(route: &RouteOptions) -> anyhow::Result<()> {
     let Some(set) = route.verifier.key_set() else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -74,17 +74,17 @@ fn fetch_keys(route: &RouteOptions) -> anyhow::Result<()> {
     fetched.map_err(|problem| anyhow!("the key set cannot be fetched: {problem}"))
 }
 
-/// Takes a route out of a configuration by its name.
+/// Removes a route from a configuration by its name.
 pub(super) fn route(config: Config, name: &str) -> anyhow::Result<RouteOptions> {
     split(config, name).map(|(route, _)| route)
 }
 
-/// Takes a route out of a configuration by its name; gives the others too.
+/// Removes a route from a configuration by its name, and also returns the other routes.
 fn split(config: Config, name: &str) -> anyhow::Result<(RouteOptions, Vec<RouteOptions>)> {
     let names: Vec<_> = config.routes.iter().map(|route| route.name.clone()).collect();
     let (mut wanted, others): (Vec<_>, Vec<_>) =
         config.routes.into_iter().partition(|route| route.name == name);
-    let route = wanted.pop().ok_or_else(|| anyhow!("no route is called {name}"));
+    let route = wanted.pop().ok_or_else(|| anyhow!("unknown route `{name}`"));
     Ok((route.with_context(|| format!("the routes are: {}", names.join(", ")))?, others))
 }
 
@@ -104,7 +104,7 @@ fn near_misses(
     diagnose(case, Effort::OFFLINE)
 }
 
-/// The word for why a request was refused.
+/// Returns the reason why a request was rejected, as a word.
 fn word(reject: &Reject) -> &'static str {
     reject.reason().map_or(reject.outcome().label(), |reason| reason.label())
 }
@@ -201,7 +201,7 @@ fn known(text: &str, verifier: &Verifier, key: Option<&str>) -> String {
     if configured { text.to_owned() } else { format!("{text} (not configured)") }
 }
 
-/// An instant in RFC 3339, if it is within its years.
+/// Formats an instant in RFC 3339; `None` if its year is out of range.
 fn instant(at: UnixMillis) -> Option<String> {
     let nanos = i128::from(at.0).checked_mul(1_000_000)?;
     OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.format(&Rfc3339).ok()

@@ -1,4 +1,4 @@
-//! The keys of a route that say what a request must prove.
+//! The keys of a route that configure authentication: secrets, public keys, tokens.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -20,21 +20,21 @@ use crate::{
     secret::Secret,
 };
 
-/// A window of no length refuses everything; one of a week protects from nothing.
+/// An empty window rejects every request; a window of a week protects against nothing.
 const TOLERANCES: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
 
-/// Takes the place of a secret that is wrong, so that the rest can be checked: every form of key
-/// that a scheme can ask for can be written so. A configuration with it is never used, for the
-/// problem is on record.
+/// Replaces an invalid secret, so that the remaining keys can be checked. It is valid in every form
+/// of key that a scheme can require. A configuration that contains it is never used, because its
+/// error is already recorded.
 const STAND_IN: [u8; 64] = [b'0'; 64];
 
-/// Key sets, by address and file of authorities.
+/// Key sets, by address and CA file.
 pub(super) type KeySets = HashMap<(String, Option<PathBuf>), Arc<KeySet>>;
 
-/// Reads the credentials of the route called `name`. `scheme` is the route's, if it is known. `None` if
-/// a public key or a rule for tokens is wrong: its problem is on record, and whether the rest fits the
-/// scheme cannot be said without it.
+/// Reads the credentials of the route `name`. `scheme` is the route's scheme, if it is known. Returns
+/// `None` if a public key or a token rule is invalid: its error is recorded, and the remaining keys
+/// cannot be checked against the scheme without it.
 pub(super) fn read(
     section: &Section<'_>,
     name: Option<&str>,
@@ -57,7 +57,7 @@ pub(super) fn read(
         tolerance: section.get("tolerance").and_then(|field| field.duration_within(TOLERANCES)),
         ..Credentials::default()
     };
-    // What was wrong is told already; that there is no secret besides would not be true.
+    // The errors of the secrets are already reported; "no secret" would be wrong in addition.
     let has_secrets = section.has("secret") || section.has("secrets");
     if has_secrets && credentials.groups.is_empty() && section.errors() > errors {
         credentials.global.push(stand_in());
@@ -76,7 +76,7 @@ fn stand_in() -> Secret {
     Secret::new(STAND_IN.to_vec())
 }
 
-/// The secrets of one key, each looked for among the other keys' too.
+/// Reads the secrets of one key and records them, so that shared secrets are detected.
 fn verifying(field: &Field<'_>, owner: &str, surroundings: &Surroundings<'_>) -> Vec<Secret> {
     let secrets = secret::read_all(field, Use::Verify, surroundings);
     let add = |(item, secret): (Field<'_>, Option<Secret>)| {
@@ -104,7 +104,7 @@ fn groups(
                 let help = "the index is that of the group in the sender's event, such as 3570; \
                             a key of the route itself stands before the first [route.…] heading";
                 field.conceal();
-                field.error(format!("`{index}` is no index"), Some(help.to_owned()));
+                field.error(format!("`{index}` is not an index"), Some(help.to_owned()));
                 continue;
             };
             let secrets = verifying(&field, &format!("{space}/{index} of {route}"), surroundings);
@@ -135,7 +135,7 @@ fn knows_space(scheme: &Scheme, space: &str, field: &Field<'_>) -> bool {
     false
 }
 
-/// `public_url`: the address that is registered at the sender, to the letter.
+/// Reads `public_url`: the URL exactly as it is registered with the sender.
 fn public_url(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
     let parsed = text.parse::<Uri>().ok();
@@ -143,20 +143,21 @@ fn public_url(field: &Field<'_>) -> Option<String> {
         matches!(uri.scheme_str(), Some("https" | "http")) && uri.host().is_some()
     });
     if !whole || text.contains('#') {
-        let help = "public_url = \"https://hooks.example.com/x\", as registered at the sender";
-        field.error(format!("`{text}` is no whole URL"), Some(help.to_owned()));
+        let help = "public_url = \"https://hooks.example.com/x\", as registered with the sender";
+        field.error(format!("`{text}` is not an absolute URL"), Some(help.to_owned()));
         return None;
     }
     Some(text)
 }
 
-/// `public_key`: one or several; `None` if one is wrong.
+/// Reads `public_key`, one key or a list; `None` if one is invalid.
 fn public_keys(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<Vec<Secret>> {
     let keys = secret::read_all(field, Use::PublicKey, surroundings);
     keys.into_iter().map(|(_, key)| key).collect()
 }
 
-/// `[route.jwt]`: what a token must say, and the sender's published keys; `None` if something is wrong.
+/// Reads `[route.jwt]`: the required claims, and the sender's published keys; `None` if a value is
+/// invalid.
 fn jwt(
     field: &Field<'_>,
     scheme: Option<&Scheme>,
@@ -167,7 +168,7 @@ fn jwt(
     let names = |key| {
         let Some(field) = section.get(key) else { return Vec::new() };
         if field.items().is_empty() {
-            field.error(format!("`{}` names nobody", field.path()), None);
+            field.error(format!("`{}` is empty", field.path()), None);
         }
         field.items().iter().filter_map(not_empty).collect()
     };
@@ -178,7 +179,7 @@ fn jwt(
         None => {
             if let Some(field) = authorities {
                 let help =
-                    Some("it vouches for the server of `jwks`, which is not there".to_owned());
+                    Some("`jwks_ca` verifies the server of `jwks`, which is missing".to_owned());
                 field.error("`jwks_ca` without `jwks`", help);
             }
             None
@@ -195,7 +196,7 @@ fn jwt(
     (!wrong).then_some(JwtCredentials { issuer, audience, subject, jwks })
 }
 
-/// `jwks`, with the `authorities` that vouch for its server: `jwks_ca`.
+/// Reads `jwks`, with the CA certificates for its server (`jwks_ca`).
 fn jwks(
     field: &Field<'_>,
     authorities: Option<&Field<'_>>,
@@ -209,7 +210,7 @@ fn jwks(
     if let Some(path) = address.strip_prefix("file:") {
         surroundings.file(path);
     }
-    // Routes with the same tokens share the keys, and with them the bound on fetches.
+    // Routes with the same key set share its keys, and therefore also the limit on fetches.
     match surroundings.key_sets.borrow_mut().entry((address, file)) {
         Entry::Occupied(known) => Some(Arc::clone(known.get())),
         Entry::Vacant(new) => {

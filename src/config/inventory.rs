@@ -1,26 +1,26 @@
-//! What a configuration consists of, by name, so that a reload can tell what it changes and what it
-//! cannot. Names only: of sections digests are kept, and secrets stay secrets.
+//! The parts of a configuration by name, so that a reload can report what changes and what cannot
+//! change. Sections are kept as digests only, and secrets stay concealed.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::Sources;
 use crate::{replay, secret::Secret, server::ServerOptions};
 
-/// What a configuration consists of.
+/// The parts of a configuration.
 #[derive(Debug)]
 pub struct Inventory {
-    /// The files that it was read from.
+    /// The files from which it was read.
     pub sources: Sources,
-    /// Each route's section.
+    /// A digest of each route's section.
     pub(super) routes: BTreeMap<String, [u8; 32]>,
-    /// The other sections of the file.
+    /// A digest of each other section.
     pub(super) sections: BTreeMap<String, [u8; 32]>,
-    /// The secrets, by whose they are: `global of vivoldi`.
+    /// The secrets by owner, such as `global of vivoldi`.
     pub(super) secrets: BTreeMap<String, Vec<Secret>>,
     pub(super) fixed: Fixed,
 }
 
-/// What stays as it was at the start until a restart.
+/// Values that only a restart can change.
 #[derive(Debug)]
 pub(super) struct Fixed {
     server: ServerOptions,
@@ -29,22 +29,22 @@ pub(super) struct Fixed {
     memory: u64,
 }
 
-/// What a reload changed, by name.
+/// The changes that a reload made, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Routes that the running configuration did not have.
+    /// Routes that are new.
     pub routes_added: Vec<String>,
-    /// Routes that are gone.
+    /// Routes that were removed.
     pub routes_removed: Vec<String>,
-    /// Routes whose section says something else.
+    /// Routes whose section changed.
     pub routes_changed: Vec<String>,
-    /// Other sections that say something else.
+    /// Other sections that changed.
     pub sections: Vec<String>,
-    /// Secrets that are others, new or gone, by whose they are.
+    /// Owners whose secrets were changed, added or removed.
     pub secrets: Vec<String>,
-    /// Files whose content is another one: certificates, secrets, key sets, schemes.
+    /// Files whose content changed: certificates, secrets, key sets, schemes.
     pub files: Vec<String>,
-    /// Keys that a reload cannot change; they need a restart.
+    /// Keys that changed but need a restart.
     pub not_taken: Vec<&'static str>,
 }
 
@@ -59,7 +59,7 @@ impl Fixed {
         Fixed { server, admin: admin.to_vec(), replay, memory }
     }
 
-    /// The keys in which `newer` differs.
+    /// Returns the keys in which `newer` differs.
     fn differences(&self, newer: &Fixed) -> Vec<&'static str> {
         let (old, new) = (&self.server, &newer.server);
         let (limits, new_limits) = (&old.limits, &new.limits);
@@ -96,7 +96,7 @@ fn addresses(server: &ServerOptions) -> Vec<SocketAddr> {
     server.listen.iter().map(|listener| listener.address).collect()
 }
 
-/// The names under which `newer` has something else than `older`, those that came and those that went.
+/// Returns the names whose value was changed, added or removed in `newer`.
 fn differences<V: PartialEq>(
     older: &BTreeMap<String, V>,
     newer: &BTreeMap<String, V>,
@@ -107,7 +107,7 @@ fn differences<V: PartialEq>(
 }
 
 impl Inventory {
-    /// What the configuration `newer` changes.
+    /// Returns what the configuration `newer` changes.
     pub fn changes(&self, newer: &Inventory) -> Changes {
         let (mut added, mut removed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for name in differences(&self.routes, &newer.routes) {
@@ -128,7 +128,7 @@ impl Inventory {
         }
     }
 
-    /// Becomes `newer`, but for what stays as it was at the start.
+    /// Replaces everything except the values that only a restart can change.
     pub fn take(&mut self, newer: Inventory) {
         let Inventory { sources, routes, sections, secrets, fixed: _ } = newer;
         (self.sources, self.routes, self.sections, self.secrets) =

@@ -321,7 +321,7 @@ fn named_scheme(field: &Field<'_>, schemes: &Schemes) -> Option<Arc<Scheme>> {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`sealgate schemes` lists them".to_owned(),
         };
-        field.error(format!("no scheme is called `{id}`"), Some(help));
+        field.error(format!("unknown scheme `{id}`"), Some(help));
     }
     found
 }

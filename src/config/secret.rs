@@ -1,5 +1,5 @@
-//! Secrets: from the environment, from a file, or (for tests and demos) as they stand. No message
-//! ever shows one, nor anything that stands where one should.
+//! Secrets from the environment, from a file, or (for tests and demos) from the configuration itself.
+//! No message quotes a secret or a value written in place of one.
 
 use std::{
     cell::RefCell,
@@ -16,52 +16,53 @@ use zeroize::Zeroizing;
 use super::Surroundings;
 use crate::{document::Field, secret::Secret};
 
-/// Shorter ones can be found by trying.
+/// Secrets with fewer bytes than this can be guessed by brute force.
 const SHORT: usize = 16;
 
-/// The longest file that is read as a secret.
+/// The longest file that is accepted as a secret, in bytes.
 const LONGEST: usize = 64 << 10;
 
-/// How texts begin that were copied from a sender's documentation, parted by `|`.
+/// Prefixes of placeholders that were copied from a sender's documentation, separated by `|`.
 const PLACEHOLDER_STARTS: &str = "your-|your_|your |<|${|{{|[|...|changeme|change-me|change_me|\
     change me|replace-|replace_|replace |insert-|insert_|insert |enter-|enter_|enter |example|\
     placeholder|todo|fixme|xxx|my-secret|my_secret|mysecret|secret-key|secret_key|secretkey|\
     webhook-secret|webhook_secret|whsec_your|whsec_xxx|whsec_example|whsec_placeholder|\
     whsec_secret|whsec_test_secret|whsec_...|whsec_<";
 
-/// Whole texts of documentations, too short to be beginnings.
+/// Placeholders that are too short to serve as prefixes.
 const PLACEHOLDERS: &str = "secret|password|test|key|token|none|null|undefined|default|whsec_|\
     mykey|foobar|hunter2";
 
-/// What a text in one of the forms of a secret is for.
+/// What a value in one of the forms of a secret is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// To verify requests: weak, published and repeated ones are told.
+    /// Verifies requests: weak, published and shared secrets are reported.
     Verify,
-    /// A public key: nobody need hide it.
+    /// A public key, which is not confidential.
     PublicKey,
-    /// To show to the upstream in a header.
+    /// A header value sent to the upstream.
     Header,
-    /// The address of a store, which may hold a password.
+    /// The address of a store, which may contain a password.
     Address,
 }
 
-/// The secrets that were read so far, to find one that stands under two keys.
+/// The secrets read so far, to detect one that is configured for two keys.
 #[derive(Default)]
 pub(super) struct Known {
-    /// Whose each secret is that was read first, and the line where it stands.
+    /// The first owner of each secret, and the line of its key.
     first: RefCell<HashMap<Secret, (String, usize)>>,
     by_owner: RefCell<BTreeMap<String, Vec<Secret>>>,
 }
 
 impl Known {
-    /// Records that `secret` is a key of `owner`; tells where the same one was seen before.
+    /// Records that `secret` is a key of `owner`, and warns if another owner has the same secret.
     pub(super) fn add(&self, field: &Field<'_>, secret: &Secret, owner: &str) {
         match self.first.borrow_mut().entry(secret.clone()) {
             Entry::Occupied(other) => {
-                let help = "let the sender make one for each: who holds one of them holds both";
+                let help = "create a secret for each: with a shared secret, one of them can forge events of the other";
                 let (other, line) = other.get();
-                let what = format!("the secret for {owner} is that of {other} (line {line}) too");
+                let what =
+                    format!("the secret for {owner} is the same as for {other} (line {line})");
                 field.warning(what, Some(help.to_owned()));
             }
             Entry::Vacant(free) => {
@@ -71,13 +72,13 @@ impl Known {
         self.by_owner.borrow_mut().entry(owner.to_owned()).or_default().push(secret.clone());
     }
 
-    /// All secrets, by whose they are.
+    /// Returns all secrets, by owner.
     pub(super) fn by_owner(&self) -> BTreeMap<String, Vec<Secret>> {
         self.by_owner.borrow().clone()
     }
 }
 
-/// One secret or a list of them; `None` stands for one that is wrong, whose problem is recorded.
+/// Reads one secret or a list. An invalid one is `None`, and its error is recorded.
 pub(super) fn read_all<'r>(
     field: &Field<'r>,
     purpose: Use,
@@ -94,7 +95,7 @@ pub(super) fn read_all<'r>(
     items.into_iter().map(read).collect()
 }
 
-/// One text in one of the forms of a secret: `{ env = "NAME" }`, `{ file = "path" }`, `"text"`.
+/// Reads a value in one of the forms of a secret: `{ env = "NAME" }`, `{ file = "path" }`, `"text"`.
 pub(super) fn read(
     field: &Field<'_>,
     purpose: Use,
@@ -111,12 +112,12 @@ pub(super) fn read(
         };
         if open {
             let what = format!(
-                "the secret for `{}` stands in the file itself: for tests and demos only",
+                "the secret for `{}` is written in the configuration: use this for tests and demos only",
                 field.path()
             );
             field.warning(what, Some(format!("use {forms}")));
         }
-        (secret, "its place".to_owned())
+        (secret, "this value".to_owned())
     } else if field.is_table() {
         from_elsewhere(field, purpose, surroundings)?
     } else {
@@ -128,7 +129,7 @@ pub(super) fn read(
     checked(field, secret, purpose, &place)
 }
 
-/// The text that `{ env = … }` or `{ file = … }` points to, and what to call its place.
+/// Returns the value that `{ env = … }` or `{ file = … }` refers to, and a name for its source.
 fn from_elsewhere(
     field: &Field<'_>,
     purpose: Use,
@@ -160,17 +161,19 @@ fn from_environment(env: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<
         return Some((Secret::new(value.into_bytes()), format!("the variable {name}")));
     }
     if is_usual_name(&name) {
-        let help = format!("export {name}=… before the start, or use {{ file = \"path\" }}");
+        let help =
+            format!("export {name}=… before you start sealgate, or use {{ file = \"path\" }}");
         env.error(format!("the environment has no variable `{name}`"), Some(help));
     } else {
         env.conceal();
-        let help = "`env` takes the name of a variable, which holds the secret".to_owned();
+        let help = "`env` is the name of the variable that contains the secret".to_owned();
         env.error("the environment has no variable of this name", Some(help));
     }
     None
 }
 
-/// Whether a text is written as variables are. What is not may be the secret itself, put here by mistake.
+/// Returns whether a text looks like the name of a variable. Any other text may be the secret itself,
+/// written here by mistake.
 fn is_usual_name(name: &str) -> bool {
     let usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     name.len() <= 64 && name.chars().all(usual)
@@ -193,7 +196,10 @@ fn from_file(
         }
     };
     if bytes.len() > LONGEST {
-        file.error(format!("{place} is longer than {} KiB: no secret", LONGEST >> 10), None);
+        file.error(
+            format!("{place} is longer than {} KiB, so it is not a secret", LONGEST >> 10),
+            None,
+        );
         return None;
     }
     if bytes.last() == Some(&b'\n') {
@@ -203,14 +209,14 @@ fn from_file(
         }
     }
     if purpose != Use::PublicKey {
-        // systemd and Kubernetes hand secrets out as root's, readable by the service's group.
+        // Secrets from systemd and Kubernetes belong to root and are readable by the service's group.
         warn_if_open(file, &path, 0o027);
     }
     Some((Secret::new(std::mem::take(&mut *bytes)), place))
 }
 
-/// Reads no more than a secret can hold. The buffer never grows, so no copy is left behind: it is as
-/// long as the file, or as the longest secret where the length of what is read is not known.
+/// Reads at most one byte more than the longest secret. The buffer never grows, so no copy remains in
+/// memory: its capacity is the file's length, or the longest secret if the length is unknown.
 fn bounded(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
     let data = file.metadata()?;
@@ -222,7 +228,7 @@ fn bounded(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-/// Warns if a file that holds something secret has any of these permissions.
+/// Warns if a file that contains a secret has any of these permissions.
 pub(super) fn warn_if_open(field: &Field<'_>, path: &Path, permissions: u32) {
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     if mode & permissions != 0 {
@@ -233,13 +239,13 @@ pub(super) fn warn_if_open(field: &Field<'_>, path: &Path, permissions: u32) {
     }
 }
 
-/// Refuses what cannot be a secret; warns of what is a weak one. `place` is where it was found.
+/// Rejects values that cannot be a secret, and warns about weak ones. `place` names the source.
 fn checked(field: &Field<'_>, secret: Secret, purpose: Use, place: &str) -> Option<Secret> {
     let bytes = secret.expose();
     let path = field.path();
     let help = match purpose {
-        Use::Verify | Use::PublicKey => "what the sender shows as its key",
-        Use::Header => "a long random text (openssl rand -hex 32)",
+        Use::Verify | Use::PublicKey => "the key that the sender shows",
+        Use::Header => "a long random value (openssl rand -hex 32)",
         Use::Address => "the address",
     };
     let help = format!("put {help} into {place}");
@@ -248,14 +254,14 @@ fn checked(field: &Field<'_>, secret: Secret, purpose: Use, place: &str) -> Opti
         return None;
     }
     if bytes.trim_ascii().is_empty() {
-        field.error(format!("the secret for `{path}` is white space only"), Some(help));
+        field.error(format!("the secret for `{path}` contains only white space"), Some(help));
         return None;
     }
     if purpose == Use::Address {
         return Some(secret);
     }
     if is_placeholder(bytes) {
-        let what = format!("the secret for `{path}` is a placeholder out of a documentation");
+        let what = format!("the secret for `{path}` is a placeholder from documentation");
         field.error(what, Some(help));
         return None;
     }
@@ -264,19 +270,23 @@ fn checked(field: &Field<'_>, secret: Secret, purpose: Use, place: &str) -> Opti
     }
     let padded = bytes.len() != bytes.trim_ascii().len();
     if purpose == Use::Header && (padded || HeaderValue::from_bytes(bytes).is_err()) {
-        let what = format!("the secret for `{path}` cannot stand in a header");
-        field.error(what, Some("write visible characters, without white space around".to_owned()));
+        let what = format!("the secret for `{path}` is not a valid header value");
+        field
+            .error(what, Some("use visible characters without surrounding white space".to_owned()));
         return None;
     }
+    if let Some((what, help)) = misencoded(bytes) {
+        field.warning(format!("the secret for `{path}` {what}"), Some(help.to_owned()));
+    }
     if padded {
-        let help = "if the sender's key has none there, remove it";
+        let help = "remove it unless the sender's key contains it";
         let what = format!("the secret for `{path}` begins or ends with white space");
         field.warning(what, Some(help.to_owned()));
     }
     if bytes.len() < SHORT {
         let help = match purpose {
-            Use::Header => "make a longer one: openssl rand -hex 32",
-            Use::Verify | Use::PublicKey | Use::Address => "let the sender make a longer one",
+            Use::Header => "create a longer one: openssl rand -hex 32",
+            Use::Verify | Use::PublicKey | Use::Address => "ask the sender for a longer one",
         };
         let what = format!("the secret for `{path}` is shorter than {SHORT} bytes");
         field.warning(what, Some(help.to_owned()));
@@ -284,7 +294,28 @@ fn checked(field: &Field<'_>, secret: Secret, purpose: Use, place: &str) -> Opti
     Some(secret)
 }
 
-/// Whether a text is one that anybody can read in a documentation, in any case and quoted or not.
+/// Returns how a secret was damaged by an editor or a shell, and how to repair it.
+fn misencoded(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    let utf16 = |mark: [u8; 2], zero: usize| {
+        let text = bytes.strip_prefix(&mark);
+        text.is_some_and(|text| text.chunks_exact(2).all(|unit| unit[zero] == 0))
+    };
+    let quoted = |quote: u8| bytes.len() > 1 && bytes[0] == quote && bytes.ends_with(&[quote]);
+    if utf16([0xff, 0xfe], 1) || utf16([0xfe, 0xff], 0) {
+        Some((
+            "is encoded in UTF-16",
+            "save the file as ASCII or as UTF-8 without a byte order mark",
+        ))
+    } else if bytes.starts_with(b"\xef\xbb\xbf") {
+        Some(("begins with a byte order mark", "save the file as UTF-8 without a byte order mark"))
+    } else if quoted(b'"') || quoted(b'\'') {
+        Some(("is enclosed in quotes", "remove the quotes unless the sender's key contains them"))
+    } else {
+        None
+    }
+}
+
+/// Returns whether a text is a placeholder from documentation, in any case, quoted or not.
 fn is_placeholder(bytes: &[u8]) -> bool {
     let lower = Zeroizing::new(bytes.to_ascii_lowercase());
     let text = lower.trim_ascii();

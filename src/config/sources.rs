@@ -1,10 +1,10 @@
-//! The files that a configuration is made of, and whether they have changed since they were read.
+//! The files of a configuration, and whether they have changed since they were read.
 //!
-//! They are looked at again and again rather than watched by the kernel. A look costs a `stat` a
-//! file; it follows the links by which an orchestrator swaps a whole directory (`..data`), sees files
-//! that are replaced by a rename, and works where no file system tells of changes (network, overlay,
-//! bind mounts). What is compared is identity, length and both times: the time of the last change of
-//! the inode cannot be set back by a program that copies a file with its old dates.
+//! The files are polled, because kernel notifications have gaps. Polling costs one `stat` per file. It
+//! follows the symbolic links by which an orchestrator swaps a whole directory (`..data`), detects
+//! files that are replaced by a rename, and works on file systems without notifications (network,
+//! overlay, bind mounts). Identity, length, `mtime` and `ctime` are compared, because a program that
+//! copies a file with its old dates cannot reset `ctime`.
 
 use std::{
     collections::BTreeMap,
@@ -18,13 +18,13 @@ use std::{
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// How often the files are looked at. They must stay as they are from one look to the next before
-/// they are read, so that what is written in several steps is taken once.
-const LOOK: Duration = Duration::from_millis(500);
-/// Longer files are compared by their stamps only.
+/// The polling interval. Files must be unchanged for one interval before they are read, so that a
+/// change made in several steps causes one reload.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Longer files are compared by their metadata only.
 const LONGEST: u64 = 1 << 20;
 
-/// What tells that a file is another one or was written to.
+/// The metadata that changes when a file is replaced or written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     file: (u64, u64),
@@ -33,14 +33,14 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// A file as it was when it was read; both are `None` if it could not be.
+/// A file as it was when it was read; both fields are `None` if it could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Source {
     stamp: Option<Stamp>,
     content: Option<[u8; 32]>,
 }
 
-/// The files of a configuration, whether they could be read or not.
+/// The files of a configuration, including those that could not be read.
 #[derive(Clone, Debug, Default)]
 pub struct Sources(BTreeMap<PathBuf, Source>);
 
@@ -54,7 +54,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
-/// A digest of a regular file's content. Nothing else is read: what is read from a pipe is gone.
+/// Returns a digest of a regular file's content. Other files are not read: reading a pipe would
+/// consume its content.
 fn content(path: &Path) -> Option<[u8; 32]> {
     let data = fs::metadata(path).ok().filter(|data| data.is_file() && data.len() <= LONGEST)?;
     let capacity = usize::try_from(data.len()).ok()?.saturating_add(64);
@@ -64,21 +65,21 @@ fn content(path: &Path) -> Option<[u8; 32]> {
 }
 
 impl Sources {
-    /// Notes a file, before it is read.
+    /// Records a file. Call this before reading it.
     pub(super) fn add(&mut self, path: &Path) {
         let source = Source { stamp: stamp(path), content: content(path) };
         self.0.entry(path.to_owned()).or_insert(source);
     }
 
-    /// Notes the files that were made since: of those that must be there, none is missing in a
-    /// configuration that was taken.
-    pub fn note_made(&mut self) {
+    /// Records the files that were missing and exist now. In a valid configuration, only files that
+    /// the gateway creates itself can be missing.
+    pub fn note_created(&mut self) {
         for (path, source) in self.0.iter_mut().filter(|(_, source)| source.stamp.is_none()) {
             *source = Source { stamp: stamp(path), content: content(path) };
         }
     }
 
-    /// The files whose content is another one than in `older`, those that came and those that went.
+    /// Returns the files whose content differs from `older`, including added and removed files.
     pub(super) fn changes(&self, older: &Sources) -> Vec<String> {
         let same = |path: &PathBuf, source: &Source| {
             older.0.get(path).is_some_and(|known| match (known.content, source.content) {
@@ -95,20 +96,20 @@ impl Sources {
         self.0.values().map(|source| source.stamp).collect()
     }
 
-    fn look(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
+    fn poll(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
         paths.iter().map(|path| stamp(path)).collect()
     }
 
-    /// Waits until a file is another one than was read, and all have stayed as they are since the last
-    /// look.
+    /// Waits until a file has changed since it was read, and all files have been unchanged for one
+    /// polling interval.
     pub async fn changed(&self) {
         let read = self.stamps();
         let mut last = read.clone();
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(INTERVAL).await;
             let paths: Vec<PathBuf> = self.0.keys().cloned().collect();
-            // A file system that does not answer must not stop the thread that accepts.
-            let Ok(now) = tokio::task::spawn_blocking(move || Sources::look(&paths)).await else {
+            // A file system that hangs must not block the thread that accepts connections.
+            let Ok(now) = tokio::task::spawn_blocking(move || Sources::poll(&paths)).await else {
                 return;
             };
             if now != read && now == last {
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn content_tells_which_files_changed() {
+    fn reports_the_files_whose_content_changed() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = |name: &str| dir.path().join(name);
         let (a, b, c) = (path("a"), path("b"), path("c"));
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_swapped_directory_is_a_change() {
+    async fn detects_a_swapped_directory() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = |name: &str| dir.path().join(name);
         for version in ["v1", "v2"] {
@@ -172,13 +173,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_was_missing_is_a_change_when_it_comes() {
+    async fn detects_that_a_missing_file_appears() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("key");
         let mut sources = read(&[&path]);
         fs::write(&path, "key").expect("written");
         tokio::time::timeout(Duration::from_secs(20), sources.changed()).await.expect("seen");
-        sources.note_made();
-        assert_eq!(sources.stamps(), Sources::look(&[path]));
+        sources.note_created();
+        assert_eq!(sources.stamps(), Sources::poll(&[path]));
     }
 }

@@ -11,5 +11,5 @@ mod reference;
 mod secrets;
 mod table;
 
-/// A secret that must never be seen, in every configuration of the tests that has one.
+/// The secret in every test configuration. It must never appear in a report.
 const CANARY: &str = "canary-bird-in-a-coal-mine";

@@ -1,16 +1,17 @@
-//! Whether a part of a document says the same as before, wherever it stands and however it is spaced.
+//! Digests of parts of a document, independent of location and spacing. A reload compares them.
 
 use sha2::{Digest, Sha256};
 use toml::de::DeValue;
 
-/// A digest of a value: keys, kinds and contents, without places. Nothing of it can be read back.
+/// Returns a digest of a value's keys, types and contents, without locations. It is one-way, so it
+/// reveals no secret.
 pub(super) fn digest(value: &DeValue<'_>) -> [u8; 32] {
     let mut hash = Sha256::new();
     feed(value, &mut hash);
     hash.finalize().into()
 }
 
-/// Feeds a value so that no two values feed the same bytes: each part with its kind and its length.
+/// Feeds a value unambiguously: each part with its type and its length.
 fn feed(value: &DeValue<'_>, hash: &mut Sha256) {
     let mut part = |kind: u8, text: &str| {
         hash.update([kind]);

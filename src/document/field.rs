@@ -1,4 +1,4 @@
-//! One value of a document, and the forms in which values are written.
+//! One value of a document, and the syntax of durations and sizes.
 
 use std::{
     fmt::Display,
@@ -10,7 +10,7 @@ use toml::de::DeValue;
 
 use super::{Reader, Section, digest};
 
-/// Longer spans are mistakes, and would overflow the clock they are added to.
+/// Longer durations are mistakes, and would overflow the clock to which they are added.
 const LONGEST: Duration = Duration::from_secs(3660 * 86_400);
 
 /// One value of a document.
@@ -32,22 +32,22 @@ impl<'r> Field<'r> {
         Field { reader, value, at, path }
     }
 
-    /// Where the value stands.
+    /// Returns the location of the value.
     pub fn at(&self) -> Range<usize> {
         self.at.clone()
     }
 
-    /// The line on which the value begins, from 1.
+    /// Returns the line on which the value begins, counted from 1.
     pub fn line(&self) -> usize {
         self.reader.line(self.at.start)
     }
 
-    /// The dotted path of the value.
+    /// Returns the dotted path of the value.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// A digest of the value, which tells whether it is another one than before.
+    /// Returns a digest of the value, by which a reload detects a change.
     pub fn digest(&self) -> [u8; 32] {
         digest::digest(self.value)
     }
@@ -70,8 +70,8 @@ impl<'r> Field<'r> {
         self.reader.error(self.at.clone(), message, help);
     }
 
-    /// Records an error about a part of this string value: `part` counts bytes from the first one
-    /// after the opening quote.
+    /// Records an error about a part of this string value. `part` is a range of bytes, counted from
+    /// the first one after the opening quote.
     pub fn error_within(
         &self,
         part: Range<usize>,
@@ -108,22 +108,22 @@ impl<'r> Field<'r> {
         None
     }
 
-    /// Whether the value is a table.
+    /// Returns whether the value is a table.
     pub fn is_table(&self) -> bool {
         self.value.is_table()
     }
 
-    /// Whether the value is a list.
+    /// Returns whether the value is a list.
     pub fn is_list(&self) -> bool {
         self.value.is_array()
     }
 
-    /// Whether the value is a string.
+    /// Returns whether the value is a string.
     pub fn is_text(&self) -> bool {
         self.value.is_str()
     }
 
-    /// The value as a string.
+    /// Returns the value as a string.
     pub fn text(&self) -> Option<String> {
         match self.value {
             DeValue::String(text) => Some(text.to_string()),
@@ -131,7 +131,7 @@ impl<'r> Field<'r> {
         }
     }
 
-    /// The value as `true` or `false`.
+    /// Returns the value as a boolean.
     pub fn boolean(&self) -> Option<bool> {
         match self.value {
             DeValue::Boolean(value) => Some(*value),
@@ -139,7 +139,7 @@ impl<'r> Field<'r> {
         }
     }
 
-    /// The value as a whole number within `range`.
+    /// Returns the value as an integer within `range`.
     pub fn integer(&self, range: RangeInclusive<u64>) -> Option<u64> {
         let DeValue::Integer(digits) = self.value else {
             return self.expected("a whole number");
@@ -159,7 +159,7 @@ impl<'r> Field<'r> {
         }
     }
 
-    /// The value as a time span such as `"250ms"`, `"4.5s"` or `"24h"`.
+    /// Returns the value as a duration such as `"250ms"`, `"4.5s"` or `"24h"`.
     pub fn duration(&self) -> Option<Duration> {
         let text = self.text()?;
         let parsed = parse_duration(&text);
@@ -170,12 +170,12 @@ impl<'r> Field<'r> {
         parsed
     }
 
-    /// The value as a time span within `range`.
+    /// Returns the value as a duration within `range`.
     pub fn duration_within(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
         self.within(self.duration()?, range, |span| show_duration(*span))
     }
 
-    /// The value as a number of bytes such as `"64KiB"` or `"1MiB"`.
+    /// Returns the value as a number of bytes, written as `"64KiB"` or `"1MiB"`.
     pub fn size(&self) -> Option<u64> {
         let text = self.text()?;
         let parsed = parse_size(&text);
@@ -186,12 +186,12 @@ impl<'r> Field<'r> {
         parsed
     }
 
-    /// The value as a number of bytes within `range`.
+    /// Returns the value as a number of bytes within `range`.
     pub fn size_within(&self, range: RangeInclusive<u64>) -> Option<u64> {
         self.within(self.size()?, range, |bytes| show_size(*bytes))
     }
 
-    /// The value as one of a fixed list of words.
+    /// Returns the value as one of a fixed list of words.
     pub fn one_of<T: Copy>(&self, choices: &[(&'static str, T)]) -> Option<T> {
         let text = self.text()?;
         if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text) {
@@ -206,8 +206,8 @@ impl<'r> Field<'r> {
         None
     }
 
-    /// The value as a table. What stands there instead is concealed: in place of a table of secrets
-    /// it may be one.
+    /// Returns the value as a table. Any other value is concealed, because it may be a secret in place
+    /// of a table of secrets.
     pub fn section(&self) -> Option<Section<'r>> {
         match self.value {
             DeValue::Table(table) => {
@@ -220,7 +220,7 @@ impl<'r> Field<'r> {
         }
     }
 
-    /// The elements of a list; any other value counts as a list of one.
+    /// Returns the elements of a list; any other value counts as a list of one element.
     pub fn items(&self) -> Vec<Field<'r>> {
         match self.value {
             DeValue::Array(values) => values
@@ -233,7 +233,7 @@ impl<'r> Field<'r> {
         }
     }
 
-    /// The tables of a list: `[[name]]`, written with two brackets.
+    /// Returns the tables of a list, written as `[[name]]`.
     pub fn sections(&self) -> Vec<Section<'r>> {
         if self.is_list() {
             return self.items().iter().filter_map(Field::section).collect();
@@ -241,7 +241,7 @@ impl<'r> Field<'r> {
         self.conceal();
         let path = &self.path;
         let help = format!("write [[{path}]], with two brackets");
-        self.error(format!("there can be several `{path}`: it is a list of tables"), Some(help));
+        self.error(format!("`{path}` is a list of tables"), Some(help));
         Vec::new()
     }
 }
@@ -277,7 +277,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(bytes)
 }
 
-/// A time span as [`parse_duration`] reads it, in the largest unit that makes it a whole number.
+/// Formats a duration as [`parse_duration`] reads it, in the largest unit that gives an integer.
 pub fn show_duration(span: Duration) -> String {
     let millis = span.as_millis();
     if millis == 0 {
@@ -288,7 +288,7 @@ pub fn show_duration(span: Duration) -> String {
     whole.map_or_else(|| unit(millis, "ms"), |(name, size)| unit(millis / size, name))
 }
 
-/// A size as [`parse_size`] reads it, in the largest unit that makes it a whole number.
+/// Formats a size as [`parse_size`] reads it, in the largest unit that gives an integer.
 pub fn show_size(bytes: u64) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     let whole = units.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
@@ -299,7 +299,7 @@ fn unit(number: impl Display, name: &str) -> String {
     format!("{number}{name}")
 }
 
-/// The candidate that a mistyped word most likely meant.
+/// Returns the candidate that is most similar to a mistyped word, if one is similar enough.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))

@@ -1,17 +1,17 @@
-//! What is wrong with a document, and how it is shown.
+//! Problems found in a document, and how they are shown.
 
 use std::{fmt, iter, ops::Range, path::Path};
 
-/// How much a problem matters.
+/// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// The document cannot be used.
     Error,
-    /// The document can be used; the operator should look.
+    /// The document can be used, but the operator should check the reported value.
     Warning,
 }
 
-/// Something wrong at a place in a document.
+/// A problem at a location in a document.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub(super) severity: Severity,
@@ -20,11 +20,11 @@ pub(super) struct Problem {
     pub(super) help: Option<String>,
 }
 
-/// What was wrong with a document, in the order of its lines; printing it shows each place.
+/// The problems of a document, ordered by line. `Display` shows each with its source line.
 #[derive(Clone, Debug)]
 pub struct Report {
     name: String,
-    /// The document, with what is concealed overwritten.
+    /// The document, with concealed values overwritten.
     text: String,
     problems: Vec<Problem>,
 }
@@ -40,7 +40,7 @@ impl Report {
         Report { name, text: overwritten(text, concealed), problems }
     }
 
-    /// A report about a file that could not be read at all.
+    /// Returns a report about a file that could not be read.
     pub fn unreadable(path: &Path, error: &std::io::Error) -> Self {
         Report {
             name: path.display().to_string(),
@@ -54,17 +54,17 @@ impl Report {
         }
     }
 
-    /// Whether the document cannot be used.
+    /// Returns whether the report contains an error, so that the document cannot be used.
     pub fn is_fatal(&self) -> bool {
         self.count(Severity::Error) > 0
     }
 
-    /// How many problems of this severity there are.
+    /// Returns the number of problems of this severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.problems.iter().filter(|p| p.severity == severity).count()
     }
 
-    /// The problems as single lines, `file:line:column: message`, for a log.
+    /// Returns the problems as single lines for a log: `file:line:column: message`.
     pub fn lines(&self) -> impl Iterator<Item = (Severity, String)> + '_ {
         let lines = Lines::of(&self.text);
         self.problems.iter().map(move |problem| {
@@ -92,7 +92,7 @@ impl fmt::Display for Report {
                 let room = source.chars().count().saturating_sub(column - 1).max(1);
                 let length = self.text.get(problem.at.clone()).map_or(1, |s| s.chars().count());
                 let caret = "^".repeat(length.clamp(1, room));
-                // A tab is as wide as the terminal makes it: the caret's line has it too.
+                // The terminal decides how wide a tab is, so the caret's line repeats it.
                 let blank = |c| if c == '\t' { c } else { ' ' };
                 let pad: String = source.chars().take(column - 1).map(blank).collect();
                 writeln!(f, "{:margin$} |", "")?;
@@ -108,8 +108,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// The first line of a message, without control characters. Messages quote values, and a string that
-/// was meant to end earlier runs over the lines of other keys.
+/// Returns the first line of a message, without control characters. Messages quote values, and an
+/// unterminated string may span the lines of other keys.
 pub(super) fn one_line(message: &str) -> String {
     let (first, cut) = match message.split_once('\n') {
         Some((first, _)) => (first, "…"),
@@ -119,7 +119,7 @@ pub(super) fn one_line(message: &str) -> String {
     first.chars().map(visible).chain(cut.chars()).collect()
 }
 
-/// Where the lines of a text begin: what is asked for each of many problems is counted once.
+/// The offsets at which the lines of a text begin, computed once for all problems.
 pub(super) struct Lines(Vec<usize>);
 
 impl Lines {
@@ -128,13 +128,13 @@ impl Lines {
         Lines(iter::once(0).chain(ends.map(|end| end + 1)).collect())
     }
 
-    /// The line of a byte offset, from 1.
+    /// Returns the line of a byte offset, counted from 1.
     pub(super) fn line(&self, offset: usize) -> usize {
         self.0.partition_point(|start| *start <= offset)
     }
 
-    /// Line and column (both from 1) of a byte offset of `text`, which is the text that was read, and
-    /// the text of that line.
+    /// Returns the line and column (both counted from 1) of a byte offset of `text`, and the text of
+    /// that line. `text` is the document as it was read.
     fn place<'t>(&self, text: &'t str, offset: usize) -> (usize, usize, &'t str) {
         let offset = text.floor_char_boundary(offset);
         let line = self.line(offset);
@@ -144,8 +144,8 @@ impl Lines {
     }
 }
 
-/// What may be a value on the line of a byte offset: all that follows `key =`; the whole line if it
-/// does not begin so; nothing if it is a heading.
+/// Returns the range that may be a value on the line of a byte offset: everything after `key =`, the
+/// whole line if it has no key, or nothing if the line is a heading.
 pub(super) fn value_of_line(text: &str, offset: usize) -> Range<usize> {
     let offset = text.floor_char_boundary(offset);
     let start = text[..offset].rfind('\n').map_or(0, |i| i + 1);
@@ -160,7 +160,8 @@ pub(super) fn value_of_line(text: &str, offset: usize) -> Range<usize> {
     }
 }
 
-/// The text with every letter and digit in these ranges overwritten, and its length and lines kept.
+/// Returns the text with every letter and digit in these ranges overwritten. Length and line breaks
+/// stay the same.
 fn overwritten(text: &str, mut ranges: Vec<Range<usize>>) -> String {
     ranges.sort_unstable_by_key(|range| range.start);
     let (mut ranges, mut end) = (ranges.into_iter().peekable(), 0);

@@ -346,7 +346,7 @@ async fn wrong_inputs_of_commands_have_their_exit_status() {
         (&["sign", "--route", "vivoldi", "absent"][..], 2, "cannot be read"),
         (&["sign", "--route", "vivoldi", "--key", "coupon/1"][..], 1, "no key"),
         (&["sign", "--config", "absent.toml", "--route", "vivoldi"][..], 2, "absent.toml"),
-        (&["schemes", "no-such-scheme"][..], 2, "no scheme is called"),
+        (&["schemes", "no-such-scheme"][..], 2, "unknown scheme `no-such-scheme`"),
         (&["health"][..], 1, "nothing listens"),
     ] {
         let output = sealgate(arguments, dir);

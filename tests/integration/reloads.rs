@@ -209,7 +209,7 @@ async fn an_invalid_reload_changes_nothing() {
         assert_eq!(status_with(&gateway, SECRET).await, 200, "{name}: the running one stays");
         gateway.signal("-HUP");
         reloaded(&gateway, "refused", 2 * count + 2).await;
-        let refused = gateway.lines("configuration refused, the running one stays");
+        let refused = gateway.lines("configuration rejected, the running one stays");
         for cause in ["SIGHUP", "a file has changed"] {
             let told = refused.iter().any(|line| {
                 let said = line["problem"].as_str().expect("a problem");

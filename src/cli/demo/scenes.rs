@@ -13,7 +13,7 @@ const STAMP: &str = r#"{"stampIdx":16,"cardIdx":1,"stamps":10}"#;
 const BROKEN: &str = r#"{"cpnNo":"ZJLF0399WQBEQZJM","grpIdx":574,"fail_once":1}"#;
 const SIX_MINUTES: i64 = 6 * 60 * 1000;
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Fate {
     status: u16,
@@ -22,7 +22,7 @@ struct Fate {
     forwarded: usize,
 }
 
-/// One line of the table.
+/// One row of the table.
 pub(super) struct Row {
     what: &'static str,
     must: Fate,
@@ -39,7 +39,7 @@ fn must(status: u16, outcome: &str, reason: &str, forwarded: usize) -> Fate {
     Fate { status, outcome: outcome.to_owned(), reason: reason.to_owned(), forwarded }
 }
 
-/// Plays the scenes, one after the other.
+/// Sends the requests one after the other, and returns the rows.
 pub(super) async fn play(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let fresh = HeaderMap::new;
     let event = stage.sign("global", fresh(), COUPON, 0)?;
@@ -60,7 +60,7 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     unknown.body = Bytes::from_static(br#"{"stampIdx":16,"cardIdx":2,"stamps":10}"#);
     let old = stage.sign("global", fresh(), COUPON, -SIX_MINUTES)?;
     let broken = stage.sign("global", fresh(), BROKEN, 0)?;
-    let mended = stage.sign("global", same_event(&broken), BROKEN, 1)?;
+    let fixed = stage.sign("global", same_event(&broken), BROKEN, 1)?;
     let group = stage.sign("coupon/574", fresh(), COUPON, 0)?;
 
     let scenes = [
@@ -75,16 +75,16 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Vec<Row>> {
             must(409, "rejected", "context_mismatch", 0),
         ),
         ("an event that the handler fails", &broken, must(500, "forwarded", "", 1)),
-        ("… and its retry", &mended, must(200, "forwarded", "", 1)),
+        ("… and its retry", &fixed, must(200, "forwarded", "", 1)),
         (
-            "a body that was changed on the way",
+            "a body that was changed in transit",
             &tampered,
             must(401, "rejected", "bad_signature", 0),
         ),
         ("a group's key for a global event", &foreign, must(401, "rejected", "bad_signature", 0)),
         ("a stamp card without a key here", &unknown, must(401, "rejected", "unknown_key", 0)),
         ("no signature", &unsigned, must(401, "rejected", "missing_header", 0)),
-        ("a request of six minutes ago", &old, must(401, "rejected", "stale", 0)),
+        ("a request signed six minutes ago", &old, must(401, "rejected", "stale", 0)),
     ];
     let mut rows = Vec::new();
     for (what, signed, must) in scenes {
@@ -94,7 +94,7 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The headers of a retry that are those of the first request: the event's id and its context.
+/// Returns the headers that a retry shares with the first request: the event ID and its context.
 fn same_event(first: &Signed) -> HeaderMap {
     let mut headers = first.headers.clone();
     for fresh in ["x-vivoldi-request-id", "x-vivoldi-timestamp", "x-content-sha256"] {
@@ -105,7 +105,7 @@ fn same_event(first: &Signed) -> HeaderMap {
     headers
 }
 
-/// Sends a request and reads from answer, counters and upstream what became of it.
+/// Sends a request, and reads its result from the response, the counters and the upstream.
 async fn fate(stage: &Stage, signed: &Signed) -> anyhow::Result<Fate> {
     let (before, seen) = (stage.metrics()?, stage.forwarded());
     let response = stage.send(signed).await?;
@@ -118,7 +118,7 @@ async fn fate(stage: &Stage, signed: &Signed) -> anyhow::Result<Fate> {
     })
 }
 
-/// The value of a counter's label whose count has changed between two readings.
+/// Returns the label value of a counter that changed between two scrapes.
 fn counted(before: &str, after: &str, counter: &str, label: &str) -> String {
     after
         .lines()
@@ -129,11 +129,11 @@ fn counted(before: &str, after: &str, counter: &str, label: &str) -> String {
         .join(" ")
 }
 
-/// The table for people.
+/// Formats the table.
 pub(super) fn render(rows: &[Row]) -> String {
     let mut table = format!(
         "  {:<42} {:>6}  {:<10} {:<17} {}\n",
-        "what the sender sends", "answer", "outcome", "reason", "upstream"
+        "what the sender sends", "status", "outcome", "reason", "upstream"
     );
     for Row { what, was, must } in rows {
         let mark = if was == must { "✓" } else { "✗" };
@@ -142,7 +142,7 @@ pub(super) fn render(rows: &[Row]) -> String {
         writeln!(table, "{mark} {what:<42} {status:>6}  {outcome:<10} {reason:<17} {upstream}")
             .expect("writing to a string cannot fail");
         if was != must {
-            writeln!(table, "    must be: {must:?}").expect("writing to a string cannot fail");
+            writeln!(table, "    expected: {must:?}").expect("writing to a string cannot fail");
         }
     }
     table

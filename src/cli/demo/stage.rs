@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, Response, Uri};
 use super::upstream::Upstream;
 use crate::{
     body::Payload,
-    cli::{client::Client, now},
+    cli::{client::SenderClient, now},
     config::{self, Config},
     gateway::Gateway,
     scheme::{Draft, UnixMillis, Verifier},
@@ -15,7 +15,7 @@ use crate::{
 
 const PATH: &str = "/webhooks/vivoldi";
 
-/// The gateway, its upstream, and a sender that has the keys.
+/// The gateway, its upstream, and a sender with the keys.
 pub(super) struct Stage {
     gateway: Gateway,
     upstream: Upstream,
@@ -24,17 +24,18 @@ pub(super) struct Stage {
     dir: PathBuf,
 }
 
-/// A signed request of the sender, that can be sent more than once.
+/// A signed request, which can be sent more than once.
 #[derive(Clone)]
 pub(super) struct Signed {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
-/// A key of this run's own, 32 hex digits.
+/// Returns a random key of 32 hex digits.
 fn random_secret() -> anyhow::Result<String> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no randomness: {error}"))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| anyhow!("the system provides no random bytes: {error}"))?;
     Ok(data_encoding::HEXLOWER.encode(&bytes))
 }
 
@@ -42,7 +43,8 @@ impl Stage {
     pub(super) async fn set() -> anyhow::Result<Self> {
         let upstream = Upstream::start().await?;
         let dir = std::env::temp_dir().join(format!("sealgate-demo-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        std::fs::create_dir_all(&dir)
+            .with_context(|| format!("cannot create {}", dir.display()))?;
         let text = format!(
             r#"
             [server]
@@ -88,18 +90,18 @@ impl Stage {
         format!("http://{}", self.upstream.address())
     }
 
-    /// How many requests reached the upstream so far.
+    /// Returns how many requests have reached the upstream.
     pub(super) fn forwarded(&self) -> usize {
         self.upstream.seen()
     }
 
-    /// The gateway's metrics now.
+    /// Returns the gateway's current metrics.
     pub(super) fn metrics(&self) -> anyhow::Result<String> {
         Ok(self.gateway.metrics()?)
     }
 
-    /// Signs a body as the sender does with this key, as of now plus `shift_ms`; with `headers` that
-    /// are given already, such as the event id of a retry.
+    /// Signs a body with this key as of `shift_ms` milliseconds from now. `headers` are given headers,
+    /// such as the event ID of a retry.
     pub(super) fn sign(
         &self,
         key: &str,
@@ -115,16 +117,16 @@ impl Stage {
         Ok(Signed { headers, body })
     }
 
-    /// Sends a request on a connection of its own.
+    /// Sends a request on a new connection.
     pub(super) async fn send(&self, signed: &Signed) -> anyhow::Result<Response<Bytes>> {
         let url: Uri = self.public_url().parse()?;
-        let mut client = Client::connect(&url, &self.certificate).await?;
+        let mut client = SenderClient::connect(&url, &self.certificate).await?;
         let mut request = Request::post(url).body(signed.body.clone())?;
         *request.headers_mut() = signed.headers.clone();
         client.send(request).await
     }
 
-    /// A command line that sends one more authentic event.
+    /// Returns a command that sends another authentic event.
     pub(super) fn curl(&self) -> anyhow::Result<String> {
         let body = r#"{"cpnNo":"ZJLF0399WQBEQZJM","grpIdx":574}"#;
         let signed = self.sign("global", HeaderMap::new(), body, 0)?;
@@ -136,7 +138,7 @@ impl Stage {
         Ok(line)
     }
 
-    /// Ends it all and leaves nothing behind.
+    /// Stops everything and removes the demo's directory.
     pub(super) async fn strike(self) {
         self.gateway.drain().await;
         if let Err(error) = std::fs::remove_dir_all(&self.dir) {

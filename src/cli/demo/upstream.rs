@@ -15,8 +15,8 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// A stand-in for the shop's handler: counts what reaches it, and fails once for an event whose body
-/// asks for it.
+/// A stand-in for the handler. It counts requests, and fails once for an event whose body has the
+/// member `fail_once`.
 #[derive(Clone)]
 pub(super) struct Upstream {
     address: SocketAddr,
@@ -47,7 +47,7 @@ impl Upstream {
         self.address
     }
 
-    /// How many requests came so far.
+    /// Returns how many requests have arrived.
     pub(super) fn seen(&self) -> usize {
         self.seen.load(Ordering::Relaxed)
     }

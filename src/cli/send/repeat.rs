@@ -1,4 +1,4 @@
-//! `send --repeat`: many events, one after the other, and how long their answers took.
+//! `send --repeat`: sends many events one after the other, and reports response times.
 
 use std::{
     collections::BTreeMap,
@@ -9,10 +9,10 @@ use std::{
 use http::StatusCode;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Between two pictures of the progress.
+/// The interval between updates of the progress bar.
 const PICTURE: Duration = Duration::from_millis(100);
 
-/// What came of the events that were sent.
+/// The results of the events that were sent.
 #[derive(Default)]
 pub(super) struct Tally {
     statuses: BTreeMap<u16, u64>,
@@ -20,18 +20,18 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Notes one answer.
+    /// Records one response.
     fn note(&mut self, status: StatusCode, took: Duration) {
         *self.statuses.entry(status.as_u16()).or_default() += 1;
         self.took.push(took);
     }
 
-    /// Whether every answer was a 2xx.
+    /// Returns whether every response was a 2xx.
     pub(super) fn is_success(&self) -> bool {
         self.statuses.keys().all(|status| (200..300).contains(status))
     }
 
-    /// The count by status and the times, in lines for a terminal.
+    /// Formats the counts by status and the response times.
     pub(super) fn summary(mut self) -> String {
         self.took.sort_unstable();
         let counts: Vec<_> = self.statuses.iter().map(|(s, n)| format!("{s}: {n}")).collect();
@@ -52,11 +52,11 @@ impl Tally {
     }
 }
 
-/// Sends `count` events, at most `rate` a second, by calling `send` for each. The progress is shown on
-/// a terminal only.
+/// Calls `send` for each of `count` events, at most `rate` times per second. The progress bar appears
+/// only on a terminal.
 ///
 /// # Errors
-/// The first that `send` gives.
+/// The first error of `send`.
 pub(super) async fn repeat(
     count: u64,
     rate: Option<u32>,

@@ -1,13 +1,14 @@
-//! Whatever stands in the file: no panic, a reason for every refusal, and no secret in it.
+//! Properties of any input: reading never panics, every rejection has a reason, and no report
+//! contains a secret.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Parts of the canary; a damaged one must not be seen either.
+/// Parts of the canary, because a damaged secret must not appear either.
 const PARTS: [&str; 3] = ["canary-bird", "bird-in-a-coal", "coal-mine"];
 
-/// Every valid file, and a few with their secrets in place, where a report could quote them.
+/// Every valid file, also with its secrets inline, where a report could quote them.
 fn originals() -> Vec<String> {
     let mut originals: Vec<_> = table::files("valid")
         .iter()
@@ -31,15 +32,15 @@ fn originals() -> Vec<String> {
     originals
 }
 
-/// A small damage, such as an editor or a merge makes. With one removal at most, no secret becomes the
-/// value of a key that may be quoted.
+/// A small damage, as an editor or a merge causes it. At most one is a removal, so that no secret
+/// becomes the value of a key that may be quoted.
 #[derive(Clone, Debug)]
 enum Damage {
     /// Characters removed.
     Remove(usize, usize),
-    /// A text put in.
+    /// A text inserted.
     Insert(usize, String),
-    /// A line moved, or put in a second time.
+    /// A line moved or duplicated.
     Line { from: usize, to: usize, stays: bool },
 }
 

@@ -1,12 +1,12 @@
-//! `docs/configuration.md` tells every key that the reader asks for, no other, and true defaults;
-//! `gateway.toml` is in order.
+//! `docs/configuration.md` documents exactly the keys that the reader knows, with correct defaults, and
+//! the sample `gateway.toml` is valid.
 
 use std::{collections::BTreeSet, fmt::Write};
 
 use super::*;
 use crate::document::Reader;
 
-/// The keys of the reference, as dotted paths, each with its default if that can be written.
+/// The documented keys as dotted paths, each with its default if it has one that TOML can express.
 fn documented() -> Vec<(String, Option<String>)> {
     let reference = read("docs/configuration.md");
     let mut section = String::new();
@@ -30,7 +30,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every key that the valid files of the table make the reader ask for.
+/// Every key that the reader knows, found by reading all valid files.
 fn asked() -> BTreeSet<String> {
     let mut asked = BTreeSet::new();
     for path in table::files("valid") {
@@ -50,19 +50,19 @@ fn asked() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_reference_tells_every_key_and_no_other() {
-    let mut told: BTreeSet<_> = documented().into_iter().map(|(key, _)| key).collect();
+fn the_reference_documents_every_key_and_no_other() {
+    let mut documented_keys: BTreeSet<_> = documented().into_iter().map(|(key, _)| key).collect();
     for form in ["secrets", "rates", "listeners"] {
-        assert!(told.remove(form), "a section that is no table of the file");
+        assert!(documented_keys.remove(form), "a heading for values that occur in several tables");
     }
     let asked = asked();
     assert!(asked.len() > 60, "{asked:?}");
-    let missing: Vec<_> = asked.difference(&told).collect();
-    let surplus: Vec<_> = told.difference(&asked).collect();
+    let missing: Vec<_> = asked.difference(&documented_keys).collect();
+    let surplus: Vec<_> = documented_keys.difference(&asked).collect();
     assert!(missing.is_empty() && surplus.is_empty(), "missing {missing:?}, surplus {surplus:?}");
 }
 
-/// All of a configuration but the keys.
+/// Formats a whole configuration, without its secrets and certificates.
 fn shown(text: &str) -> String {
     let parsed = parse("gateway.toml", text, Path::new("/nonexistent"), &table::environment);
     let (config, _) = parsed.unwrap_or_else(|report| panic!("{report}"));
@@ -91,7 +91,7 @@ fn the_defaults_of_the_reference_change_nothing() {
             let (Some(default), Some((owner, name))) = (default, key.rsplit_once('.')) else {
                 continue;
             };
-            // The prefix is refused without its store; `key_prefixes_have_their_default` has it.
+            // `prefix` is invalid without its store; `key_prefixes_have_their_default` tests it.
             if owner == section && name != "prefix" {
                 writeln!(lines, "{name} = {default}").expect("a string");
                 count += 1;

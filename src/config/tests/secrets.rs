@@ -1,4 +1,4 @@
-//! Secrets from files, and what is said of them.
+//! Secrets from files, and the problems reported for them.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -44,7 +44,7 @@ fn one_newline_at_the_end_of_a_file_is_dropped() {
 }
 
 #[test]
-fn files_that_others_can_read_are_told() {
+fn warns_about_files_that_others_can_read() {
     for (mode, shown) in [(0o644, "(mode 644)"), (0o660, "(mode 660)"), (0o602, "(mode 602)")] {
         let (secret, report) = from_file(CANARY.as_bytes(), mode);
         assert!(secret.is_some(), "{report}");
@@ -58,17 +58,41 @@ fn files_that_others_can_read_are_told() {
 }
 
 #[test]
-fn files_that_hold_no_secret_are_refused() {
+fn warns_about_secrets_that_an_editor_or_a_shell_damaged() {
+    let utf16: Vec<u8> =
+        format!("\u{feff}{CANARY}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let swapped: Vec<u8> =
+        format!("\u{feff}{CANARY}").encode_utf16().flat_map(u16::to_be_bytes).collect();
+    for (content, message) in [
+        (utf16, "is encoded in UTF-16"),
+        (swapped, "is encoded in UTF-16"),
+        (format!("\u{feff}{CANARY}").into_bytes(), "begins with a byte order mark"),
+        (format!("\"{CANARY}\"\n").into_bytes(), "is enclosed in quotes"),
+        (format!("'{CANARY}'").into_bytes(), "is enclosed in quotes"),
+    ] {
+        let (secret, report) = from_file(&content, 0o600);
+        assert!(secret.is_some(), "{report}");
+        assert!(report.starts_with("warning: ") && report.contains(message), "{report}");
+        assert!(!report.contains(CANARY), "{report}");
+    }
+    for content in [&b"\xff\xfecanary-bird-in-a-coal-mine"[..], b"\"canary-bird-in-a-coal-mine"] {
+        let (secret, report) = from_file(content, 0o600);
+        assert!(secret.is_some() && report.is_empty(), "{report}");
+    }
+}
+
+#[test]
+fn rejects_files_without_a_secret() {
     let long = vec![b'k'; (64 << 10) + 1];
     for (content, message) in [
         (&b""[..], "is empty"),
         (b"\n", "is empty"),
-        (b" \t\n", "is white space only"),
-        (b"your-global-secret-key\n", "is a placeholder out of a documentation"),
-        (b"<YOUR SECRET>", "is a placeholder out of a documentation"),
-        (b"${SECRET}", "is a placeholder out of a documentation"),
-        (b"Changeme123", "is a placeholder out of a documentation"),
-        (b"secret", "is a placeholder out of a documentation"),
+        (b" \t\n", "contains only white space"),
+        (b"your-global-secret-key\n", "is a placeholder from documentation"),
+        (b"<YOUR SECRET>", "is a placeholder from documentation"),
+        (b"${SECRET}", "is a placeholder from documentation"),
+        (b"Changeme123", "is a placeholder from documentation"),
+        (b"secret", "is a placeholder from documentation"),
         (&long, "is longer than 64 KiB"),
     ] {
         let (secret, report) = from_file(content, 0o600);

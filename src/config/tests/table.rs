@@ -1,6 +1,7 @@
-//! Every file of `tests/config/invalid` is refused with exactly the problems that it states itself:
-//! `# expect: LINE:COLUMN text` is an error, `# warns: LINE:COLUMN text` a warning, `# help: text` a part
-//! of the advice. Every file of `tests/config/valid` loads, with exactly the warnings that it states.
+//! Every file in `tests/config/invalid` is rejected with exactly the problems that its comments list:
+//! `# expect: LINE:COLUMN text` for an error, `# warns: LINE:COLUMN text` for a warning, and
+//! `# help: text` for a part of the help. Every file in `tests/config/valid` loads with exactly the
+//! warnings that its comments list.
 
 use super::*;
 
@@ -17,7 +18,7 @@ fn name_of(path: &Path) -> String {
     path.file_name().expect("a file").to_string_lossy().into_owned()
 }
 
-/// What the files' `{ env = … }` stand for.
+/// The environment of the files.
 pub(super) fn environment(name: &str) -> Option<String> {
     Some(match name {
         "SECRET" => format!("{CANARY}-1"),
@@ -40,8 +41,8 @@ pub(super) fn environment(name: &str) -> Option<String> {
     })
 }
 
-/// The problems of a report as the files state them, and its text.
-fn judged(path: &Path, text: &str) -> (Result<Config, ()>, Vec<String>, String) {
+/// Parses a file, and returns the problems in the notation of the comments and the report's text.
+fn parsed(path: &Path, text: &str) -> (Result<Config, ()>, Vec<String>, String) {
     let base = path.parent().expect("a directory");
     let (config, report) = match parse("gateway.toml", text, base, &environment) {
         Ok((config, report)) => (Ok(config), report),
@@ -60,7 +61,10 @@ fn judged(path: &Path, text: &str) -> (Result<Config, ()>, Vec<String>, String) 
     (config, found, report.to_string())
 }
 
-/// Compares what a file states with what was found; says what differs.
+/// Compares the listed problems of a file with those found.
+///
+/// # Errors
+/// A description of the differences.
 fn compare(path: &Path, text: &str, found: &[String], shown: &str) -> Result<(), String> {
     let name = name_of(path);
     let mut stated: Vec<&str> = Vec::new();
@@ -92,7 +96,7 @@ fn invalid_files_are_refused_with_what_they_state() {
     let mut wrong = Vec::new();
     for path in &files {
         let text = fs::read_to_string(path).expect("readable");
-        let (config, found, shown) = judged(path, &text);
+        let (config, found, shown) = parsed(path, &text);
         if config.is_ok() {
             wrong.push(format!("{} is taken", name_of(path)));
         }
@@ -108,7 +112,7 @@ fn valid_files_load_with_the_warnings_that_they_state() {
     let mut wrong = Vec::new();
     for path in &files {
         let text = fs::read_to_string(path).expect("readable");
-        let (config, found, shown) = judged(path, &text);
+        let (config, found, shown) = parsed(path, &text);
         if config.is_err() {
             wrong.push(format!("{} is refused", name_of(path)));
         }
