@@ -36,7 +36,7 @@ pub enum StartError {
     Replay(#[from] OpenError),
     /// A certificate cannot be used.
     #[error("certificate: {0}")]
-    Certificate(#[from] tls::Error),
+    Certificate(#[from] tls::TlsError),
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),

@@ -1,46 +1,45 @@
-//! The way to the upstream and back.
+//! Exchanges with upstreams.
 //!
-//! A forward belongs to the event and not to the sender's connection: it goes on when the sender
-//! hangs up or its deadline passes, and its outcome is recorded before anybody is answered. What may
-//! have reached the upstream is never sent again from here: only a request of which no byte was sent,
-//! or a connection that could not be opened, is tried once more.
+//! An exchange belongs to the event and not to the sender's connection: it continues when the sender
+//! hangs up or its deadline passes, and its outcome is recorded before anyone gets a response. A
+//! request that may have reached the upstream is never sent again from here: only connecting is
+//! retried, and requests of which nothing was sent.
 
+mod backoff;
 mod client_addr;
-mod connection;
 mod detached;
+mod dial;
+mod dns;
+mod endpoints;
+mod exchange;
 mod headers;
+mod options;
 mod origin;
-mod patience;
 mod permits;
 mod pool;
 mod request_head;
 mod response_head;
+mod response_reader;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method, Uri, request::Parts};
-use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use http::{HeaderValue, Method, Uri, request::Parts};
 use tokio::time::Instant;
 
 pub use self::{
     client_addr::{ClientAddr, Networks, Peer},
     detached::{Detached, Owner},
     headers::{is_twin, reserved},
-    origin::{Address, Origin},
+    options::{HostPolicy, UpstreamOptions, UpstreamTls},
+    origin::{Origin, OriginAddress},
     request_head::{HeaderCase, Verdict},
-    response_head::{Bounds, Malformed, ResponseHead, Whole},
+    response_head::MalformedResponse,
+    response_reader::{ReceivedResponse, ResponseLimits, ResponseReader},
 };
 use self::{
-    connection::{Connection, NoAnswer, Sending},
-    permits::{Counted, Slots},
-    pool::Pool,
+    endpoints::{Endpoint, Endpoints, Lease},
+    exchange::{ExchangeError, Outgoing, UpstreamConnection},
+    permits::{GaugeGuard, Permits},
     request_head::Extra,
 };
 use crate::{
@@ -51,91 +50,40 @@ use crate::{
     response::SanitizedResponse,
 };
 
-/// The first wait between attempts to connect; it doubles up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_millis(250);
-/// Connecting ends so long before `answer_within` does, to leave time for the 502 itself.
-const ANSWER_RESERVE: Duration = Duration::from_millis(500);
-
-/// Which `Host` the upstream sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HostPolicy {
-    /// The one that the sender called.
-    Preserve,
-    /// The upstream's own host and port.
-    Upstream,
-    /// A fixed name.
-    Name(HeaderValue),
-}
-
-/// How an upstream is spoken to over TLS.
-#[derive(Clone, Debug)]
-pub struct Secure {
-    /// Whom it is trusted to be, and the certificate to show.
-    pub client: Arc<ClientConfig>,
-    /// The name that its certificate must have, instead of the address's host.
-    pub name: Option<ServerName<'static>>,
-    /// The file of the certificate to show, if there is one, and its end in Unix seconds.
-    pub shown: Option<(String, i64)>,
-}
-
-/// The upstreams of one route, as configured.
-#[derive(Clone, Debug)]
-pub struct UpstreamOptions {
-    /// One or more; tried in turns.
-    pub origins: Vec<Origin>,
-    /// How the `https://` ones are spoken to; there if there is one.
-    pub tls: Option<Secure>,
-    /// Which `Host` they see.
-    pub host: HostPolicy,
-    /// Headers that they get with every request, marked as sensitive.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The most requests at one time; 0 is any number.
-    pub concurrency: usize,
-    /// How many more may wait.
-    pub queue: usize,
-    /// The whole exchange with the upstream.
-    pub timeout: Duration,
-    /// How long an unused connection is kept.
-    pub idle: Duration,
-    /// The longest body of an answer that is passed on.
-    pub answer_bytes: u64,
-    /// The longest head of an answer.
-    pub answer_head_bytes: usize,
-}
+/// Connecting ends this long before `answer_by`, to leave time for the 502 itself.
+const RESPONSE_RESERVE: Duration = Duration::from_millis(500);
 
 /// The upstreams of one route, with their connections.
 #[derive(Debug)]
 pub struct Upstream {
     options: UpstreamOptions,
-    pools: Vec<(Arc<Pool>, HeaderValue)>,
-    slots: Option<Slots>,
-    next: AtomicUsize,
+    endpoints: Endpoints,
+    permits: Option<Permits>,
 }
 
-/// What a forward needs besides the request and the proofs.
-pub struct Context {
-    /// Who called.
+/// What an exchange needs in addition to the request and the proofs.
+pub struct ExchangeContext {
+    /// The client of the request.
     pub client: ClientAddr,
-    /// The request id.
+    /// The request ID.
     pub request_id: HeaderValue,
-    /// When the sender must have its answer.
+    /// The sender's deadline for the response.
     pub answer_by: Instant,
     /// Whether the sender still waits.
     pub owner: Owner,
-    /// How many bytes of the path the route's pattern took; what follows is kept on a wildcard.
+    /// On a wildcard route, the length of the path's part that the pattern matched.
     pub matched: Option<usize>,
     /// The route's metrics.
     pub metrics: Arc<RouteMetrics>,
 }
 
-/// A request on its way to an upstream.
-struct Request {
+/// A request for an upstream.
+struct UpstreamRequest {
     method: Method,
     uri: Uri,
-    /// The header lines, and the empty one behind them.
+    /// The header lines and the empty line after them.
     lines: Vec<u8>,
-    /// The body, until it was sent.
+    /// The body, until it has been sent.
     body: Option<Payload>,
 }
 
@@ -147,7 +95,7 @@ pub fn send(
     payload: Payload,
     verdict: Verdict,
     claim: Claim,
-    context: Context,
+    context: ExchangeContext,
 ) -> impl Future<Output = Settled> + Send + use<> {
     let request = upstream.request(head, payload, &context, &verdict, claim.possible_duplicate());
     async move {
@@ -156,14 +104,16 @@ pub fn send(
     }
 }
 
-/// Settles a claim: `done` is recorded before the outcome is told, a failure releases it.
+/// Settles a claim: a success is recorded before the outcome is returned, a failure releases it.
 pub async fn settle(
     claim: Claim,
     outcome: Result<SanitizedResponse, Reject>,
     owner: &Owner,
 ) -> Settled {
     let receipt = match &outcome {
-        Ok(answer) if answer.status.is_success() => Some(claim.done(answer, owner.waits()).await),
+        Ok(response) if response.status.is_success() => {
+            Some(claim.done(response, owner.waits()).await)
+        }
         Ok(_) => {
             claim.failed(Failure::Known, outcome.clone()).await;
             None
@@ -178,31 +128,26 @@ pub async fn settle(
 }
 
 impl Upstream {
-    /// Upstreams without connections.
+    /// Returns upstreams without connections.
     pub fn new(options: UpstreamOptions) -> Arc<Self> {
-        let pool = |origin: &Origin| {
-            let authority = HeaderValue::from_str(&origin.authority())
-                .unwrap_or_else(|_| HeaderValue::from_static("upstream"));
-            (Pool::new(origin.clone(), &options), authority)
-        };
-        let pools = options.origins.iter().map(pool).collect();
-        let slots = Slots::new(options.concurrency, options.queue);
-        Arc::new(Upstream { options, pools, slots, next: AtomicUsize::new(0) })
+        let endpoints = Endpoints::new(&options);
+        let permits = Permits::new(options.concurrency, options.queue);
+        Arc::new(Upstream { options, endpoints, permits })
     }
 
-    /// The file of the certificate that is shown to the upstream, and its end in Unix seconds.
+    /// Returns the file of the client certificate, and its expiry in Unix seconds.
     pub fn certificate(&self) -> Option<&(String, i64)> {
-        self.options.tls.as_ref()?.shown.as_ref()
+        self.options.tls.as_ref()?.client_certificate.as_ref()
     }
 
     fn request(
         &self,
         head: (&Parts, &HeaderCase),
         payload: Payload,
-        context: &Context,
+        context: &ExchangeContext,
         verdict: &Verdict,
         possible_duplicate: bool,
-    ) -> Request {
+    ) -> UpstreamRequest {
         let extra = Extra {
             request_id: &context.request_id,
             verdict,
@@ -212,37 +157,38 @@ impl Upstream {
         };
         let lines = request_head::lines(head, payload.len(), &context.client, &extra);
         let (method, uri) = (head.0.method.clone(), head.0.uri.clone());
-        Request { method, uri, lines, body: Some(payload) }
+        UpstreamRequest { method, uri, lines, body: Some(payload) }
     }
 
     async fn exchange(
         &self,
-        mut request: Request,
-        context: &Context,
+        mut request: UpstreamRequest,
+        context: &ExchangeContext,
     ) -> Result<SanitizedResponse, Reject> {
-        let came = Instant::now();
-        let left = context.answer_by.saturating_duration_since(came);
-        let connect_by = came + left.saturating_sub(ANSWER_RESERVE).max(left / 2);
-        let (metrics, mut started) = (&context.metrics, came);
-        let _slot = match &self.slots {
-            Some(slots) => {
-                let slot = slots.enter(connect_by, &metrics.upstream_waiting).await?;
+        let arrived = Instant::now();
+        let left = context.answer_by.saturating_duration_since(arrived);
+        let connect_by = arrived + left.saturating_sub(RESPONSE_RESERVE).max(left / 2);
+        let (metrics, mut started) = (&context.metrics, arrived);
+        let _permit = match &self.permits {
+            Some(permits) => {
+                let permit = permits.acquire(connect_by, &metrics.upstream_waiting).await?;
                 started = Instant::now();
-                Some(slot)
+                Some(permit)
             }
             None => None,
         };
-        let _counted = Counted::among(&metrics.upstream_in_flight);
-        // What the upstream's own patience ends before a connection is there was never sent.
-        let ends = started + self.options.timeout;
-        let call = self.call(&mut request, started, connect_by.min(ends), context.matched);
-        let called =
-            patience::until(ends, context, call).await.unwrap_or(Err(Reject::UpstreamTimeout));
+        let _in_flight = GaugeGuard::increment(&metrics.upstream_in_flight);
+        let deadline = started + self.options.timeout;
+        // If the timeout ends before there is a connection, nothing was sent.
+        let call = self.call(&mut request, started, connect_by.min(deadline), context.matched);
+        let called = detached::timeout_at(deadline, context.answer_by, &context.owner, call)
+            .await
+            .unwrap_or(Err(Reject::UpstreamTimeout));
         let ended = Instant::now();
-        let outcome = called.and_then(|called| called.end(ended));
+        let outcome = called.and_then(|called| called.finish(ended));
         let code = match &outcome {
-            Ok(answer) if answer.status.is_success() => UpstreamCode::Success,
-            Ok(answer) if answer.status.is_client_error() => UpstreamCode::ClientError,
+            Ok(response) if response.status.is_success() => UpstreamCode::Success,
+            Ok(response) if response.status.is_client_error() => UpstreamCode::ClientError,
             Ok(_) => UpstreamCode::ServerError,
             Err(Reject::UpstreamRedirect) => UpstreamCode::Redirect,
             Err(Reject::UpstreamConnect) => UpstreamCode::Connect,
@@ -257,90 +203,83 @@ impl Upstream {
         outcome
     }
 
+    /// Sends a request on a connection and reads its response. Continues with another connection only
+    /// if nothing was sent.
     async fn call(
         &self,
-        request: &mut Request,
+        request: &mut UpstreamRequest,
         started: Instant,
         connect_by: Instant,
         matched: Option<usize>,
     ) -> Result<Called<'_>, Reject> {
-        let bounds = Bounds {
-            head_bytes: self.options.answer_head_bytes,
-            body_bytes: self.options.answer_bytes,
+        let limits = ResponseLimits {
+            head_bytes: self.options.response_head_bytes,
+            body_bytes: self.options.response_body_bytes,
         };
-        let mut wait = FIRST_WAIT;
-        patience::after_others().await;
+        detached::yield_once().await;
         loop {
-            let (pool, authority) = self.choose();
-            let kept = pool.reuse(started).await;
-            let is_new = kept.is_none();
-            let connection = match kept {
-                Some(connection) => Some(connection),
-                // In a box, so that a request for which there is a connection is small.
-                None => Box::pin(pool.connect(connect_by)).await.ok(),
+            let lease = self.endpoints.connect(started, connect_by).await?;
+            let Lease { endpoint, mut connection, is_new } = lease;
+            let target = endpoint.origin.target(&request.uri, matched)?;
+            let host = match &self.options.host {
+                HostPolicy::Preserve => None,
+                HostPolicy::Upstream => Some(&endpoint.authority),
+                HostPolicy::Name(name) => Some(name),
             };
-            if let Some(mut connection) = connection {
-                let target = pool.origin().target(&request.uri, matched)?;
-                let host = match &self.options.host {
-                    HostPolicy::Preserve => None,
-                    HostPolicy::Upstream => Some(authority),
-                    HostPolicy::Name(name) => Some(name),
-                };
-                let start = request_head::start(&request.method, target.as_bytes(), host);
-                let sending = Sending::new(&start, &request.lines, &mut request.body);
-                let reading = ResponseHead::new(bounds, request.method == Method::HEAD);
-                match connection.exchange(sending, reading).await {
-                    Ok((whole, keeps)) => {
-                        return Ok(Called { whole, pool, keeps: keeps.then_some(connection) });
-                    }
-                    Err(NoAnswer::Unknown) => return Err(Reject::UpstreamReset),
-                    Err(NoAnswer::Refused(error)) => {
-                        pool.rest(&error);
-                        return Err(Reject::UpstreamConnect);
-                    }
-                    Err(NoAnswer::Unsent(_)) if !is_new && Instant::now() < connect_by => continue,
-                    Err(NoAnswer::Unsent(error)) => pool.rest(&error),
+            let start = request_head::start(&request.method, target.as_bytes(), host);
+            let outgoing = Outgoing::new(&start, &request.lines, &mut request.body);
+            let reader = ResponseReader::new(limits, request.method == Method::HEAD);
+            let error = match connection.exchange(outgoing, reader).await {
+                Ok((received, is_reusable)) => {
+                    let reusable = is_reusable.then_some(connection);
+                    return Ok(Called { received, endpoint, reusable });
                 }
+                Err(error) => error,
+            };
+            match error {
+                ExchangeError::Unknown(error) => {
+                    let upstream = &endpoint.origin;
+                    tracing::warn!(%upstream, %error, "no usable response from the upstream");
+                    return Err(Reject::UpstreamReset);
+                }
+                ExchangeError::Certificate(error) => {
+                    endpoint.record_failure(&error);
+                    return Err(Reject::UpstreamConnect);
+                }
+                ExchangeError::Unsent(error) if is_new => endpoint.record_failure(&error),
+                // The upstream closed an idle connection; the next one may be fine.
+                ExchangeError::Unsent(_) => {}
             }
-            if Instant::now() + wait >= connect_by {
+            if Instant::now() >= connect_by {
                 return Err(Reject::UpstreamConnect);
             }
-            if self.pools.iter().all(|(pool, _)| pool.rests()) {
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(LONGEST_WAIT);
-            }
         }
-    }
-
-    /// The next origin in turn that does not rest; if all rest, the next one.
-    fn choose(&self) -> &(Arc<Pool>, HeaderValue) {
-        if let [only] = self.pools.as_slice() {
-            return only;
-        }
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let turn = |offset: usize| &self.pools[(start.wrapping_add(offset)) % self.pools.len()];
-        (0..self.pools.len()).map(turn).find(|(pool, _)| pool.takes()).unwrap_or_else(|| turn(0))
     }
 }
 
-/// What came of a request, with its connection if that can take another one.
+/// A response, with its connection if that can serve another request.
 struct Called<'u> {
-    whole: Whole,
-    pool: &'u Arc<Pool>,
-    keeps: Option<Connection>,
+    received: ReceivedResponse,
+    endpoint: &'u Endpoint,
+    reusable: Option<UpstreamConnection>,
 }
 
 impl Called<'_> {
-    /// The answer. A body over the limit was left out: the status is what the sender acts on, and a 2xx whose
-    /// body is too long is still a 2xx.
-    fn end(self, now: Instant) -> Result<SanitizedResponse, Reject> {
-        let Called { whole: Whole { answer, left_out, .. }, pool, keeps } = self;
-        if let Some(connection) = keeps {
-            pool.put_back(connection, now);
+    /// Returns the response. If its body was over the limit, it is empty: the sender acts on the
+    /// status, and a 2xx with too long a body is still a 2xx.
+    fn finish(self, now: Instant) -> Result<SanitizedResponse, Reject> {
+        let Called { received, endpoint, reusable } = self;
+        if let Some(connection) = reusable {
+            endpoint.put_back(connection, now);
         }
-        if left_out {
-            tracing::warn!(upstream = %pool.origin(), "an answer's body is over the limit and left out");
+        if !received.faults.is_empty() {
+            endpoint.log_faults(&received.faults);
         }
-        if answer.status.is_redirection() { Err(Reject::UpstreamRedirect) } else { Ok(answer) }
+        if received.is_body_omitted {
+            let upstream = &endpoint.origin;
+            tracing::warn!(%upstream, "a response body is over the limit and omitted");
+        }
+        let response = received.response;
+        if response.status.is_redirection() { Err(Reject::UpstreamRedirect) } else { Ok(response) }
     }
 }

@@ -1,14 +1,13 @@
-//! The parser of upstream responses: no bytes make it panic, the result does not depend on how they
-//! are split into reads, and a parsed response respects the bounds and contains no hop-by-hop
-//! header.
+//! The reader of an upstream's response: no bytes panic, the result does not depend on how they are cut
+//! into reads, and a response keeps the limits and has no hop-by-hop header.
 
 #![no_main]
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use sealgate::upstream::{Bounds, ResponseHead, Whole};
+use sealgate::upstream::{ReceivedResponse, ResponseLimits, ResponseReader};
 
-const BOUNDS: Bounds = Bounds { head_bytes: 512, body_bytes: 256 };
+const LIMITS: ResponseLimits = ResponseLimits { head_bytes: 512, body_bytes: 256 };
 const NEVER: [&str; 4] = ["connection", "transfer-encoding", "content-length", "sealgate-answer"];
 
 type Seen = Option<(u16, Vec<(String, Vec<u8>)>, Vec<u8>, bool, bool, Vec<u8>)>;
@@ -24,30 +23,31 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn read<'p>(mut pieces: impl Iterator<Item = &'p [u8]>, to_head: bool) -> Seen {
-    let mut reading = ResponseHead::new(BOUNDS, to_head);
+    let mut reader = ResponseReader::new(LIMITS, to_head);
     let mut buffer = BytesMut::new();
     let whole = loop {
         match pieces.next() {
             Some(piece) => buffer.extend_from_slice(piece),
-            None => break reading.end(&mut buffer).ok()?,
+            None => break reader.finish(&mut buffer).ok()?,
         }
-        if let Some(whole) = reading.read_on(&mut buffer).ok()? {
+        if let Some(whole) = reader.advance(&mut buffer).ok()? {
             break whole;
         }
     };
-    let Whole { answer, left_out, persistent } = whole;
-    assert!(!answer.status.is_informational());
-    assert!(answer.body.len() as u64 <= BOUNDS.body_bytes);
-    assert!(!left_out || (answer.body.is_empty() && !persistent));
-    assert!(!to_head || answer.body.is_empty());
+    let ReceivedResponse { response, is_body_omitted, persistent, faults } = whole;
+    assert!(faults.is_empty() || !persistent);
+    assert!(!response.status.is_informational());
+    assert!(response.body.len() as u64 <= LIMITS.body_bytes);
+    assert!(!is_body_omitted || (response.body.is_empty() && !persistent));
+    assert!(!to_head || response.body.is_empty());
     for name in NEVER {
-        assert!(!answer.headers.contains_key(name));
+        assert!(!response.headers.contains_key(name));
     }
     pieces.for_each(|piece| buffer.extend_from_slice(piece));
     let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         (name.to_string(), value.as_bytes().to_vec())
     };
-    let headers = answer.headers.iter().map(header).collect();
-    let (status, body) = (answer.status.as_u16(), answer.body.to_vec());
-    Some((status, headers, body, left_out, persistent, buffer.to_vec()))
+    let headers = response.headers.iter().map(header).collect();
+    let (status, body) = (response.status.as_u16(), response.body.to_vec());
+    Some((status, headers, body, is_body_omitted, persistent, buffer.to_vec()))
 }

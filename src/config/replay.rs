@@ -153,7 +153,7 @@ fn authorities(
         return None;
     }
     let path = surroundings.base.join(super::not_empty(field)?);
-    match tls::authorities(&path) {
+    match tls::authorities_pem(&path) {
         Ok(pem) => Some(Some(pem)),
         Err(problem) => {
             field.error(problem.to_string(), None);

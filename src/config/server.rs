@@ -9,7 +9,7 @@ use crate::{
     document::{Field, Section},
     rejections::CaptureOptions,
     server::{ServerOptions, TlsListener},
-    tls::{ClientAuthority, Pair},
+    tls::{CertificatePair, ClientAuthority},
     upstream::Networks,
 };
 
@@ -28,7 +28,7 @@ pub(super) fn read(
     let listen = listen.unwrap_or_default();
     let http_listen = http_field.as_ref().map(addresses).unwrap_or_default();
     let tls_field = section.get("tls");
-    let tls: Vec<Pair> = tls_field
+    let tls: Vec<CertificatePair> = tls_field
         .iter()
         .flat_map(Field::sections)
         .filter_map(|section| pair(section, surroundings))
@@ -216,7 +216,7 @@ fn trusted_proxies(field: &Field<'_>) -> Networks {
 }
 
 /// One `[[server.tls]]`; its files are read, so that a bad one is told before anything listens.
-fn pair(section: Section<'_>, surroundings: &Surroundings<'_>) -> Option<Pair> {
+fn pair(section: Section<'_>, surroundings: &Surroundings<'_>) -> Option<CertificatePair> {
     let path = |field: &Option<Field<'_>>| -> Option<PathBuf> {
         Some(surroundings.file(&not_empty(field.as_ref()?)?))
     };
@@ -224,7 +224,7 @@ fn pair(section: Section<'_>, surroundings: &Surroundings<'_>) -> Option<Pair> {
     let (cert, key) = (path(&cert_field), path(&key_field));
     let self_signed = section.get("self_signed").map_or(Some(Vec::new()), |field| names(&field));
     let pair = cert.zip(key).zip(self_signed);
-    let pair = pair.map(|((cert, key), self_signed)| Pair { cert, key, self_signed });
+    let pair = pair.map(|((cert, key), self_signed)| CertificatePair { cert, key, self_signed });
     if let Some(pair) = &pair {
         if let Err(error) = pair.check() {
             let made = "for development, self_signed = [\"localhost\"] makes the pair at start";

@@ -8,8 +8,8 @@ use rustls_pki_types::ServerName;
 use super::{Surroundings, limits::Limits, not_empty, secret};
 use crate::{
     document::{Field, Section, show_duration},
-    tls::{Pair, client_config},
-    upstream::{Address, HostPolicy, Origin, Secure, UpstreamOptions},
+    tls::{CertificatePair, client_config},
+    upstream::{HostPolicy, Origin, OriginAddress, UpstreamOptions, UpstreamTls},
 };
 
 /// How many requests may wait where `upstream_concurrency` bounds those at the upstream.
@@ -51,8 +51,8 @@ pub(super) fn read(
         host: host.unwrap_or(Some(HostPolicy::Preserve))?,
         timeout: timeout?,
         idle: limits.upstream_idle,
-        answer_bytes: limits.upstream_body,
-        answer_head_bytes: limits.upstream_head,
+        response_body_bytes: limits.upstream_body,
+        response_head_bytes: limits.upstream_head,
     })
 }
 
@@ -87,7 +87,7 @@ fn tls(
     upstream: &Field<'_>,
     origins: &[Origin],
     surroundings: &Surroundings<'_>,
-) -> Option<Secure> {
+) -> Option<UpstreamTls> {
     let keys = ["upstream_ca", "upstream_cert", "upstream_key", "upstream_server_name"];
     let fields = keys.map(|key| section.get(key));
     let hosts: Vec<&str> = origins.iter().filter_map(secure_host).collect();
@@ -119,8 +119,8 @@ fn tls(
     let client = client_config(file.as_deref(), own.iter().flatten().next());
     let place = authorities.as_ref().unwrap_or(upstream);
     let client = client.map_err(|error| place.error(error.to_string(), None)).ok()?;
-    let shown = own?.and_then(|own| own.expiry().ok());
-    Some(Secure { client, name: name?, shown })
+    let client_certificate = own?.and_then(|own| own.expiry().ok());
+    Some(UpstreamTls { client, name: name?, client_certificate })
 }
 
 /// The certificate that is shown to the upstream, with its key.
@@ -128,10 +128,10 @@ fn own_certificate(
     cert_field: &Field<'_>,
     key_field: &Field<'_>,
     surroundings: &Surroundings<'_>,
-) -> Option<Pair> {
+) -> Option<CertificatePair> {
     let path = |field: &Field<'_>| not_empty(field).map(|path| surroundings.file(&path));
     let (cert, key) = (path(cert_field), path(key_field));
-    let pair = Pair { cert: cert?, key: key?, self_signed: Vec::new() };
+    let pair = CertificatePair { cert: cert?, key: key?, self_signed: Vec::new() };
     secret::warn_if_open(key_field, &pair.key, 0o077);
     pair.check().map_err(|error| cert_field.error(error.to_string(), None)).ok().map(|()| pair)
 }
@@ -154,8 +154,8 @@ fn are_server_names(hosts: &[&str], upstream: &Field<'_>) -> bool {
 
 fn secure_host(origin: &Origin) -> Option<&str> {
     match &origin.address {
-        Address::Https { host, .. } => Some(host),
-        Address::Http { .. } | Address::Unix(_) => None,
+        OriginAddress::Https { host, .. } => Some(host),
+        OriginAddress::Http { .. } | OriginAddress::Unix(_) => None,
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     replay::{Claimed, Ended, Receipt, Repeat, Replay, Settled},
     response::{self, ANSWER, SanitizedResponse},
     route::{Mode, Route, Routes},
-    upstream::{self, ClientAddr, Context, Detached, Networks, Owner, Verdict},
+    upstream::{self, ClientAddr, Detached, ExchangeContext, Networks, Owner, Verdict},
 };
 
 /// The part of the configuration that a reload replaces as a whole.
@@ -130,7 +130,7 @@ impl Pipeline {
 
         // Upstream: the exchange continues if the sender hangs up or its deadline passes.
         let owner = Owner::default();
-        let context = Context {
+        let context = ExchangeContext {
             client,
             request_id: entry.id().clone(),
             answer_by,

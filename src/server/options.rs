@@ -52,7 +52,7 @@ pub struct ServerOptions {
     /// Listeners without TLS.
     pub http_listen: Vec<SocketAddr>,
     /// Certificates of the TLS listeners.
-    pub tls: Vec<tls::Pair>,
+    pub tls: Vec<tls::CertificatePair>,
     /// Peers whose `X-Forwarded-*` and PROXY headers are trusted.
     pub trusted_proxies: Networks,
     /// Whether connections begin with a PROXY header; others are closed.

@@ -1,7 +1,9 @@
-//! Work that outlives whoever waits for it.
+//! Work that continues after its owner stops waiting.
 
 use std::{
-    pin::Pin,
+    future::poll_fn,
+    mem,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,32 +11,35 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::runtime::Handle;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, Sleep, sleep_until},
+};
 
-/// A future that is finished in any case: polled in place while its owner waits, and moved to a task
-/// of its own when the owner stops waiting (the sender hung up, or its deadline passed). In the
-/// usual case this saves a task and a wake-up for each request.
+/// A future that always completes: it is polled in place while its owner waits, and spawned when the
+/// owner stops waiting (the sender hung up, or its deadline passed). In the usual case this saves a
+/// task and a wake-up for each request.
 pub struct Detached<T: Send + 'static> {
     future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     owner: Owner,
 }
 
-/// Whether somebody still waits for a [`Detached`] future; for that future itself.
+/// Whether the owner of a [`Detached`] future still waits for it, as seen by the future itself.
 #[derive(Clone, Debug, Default)]
 pub struct Owner {
     gone: Arc<AtomicBool>,
 }
 
 impl Owner {
-    /// Whether what the future returns is taken, in the same step in which it returns.
+    /// Returns whether the future's result will be taken when the future returns it in this poll.
     pub fn waits(&self) -> bool {
         !self.gone.load(Ordering::Relaxed)
     }
 }
 
 impl<T: Send + 'static> Detached<T> {
-    /// Wraps `future`; it starts when first polled or when dropped. `owner` is told when nobody waits
-    /// for it any more.
+    /// Wraps `future`, which starts when it is first polled or dropped. From then on `owner` reports
+    /// whether someone waits for it.
     pub fn new(future: impl Future<Output = T> + Send + 'static, owner: Owner) -> Self {
         Detached { future: Some(Box::pin(future)), owner }
     }
@@ -64,14 +69,59 @@ impl<T: Send + 'static> Drop for Detached<T> {
     }
 }
 
+/// Returns the output of `future`, or `None` once `deadline` has passed. While the owner waits, its
+/// own deadline `answer_by` ends this wait, so no timer is armed for a later one.
+pub(super) async fn timeout_at<T>(
+    deadline: Instant,
+    answer_by: Instant,
+    owner: &Owner,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = pin!(future);
+    let mut timer = pin!(None::<Sleep>);
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        if deadline > answer_by && owner.waits() {
+            return Poll::Pending;
+        }
+        if timer.is_none() {
+            timer.set(Some(sleep_until(deadline)));
+        }
+        match timer.as_mut().as_pin_mut() {
+            Some(timer) => timer.poll(context).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Yields to the tasks of this thread that are ready now. Their writes and the caller's next write
+/// then happen together, which wakes an upstream on the same machine once instead of once per request.
+/// Unlike [`tokio::task::yield_now`], this does not poll for I/O.
+pub(super) async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use tokio::sync::oneshot;
 
     use super::*;
 
     #[tokio::test]
-    async fn work_goes_on_when_nobody_waits() {
+    async fn work_continues_when_its_owner_is_gone() {
         let (go, wait) = oneshot::channel::<()>();
         let (report, finished) = oneshot::channel();
         let owner = Owner::default();
@@ -80,15 +130,11 @@ mod tests {
             report.send("finished").expect("the listener");
         };
         let mut work = Detached::new(work, owner.clone());
-        assert!(futures_poll(&mut work).is_pending());
+        assert!(Pin::new(&mut work).poll(&mut Context::from_waker(Waker::noop())).is_pending());
         assert!(owner.waits());
         drop(work);
         assert!(!owner.waits());
         go.send(()).expect("the work is alive");
         assert_eq!(finished.await, Ok("finished"));
-    }
-
-    fn futures_poll<T: Send + 'static>(work: &mut Detached<T>) -> Poll<T> {
-        Pin::new(work).poll(&mut Context::from_waker(std::task::Waker::noop()))
     }
 }

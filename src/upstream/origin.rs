@@ -14,7 +14,7 @@ const FORMS: &str = "http://host:port, https://host:port or unix:/path/of.sock";
 
 /// How an upstream is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub enum OriginAddress {
     /// `http://host:port`.
     Http {
         /// Host name or address, without brackets.
@@ -37,7 +37,7 @@ pub enum Address {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// How it is reached.
-    pub address: Address,
+    pub address: OriginAddress,
     /// The path to call instead of the sender's; `None` keeps the sender's.
     pub path: Option<String>,
 }
@@ -58,8 +58,8 @@ impl FromStr for Origin {
         }
         let host = host.trim_matches(['[', ']']).to_owned();
         let address = match (scheme, uri.port_u16()) {
-            ("http", port) => Address::Http { host, port: port.unwrap_or(80) },
-            (_, port) => Address::Https { host, port: port.unwrap_or(443) },
+            ("http", port) => OriginAddress::Http { host, port: port.unwrap_or(80) },
+            (_, port) => OriginAddress::Https { host, port: port.unwrap_or(443) },
         };
         Ok(Origin { address, path: own_path(uri.path()) })
     }
@@ -77,7 +77,7 @@ fn unix(text: &str, rest: &str) -> Result<Origin, String> {
     if path.contains(['?', '#']) || !path.parse::<PathAndQuery>().is_ok_and(|p| p == *path) {
         return Err(format!("`{text}` has a path that cannot stand in a request"));
     }
-    Ok(Origin { address: Address::Unix(socket.into()), path: own_path(&path) })
+    Ok(Origin { address: OriginAddress::Unix(socket.into()), path: own_path(&path) })
 }
 
 fn own_path(path: &str) -> Option<String> {
@@ -89,9 +89,9 @@ impl Origin {
     /// and `localhost` for a socket.
     pub fn authority(&self) -> String {
         let (host, port, usual) = match &self.address {
-            Address::Http { host, port } => (host, port, 80),
-            Address::Https { host, port } => (host, port, 443),
-            Address::Unix(_) => return "localhost".to_owned(),
+            OriginAddress::Http { host, port } => (host, port, 80),
+            OriginAddress::Https { host, port } => (host, port, 443),
+            OriginAddress::Unix(_) => return "localhost".to_owned(),
         };
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         if *port == usual { host } else { format!("{host}:{port}") }
@@ -131,9 +131,9 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
-            Address::Http { .. } => write!(f, "http://{}", self.authority()),
-            Address::Https { .. } => write!(f, "https://{}", self.authority()),
-            Address::Unix(socket) => write!(f, "unix:{}", socket.display()),
+            OriginAddress::Http { .. } => write!(f, "http://{}", self.authority()),
+            OriginAddress::Https { .. } => write!(f, "https://{}", self.authority()),
+            OriginAddress::Unix(socket) => write!(f, "unix:{}", socket.display()),
         }
     }
 }
@@ -142,14 +142,14 @@ impl fmt::Display for Origin {
 mod tests {
     use super::*;
 
-    fn http(host: &str, port: u16) -> Address {
-        Address::Http { host: host.to_owned(), port }
+    fn http(host: &str, port: u16) -> OriginAddress {
+        OriginAddress::Http { host: host.to_owned(), port }
     }
 
     #[test]
     fn origins_are_read_with_their_defaults() {
-        let secure = |port| Address::Https { host: "app".to_owned(), port };
-        let socket = || Address::Unix("/run/app.sock".into());
+        let secure = |port| OriginAddress::Https { host: "app".to_owned(), port };
+        let socket = || OriginAddress::Unix("/run/app.sock".into());
         for (text, address, path, authority, shown) in [
             ("http://app:8080", http("app", 8080), None, "app:8080", "http://app:8080"),
             ("http://app:8080/", http("app", 8080), None, "app:8080", "http://app:8080"),

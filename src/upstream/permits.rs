@@ -1,4 +1,4 @@
-//! At most so many requests of a route are at its upstreams at one time; a few more wait in line.
+//! The limit on a route's concurrent upstream requests, with a bounded queue.
 
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -7,52 +7,53 @@ use tokio::{
 
 use crate::{metrics::Gauge, reject::Reject};
 
-/// The slots of a route, and the places in the line before them.
+/// The permits of a route, and the places in the queue for them.
 #[derive(Debug)]
-pub(super) struct Slots {
-    slots: Semaphore,
-    places: Semaphore,
+pub(super) struct Permits {
+    permits: Semaphore,
+    queue: Semaphore,
 }
 
-impl Slots {
-    /// So many slots and places; without slots there is no limit.
-    pub(super) fn new(slots: usize, places: usize) -> Option<Self> {
-        (slots > 0).then(|| Slots { slots: Semaphore::new(slots), places: Semaphore::new(places) })
+impl Permits {
+    /// Returns `None` if `permits` is 0: there is no limit.
+    pub(super) fn new(permits: usize, queue: usize) -> Option<Self> {
+        (permits > 0)
+            .then(|| Permits { permits: Semaphore::new(permits), queue: Semaphore::new(queue) })
     }
 
-    /// A slot, for which whoever came first is first; `waiting` counts those in line.
+    /// Waits for a permit, first come first served. `waiting` counts the queued requests.
     ///
     /// # Errors
-    /// [`Reject::Overloaded`] at once if the line is full, and at `by` if there was no slot until then.
-    pub(super) async fn enter(
+    /// [`Reject::Overloaded`] at once if the queue is full, and at `deadline` if no permit was free.
+    pub(super) async fn acquire(
         &self,
-        by: Instant,
+        deadline: Instant,
         waiting: &Gauge,
     ) -> Result<SemaphorePermit<'_>, Reject> {
-        if let Ok(slot) = self.slots.try_acquire() {
-            return Ok(slot);
+        if let Ok(permit) = self.permits.try_acquire() {
+            return Ok(permit);
         }
-        let full = |_| Reject::Overloaded("the line before the upstream is full");
-        let _place = self.places.try_acquire().map_err(full)?;
-        let _counted = Counted::among(waiting);
-        match timeout_at(by, self.slots.acquire()).await {
-            Ok(Ok(slot)) => Ok(slot),
-            Ok(Err(_)) | Err(_) => Err(Reject::Overloaded("no slot at the upstream in time")),
+        let full = |_| Reject::Overloaded("the upstream's queue is full");
+        let _queued = self.queue.try_acquire().map_err(full)?;
+        let _counted = GaugeGuard::increment(waiting);
+        match timeout_at(deadline, self.permits.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(Reject::Overloaded("no upstream permit in time")),
         }
     }
 }
 
-/// One more in a gauge, for as long as it lives.
-pub(super) struct Counted<'g>(&'g Gauge);
+/// One unit in a gauge, removed on drop.
+pub(super) struct GaugeGuard<'g>(&'g Gauge);
 
-impl<'g> Counted<'g> {
-    pub(super) fn among(gauge: &'g Gauge) -> Self {
+impl<'g> GaugeGuard<'g> {
+    pub(super) fn increment(gauge: &'g Gauge) -> Self {
         gauge.inc();
-        Counted(gauge)
+        GaugeGuard(gauge)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for GaugeGuard<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -67,31 +68,31 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_line_is_bounded_in_length_and_time() {
-        let (slots, waiting) = (Slots::new(1, 1).expect("a limit"), Gauge::default());
+    async fn the_queue_is_bounded_in_length_and_time() {
+        let (permits, waiting) = (Permits::new(1, 1).expect("a limit"), Gauge::default());
         let soon = Instant::now() + Duration::from_millis(50);
-        let held = slots.enter(soon, &waiting).await.expect("a free slot");
+        let held = permits.acquire(soon, &waiting).await.expect("a free permit");
         let (second, third) =
-            tokio::join!(slots.enter(soon, &waiting), slots.enter(soon, &waiting));
-        assert_eq!(second.err(), Some(Reject::Overloaded("no slot at the upstream in time")));
-        assert_eq!(third.err(), Some(Reject::Overloaded("the line before the upstream is full")));
+            tokio::join!(permits.acquire(soon, &waiting), permits.acquire(soon, &waiting));
+        assert_eq!(second.err(), Some(Reject::Overloaded("no upstream permit in time")));
+        assert_eq!(third.err(), Some(Reject::Overloaded("the upstream's queue is full")));
         drop(held);
-        assert!(slots.enter(soon, &waiting).await.is_ok(), "places and slots were given back");
+        assert!(permits.acquire(soon, &waiting).await.is_ok(), "both were given back");
         assert_eq!(waiting.get(), 0);
-        assert!(Slots::new(0, 5).is_none());
+        assert!(Permits::new(0, 5).is_none());
     }
 
     #[tokio::test]
-    async fn whoever_came_first_is_first() {
-        let (slots, waiting) = (Slots::new(1, 8).expect("a limit"), Gauge::default());
+    async fn permits_are_first_come_first_served() {
+        let (permits, waiting) = (Permits::new(1, 8).expect("a limit"), Gauge::default());
         let late = Instant::now() + Duration::from_secs(20);
-        let held = slots.enter(late, &waiting).await.expect("a free slot");
+        let held = permits.acquire(late, &waiting).await.expect("a free permit");
         let order = std::sync::Mutex::new(Vec::new());
         let take = async |number: i64| {
-            let slot = slots.enter(late, &waiting).await.expect("a slot in time");
+            let permit = permits.acquire(late, &waiting).await.expect("a permit in time");
             order.lock().expect("not poisoned").push(number);
             yield_now().await;
-            drop(slot);
+            drop(permit);
         };
         tokio::join!(take(1), take(2), take(3), async {
             assert_eq!(waiting.get(), 3);

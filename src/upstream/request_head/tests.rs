@@ -77,8 +77,9 @@ fn observed(head: &Parts, case: &HeaderCase, keeps_host: bool) -> String {
         keeps_host,
         headers: &added,
     };
-    let peer = super::super::Peer::new([192, 0, 2, 1].into(), true);
-    let client = ClientAddr::of(peer, &head.headers, &super::super::Networks::default());
+    let peer = super::super::client_addr::Peer::new([192, 0, 2, 1].into(), true);
+    let client =
+        ClientAddr::of(peer, &head.headers, &super::super::client_addr::Networks::default());
     String::from_utf8(lines((head, case), 7, &client, &extra)).expect("text")
 }
 

@@ -2,52 +2,55 @@ use proptest::{prelude::*, sample::Index};
 
 use super::*;
 
-const BOUNDS: Bounds = Bounds { head_bytes: 2048, body_bytes: 1024 };
+const LIMITS: ResponseLimits = ResponseLimits { head_bytes: 2048, body_bytes: 1024 };
 
-/// What came of the bytes of a connection: status, body, whether it was left out, whether the connection may go
-/// on, and what is left in the buffer.
+/// The result of reading a connection: status, body, whether the body was omitted, whether the connection is
+/// persistent, and what is left in the buffer.
 type Seen = Option<(u16, Vec<u8>, bool, bool, Vec<u8>)>;
 
-/// Reads pieces one by one, and the end of the connection behind them.
-fn read_whole(pieces: &[&[u8]], to_head: bool) -> Option<(Whole, Vec<u8>)> {
-    let mut reading = ResponseHead::new(BOUNDS, to_head);
+/// Reads pieces one by one, and then the end of the connection.
+fn read_whole(pieces: &[&[u8]], to_head: bool) -> Option<(ReceivedResponse, Vec<u8>)> {
+    let mut reader = ResponseReader::new(LIMITS, to_head);
     let mut buffer = BytesMut::new();
     for (at, piece) in pieces.iter().enumerate() {
         buffer.extend_from_slice(piece);
-        if let Some(whole) = reading.read_on(&mut buffer).ok()? {
+        if let Some(whole) = reader.advance(&mut buffer).ok()? {
             pieces[at + 1..].iter().for_each(|piece| buffer.extend_from_slice(piece));
             return Some((whole, buffer.to_vec()));
         }
     }
-    reading.end(&mut buffer).ok().map(|whole| (whole, buffer.to_vec()))
+    reader.finish(&mut buffer).ok().map(|whole| (whole, buffer.to_vec()))
 }
 
 fn read(pieces: &[&[u8]], to_head: bool) -> Seen {
     let (whole, left) = read_whole(pieces, to_head)?;
-    let Whole { answer, left_out, persistent } = whole;
-    Some((answer.status.as_u16(), answer.body.to_vec(), left_out, persistent, left))
+    let ReceivedResponse { response, is_body_omitted, persistent, .. } = whole;
+    Some((response.status.as_u16(), response.body.to_vec(), is_body_omitted, persistent, left))
 }
 
 fn lines(text: &str) -> String {
     text.replace('|', "\r\n")
 }
 
-/// What follows an answer on a connection.
+/// Whether a connection serves another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
-    /// It may take another request.
     Kept,
     Closed,
 }
 
 use self::After::{Closed, Kept};
 
-/// Answers (`|` is a line end), their status, their body, and what follows.
-fn answers() -> Vec<(&'static str, u16, &'static str, After)> {
+/// Responses (`|` is a line end), their status and body, and whether the connection is kept.
+fn responses() -> Vec<(&'static str, u16, &'static str, After)> {
     vec![
         // Versions and persistence.
         ("HTTP/1.1 200 OK|Content-Length: 2||ok", 200, "ok", Kept),
         ("HTTP/1.1 200|Content-Length: 2||ok", 200, "ok", Kept),
+        ("|HTTP/1.1 200 OK|Content-Length: 2||ok", 200, "ok", Kept),
+        ("\n|HTTP/1.1 200 OK|Content-Length: 2||ok", 200, "ok", Kept),
+        ("HTTP/1.1 999 x|Content-Length: 2||ok", 999, "ok", Kept),
+        ("HTTP/1.0 200 OK|Transfer-Encoding: chunked||2|ok|0||", 200, "ok", Closed),
         ("HTTP/1.1 200 |Content-Length: 2||ok", 200, "ok", Kept),
         ("HTTP/1.1 299 Gr\u{fc}\u{df}e|Content-Length: 2||ok", 299, "ok", Kept),
         ("HTTP/1.1 599 x|Content-Length: 0||", 599, "", Kept),
@@ -63,10 +66,10 @@ fn answers() -> Vec<(&'static str, u16, &'static str, After)> {
             Closed,
         ),
         ("HTTP/1.1 200 OK|Proxy-Connection: close|Content-Length: 2||ok", 200, "ok", Kept),
-        // Line ends that old programs write.
+        // Bare line feeds.
         ("HTTP/1.1 200 OK\nContent-Length: 2\n\nok", 200, "ok", Kept),
         ("HTTP/1.1 200 OK|Content-Length: 2\n|ok", 200, "ok", Kept),
-        // Interim answers.
+        // Interim responses.
         ("HTTP/1.1 100 Continue||HTTP/1.1 200 OK|Content-Length: 2||ok", 200, "ok", Kept),
         (
             "HTTP/1.1 103 x|Link: a||HTTP/1.1 102 x||HTTP/1.1 200 OK|Content-Length: 2||ok",
@@ -111,6 +114,9 @@ fn answers() -> Vec<(&'static str, u16, &'static str, After)> {
         ("HTTP/1.1 200 OK|Transfer-Encoding: chunked||2;a=b;c=\"d\"|ok|0;e||", 200, "ok", Kept),
         ("HTTP/1.1 200 OK|Transfer-Encoding: chunked||2 \t|ok|0 ;x||", 200, "ok", Kept),
         ("HTTP/1.1 200 OK|Transfer-Encoding: chunked||2|ok|0|A: 1|B:||", 200, "ok", Kept),
+        ("HTTP/1.1 200 OK|Transfer-Encoding: chunked||2|ok|0|A| b||", 200, "ok", Kept),
+        ("HTTP/1.1 200 OK|Transfer-Encoding: chunked||2|ok|0|\n", 200, "ok", Kept),
+        ("HTTP/1.1 200 OK|Transfer-Encoding: chunked||2|ok|0|A: 1\n\n", 200, "ok", Kept),
         ("HTTP/1.1 200 OK|Transfer-Encoding: chunked||2|||0||", 200, "|", Kept),
         ("HTTP/1.1 200 OK|Transfer-Encoding: chunked||A|0123456789|0||", 200, "0123456789", Kept),
         (
@@ -129,8 +135,8 @@ fn answers() -> Vec<(&'static str, u16, &'static str, After)> {
 }
 
 #[test]
-fn an_answer_is_read_as_it_is_framed() {
-    let cases = answers();
+fn reads_responses_by_their_framing() {
+    let cases = responses();
     assert!(cases.len() >= 40);
     for (text, status, body, after) in cases {
         let bytes = lines(text).into_bytes();
@@ -141,11 +147,76 @@ fn an_answer_is_read_as_it_is_framed() {
     }
 }
 
+type FaultyResponse = (&'static str, u16, &'static str, (&'static str, &'static str), &'static str);
+
+/// Responses of real servers that RFC 9112 does not allow, their status and body, a header that is
+/// passed on, and the fault.
+const FAULTY: &[FaultyResponse] = &[
+    ("HTTP/1.1  200 OK|Content-Length: 2||ok", 200, "ok", ("", ""), "status line"),
+    ("HTTP/1.1\t200\tOK|Content-Length: 2||ok", 200, "ok", ("", ""), "status line"),
+    ("HTTP/1.2 200 OK|Content-Length: 2||ok", 200, "ok", ("", ""), "status line"),
+    (
+        "HTTP/1.1 200 OK|A: 1|\tfolded|A: 2|Content-Length: 0||",
+        200,
+        "",
+        ("a", "1 folded"),
+        "folded",
+    ),
+    ("HTTP/1.1 200 OK| folded|A: 1|Content-Length: 0||", 200, "", ("a", "1"), "without a header"),
+    ("HTTP/1.1 200 OK|A : 1|Content-Length : 2||ok", 200, "ok", ("a", "1"), "before a colon"),
+    (
+        "HTTP/1.1 200 OK|PHP Warning|A: 1|Content-Length: 2||ok",
+        200,
+        "ok",
+        ("a", "1"),
+        "without a colon",
+    ),
+    ("HTTP/1.1 200 OK|: 1|A: 1|Content-Length: 2||ok", 200, "ok", ("a", "1"), "without a name"),
+    ("HTTP/1.1 200 OK|B c: 1|  d|A: 1|Content-Length: 2||ok", 200, "ok", ("a", "1"), "no name has"),
+    ("HTTP/1.1 200 OK|\u{e4}: 1|A: 1|Content-Length: 2||ok", 200, "ok", ("a", "1"), "no name has"),
+    ("HTTP/1.1 200 OK|A: \x00\x7f1\x1b2|Content-Length: 2||ok", 200, "ok", ("a", "1 2"), "control"),
+    (
+        "HTTP/1.1 200 OK|Transfer-Encoding: identity|Content-Length: 2||ok",
+        200,
+        "ok",
+        ("", ""),
+        "identity",
+    ),
+    ("HTTP/1.1 200 OK|Transfer-Encoding: Identity||ok", 200, "ok", ("", ""), "identity"),
+    ("HTTP/1.1 200 OK|Transfer-Encoding: chunked, chunked||2|ok|0||", 200, "ok", ("", ""), "twice"),
+    (
+        "HTTP/1.1 200 OK|Transfer-Encoding: chunked|Transfer-Encoding: chunked||2|ok|0||",
+        200,
+        "ok",
+        ("", ""),
+        "twice",
+    ),
+    ("HTTP/1.1 200 OK|Transfer-Encoding: chunked||2|ok|0|", 200, "ok", ("", ""), "trailers"),
+    ("HTTP/1.1 200 OK|Transfer-Encoding: chunked||2|ok|0|A: 1|", 200, "ok", ("", ""), "trailers"),
+];
+
 #[test]
-fn what_follows_an_answer_stays() {
+fn uses_faulty_responses_that_have_one_reading() {
+    for (text, status, body, (name, value), fault) in FAULTY {
+        let bytes = lines(text).into_bytes();
+        let single: Vec<&[u8]> = bytes.chunks(1).collect();
+        for pieces in [&[bytes.as_slice()][..], &single] {
+            let (seen, left) = read_whole(pieces, false).unwrap_or_else(|| panic!("{text:?}"));
+            assert_eq!(seen.response.status.as_u16(), *status, "{text:?}");
+            assert_eq!((&*seen.response.body, left.len()), (body.as_bytes(), 0), "{text:?}");
+            let header = seen.response.headers.get(*name).map_or(b"".as_slice(), |v| v.as_bytes());
+            assert_eq!(header, value.as_bytes(), "{text:?}");
+            assert!(!seen.persistent, "{text:?}");
+            assert!(seen.faults.iter().any(|known| known.contains(fault)), "{:?}", seen.faults);
+        }
+    }
+}
+
+#[test]
+fn leaves_what_follows_a_response_in_the_buffer() {
     let forged = "HTTP/1.1 200 OK|Content-Length: 6||forged";
     let framed = |text: &str| text.contains("ength:") || text.contains("chunked||");
-    let cases: Vec<_> = answers().into_iter().filter(|(text, ..)| framed(text)).collect();
+    let cases: Vec<_> = responses().into_iter().filter(|(text, ..)| framed(text)).collect();
     assert!(cases.len() >= 30);
     for (text, status, body, after) in cases {
         let bytes = lines(&format!("{text}{forged}")).into_bytes();
@@ -156,7 +227,7 @@ fn what_follows_an_answer_stays() {
 }
 
 #[test]
-fn an_answer_to_head_has_no_body() {
+fn a_response_to_head_has_no_body() {
     for (text, after) in [
         ("HTTP/1.1 200 OK|Content-Length: 5||", Kept),
         ("HTTP/1.1 200 OK|Transfer-Encoding: chunked||", Kept),
@@ -169,25 +240,20 @@ fn an_answer_to_head_has_no_body() {
 }
 
 #[test]
-fn what_can_be_read_in_two_ways_is_no_answer() {
+fn rejects_what_can_be_read_in_two_ways() {
     let ok = "HTTP/1.1 200 OK|";
     let mut cases: Vec<String> = [
         // Status lines.
         "",
         "|",
-        "|HTTP/1.1 200 OK|Content-Length: 0||",
         " HTTP/1.1 200 OK||",
         "http/1.1 200 OK||",
         "HTTP/2 200 OK||",
-        "HTTP/1.2 200 OK||",
         "HTTP/0.9 200 OK||",
         "HTTP/1.1 20 OK||",
         "HTTP/1.1 2000 OK||",
         "HTTP/1.1 -20 OK||",
         "HTTP/1.1 099 OK||",
-        "HTTP/1.1  200 OK||",
-        "HTTP/1.1\t200 OK||",
-        "HTTP/1.1 200\tOK||",
         "HTTP/1.1 200 O\0K||",
         "HTTP/1.1 200 O\rK||",
         "SSH-2.0-OpenSSH_9.9|",
@@ -199,22 +265,22 @@ fn what_can_be_read_in_two_ways_is_no_answer() {
     ]
     .map(str::to_owned)
     .into();
-    assert!(cases.len() > 20);
+    assert!(cases.len() > 15);
     for head in [
         // Header lines.
-        "A: 1| folded|Content-Length: 0||",
-        "A: 1|\tfolded|Content-Length: 0||",
-        " A: 1|Content-Length: 0||",
-        "A : 1|Content-Length: 0||",
-        "A\0: 1|Content-Length: 0||",
-        "A: 1\0|Content-Length: 0||",
         "A: 1\rB: 2|Content-Length: 0||",
-        "A|Content-Length: 0||",
-        ": 1|Content-Length: 0||",
-        "A: \x7f|Content-Length: 0||",
-        "A: 1\x0b|Content-Length: 0||",
-        "\u{e4}: 1|Content-Length: 0||",
         "A: 1|\rContent-Length: 0||",
+        // Faulty lines that may be about framing.
+        "Content-Length 2||ok",
+        "Content Length: 2||ok",
+        "Content-Length\0: 2||ok",
+        " Content-Length: 2||ok",
+        "Content-Length: 2| 3||ok",
+        "Content-Length: 2\0||ok",
+        "Transfer-Encoding|A: 1||ok",
+        "Transfer-Encoding: chunked| x||0||",
+        "\u{e4}Transfer-Encoding: chunked||0||",
+        "A: 1|\r|Content-Length: 0||",
         // Lengths.
         "Content-Length: ||",
         "Content-Length: -2||ok",
@@ -234,14 +300,10 @@ fn what_can_be_read_in_two_ways_is_no_answer() {
         "Transfer-Encoding: gzip||0||",
         "Transfer-Encoding: gzip, chunked||0||",
         "Transfer-Encoding: chunked, gzip||0||",
-        "Transfer-Encoding: chunked, chunked||0||",
         "Transfer-Encoding: xchunked||0||",
-        "Transfer-Encoding: chunked|Transfer-Encoding: chunked||0||",
-        "Transfer-Encoding: identity|Content-Length: 2||ok",
     ] {
         cases.push(format!("{ok}{head}"));
     }
-    cases.push("HTTP/1.0 200 OK|Transfer-Encoding: chunked||2|ok|0||".to_owned());
     for body in [
         "",
         "|",
@@ -266,23 +328,13 @@ fn what_can_be_read_in_two_ways_is_no_answer() {
         "2|ok",
         "2|ok|",
         "2|ok|0",
-        "2|ok|0|",
-        "2|ok|0|A: 1|",
-        "2|ok|0|A|",
-        "2|ok|0|A||",
-        "2|ok|0| A: 1||",
-        "2|ok|0|A: 1| b||",
-        "2|ok|0|A\0: 1||",
-        "2|ok|0|A: 1\nB: 2||",
         "2|ok|0\n||",
-        "2|ok|0|\n",
-        "2|ok|0|\rA: 1||",
         "00000000000000002|ok|0||",
         "10000000000000000|ok|0||",
     ] {
         cases.push(format!("{ok}Transfer-Encoding: chunked||{body}"));
     }
-    assert!(cases.len() > 90);
+    assert!(cases.len() > 70);
     for case in cases {
         let bytes = lines(&case).into_bytes();
         assert_eq!(read(&[&bytes], false), None, "{case:?}");
@@ -292,38 +344,37 @@ fn what_can_be_read_in_two_ways_is_no_answer() {
 }
 
 #[test]
-fn answers_are_bounded() {
+fn bounds_heads_interim_responses_and_chunk_lines() {
     let is_none = |text: String| assert_eq!(read(&[lines(&text).as_bytes()], false), None);
     let ok = "HTTP/1.1 200 OK|";
     let longest = |more: usize| {
-        let filled = BOUNDS.head_bytes - lines("HTTP/1.1 204 x|A:||").len() + more;
+        let filled = LIMITS.head_bytes - lines("HTTP/1.1 204 x|A:||").len() + more;
         format!("HTTP/1.1 204 x|A:{}||", "x".repeat(filled))
     };
     assert!(read(&[lines(&longest(0)).as_bytes()], false).is_some());
     is_none(longest(1));
-    is_none(format!("{ok}{}", "x".repeat(BOUNDS.head_bytes)));
-    is_none(format!("{ok}{}Content-Length: 0||", "A: 1|".repeat(LINES)));
+    is_none(format!("{ok}{}", "x".repeat(LIMITS.head_bytes)));
+    // More lines than are parsed without an allocation.
     assert!(
-        read(&[lines(&format!("HTTP/1.1 204 x|{}|", "A: 1|".repeat(LINES))).as_bytes()], false)
+        read(&[lines(&format!("HTTP/1.1 204 x|{}|", "A: 1|".repeat(250))).as_bytes()], false)
             .is_some()
     );
-    is_none(format!("{}HTTP/1.1 204 x||", "HTTP/1.1 100 x||".repeat(INTERIM + 1)));
-    let interim = format!("{}HTTP/1.1 204 x||", "HTTP/1.1 100 x||".repeat(INTERIM));
+    is_none(format!("{}HTTP/1.1 204 x||", "HTTP/1.1 100 x||".repeat(MAX_INTERIM + 1)));
+    let interim = format!("{}HTTP/1.1 204 x||", "HTTP/1.1 100 x||".repeat(MAX_INTERIM));
     assert!(read(&[lines(&interim).as_bytes()], false).is_some());
     let chunked = format!("{ok}Transfer-Encoding: chunked||");
-    is_none(format!("{chunked}1;{}|x|0||", "x".repeat(EXTENSIONS)));
-    is_none(format!("{chunked}1;{}", "x".repeat(EXTENSIONS + SIZE_DIGITS + 3)));
-    let many = format!("1;{}|x|", "x".repeat(99)).repeat(EXTENSIONS / 100 + 1);
+    is_none(format!("{chunked}1;{}|x|0||", "x".repeat(MAX_EXTENSIONS)));
+    is_none(format!("{chunked}1;{}", "x".repeat(MAX_EXTENSIONS + MAX_SIZE_DIGITS + 3)));
+    let many = format!("1;{}|x|", "x".repeat(99)).repeat(MAX_EXTENSIONS / 100 + 1);
     is_none(format!("{chunked}{many}0||"));
-    is_none(format!("{chunked}0|A: {}||", "x".repeat(BOUNDS.head_bytes)));
-    is_none(format!("{chunked}0|{}|", "A: 1|".repeat(LINES + 1)));
+    is_none(format!("{chunked}0|A: {}||", "x".repeat(LIMITS.head_bytes)));
 }
 
 #[test]
-fn a_body_over_the_limit_is_left_out_and_the_status_counts() {
+fn omits_a_body_over_the_limit_and_keeps_the_status() {
     let long = "x".repeat(1024);
     let until_end = format!("||{long}x");
-    for (text, left_out) in [
+    for (text, is_omitted) in [
         (format!("|Content-Length: 1024||{long}"), false),
         ("|Content-Length: 1025||".to_owned(), true),
         ("|Content-Length: 18446744073709551615||".to_owned(), true),
@@ -335,23 +386,23 @@ fn a_body_over_the_limit_is_left_out_and_the_status_counts() {
         (until_end, true),
     ] {
         let text = format!("HTTP/1.1 202 x{text}");
-        let seen = read(&[lines(&text).as_bytes()], false).expect("an answer");
+        let seen = read(&[lines(&text).as_bytes()], false).expect("a response");
         assert_eq!(
             (seen.0, seen.1.len(), seen.2),
-            (202, if left_out { 0 } else { 1024 }, left_out)
+            (202, if is_omitted { 0 } else { 1024 }, is_omitted)
         );
-        assert!(!left_out || !seen.3, "{text}");
+        assert!(!is_omitted || !seen.3, "{text}");
     }
 }
 
 #[test]
-fn only_end_to_end_headers_go_on() {
+fn passes_on_end_to_end_headers_only() {
     let text = "HTTP/1.1 200 OK|Connection: X-Hop, close|x-hop: 1|Keep-Alive: 1|Transfer-Encoding: chunked|\
                 Trailer: A|Upgrade: a|TE: a|Proxy-Authenticate: a|Sealgate-SanitizedResponse: forged|Content-Length: 9|\
                 X-ONE: 1|Set-Cookie: a|set-cookie: b|ETag: \"\u{e9}\"|X-Empty:||0|A: trailer||";
-    let (whole, _) = read_whole(&[lines(text).as_bytes()], false).expect("an answer");
+    let (whole, _) = read_whole(&[lines(text).as_bytes()], false).expect("a response");
     let seen: Vec<_> =
-        whole.answer.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+        whole.response.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
     let expected: &[(&str, &[u8])] = &[
         ("x-one", b"1"),
         ("set-cookie", b"a"),
@@ -363,14 +414,14 @@ fn only_end_to_end_headers_go_on() {
 }
 
 proptest! {
-    /// However an answer is cut into reads, it is the same answer, or none.
+    /// The result does not depend on how the bytes are cut into reads.
     #[test]
-    fn reads_do_not_change_an_answer(
+    fn reads_do_not_change_a_response(
         case in any::<Index>(),
         cuts in prop::collection::vec(any::<Index>(), 0..8),
         edit in prop::option::of((any::<Index>(), prop::sample::select(b"\r\n\0 \t:;,0aAxH\x7f\xff".to_vec()))),
     ) {
-        let cases = answers();
+        let cases = responses();
         let mut bytes = lines(case.get(&cases).0).into_bytes();
         if let Some((at, byte)) = edit {
             let at = at.index(bytes.len());
