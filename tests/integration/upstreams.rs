@@ -1,14 +1,15 @@
-//! Where events go: several upstreams that die and come back, over TLS and sockets.
+//! Connections to upstreams: several that fail and recover, TLS, sockets.
 
-mod answers;
-mod exchanges;
-mod line;
+mod connections;
+mod dialing;
+mod limits;
+mod responses;
 
 use std::time::{Duration, Instant};
 
 use crate::kit::{Answer, Authority, Event, Front, Hello, Process, Setup, Upstream, parse, until};
 
-/// Two upstreams behind listeners that can die.
+/// Two upstreams behind listeners that can be closed.
 async fn pair() -> (Upstream, Front, Upstream, Front) {
     let any = "127.0.0.1:0".parse().expect("an address");
     let (one, two) = (Upstream::start().await, Upstream::start().await);
@@ -28,7 +29,7 @@ async fn several_upstreams_take_turns() {
 }
 
 #[tokio::test]
-async fn one_that_dies_is_passed_over_and_takes_its_turn_again_when_it_is_back() {
+async fn a_failed_upstream_is_passed_over_until_it_has_recovered() {
     let (one, front_one, two, front_two) = pair().await;
     let address = front_two.address();
     let list = format!("[\"http://{}\", \"http://{address}\"]", front_one.address());
@@ -37,7 +38,7 @@ async fn one_that_dies_is_passed_over_and_takes_its_turn_again_when_it_is_back()
     for _ in 0..6 {
         let started = Instant::now();
         assert_eq!(gateway.send(&Event::default()).await.status, 200);
-        assert!(started.elapsed() < Duration::from_secs(4), "nobody waits for the dead one");
+        assert!(started.elapsed() < Duration::from_secs(4), "no request waits for the failed one");
     }
     assert_eq!((one.requests().len(), two.requests().len()), (6, 0));
     let _front_two = Front::tcp(address, &two).await;
@@ -51,7 +52,7 @@ async fn one_that_dies_is_passed_over_and_takes_its_turn_again_when_it_is_back()
 }
 
 #[tokio::test]
-async fn one_that_dies_with_connections_in_the_pool_loses_nothing() {
+async fn a_failure_with_idle_connections_loses_nothing() {
     let (one, front_one, two, front_two) = pair().await;
     let list = format!("[\"http://{}\", \"http://{}\"]", front_one.address(), front_two.address());
     let gateway =
@@ -73,7 +74,7 @@ async fn one_that_dies_with_connections_in_the_pool_loses_nothing() {
 }
 
 #[tokio::test]
-async fn an_unknown_outcome_goes_to_no_other_upstream() {
+async fn a_request_with_an_unknown_outcome_is_not_sent_to_another_upstream() {
     let (one, two) = (Upstream::start().await, Upstream::start().await);
     let list = format!("[\"http://{}\", \"http://{}\"]", one.address(), two.address());
     let gateway = Setup::new(&one).upstream(&list).start();
@@ -90,7 +91,7 @@ async fn an_unknown_outcome_goes_to_no_other_upstream() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_hangs_up_at_once_is_not_asked_without_pause() {
+async fn an_upstream_that_closes_new_connections_is_backed_off_from() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let accepted = tokio::spawn(async move {
@@ -110,14 +111,14 @@ async fn an_upstream_that_hangs_up_at_once_is_not_asked_without_pause() {
     assert!((1..=20).contains(&count), "{count} connections for one event");
 }
 
-/// A gateway with one upstream at `https://localhost`, which `lines` describe further.
+/// Sets one upstream at `https://localhost`, with further keys of the route.
 fn secured(setup: Setup, front: &Front, lines: &str) -> Setup {
     let port = front.address().port();
     setup.upstream(&format!("\"https://localhost:{port}\"")).route(lines)
 }
 
 #[tokio::test]
-async fn an_upstream_over_tls_is_called_by_its_name_and_every_time_anew() {
+async fn tls_uses_the_upstreams_name_and_never_resumes_sessions() {
     let upstream = Upstream::start().await;
     let authority = Authority::new();
     let front = Front::tls(authority.server("localhost", None), &upstream).await;
@@ -139,7 +140,7 @@ async fn an_upstream_over_tls_is_called_by_its_name_and_every_time_anew() {
 }
 
 #[tokio::test]
-async fn an_upstream_called_by_address_is_known_by_its_server_name() {
+async fn an_upstream_at_an_address_is_verified_by_its_server_name() {
     let upstream = Upstream::start().await;
     let authority = Authority::new();
     let front = Front::tls(authority.server("app.internal", None), &upstream).await;
@@ -152,13 +153,13 @@ async fn an_upstream_called_by_address_is_known_by_its_server_name() {
         .start();
     assert_eq!(gateway.send(&Event::default()).await.status, 200);
     let seen = upstream.only();
-    assert_eq!(seen.header("host"), Some("shop.example"), "Host is another matter");
+    assert_eq!(seen.header("host"), Some("shop.example"), "Host is set independently");
     assert_eq!(seen.request_line(), "POST /in HTTP/1.1");
     assert_eq!(front.hellos()[0].name.as_deref(), Some("app.internal"));
 }
 
 #[tokio::test]
-async fn a_certificate_is_shown_to_an_upstream_that_asks() {
+async fn a_client_certificate_is_presented_on_request() {
     let upstream = Upstream::start().await;
     let authority = Authority::new();
     let front = Front::tls(authority.strict_server("localhost"), &upstream).await;
@@ -173,11 +174,11 @@ async fn a_certificate_is_shown_to_an_upstream_that_asks() {
     let file = gateway.dir.path().join("gateway.pem");
     let expiry = "sealgate_tls_certificate_expiry_timestamp_seconds";
     let expiry = format!("{expiry}{{name=\"{}\"}}", file.display());
-    assert!(gateway.metric(&expiry).await > 0.0, "its end is told like that of our own");
+    assert!(gateway.metric(&expiry).await > 0.0, "its expiry is in the metrics");
 }
 
-/// An upstream whose certificate, or whose judgement of ours, keeps a connection from coming about:
-/// 502, nothing reaches it, the log says what to do, and the retry is no possible duplicate.
+/// Sends to an upstream whose certificate is rejected, or which rejects ours: the response is 502, nothing
+/// reaches the upstream, and the log says what to do.
 async fn fails(config: rustls::ServerConfig, trusted: &Authority, advice: &str) {
     let upstream = Upstream::start().await;
     let front = Front::tls(config, &upstream).await;
@@ -188,40 +189,40 @@ async fn fails(config: rustls::ServerConfig, trusted: &Authority, advice: &str) 
     let reply = gateway.connect().await.exchange(&Event::default().request()).await;
     assert_eq!(reply.status, 502, "{advice}");
     assert!(upstream.requests().is_empty(), "{advice}");
-    let log = gateway.log();
-    let line = log.lines().find(|line| line.contains("cannot connect to the upstream\""));
+    let (log, message) = (gateway.log(), "\"message\":\"cannot connect to the upstream\"");
+    let line = log.lines().find(|line| line.contains(message));
     let line = line.unwrap_or_else(|| panic!("no such line:\n{log}"));
     assert!(line.contains(advice) && line.contains("\"WARN\""), "{advice}: {line}");
-    assert_eq!(log.matches("cannot connect to the upstream\"").count(), 1, "told once:\n{log}");
+    assert_eq!(log.matches(message).count(), 1, "logged once:\n{log}");
 }
 
 #[tokio::test]
-async fn a_certificate_of_a_stranger_is_told_with_what_to_do() {
-    let stranger = Authority::new().server("localhost", None);
-    fails(stranger, &Authority::new(), "upstream_ca").await;
+async fn an_unknown_authority_is_logged_with_advice() {
+    let unknown = Authority::new().server("localhost", None);
+    fails(unknown, &Authority::new(), "upstream_ca").await;
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_name_is_told_with_what_to_do() {
+async fn a_certificate_for_another_name_is_logged_with_advice() {
     let authority = Authority::new();
     fails(authority.server("app.internal", None), &authority, "upstream_server_name").await;
 }
 
 #[tokio::test]
-async fn a_certificate_that_has_ended_is_told_with_what_to_do() {
+async fn an_expired_certificate_is_logged_with_advice() {
     let authority = Authority::new();
     let ended = authority.server("localhost", Some(2020));
     fails(ended, &authority, "renew the certificate of the upstream").await;
 }
 
 #[tokio::test]
-async fn an_upstream_that_misses_our_certificate_is_told_with_what_to_do() {
+async fn a_missing_client_certificate_is_logged_with_advice() {
     let authority = Authority::new();
     fails(authority.strict_server("localhost"), &authority, "upstream_cert").await;
 }
 
 #[tokio::test]
-async fn a_reload_takes_new_authorities() {
+async fn a_reload_replaces_authorities() {
     let upstream = Upstream::start().await;
     let (old, new) = (Authority::new(), Authority::new());
     let front = Front::tls(new.server("localhost", None), &upstream).await;
@@ -238,7 +239,7 @@ async fn a_reload_takes_new_authorities() {
 }
 
 #[tokio::test]
-async fn an_upstream_at_a_socket_gets_the_host_that_was_called() {
+async fn an_upstream_at_a_socket_receives_the_senders_host() {
     let upstream = Upstream::start().await;
     let setup = Setup::new(&upstream);
     let socket = setup.dir.path().join("app.sock");

@@ -1,14 +1,14 @@
-//! Headers that the upstream gets with every request, and the line before it.
+//! Headers added for the upstream, the limit on concurrent requests, and memory for responses.
 
 use std::time::{Duration, Instant};
 
 use crate::kit::{Answer, Event, Process, Recorded, Setup, Upstream, until};
 
-/// What nobody but the upstream may see.
+/// A value that only the upstream may see.
 const TOKEN: &str = "a-canary-for-the-upstream-only";
 
 #[tokio::test]
-async fn the_upstream_gets_its_headers_and_no_copies_of_them() {
+async fn added_headers_replace_the_senders() {
     let upstream = Upstream::start().await;
     let setup = Setup::new(&upstream).plain().route(
         "[route.upstream_headers]\nX-Gateway-Token = { file = \"token\" }\n\
@@ -43,7 +43,7 @@ async fn the_upstream_gets_its_headers_and_no_copies_of_them() {
 }
 
 #[tokio::test]
-async fn requests_wait_in_line_for_a_slot_and_come_in_their_order() {
+async fn requests_wait_for_a_permit_in_their_order() {
     let upstream = Upstream::start().await;
     let gateway =
         Setup::new(&upstream).plain().route("upstream_concurrency = 1\nanswer_within = \"20s\"");
@@ -52,8 +52,8 @@ async fn requests_wait_in_line_for_a_slot_and_come_in_their_order() {
     upstream.answer([Answer::Held, Answer::Held, Answer::Held]);
     let events = [(); 3].map(|()| Event::default());
     let send = async |event: &Event| gateway.connect_plain().await.exchange(&event.request()).await;
-    let in_line = async |count: f64| {
-        until("one more waits", || async { gateway.metric(waiting).await == count }).await;
+    let queued = async |count: f64| {
+        until("one more request waits", || async { gateway.metric(waiting).await == count }).await;
     };
     let (first, second, third, ()) = tokio::join!(
         send(&events[0]),
@@ -62,11 +62,11 @@ async fn requests_wait_in_line_for_a_slot_and_come_in_their_order() {
             send(&events[1]).await
         },
         async {
-            in_line(1.0).await;
+            queued(1.0).await;
             send(&events[2]).await
         },
         async {
-            in_line(2.0).await;
+            queued(2.0).await;
             let in_flight = "sealgate_upstream_in_flight{route=\"vivoldi\"}";
             assert_eq!(gateway.metric(in_flight).await, 1.0);
             for count in 1..=3 {
@@ -84,7 +84,7 @@ async fn requests_wait_in_line_for_a_slot_and_come_in_their_order() {
 }
 
 #[tokio::test]
-async fn without_a_slot_in_time_nothing_was_sent_and_the_retry_is_forwarded() {
+async fn a_request_without_a_permit_in_time_was_not_sent_and_its_retry_is_forwarded() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream)
         .plain()
@@ -102,9 +102,9 @@ async fn without_a_slot_in_time_nothing_was_sent_and_the_retry_is_forwarded() {
             send(&second).await
         },
         async {
-            until("one waits", || async { gateway.metric(waiting).await == 1.0 }).await;
+            until("one request waits", || async { gateway.metric(waiting).await == 1.0 }).await;
             let reply = send(&third).await;
-            assert_eq!(gateway.metric(waiting).await, 1.0, "the line is full: refused at once");
+            assert_eq!(gateway.metric(waiting).await, 1.0, "the queue is full: rejected at once");
             reply
         }
     );
@@ -118,7 +118,7 @@ async fn without_a_slot_in_time_nothing_was_sent_and_the_retry_is_forwarded() {
     assert_eq!(gateway.metric("sealgate_replay_entries{state=\"failed\"}").await, 2.0);
     upstream.release();
     let in_flight = "sealgate_upstream_in_flight{route=\"vivoldi\"}";
-    until("the slot is free", || async { gateway.metric(in_flight).await == 0.0 }).await;
+    until("the permit is free", || async { gateway.metric(in_flight).await == 0.0 }).await;
     for event in [&second, &third.retried()] {
         assert_eq!(send(event).await.status, 200);
     }
@@ -128,7 +128,7 @@ async fn without_a_slot_in_time_nothing_was_sent_and_the_retry_is_forwarded() {
 }
 
 #[tokio::test]
-async fn what_came_of_an_earlier_attempt_is_not_forgotten_in_the_line() {
+async fn an_unknown_outcome_is_remembered_while_the_queue_is_full() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream)
         .plain()
