@@ -6,6 +6,7 @@ mod http_rules;
 mod observe;
 mod pipeline;
 mod request_id;
+mod sampler;
 mod trace;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
-use self::{access_log::LogEntry, pipeline::Pipeline};
+use self::{access_log::LogEntry, pipeline::Pipeline, sampler::Sampler};
 pub use self::{http_rules::WireFacts, pipeline::Site};
 use crate::{
     body::Budget,
@@ -35,6 +36,7 @@ pub struct Gate {
     pub flights: TaskTracker,
     pipeline: Pipeline,
     unrouted: Arc<RouteMetrics>,
+    sampler: Sampler,
 }
 
 impl Gate {
@@ -46,12 +48,15 @@ impl Gate {
             flights: flights.clone(),
             pipeline: Pipeline { replay, budget, flights },
             unrouted: metrics.route(NO_ROUTE),
+            sampler: Sampler::new(),
         }
     }
 
-    /// Removes expired events, so that the gauges are exact.
+    /// Removes expired events, so that the gauges are exact, and logs how many requests of the last
+    /// second have no log line. Must be called once per second.
     pub fn tidy(&self) {
         self.pipeline.replay.tidy();
+        self.sampler.flush();
     }
 
     /// Handles one request: returns its response, and counts and logs it.
@@ -69,11 +74,11 @@ impl Gate {
         }
         match self.pipeline.run(request, &wire, client, &site, &mut entry).await {
             Ok(reply) => {
-                let response = entry.finish(reply.outcome, reply.response);
+                let response = entry.finish(reply.outcome, reply.response, &self.sampler);
                 reply.receipt.into_iter().for_each(Receipt::written);
                 response
             }
-            Err(reject) => entry.reject(&reject),
+            Err(reject) => entry.reject(&reject, &self.sampler),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -22,7 +22,7 @@ use crate::{
     tls::{self, Certificates, ClientAuthority},
 };
 
-/// How often expired records are removed.
+/// How often expired records are removed, and omitted log lines reported.
 const TIDY: Duration = Duration::from_secs(1);
 
 /// The reason why a gateway cannot start or reload.
@@ -87,7 +87,7 @@ impl Gateway {
         let gate = Arc::new(Gate::new(site, replay.clone(), Budget::new(config.memory), &metrics));
         let server =
             Server::start(bound, options, Arc::clone(&gate), Arc::clone(&metrics), &handshakes)?;
-        tokio::spawn(tidy(replay.clone()));
+        tokio::spawn(tidy(Arc::downgrade(&gate)));
         let gateway = Gateway {
             server,
             addresses,
@@ -278,10 +278,12 @@ fn fetch_key_sets(site: &Site) -> JoinSet<()> {
     key_sets(site).into_iter().map(|set| Arc::clone(set).maintain()).collect()
 }
 
-async fn tidy(replay: Replay) {
+/// Calls [`Gate::tidy`] regularly, as long as the gate exists.
+async fn tidy(gate: Weak<Gate>) {
     let mut ticks = tokio::time::interval(TIDY);
     loop {
         ticks.tick().await;
-        replay.tidy();
+        let Some(gate) = gate.upgrade() else { return };
+        gate.tidy();
     }
 }

@@ -1,6 +1,6 @@
 //! The access log: one line per request, written with its metrics when it is answered. A line never
 //! holds a secret, a signature or a body, and nothing that an unauthentic request chose except the 32
-//! hex digits of its trace ID.
+//! hex digits of its trace ID. Lines that anybody can cause are sampled.
 
 use std::{
     net::IpAddr,
@@ -14,7 +14,7 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::{request_id, trace::TraceId};
+use super::{request_id, sampler::Sampler, trace::TraceId};
 use crate::{
     metrics::{NO_ROUTE, RouteMetrics},
     reject::{Outcome, Reject},
@@ -121,6 +121,7 @@ impl LogEntry {
         self,
         outcome: Outcome,
         response: Response<Full<Bytes>>,
+        sampler: &Sampler,
     ) -> Response<Full<Bytes>> {
         let response = self.stamp(response);
         let hint = match response.status() {
@@ -131,39 +132,44 @@ impl LogEntry {
             _ => "",
         };
         let level = if hint.is_empty() { Level::INFO } else { Level::WARN };
-        self.write(level, outcome, response.status(), self.mark.unwrap_or(""), hint);
+        let (status, reason) = (response.status(), self.mark.unwrap_or(""));
+        self.end(level, outcome, status, reason, hint, sampler);
         response
     }
 
     /// Ends the entry of a rejected request, and returns its response.
-    pub(super) fn reject(self, reject: &Reject) -> Response<Full<Bytes>> {
+    pub(super) fn reject(self, reject: &Reject, sampler: &Sampler) -> Response<Full<Bytes>> {
         let unauthorized =
             self.route.as_ref().map_or(StatusCode::UNAUTHORIZED, |route| route.unauthorized());
         let id = self.id.to_str().unwrap_or("");
         let response = self.stamp(response::problem(reject, unauthorized, id));
-        let outcome = reject.outcome();
+        let (level, outcome, status) = (reject.level(), reject.outcome(), response.status());
         if let Some(reason) = reject.reason() {
             self.metrics.rejections(reason).inc();
-            self.write(reject.level(), outcome, response.status(), reason.label(), "");
+            self.end(level, outcome, status, reason.label(), "", sampler);
         } else {
-            self.write(reject.level(), outcome, response.status(), "", &reject.to_string());
+            self.end(level, outcome, status, "", &reject.to_string(), sampler);
         }
         response
     }
 
-    fn write(
+    fn end(
         &self,
         level: Level,
         outcome: Outcome,
         status: StatusCode,
         reason: &str,
         detail: &str,
+        sampler: &Sampler,
     ) {
         let took = self.started.elapsed();
         self.metrics.requests(outcome).inc();
         self.metrics.request_duration.observe(took.as_secs_f64());
         if self.authentic.is_some() {
             self.count_consecutive_failures(outcome, status);
+        }
+        if self.can_be_caused_by_anybody(outcome) && !sampler.admits(self.client) {
+            return;
         }
         /// tracing needs the level of an event at compile time.
         macro_rules! line {
@@ -194,6 +200,15 @@ impl LogEntry {
             Level::ERROR => line!(Level::ERROR),
             Level::WARN => line!(Level::WARN),
             _ => line!(Level::INFO),
+        }
+    }
+
+    /// Returns whether a client without a key can cause this line again and again.
+    fn can_be_caused_by_anybody(&self, outcome: Outcome) -> bool {
+        match outcome {
+            Outcome::Forwarded | Outcome::Joined | Outcome::Duplicate => false,
+            Outcome::Replay | Outcome::Rejected | Outcome::Challenge => true,
+            Outcome::Unavailable | Outcome::Error => self.authentic.is_none(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use crate::kit::{Event, Process, Setup, Upstream};
+use crate::kit::{Event, Process, Setup, Upstream, until};
 
 /// Type and label names of a metric.
 type Shape = (String, BTreeSet<String>);
@@ -94,4 +94,44 @@ async fn passes_traces_on_and_logs_valid_trace_ids() {
     }
     let log = gateway.log();
     assert!(!log.contains("canary") && log.matches(id).count() == 1, "{log}");
+}
+
+/// Returns the number in a field of each log line with this message.
+fn numbers(log: &str, message: &str, field: &str) -> Vec<u64> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let lines = lines.filter(|line| line["message"] == message);
+    lines.filter_map(|line| line[field].as_u64()).collect()
+}
+
+/// A request of a few bytes must not write a log line of hundreds, again and again.
+#[tokio::test]
+async fn samples_the_log_lines_of_rejected_requests_and_counts_the_rest() {
+    const REQUESTS: u64 = 3000;
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).plain();
+    let gateway = Process::start(setup.dir.path(), &setup.toml()).await;
+    let began = std::time::Instant::now();
+    let mut connection = gateway.connect().await;
+    for _ in 0..REQUESTS / 100 {
+        connection.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100).as_bytes()).await;
+        for _ in 0..100 {
+            assert_eq!(connection.read().await.expect("a response").status, 404);
+        }
+    }
+    let seconds = began.elapsed().as_secs() + 2;
+    let counted = || {
+        let log = gateway.log();
+        let lines = numbers(&log, "request", "status").len() as u64;
+        let omitted =
+            numbers(&log, "more requests without a verified sender, not logged", "requests");
+        assert!(lines <= 4 * seconds && omitted.len() as u64 <= seconds, "{lines} {omitted:?}");
+        lines + omitted.iter().sum::<u64>()
+    };
+    until("every request is logged or counted", || async { counted() == REQUESTS }).await;
+    // The line of an authentic request is never omitted.
+    for _ in 0..10 {
+        let reply = connection.exchange(&Event::default().request()).await;
+        let id = reply.header("sealgate-request-id").expect("an ID");
+        assert!(gateway.log().contains(id));
+    }
 }
