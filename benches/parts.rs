@@ -120,7 +120,7 @@ fn parts(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("headers of no interest", more), |bencher| {
             bencher.iter(|| few.authenticate(black_box(&head), &payload, NOW).is_ok());
         });
-        assert!(few.authenticate(&head, &payload, NOW).is_ok(), "what is judged is authentic");
+        assert!(few.authenticate(&head, &payload, NOW).is_ok(), "the request is authentic");
     }
     group.finish();
 
@@ -133,7 +133,7 @@ fn parts(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("body of bytes", size), |bencher| {
             bencher.iter(|| few.authenticate(black_box(&head), &payload, NOW).is_ok());
         });
-        assert!(few.authenticate(&head, &payload, NOW).is_ok(), "what is judged is authentic");
+        assert!(few.authenticate(&head, &payload, NOW).is_ok(), "the request is authentic");
     }
     group.finish();
 
@@ -205,10 +205,13 @@ fn invariance(_: &mut Criterion) {
     let head = signed(&few, "coupon/0", &body, 0);
     let payload = Payload::from(body);
     payload.sha256();
-    let judge = |verifier: &Verifier| {
+    let authenticate = |verifier: &Verifier| {
         timed(COUNT, || assert!(verifier.authenticate(black_box(&head), &payload, NOW).is_ok()))
     };
-    report("group keys, 1 and 10,000", in_turns(COUNT, || judge(&few), || judge(&many)));
+    report(
+        "group keys, 1 and 10,000",
+        in_turns(COUNT, || authenticate(&few), || authenticate(&many)),
+    );
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("one");
     let sender = verifier(1);

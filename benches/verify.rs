@@ -149,20 +149,31 @@ fn verification(criterion: &mut Criterion) {
             bencher
                 .iter(|| by_hand(&prepared, black_box(&head), black_box(&body), NOW.0).is_some());
         });
-        assert!(by_hand(&prepared, &head, &body, NOW.0).is_some(), "it judges what is accepted");
+        assert!(
+            by_hand(&prepared, &head, &body, NOW.0).is_some(),
+            "it accepts an authentic request"
+        );
         group.bench_function(BenchmarkId::new("authenticate", size), |bencher| {
-            let judge = |payload: &mut Payload| {
+            let authenticate = |payload: &mut Payload| {
                 verifier.authenticate(black_box(&head), payload, NOW).is_ok()
             };
-            bencher.iter_batched_ref(|| Payload::from(body.clone()), judge, BatchSize::SmallInput);
+            bencher.iter_batched_ref(
+                || Payload::from(body.clone()),
+                authenticate,
+                BatchSize::SmallInput,
+            );
         });
         group.bench_function(BenchmarkId::new("authenticate-and-name", size), |bencher| {
-            let judge =
+            let authenticate =
                 |payload: &mut Payload| verifier.verify(black_box(&head), payload, NOW).is_ok();
-            bencher.iter_batched_ref(|| Payload::from(body.clone()), judge, BatchSize::SmallInput);
+            bencher.iter_batched_ref(
+                || Payload::from(body.clone()),
+                authenticate,
+                BatchSize::SmallInput,
+            );
         });
         let payload = Payload::from(body);
-        assert!(verifier.verify(&head, &payload, NOW).is_ok(), "the bench judges what is accepted");
+        assert!(verifier.verify(&head, &payload, NOW).is_ok(), "the request is authentic");
     }
     group.finish();
 }
@@ -172,16 +183,16 @@ fn verification(criterion: &mut Criterion) {
 fn in_turns(
     body: &Bytes,
     rounds: usize,
-    mut judges: [&mut dyn FnMut(&Payload) -> bool; 5],
+    mut functions: [&mut dyn FnMut(&Payload) -> bool; 5],
 ) -> [f64; 5] {
     const COUNT: usize = 16;
     let mut shortest = [f64::INFINITY; 5];
     for _ in 0..rounds {
-        for (judge, shortest) in judges.iter_mut().zip(&mut shortest) {
+        for (function, shortest) in functions.iter_mut().zip(&mut shortest) {
             let payloads: Vec<_> = (0..COUNT).map(|_| Payload::from(body.clone())).collect();
             let start = Instant::now();
             payloads.iter().for_each(|payload| {
-                black_box(judge(black_box(payload)));
+                black_box(function(black_box(payload)));
             });
             *shortest = shortest.min(start.elapsed().as_secs_f64() * 1e9 / COUNT as f64);
         }
@@ -195,7 +206,7 @@ fn ratios(_: &mut Criterion) {
     let prepared = Hmac::<Sha256>::new_from_slice(KEY).expect("any length");
     for (size, rounds) in [(1024, 20_000), (64 * 1024, 1_000)] {
         let (head, body) = signed(&verifier, size);
-        let [least, keyed, written, judged, named] = in_turns(
+        let [least, keyed, written, authenticated, named] = in_turns(
             &body,
             rounds,
             [
@@ -208,15 +219,15 @@ fn ratios(_: &mut Criterion) {
         );
         println!(
             "{size:>6} bytes: bare {least:.0} ns, bare with a prepared key {keyed:.0} ns, by hand \
-             {written:.0} ns, authenticate {judged:.0} ns, authenticate and name {named:.0} ns"
+             {written:.0} ns, authenticate {authenticated:.0} ns, authenticate and name {named:.0} ns"
         );
         for (what, ratio, most) in
-            [("bare", judged / least, 1.3), ("by hand", judged / written, 1.2)]
+            [("bare", authenticated / least, 1.3), ("by hand", authenticated / written, 1.2)]
         {
             let verdict = if ratio <= most { "met" } else { "MISSED" };
             println!("    authenticate to {what}: {ratio:.2}, at most {most}: {verdict}");
         }
-        println!("    authenticate to bare with a prepared key: {:.2}", judged / keyed);
+        println!("    authenticate to bare with a prepared key: {:.2}", authenticated / keyed);
     }
 }
 

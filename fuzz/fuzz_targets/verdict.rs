@@ -52,7 +52,7 @@ fn head(headers: HeaderMap) -> Parts {
 // and the body.
 fuzz_target!(|input: &[u8]| {
     let Some((choice, input)) = input.split_first() else { return };
-    let [verifier, stranger] = &VERIFIERS[usize::from(*choice) % VERIFIERS.len()];
+    let [verifier, other] = &VERIFIERS[usize::from(*choice) % VERIFIERS.len()];
     let end = input.windows(2).position(|pair| pair == b"\n\n").unwrap_or(input.len());
     let (lines, body) = input.split_at(end);
     let body = body.strip_prefix(b"\n\n").unwrap_or(body);
@@ -74,7 +74,7 @@ fuzz_target!(|input: &[u8]| {
     let _ = verifier.handshake(&signed, &payload, NOW);
     match verifier.verify(&signed, &payload, NOW) {
         Ok(_) => {
-            let of_another = stranger.verify(&signed, &payload, NOW);
+            let of_another = other.verify(&signed, &payload, NOW);
             assert_eq!(of_another.err(), Some(Reject::Refused(Reason::BadSignature)));
         }
         Err(reject) => {

@@ -184,6 +184,30 @@ fn every_shipped_configuration_is_valid() {
     checked("configuration.yaml", &embedded(&map, "gateway.toml: |"));
 }
 
+/// Returns the text of all files below `dir`.
+fn sources(dir: &Path) -> String {
+    let entries = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry"));
+    let text = |path: PathBuf| match path.is_dir() {
+        true => sources(&path),
+        false => fs::read_to_string(&path).expect("readable"),
+    };
+    entries.map(|entry| text(entry.path())).collect()
+}
+
+#[test]
+fn every_quoted_log_message_exists() {
+    let page = project().join("docs/what-happens-to-my-event.md");
+    let page = fs::read_to_string(page).expect("readable");
+    let rows = page.lines().skip_while(|line| *line != "| message | store |").skip(2);
+    let cells = rows.map_while(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let quoted: Vec<_> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(quoted.len() > 5, "the table is not empty: {quoted:?}");
+    let sources = sources(&project().join("src"));
+    for message in quoted {
+        assert!(sources.contains(&format!("\"{message}")), "no log message begins with {message}");
+    }
+}
+
 /// Stop timeouts of orchestrators are longer than the drain.
 #[test]
 fn stop_timeouts_are_longer_than_the_drain() {

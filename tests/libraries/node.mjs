@@ -1,6 +1,6 @@
-// Signs and verifies with GitHub's own library. Reads a list of jobs as JSON, writes a list of results:
-// for a request to sign its headers and body, for one to verify whether the library takes it. Run it as
-// `node --input-type=module -e` where the library is installed.
+// Signs and verifies with GitHub's own library. Reads a list of jobs as JSON and writes a list of
+// results: the headers and the body of a signed request, or whether the library accepts a request.
+// Run it with `node --input-type=module -e` in the directory where the library is installed.
 
 import { readFileSync } from "node:fs";
 import { sign, verify } from "@octokit/webhooks-methods";

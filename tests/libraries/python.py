@@ -1,5 +1,5 @@
-"""Signs and verifies with the libraries of senders. Reads a list of jobs as JSON, writes a list of
-results: for a request to sign its headers and body, for one to verify whether the library takes it."""
+"""Signs and verifies with the senders' libraries. Reads a list of jobs as JSON and writes a list of
+results: the headers and the body of a signed request, or whether the library accepts a request."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from twilio.request_validator import RequestValidator
 
 
 class Form(dict):
-    """A form whose fields may come several times, as web frameworks give it to the library."""
+    """Form with repeated fields, as web frameworks pass it to the library."""
 
     def __init__(self, pairs):
         super().__init__()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes derived.json: for every built-in scheme a request as its sender's documents describe it, and
-refused variants of it. Written from the documents, not from the schemes: where both agree, a vector
-passes. Needs the package `cryptography` for public keys. Usage: derive.py > derived.json"""
+"""Generates derived.json: for every built-in scheme, a request as its sender's documents describe it,
+and variants that must be rejected. It is written from the documents, not from the schemes, so a vector
+passes only if both agree. Needs the package `cryptography`. Usage: derive.py > derived.json"""
 
 import base64, hashlib, hmac, json, sys
 from cryptography.hazmat.primitives import hashes, serialization

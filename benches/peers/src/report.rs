@@ -434,7 +434,7 @@ const METHOD: &str = "
   upstream in one thread on core 1. Inbound connections use TLS 1.3 (X25519, AES-128-GCM, P-256
   certificate, full handshakes); outbound connections are plain HTTP with keep-alive. Each proxy has
   one worker.
-- Each request is a Vivoldi event of its own, signed before the measurement begins. The upstream
+- Each request is a different Vivoldi event, signed before the measurement begins. The upstream
   responds immediately with three bytes.
 - CPU time is the user and system time of all processes of the proxy, as accounted by the scheduler.
 - All peers are restarted for each round, and each scenario visits all of them in turn.
