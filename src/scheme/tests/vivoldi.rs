@@ -1,8 +1,8 @@
 //! Vivoldi against an implementation of its own in this test.
 
-use proptest::prelude::*;
-
 use std::time::Duration;
+
+use proptest::prelude::*;
 
 use super::*;
 
