@@ -57,12 +57,41 @@ impl Budget {
 
 /// The part of a [`Budget`] that one body holds; given back when dropped.
 #[derive(Debug)]
-struct Share {
+pub(crate) struct BodyShare {
     budget: Arc<Budget>,
     bytes: u64,
 }
 
-impl Share {
+/// Bytes that are charged to a [`Budget`] until the last handle to them is dropped.
+struct ChargedBytes {
+    bytes: Bytes,
+    _share: BodyShare,
+}
+
+impl AsRef<[u8]> for ChargedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl BodyShare {
+    /// Charges as many bytes as are missing to `bytes`.
+    ///
+    /// # Errors
+    /// [`Reject::Overloaded`] if the budget is spent.
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), Reject> {
+        self.grow((bytes as u64).saturating_sub(self.bytes))
+    }
+
+    /// Returns `bytes` charged to this share.
+    pub(crate) fn attach(self, bytes: Bytes) -> Bytes {
+        if bytes.is_empty() {
+            bytes
+        } else {
+            Bytes::from_owner(ChargedBytes { bytes, _share: self })
+        }
+    }
+
     fn grow(&mut self, more: u64) -> Result<(), Reject> {
         let used = self.budget.used.fetch_add(more, Ordering::Relaxed);
         self.bytes += more;
@@ -73,7 +102,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for BodyShare {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -86,7 +115,7 @@ pub struct Payload {
     length: usize,
     sha256: OnceLock<[u8; 32]>,
     whole: OnceLock<Bytes>,
-    share: Option<Share>,
+    share: Option<BodyShare>,
 }
 
 impl Payload {
@@ -120,7 +149,7 @@ impl Payload {
         let share = match &self.share {
             None => None,
             Some(own) => {
-                let mut share = Share { budget: Arc::clone(&own.budget), bytes: 0 };
+                let mut share = BodyShare { budget: Arc::clone(&own.budget), bytes: 0 };
                 share.grow(own.bytes).ok()?;
                 Some(share)
             }
@@ -132,6 +161,21 @@ impl Payload {
             whole: OnceLock::new(),
             share,
         })
+    }
+
+    /// Returns an empty share of the budget that the body is charged to; `None` if it is not charged.
+    pub(crate) fn empty_share(&self) -> Option<BodyShare> {
+        let budget = Arc::clone(&self.share.as_ref()?.budget);
+        Some(BodyShare { budget, bytes: 0 })
+    }
+
+    /// Releases the bytes of a body that is no longer needed.
+    pub(crate) fn clear(&mut self) {
+        (self.chunks, self.length, self.whole) = (Vec::new(), 0, OnceLock::new());
+        if let Some(share) = &mut self.share {
+            share.budget.used.fetch_sub(share.bytes, Ordering::Relaxed);
+            share.bytes = 0;
+        }
     }
 
     /// The body as text, if it is UTF-8 throughout.
@@ -195,7 +239,7 @@ where
     B: Body<Data = Bytes>,
 {
     let mut body = pin!(body);
-    let mut share = Share { budget: Arc::clone(budget), bytes: 0 };
+    let mut share = BodyShare { budget: Arc::clone(budget), bytes: 0 };
     let mut sha256 = digest.then(Sha256::new);
     let mut chunks: Vec<Bytes> = Vec::new();
     let mut small = BytesMut::new();

@@ -34,7 +34,7 @@ pub use self::{
     origin::{Origin, OriginAddress},
     request_head::{HeaderCase, Verdict},
     response_head::MalformedResponse,
-    response_reader::{ReceivedResponse, ResponseLimits, ResponseReader},
+    response_reader::{BodyOmission, ReceivedResponse, ResponseLimits, ResponseReader},
 };
 use self::{
     endpoints::{Endpoint, Endpoints, Lease},
@@ -52,6 +52,9 @@ use crate::{
 
 /// Connecting ends this long before `answer_by`, to leave time for the 502 itself.
 const RESPONSE_RESERVE: Duration = Duration::from_millis(500);
+
+/// Why a response other than a success is not passed on.
+const NO_MEMORY: &str = "memory for response bodies";
 
 /// The upstreams of one route, with their connections.
 #[derive(Debug)]
@@ -83,8 +86,8 @@ struct UpstreamRequest {
     uri: Uri,
     /// The header lines and the empty line after them.
     lines: Vec<u8>,
-    /// The body, until it has been sent.
-    body: Option<Payload>,
+    /// The body; empty once it has been sent.
+    body: Payload,
 }
 
 /// Sends a request to an upstream, and settles its claim by the outcome. Takes the verdict and the
@@ -157,7 +160,7 @@ impl Upstream {
         };
         let lines = request_head::lines(head, payload.len(), &context.client, &extra);
         let (method, uri) = (head.0.method.clone(), head.0.uri.clone());
-        UpstreamRequest { method, uri, lines, body: Some(payload) }
+        UpstreamRequest { method, uri, lines, body: payload }
     }
 
     async fn exchange(
@@ -185,12 +188,8 @@ impl Upstream {
             .await
             .unwrap_or(Err(Reject::UpstreamTimeout));
         let ended = Instant::now();
-        let outcome = called.and_then(|called| called.finish(ended));
-        let code = match &outcome {
-            Ok(response) if response.status.is_success() => UpstreamCode::Success,
-            Ok(response) if response.status.is_client_error() => UpstreamCode::ClientError,
-            Ok(_) => UpstreamCode::ServerError,
-            Err(Reject::UpstreamRedirect) => UpstreamCode::Redirect,
+        let code = match &called {
+            Ok(called) => called.code(),
             Err(Reject::UpstreamConnect) => UpstreamCode::Connect,
             Err(Reject::UpstreamTimeout) => UpstreamCode::Timeout,
             Err(_) => UpstreamCode::Reset,
@@ -200,7 +199,7 @@ impl Upstream {
             let took = ended.saturating_duration_since(started);
             metrics.upstream_duration.observe(took.as_secs_f64());
         }
-        outcome
+        called.and_then(|called| called.finish(ended))
     }
 
     /// Sends a request on a connection and reads its response. Continues with another connection only
@@ -265,8 +264,22 @@ struct Called<'u> {
 }
 
 impl Called<'_> {
-    /// Returns the response. If its body was over the limit, it is empty: the sender acts on the
-    /// status, and a 2xx with too long a body is still a 2xx.
+    fn code(&self) -> UpstreamCode {
+        let status = self.received.response.status;
+        if status.is_success() {
+            UpstreamCode::Success
+        } else if status.is_redirection() {
+            UpstreamCode::Redirect
+        } else if status.is_client_error() {
+            UpstreamCode::ClientError
+        } else {
+            UpstreamCode::ServerError
+        }
+    }
+
+    /// Returns the response. A 2xx whose body is omitted is still a success, because the upstream has
+    /// done its work: it has an empty body. Without memory for another response's body, the result is
+    /// a 503.
     fn finish(self, now: Instant) -> Result<SanitizedResponse, Reject> {
         let Called { received, endpoint, reusable } = self;
         if let Some(connection) = reusable {
@@ -275,11 +288,20 @@ impl Called<'_> {
         if !received.faults.is_empty() {
             endpoint.log_faults(&received.faults);
         }
-        if received.is_body_omitted {
-            let upstream = &endpoint.origin;
-            tracing::warn!(%upstream, "a response body is over the limit and omitted");
+        let (upstream, response) = (&endpoint.origin, received.response);
+        if response.status.is_redirection() {
+            return Err(Reject::UpstreamRedirect);
         }
-        let response = received.response;
-        if response.status.is_redirection() { Err(Reject::UpstreamRedirect) } else { Ok(response) }
+        match received.omission {
+            None => {}
+            Some(BodyOmission::TooLong) => {
+                tracing::warn!(%upstream, "a response body is over the limit and omitted");
+            }
+            Some(BodyOmission::NoMemory) if response.status.is_success() => {
+                tracing::warn!(%upstream, "a response body is omitted: no memory left for bodies");
+            }
+            Some(BodyOmission::NoMemory) => return Err(Reject::Overloaded(NO_MEMORY)),
+        }
+        Ok(response)
     }
 }

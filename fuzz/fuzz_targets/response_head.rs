@@ -34,7 +34,8 @@ fn read<'p>(mut pieces: impl Iterator<Item = &'p [u8]>, to_head: bool) -> Seen {
             break whole;
         }
     };
-    let ReceivedResponse { response, is_body_omitted, persistent, faults } = whole;
+    let ReceivedResponse { response, omission, persistent, faults } = whole;
+    let is_body_omitted = omission.is_some();
     assert!(faults.is_empty() || !persistent);
     assert!(!response.status.is_informational());
     assert!(response.body.len() as u64 <= LIMITS.body_bytes);

@@ -13,12 +13,18 @@ use super::{
     dial::UpstreamStream,
     response_reader::{ReceivedResponse, ResponseReader},
 };
-use crate::{body::Payload, tls};
+use crate::{
+    body::{BodyShare, Payload},
+    tls,
+};
 
 /// The least capacity for a read.
 const MIN_READ: usize = 4096;
 /// The most capacity reserved for bytes that have only been announced.
 const MAX_RESERVE: usize = 64 << 10;
+/// The longest response body that is not charged to the memory for bodies: it fits into the read buffer
+/// of its connection.
+const UNCHARGED: usize = MIN_READ;
 /// The most slices in one write.
 const SLICES: usize = 16;
 
@@ -35,8 +41,10 @@ pub(super) struct UpstreamConnection {
 pub(super) struct Outgoing<'r> {
     start: &'r [u8],
     lines: &'r [u8],
-    /// Released once it has been sent.
-    body: &'r mut Option<Payload>,
+    /// Emptied once it has been sent.
+    body: &'r mut Payload,
+    /// The memory of the response body, if that is charged.
+    memory: Option<BodyShare>,
     /// The part to be sent next, and how much of it has been sent.
     part: usize,
     offset: usize,
@@ -106,7 +114,7 @@ impl UpstreamConnection {
         if let Err(error) = request.poll_send(context, &mut self.stream) {
             return Poll::Ready(Err(ExchangeError::Unsent(error)));
         }
-        let received = match ready!(self.poll_response(context, reader)) {
+        let mut received = match ready!(self.poll_response(context, request, reader)) {
             Ok(received) => received,
             Err(error) => return Poll::Ready(Err(request.failure(error))),
         };
@@ -123,12 +131,16 @@ impl UpstreamConnection {
             // An idle connection keeps no more memory than it usually needs.
             self.buffer = BytesMut::new();
         }
+        if let Some(memory) = request.memory.take() {
+            received.response.body = memory.attach(received.response.body);
+        }
         Poll::Ready(Ok((received, is_reusable)))
     }
 
     fn poll_response(
         &mut self,
         context: &mut Context<'_>,
+        request: &mut Outgoing<'_>,
         reader: &mut ResponseReader,
     ) -> Poll<io::Result<ReceivedResponse>> {
         let malformed = |error| io::Error::new(io::ErrorKind::InvalidData, error);
@@ -140,7 +152,16 @@ impl UpstreamConnection {
                 0 => reader.finish(&mut self.buffer).map(Some),
                 _ => reader.advance(&mut self.buffer),
             };
-            if let Some(received) = received.map_err(malformed)? {
+            let received = received.map_err(malformed)?;
+            let length = match &received {
+                Some(received) => received.response.body.len(),
+                None => reader.received(&self.buffer),
+            };
+            if !request.charge(length) {
+                self.buffer = BytesMut::new();
+                return Poll::Ready(Ok(reader.omit_body(received)));
+            }
+            if let Some(received) = received {
                 return Poll::Ready(Ok(received));
             }
         }
@@ -153,17 +174,30 @@ impl UpstreamConnection {
 }
 
 impl<'r> Outgoing<'r> {
-    /// A request from the start of its head, the rest of the head, and its body, which is released once
+    /// A request from the start of its head, the rest of the head, and its body, which is emptied once
     /// it has been sent.
-    pub(super) fn new(start: &'r [u8], lines: &'r [u8], body: &'r mut Option<Payload>) -> Self {
-        Outgoing { start, lines, body, part: 0, offset: 0, progress: Progress::Unsent }
+    pub(super) fn new(start: &'r [u8], lines: &'r [u8], body: &'r mut Payload) -> Self {
+        let progress = Progress::Unsent;
+        Outgoing { start, lines, body, memory: None, part: 0, offset: 0, progress }
+    }
+
+    /// Charges a response body of `length` bytes to the memory that the request's body is charged to.
+    /// Returns whether there is enough.
+    fn charge(&mut self, length: usize) -> bool {
+        if length <= UNCHARGED {
+            return true;
+        }
+        if self.memory.is_none() {
+            self.memory = self.body.empty_share();
+        }
+        self.memory.as_mut().is_none_or(|memory| memory.grow_to(length).is_ok())
     }
 
     fn part(&self, number: usize) -> Option<&[u8]> {
         match number {
             0 => Some(self.start),
             1 => Some(self.lines),
-            _ => self.body.as_ref()?.chunks().get(number - 2).map(|chunk| &**chunk),
+            _ => self.body.chunks().get(number - 2).map(|chunk| &**chunk),
         }
     }
 
@@ -197,7 +231,7 @@ impl<'r> Outgoing<'r> {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
                     self.progress = Progress::Sent;
-                    *self.body = None;
+                    self.body.clear();
                 }
                 Poll::Ready(Err(_)) => self.progress = Progress::Failed,
             }

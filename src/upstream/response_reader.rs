@@ -6,7 +6,7 @@
 use std::mem;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header::CONTENT_ENCODING};
 use memchr::memchr;
 
 use super::response_head::{BodyFraming, MalformedResponse, ResponseHead};
@@ -33,12 +33,21 @@ pub struct ResponseLimits {
 pub struct ReceivedResponse {
     /// The response, sanitized.
     pub response: SanitizedResponse,
-    /// Whether the body is over the limit; it was not read and is omitted.
-    pub is_body_omitted: bool,
+    /// Why the body is omitted, if it is; then it was not read to its end.
+    pub omission: Option<BodyOmission>,
     /// Whether the connection can serve another request, unless more bytes arrived.
     pub persistent: bool,
     /// The faults in spite of which the response is used.
     pub faults: Vec<&'static str>,
+}
+
+/// Why a response has lost its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyOmission {
+    /// The body is over the limit.
+    TooLong,
+    /// There is no memory for it.
+    NoMemory,
 }
 
 /// The reader of one response.
@@ -75,13 +84,11 @@ enum ReadStage {
     Trailers,
     /// A body until the end of the connection.
     UntilClose,
-    Complete {
-        is_body_omitted: bool,
-    },
+    Complete(Option<BodyOmission>),
 }
 
-const COMPLETE: ReadStage = ReadStage::Complete { is_body_omitted: false };
-const BODY_OMITTED: ReadStage = ReadStage::Complete { is_body_omitted: true };
+const COMPLETE: ReadStage = ReadStage::Complete(None);
+const TOO_LONG: ReadStage = ReadStage::Complete(Some(BodyOmission::TooLong));
 
 impl ResponseReader {
     /// Returns a reader of one response; a response to `HEAD` has no body.
@@ -121,11 +128,9 @@ impl ResponseReader {
                 ReadStage::Trailers => self.trailers(buffer)?,
                 ReadStage::UntilClose => {
                     let too_long = buffer.len() as u64 > self.limits.body_bytes;
-                    too_long.then_some(BODY_OMITTED)
+                    too_long.then_some(TOO_LONG)
                 }
-                ReadStage::Complete { is_body_omitted } => {
-                    return Ok(Some(self.complete(is_body_omitted)));
-                }
+                ReadStage::Complete(omission) => return Ok(Some(self.complete(omission))),
             };
             match next {
                 Some(next) => (self.stage, self.searched) = (next, 0),
@@ -152,12 +157,12 @@ impl ResponseReader {
             | ReadStage::ChunkSize
             | ReadStage::Chunk(_)
             | ReadStage::ChunkEnd
-            | ReadStage::Complete { .. } => {
+            | ReadStage::Complete(_) => {
                 return Err(MalformedResponse("closed before the end of the body"));
             }
         }
         self.persistent = false;
-        Ok(self.complete(false))
+        Ok(self.complete(None))
     }
 
     /// Returns how many bytes are known to be missing in addition to those of `buffer`.
@@ -170,12 +175,37 @@ impl ResponseReader {
             | ReadStage::ChunkEnd
             | ReadStage::Trailers
             | ReadStage::UntilClose
-            | ReadStage::Complete { .. } => 0,
+            | ReadStage::Complete(_) => 0,
         }
     }
 
-    fn complete(&mut self, is_body_omitted: bool) -> ReceivedResponse {
-        let body = if is_body_omitted {
+    /// Returns how many bytes of the body have been received, those of `buffer` included.
+    pub(super) fn received(&self, buffer: &BytesMut) -> usize {
+        let unread = match self.stage {
+            ReadStage::Head | ReadStage::Complete(_) => 0,
+            ReadStage::Length(_)
+            | ReadStage::ChunkSize
+            | ReadStage::Chunk(_)
+            | ReadStage::ChunkEnd
+            | ReadStage::Trailers
+            | ReadStage::UntilClose => buffer.len(),
+        };
+        self.first.len() + self.rest.len() + unread
+    }
+
+    /// Returns the response without its body, for which there is no memory: `received` if the response
+    /// is complete. Otherwise its head must have been read.
+    pub(super) fn omit_body(&mut self, received: Option<ReceivedResponse>) -> ReceivedResponse {
+        if let Some(ReceivedResponse { response, faults, .. }) = received {
+            (self.status, self.headers, self.faults) = (response.status, response.headers, faults);
+        }
+        self.complete(Some(BodyOmission::NoMemory))
+    }
+
+    fn complete(&mut self, omission: Option<BodyOmission>) -> ReceivedResponse {
+        let body = if omission.is_some() {
+            (self.first, self.rest) = (Bytes::new(), BytesMut::new());
+            self.headers.remove(CONTENT_ENCODING);
             Bytes::new()
         } else if self.rest.is_empty() {
             mem::take(&mut self.first)
@@ -188,8 +218,8 @@ impl ResponseReader {
         let headers = mem::take(&mut self.headers);
         ReceivedResponse {
             response: SanitizedResponse { status: self.status, headers, body },
-            is_body_omitted,
-            persistent: self.persistent && !is_body_omitted,
+            omission,
+            persistent: self.persistent && omission.is_none(),
             faults: mem::take(&mut self.faults),
         }
     }
@@ -227,7 +257,7 @@ impl ResponseReader {
         (self.persistent, self.faults) = (head.persistent, head.faults);
         Ok(Some(match head.framing {
             BodyFraming::Empty => COMPLETE,
-            BodyFraming::Length(length) if length > self.limits.body_bytes => BODY_OMITTED,
+            BodyFraming::Length(length) if length > self.limits.body_bytes => TOO_LONG,
             BodyFraming::Length(length) => ReadStage::Length(length),
             BodyFraming::Chunked => ReadStage::ChunkSize,
             BodyFraming::UntilClose => ReadStage::UntilClose,
@@ -259,7 +289,7 @@ impl ResponseReader {
         let too_long = length.checked_add(size).is_none_or(|sum| sum > self.limits.body_bytes);
         Ok(Some(match size {
             0 => ReadStage::Trailers,
-            _ if too_long => BODY_OMITTED,
+            _ if too_long => TOO_LONG,
             _ => ReadStage::Chunk(size),
         }))
     }

@@ -24,8 +24,9 @@ fn read_whole(pieces: &[&[u8]], to_head: bool) -> Option<(ReceivedResponse, Vec<
 
 fn read(pieces: &[&[u8]], to_head: bool) -> Seen {
     let (whole, left) = read_whole(pieces, to_head)?;
-    let ReceivedResponse { response, is_body_omitted, persistent, .. } = whole;
-    Some((response.status.as_u16(), response.body.to_vec(), is_body_omitted, persistent, left))
+    let ReceivedResponse { response, omission, persistent, .. } = whole;
+    let is_omitted = omission == Some(BodyOmission::TooLong);
+    Some((response.status.as_u16(), response.body.to_vec(), is_omitted, persistent, left))
 }
 
 fn lines(text: &str) -> String {

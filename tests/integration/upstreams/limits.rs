@@ -148,3 +148,47 @@ async fn an_unknown_outcome_is_remembered_while_the_queue_is_full() {
     let seen = &upstream.requests()[2];
     assert_eq!(seen.header("sealgate-possible-duplicate"), Some("1"));
 }
+
+#[tokio::test]
+async fn response_bodies_count_against_the_memory() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream)
+        .plain()
+        .section("[limits]\nmemory = \"256KiB\"\nbody = \"64KiB\"")
+        .start();
+    let response = |status: u16, length: usize| {
+        let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n\r\n");
+        Answer::Raw([head.as_bytes(), &vec![b'x'; length]].concat())
+    };
+    let chunked = format!(
+        "HTTP/1.1 201 x\r\nTransfer-Encoding: chunked\r\n\r\n4b000\r\n{}\r\n0\r\n\r\n",
+        "x".repeat(300 << 10)
+    );
+    let send = async |event: &Event| gateway.connect_plain().await.exchange(&event.request()).await;
+    // What fits is passed on, and its memory is released afterwards.
+    for _ in 0..5 {
+        upstream.answer([response(200, 200 << 10)]);
+        let reply = send(&Event::default()).await;
+        assert_eq!((reply.status, reply.text().len()), (200, 200 << 10));
+    }
+    // A success that does not fit loses its body and is done.
+    for success in [response(200, 300 << 10), Answer::Raw(chunked.into_bytes())] {
+        upstream.answer([success]);
+        let event = Event::default();
+        let reply = send(&event).await;
+        assert_eq!((reply.status, reply.text().len()), (200, 0));
+        let copy = send(&event.retried()).await;
+        assert_eq!(copy.header("sealgate-answer"), Some("duplicate"));
+    }
+    // Anything else becomes a 503, and the retry is forwarded as a known failure.
+    upstream.answer([response(500, 300 << 10)]);
+    let event = Event::default();
+    let reply = send(&event).await;
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("2")));
+    assert_eq!(send(&event.retried()).await.status, 200);
+    let requests = upstream.requests();
+    assert_eq!(requests.len(), 9);
+    assert!(requests.iter().all(|seen| seen.header("sealgate-possible-duplicate").is_none()));
+    let code = "sealgate_upstream_requests_total{code=\"5xx\",route=\"vivoldi\"}";
+    assert_eq!(gateway.metric(code).await, 1.0);
+}
