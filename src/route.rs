@@ -132,9 +132,9 @@ impl Route {
     /// # Errors
     /// [`Reject::Method`], [`Reject::ContentEncoding`], [`Reject::BadRequest`].
     pub fn check_head(&self, head: &Parts) -> Result<(), Reject> {
-        let scheme = self.verifier.scheme();
-        if !allows(scheme.methods(), &head.method) {
-            return Err(Reject::Method(scheme.methods()));
+        let methods = self.verifier.methods();
+        if !allows(methods, &head.method) {
+            return Err(Reject::Method(methods));
         }
         if self.matched.is_some() && is_ambiguous_path(head.uri.path()) {
             return Err(Reject::BadRequest("ambiguous path"));

@@ -24,6 +24,7 @@ mod verify;
 
 pub use self::{
     compile::prepare::{Credentials, JwtCredentials},
+    compile::read::methods as read_methods,
     compiled::Scheme,
     hypothesis::{FormatDeviation, Hypothesis, SecretForm},
     keyset::KeySet,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     document::{Field, Section, nearest},
-    scheme::{Credentials, JwtCredentials, KeySet, Scheme},
+    scheme::{Credentials, JwtCredentials, KeySet, Scheme, read_methods},
     secret::Secret,
 };
 
@@ -54,6 +54,7 @@ pub(super) fn read(
         groups: groups.unwrap_or_default(),
         verify_token: verifying("verify_token", "verify_token").and_then(|mut all| all.pop()),
         public_url: section.get("public_url").and_then(|field| public_url(&field)),
+        methods: section.get("methods").and_then(|field| read_methods(&field)),
         tolerance: section.get("tolerance").and_then(|field| field.duration_within(TOLERANCES)),
         ..Credentials::default()
     };

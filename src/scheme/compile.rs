@@ -4,7 +4,7 @@ mod challenge;
 mod lint;
 mod parts;
 pub(super) mod prepare;
-mod read;
+pub(super) mod read;
 mod signature;
 mod template;
 mod token;
@@ -16,7 +16,7 @@ use crate::{
     scheme::{
         compiled::{
             Agreement, ProofKind, Scheme, TimestampRule,
-            event::EventRule,
+            event::Identification,
             key::{KeyChoice, KeyForm},
             template::{Filter, Inputs, Template, TemplateValue, ValueSource},
             token::HashedPart,
@@ -104,9 +104,22 @@ impl Scheme {
             }
             (None, None) => false,
         };
-        let event = root.require("event").and_then(|f| f.section()).and_then(|section| {
-            parts::event(section, message.as_ref(), timestamp.as_ref(), body_signed, &mut wanted)
-        });
+        let coverage = lint::Coverage {
+            signs: match kind {
+                Some(ProofKind::Hmac(_) | ProofKind::Digest(_) | ProofKind::PublicKey(_)) => true,
+                Some(ProofKind::Token | ProofKind::Basic | ProofKind::Jwt) => false,
+                None => message.is_some(),
+            },
+            message: message.as_ref(),
+            timestamp: timestamp.as_ref(),
+            body_signed,
+            token: token.as_ref(),
+        };
+        let event = root
+            .require("event")
+            .and_then(|f| f.section())
+            .and_then(|section| parts::event(section, &coverage, &mut wanted));
+        let url = root.get("url").and_then(|f| f.section()).map(parts::url).unwrap_or_default();
         let section = root.get("key").and_then(|f| f.section());
         let (key, choice) = match section {
             Some(section) => parts::key(section, &mut wanted),
@@ -126,10 +139,22 @@ impl Scheme {
             .collect();
         let (kind, sender, signature, event) = (kind?, sender?, signature?, event?);
         let message = message.unwrap_or_default();
-        let digests = match &event {
-            EventRule::Id { signed: true, optional: false, .. } | EventRule::None => false,
-            EventRule::Id { .. } | EventRule::Body => true,
+        let covers_bytes = match &token {
+            Some(rules) => rules.covers(HashedPart::Body),
+            None => message.covers(&ValueSource::Body),
         };
+        let pins_body = match &event.identified_by {
+            Identification::SignedId(_) | Identification::SignedParts => !covers_bytes,
+            Identification::None | Identification::LabelAndBody | Identification::Label => false,
+        };
+        let digests = match &event.identified_by {
+            Identification::SignedId(id) => id.optional || pins_body,
+            Identification::None => false,
+            Identification::SignedParts | Identification::LabelAndBody | Identification::Label => {
+                true
+            }
+        };
+        let scalars = scalars(&message, &variants, &agree);
         let needs_url = needs_url(&message)
             || variants.iter().any(|(_, message)| needs_url(message))
             || token.as_ref().is_some_and(|rules| rules.covers(HashedPart::Url));
@@ -148,7 +173,10 @@ impl Scheme {
                 || agree.iter().any(|agreement| hashes_body(&agreement.with))
                 || token.as_ref().is_some_and(|rules| rules.covers(HashedPart::Body)),
             needs_url,
-            accepts_non_json: matches!(event, EventRule::Id { optional: true, .. })
+            url,
+            pins_body,
+            scalars,
+            accepts_non_json: event.id().is_some_and(|id| id.optional)
                 && !matches!(timestamp, Some(TimestampRule { from: ValueSource::Json(_), .. }))
                 && each.is_none()
                 && matches!(signature.from[0], ValueSource::Header(_)),
@@ -205,6 +233,26 @@ fn agreements(root: &Section<'_>, wanted: &mut Inputs) -> Vec<Agreement> {
         agreements.extend(agreement.map(|(value, with)| Agreement { value, with, ignore_case }));
     }
     agreements
+}
+
+/// Returns the members of the body that go into a message or must agree with one.
+fn scalars(
+    message: &Template,
+    variants: &[(ValueSource, Template)],
+    agree: &[Agreement],
+) -> Vec<(u16, bool)> {
+    let templates = variants.iter().map(|(_, message)| message);
+    let templates = templates.chain(agree.iter().map(|agreement| &agreement.with)).chain([message]);
+    let values = templates.flat_map(|template| template.values());
+    let in_messages = values.filter_map(|(value, _)| match value.source {
+        ValueSource::Json(pointer) => Some((pointer, value.filters.contains(&Filter::Plain))),
+        _ => None,
+    });
+    let agreeing = agree.iter().filter_map(|agreement| match agreement.value {
+        ValueSource::Json(pointer) => Some((pointer, false)),
+        _ => None,
+    });
+    in_messages.chain(agreeing).collect()
 }
 
 fn needs_url(message: &Template) -> bool {

@@ -6,6 +6,7 @@ pub(super) mod key;
 pub(super) mod signature;
 pub(super) mod template;
 pub(super) mod token;
+pub(super) mod url;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,6 +19,7 @@ use self::{
     signature::SignatureRule,
     template::{Inputs, Template, ValueSource},
     token::TokenRules,
+    url::UrlRule,
 };
 use super::{mac::HashAlgorithm, public_key::PublicKeyAlgorithm, time::TimeUnit};
 
@@ -111,6 +113,12 @@ pub struct Scheme {
     pub(super) body_signed: bool,
     pub(super) wants_digest: bool,
     pub(super) needs_url: bool,
+    pub(super) url: UrlRule,
+    /// Whether the body is part of the context that all requests for an event share: it is neither
+    /// signed byte for byte nor part of the record's key.
+    pub(super) pins_body: bool,
+    /// Members of the body that must be scalars if they are present; with `true`, without `:`.
+    pub(super) scalars: Vec<(u16, bool)>,
     /// The name and the index pointer of each key space.
     pub(super) spaces: Vec<(String, String)>,
 }

@@ -16,13 +16,29 @@ pub(super) fn only(text: &[u8], name: &str) -> Option<Vec<u8>> {
     values.next().is_none().then_some(value)
 }
 
-/// Twilio's normal form: fields sorted by name, each value once and sorted, names and values run
-/// together without separators.
-pub(super) fn sorted(text: &[u8]) -> Vec<u8> {
+/// Returns Twilio's normal form: fields sorted by name, each value once and sorted, names and values
+/// concatenated. `None` if a name does not begin with a letter, digit or `_`: the text could then
+/// continue the signed address, which precedes it.
+pub(super) fn sorted(text: &[u8]) -> Option<Vec<u8>> {
     let mut fields: Vec<_> = fields(text).collect();
     fields.sort();
     fields.dedup();
-    fields.into_iter().flat_map(|(name, value)| [name, value]).flatten().collect()
+    let is_name = |name: &[u8]| {
+        name.first().is_some_and(|first| first.is_ascii_alphanumeric() || *first == b'_')
+    };
+    fields
+        .iter()
+        .all(|(name, _)| is_name(name))
+        .then(|| fields.into_iter().flat_map(|(name, value)| [name, value]).flatten().collect())
+}
+
+/// Returns whether the only fields are `names`, each at most once.
+pub(super) fn has_only(text: &[u8], names: &[Box<str>]) -> bool {
+    let mut seen = vec![false; names.len()];
+    fields(text).all(|(field, _)| {
+        let position = names.iter().position(|name| name.as_bytes() == field);
+        position.is_some_and(|position| !std::mem::replace(&mut seen[position], true))
+    })
 }
 
 fn decode(text: &[u8]) -> Vec<u8> {
@@ -66,6 +82,9 @@ mod tests {
     #[test]
     fn sorted_fields_lose_their_duplicates() {
         let text = b"Sid=CA123&SidAccount=AC123&Digits=5678&Digits=1234&Digits=1234";
-        assert_eq!(sorted(text), b"Digits1234Digits5678SidCA123SidAccountAC123");
+        let expected = b"Digits1234Digits5678SidCA123SidAccountAC123";
+        assert_eq!(sorted(text).as_deref(), Some(expected.as_slice()));
+        assert_eq!(sorted(b"%3FFrom=1"), None);
+        assert_eq!(sorted(b"=1"), None);
     }
 }

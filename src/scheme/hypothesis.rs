@@ -141,7 +141,7 @@ impl Hypothesis {
 
     /// Supposes that this secret signs as another scheme says. `None` where that cannot be.
     pub fn of(&self, scheme: &Arc<Scheme>, secret: &Secret) -> Option<Hypothesis> {
-        if scheme.needs_url && self.0.public_url.is_none() {
+        if scheme.needs_url && self.0.public_urls.is_empty() {
             return None;
         }
         let mut other = self.clone();

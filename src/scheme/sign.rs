@@ -11,7 +11,7 @@ use crate::{
     body::Payload,
     scheme::{
         compiled::{
-            event::EventRule,
+            event::IdRule,
             key::KeyChoice,
             signature::SignatureFormat,
             template::{MAX_ITEMS, ValueSource},
@@ -166,7 +166,7 @@ impl Verifier {
     fn made_up(&self) -> Vec<usize> {
         let scheme = &*self.scheme;
         let mut slots = scheme.identity.headers.clone();
-        if let EventRule::Id { from, .. } = &scheme.event {
+        if let Some(IdRule { from, .. }) = scheme.event.id() {
             slots.extend(from.iter().filter_map(|source| match source {
                 ValueSource::Header(slot) => Some(*slot),
                 _ => None,

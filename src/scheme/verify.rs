@@ -21,7 +21,7 @@ use crate::{
     scheme::{
         compiled::{
             Scheme,
-            event::EventRule,
+            event::IdRule,
             template::{MAX_HEADERS, MAX_ITEMS, ValueSource},
         },
         json::JsonPointers,
@@ -43,10 +43,12 @@ use crate::{
 pub struct Verifier {
     pub(super) scheme: Arc<Scheme>,
     pub(super) ring: Arc<RouteKeys>,
+    pub(super) methods: &'static str,
     pub(super) slots: HeaderSlots,
     /// Slot and allowed values of each header that the operator requires.
     pub(super) required: Vec<(usize, Vec<String>)>,
-    pub(super) public_url: Option<String>,
+    /// Every address that the sender may sign; the registered one first.
+    pub(super) public_urls: Vec<String>,
     /// How old and how new a request may be, in milliseconds.
     pub(super) window: Option<(i64, i64)>,
     /// What the operator pins of a token.
@@ -70,6 +72,11 @@ impl Verifier {
     /// The scheme.
     pub fn scheme(&self) -> &Scheme {
         &self.scheme
+    }
+
+    /// Returns the methods that the route accepts, as the value of `Allow`.
+    pub fn methods(&self) -> &'static str {
+        self.methods
     }
 
     /// Whether the body's SHA-256 should be taken on the way in.
@@ -161,7 +168,7 @@ impl Verifier {
         let judge = key.unwrap_or(&self.ring.dummy);
         let proven = match &token {
             Some(token) => self.token_proven(judge, token)?,
-            None => self.proven(judge, request, &candidates),
+            None => self.proven_at_any_address(judge, request, &candidates),
         };
         let key = key.ok_or(Reason::UnknownKey)?;
         let mac = proven.ok_or(Reason::BadSignature)?;
@@ -200,7 +207,8 @@ impl Verifier {
             items: [None; MAX_ITEMS],
             json: Vec::new(),
             timestamp: None,
-            public_url: self.public_url.as_deref(),
+            public_url: self.public_urls.first().map(String::as_str),
+            url_rule: &self.scheme.url,
         };
         request.duplicate = self.slots.gather(&head.headers, &mut request.headers);
         request
@@ -264,7 +272,7 @@ impl Verifier {
         request: &RequestValues<'_>,
         here: fn(&ValueSource) -> bool,
     ) -> Result<(), Reject> {
-        let EventRule::Id { from, optional, grammar, .. } = &self.scheme.event else {
+        let Some(IdRule { from, grammar, optional }) = self.scheme.event.id() else {
             return Ok(());
         };
         for source in from.iter().filter(|source| here(source)) {

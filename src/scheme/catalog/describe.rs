@@ -5,7 +5,7 @@ use std::{fmt::Write, time::Duration};
 use crate::scheme::{
     compiled::{
         ProofKind, Scheme,
-        event::EventRule,
+        event::{IdRule, Identification},
         template::{Filter, Template, TemplatePiece, TemplateValue, ValueSource},
         token::{HashedPart, TokenAlgorithm},
     },
@@ -63,17 +63,74 @@ impl Scheme {
         }
     }
 
-    /// What names an event, and whether that is signed.
-    fn names_events(&self) -> String {
-        match &self.event {
-            EventRule::None => "nothing: each delivery is forwarded".to_owned(),
-            EventRule::Body => "the body's digest".to_owned(),
-            EventRule::Id { from, signed, .. } => {
-                let names: Vec<_> = from.iter().map(|source| self.spell(source)).collect();
-                let how = if *signed { "signed" } else { "unsigned, with the body's digest" };
-                format!("{} ({how})", names.join(" and "))
-            }
+    /// Returns what identifies an event.
+    fn identification(&self) -> String {
+        let list = |id: &IdRule| {
+            id.from.iter().map(|source| self.spell(source)).collect::<Vec<_>>().join(" and ")
+        };
+        let mut text = match &self.event.identified_by {
+            Identification::None => "nothing: each delivery is forwarded".to_owned(),
+            Identification::SignedId(id) => format!("{} (signed)", list(id)),
+            Identification::SignedParts => match (&self.token, self.body_signed) {
+                (_, true) if self.message_is_body() => "the body".to_owned(),
+                _ => "the signed parts".to_owned(),
+            },
+            Identification::LabelAndBody => match &self.event.label {
+                Some(id) => format!("{} (unsigned) and the body", list(id)),
+                None => "the body (unsigned)".to_owned(),
+            },
+            Identification::Label => self
+                .event
+                .label
+                .as_ref()
+                .map(|id| format!("{} (unsigned)", list(id)))
+                .unwrap_or_default(),
+        };
+        for (source, _) in &self.event.distinguish {
+            text.push_str(&format!(", with {}", self.spell(source)));
         }
+        text
+    }
+
+    /// Returns whether only the body is signed, besides a timestamp.
+    fn message_is_body(&self) -> bool {
+        let is_part = |source: &ValueSource| {
+            !matches!(source, ValueSource::Body | ValueSource::Timestamp | ValueSource::Secret)
+        };
+        match &self.token {
+            Some(rules) => rules.hashes.iter().all(|hash| hash.of == HashedPart::Body),
+            None => !self.message.values().iter().any(|(value, _)| is_part(&value.source)),
+        }
+    }
+
+    /// Returns what someone who holds a captured request can change so that it passes again, or send
+    /// again as it is.
+    pub fn replayable(&self) -> String {
+        let mut parts = Vec::new();
+        match &self.event.identified_by {
+            Identification::None => {
+                parts.push("the request as it is, any number of times".to_owned())
+            }
+            Identification::LabelAndBody | Identification::Label => {
+                parts.push("any part of the request except the credential".to_owned());
+            }
+            Identification::SignedId(_) | Identification::SignedParts => {}
+        }
+        for (source, grammar) in &self.event.distinguish {
+            parts.push(format!("{} ({})", self.spell(source), grammar.describe()));
+        }
+        if self.pins_body {
+            parts.push("the body, before the event's first arrival".to_owned());
+        }
+        if !self.pinned.is_empty() {
+            let names: Vec<_> = self
+                .pinned
+                .iter()
+                .map(|slot| format!("`{}`", self.inputs.headers[*slot]))
+                .collect();
+            parts.push(format!("{}, before the event's first arrival", names.join(", ")));
+        }
+        if parts.is_empty() { "nothing".to_owned() } else { parts.join("; ") }
     }
 
     fn spell(&self, source: &ValueSource) -> String {
@@ -159,7 +216,8 @@ impl Scheme {
             );
         }
         line("configure", &self.configured());
-        line("event", &self.names_events());
+        line("event", &self.identification());
+        line("replayable", &self.replayable());
         line("window", &self.time());
         line("retries", self.retries());
         line("on record", &format!("{} at least", span(self.memory())));
@@ -205,8 +263,8 @@ impl Scheme {
     /// The table of all built-in schemes, in Markdown.
     pub fn table() -> String {
         let mut text = String::from(
-            "| sender | `scheme` | proof | body signed | event named by | window | retries | configure |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+            "| sender | `scheme` | proof | body signed | event identified by | a replayer can change | window | retries | configure |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for scheme in Scheme::builtins() {
             let document = scheme.documents.first().map_or("", String::as_str);
@@ -214,11 +272,12 @@ impl Scheme {
             let signed = if scheme.warning().is_some() { "**no**" } else { "yes" };
             let _ = writeln!(
                 text,
-                "| [{}]({document}){mark} | `{}` | {} | {signed} | {} | {} | {} | {} |",
+                "| [{}]({document}){mark} | `{}` | {} | {signed} | {} | {} | {} | {} | {} |",
                 scheme.name,
                 scheme.id(),
                 scheme.proof(),
-                scheme.names_events(),
+                scheme.identification(),
+                scheme.replayable(),
                 scheme.time(),
                 scheme.retries(),
                 scheme.configured(),
@@ -285,6 +344,7 @@ impl Scheme {
             into.push_str(match filter {
                 Filter::Sha256 => "|sha256",
                 Filter::Lower => "|lower",
+                Filter::Plain => "|plain",
                 Filter::Json => "|json",
                 Filter::UrlDecode => "|urldecode",
             });

@@ -46,6 +46,7 @@ fn challenge(
     }
     let items = section.get("unless").map(|field| field.items()).unwrap_or_default();
     let unless = items.iter().filter_map(|field| read::source(field, wanted)).collect();
+    let fields = read::texts(section.get("fields")).into_iter().map(Into::into).collect();
     let mut source = |key| section.get(key).map(|field| read::source(&field, wanted));
     let challenge = source("challenge").map_or(Some(None), |source| source.map(Some));
     let verify_token = source("verify_token").map_or(Some(None), |source| source.map(Some));
@@ -81,6 +82,7 @@ fn challenge(
         method: method?,
         when,
         unless,
+        fields,
         challenge: challenge?,
         verify_token: verify_token?,
         signed: signed?,

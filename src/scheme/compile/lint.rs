@@ -5,8 +5,9 @@ use crate::{
     scheme::{
         compiled::{
             TimestampRule,
-            event::{EventRule, IdGrammar},
+            event::{EventRule, IdGrammar, IdRule, Identification},
             template::{Filter, Template, TemplatePiece, TemplateValue, ValueSource},
+            token::TokenRules,
         },
         time::TimeUnit,
     },
@@ -52,7 +53,9 @@ pub(super) fn message(
             _ => {}
         }
     }
-    if let Some(EventRule::Id { from, signed: true, grammar: IdGrammar::Visible, .. }) = event {
+    if let Some(Identification::SignedId(IdRule { from, grammar: IdGrammar::Visible, .. })) =
+        event.map(|event| &event.identified_by)
+    {
         let last = message.0.last();
         let inside = |source: &ValueSource| {
             let of = |piece: &TemplatePiece| matches!(piece, TemplatePiece::Value(value) if value.source == *source);
@@ -107,24 +110,41 @@ pub(super) fn freshness(
     }
 }
 
-/// Refuses an event id that is called signed and is not, or the other way round.
+/// What the proof of a scheme covers.
+pub(super) struct Coverage<'c> {
+    /// Whether the kind of the scheme signs a message.
+    pub(super) signs: bool,
+    pub(super) message: Option<&'c Template>,
+    pub(super) timestamp: Option<&'c TimestampRule>,
+    pub(super) body_signed: bool,
+    pub(super) token: Option<&'c TokenRules>,
+}
+
+impl Coverage<'_> {
+    /// Returns whether it covers any part of the request.
+    pub(super) fn covers_something(&self) -> bool {
+        self.signs || self.token.is_some_and(|rules| !rules.hashes.is_empty())
+    }
+
+    fn covers(&self, source: &ValueSource) -> bool {
+        let timestamp = self.timestamp.is_some_and(|timestamp| timestamp.from == *source);
+        let in_message = self.message.is_some_and(|message| {
+            message.covers(source) || (timestamp && message.covers(&ValueSource::Timestamp))
+        });
+        in_message || (self.body_signed && in_body(source))
+    }
+}
+
+/// Reports an event ID that is declared as signed and is not, or the reverse.
 pub(super) fn coverage(
     field: &Field<'_>,
     claimed: bool,
     from: &[ValueSource],
-    message: &Template,
-    timestamp: Option<&TimestampRule>,
-    body_signed: bool,
+    coverage: &Coverage<'_>,
 ) {
-    let covered = from.iter().all(|source| {
-        message.covers(source)
-            || (body_signed && in_body(source))
-            || (message.covers(&ValueSource::Timestamp)
-                && timestamp.is_some_and(|timestamp| timestamp.from == *source))
-    });
-    match (claimed, covered) {
+    match (claimed, from.iter().all(|source| coverage.covers(source))) {
         (true, false) => {
-            let help = "`signed = false`: the body's digest then names the event too".to_owned();
+            let help = "`signed = false`: the ID is then only a label".to_owned();
             field.error("the message does not cover the event id", Some(help));
         }
         (false, true) => field.error("the message covers the event id: `signed = true`", None),

@@ -5,15 +5,16 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::{
-    document::Section,
+    document::{Field, Section},
     scheme::{
         compile::{lint, read, signature},
         compiled::{
             ProofKind, RequiredInputs, SenderProfile, TimestampRule,
-            event::{EventRule, IdGrammar, IdentityRule},
+            event::{EventRule, IdGrammar, IdRule, Identification, IdentityRule},
             key::{KeyChoice, KeyForm, KeySpace},
             signature::SignatureRule,
             template::{Inputs, Template, ValueSource},
+            url::UrlRule,
         },
         encoding::Encoding,
         time::TimeUnit,
@@ -135,12 +136,10 @@ fn choose(section: Section<'_>, wanted: &mut Inputs) -> Option<KeyChoice> {
     })
 }
 
-/// `[event]`: what names an event.
+/// Reads `[event]`: what identifies an event.
 pub(super) fn event(
     section: Section<'_>,
-    message: Option<&Template>,
-    timestamp: Option<&TimestampRule>,
-    body_signed: bool,
+    coverage: &lint::Coverage<'_>,
     wanted: &mut Inputs,
 ) -> Option<EventRule> {
     let field = section.require("id");
@@ -149,35 +148,83 @@ pub(super) fn event(
         [only] if only.is_text() => only.text(),
         _ => None,
     };
-    let event = match word.as_deref() {
-        Some("none") => Some(EventRule::None),
-        Some("body") => Some(EventRule::Body),
+    let unsigned = || match coverage.covers_something() {
+        true => Identification::SignedParts,
+        false => Identification::LabelAndBody,
+    };
+    let (identified_by, label) = match word.as_deref() {
+        Some("none") => (Identification::None, None),
+        Some("signed") => {
+            if let (Some(field), false) = (&field, coverage.covers_something()) {
+                let help = "id = \"body\"".to_owned();
+                field.error("the sender signs no part of the request", Some(help));
+            }
+            (Identification::SignedParts, None)
+        }
+        Some("body") => {
+            if let (Some(field), true) = (&field, coverage.covers_something()) {
+                let help = "id = \"signed\"".to_owned();
+                field.error("events are identified by what is signed", Some(help));
+            }
+            (Identification::LabelAndBody, None)
+        }
         _ => {
             let mut from = Vec::new();
             for word in &words {
                 from.push(read::source(word, wanted)?);
             }
             let claimed = section.require("signed");
-            let signed = claimed.as_ref().and_then(|field| field.boolean());
-            if let (Some(field), Some(signed), Some(message)) = (&claimed, signed, message) {
-                lint::coverage(field, signed, &from, message, timestamp, body_signed);
+            let signed = claimed.as_ref().and_then(|field| field.boolean())?;
+            if let Some(field) = &claimed {
+                lint::coverage(field, signed, &from, coverage);
             }
-            let optional = section
+            let absent = section
                 .get("absent")
-                .and_then(|field| field.one_of(&[("body", true), ("refuse", false)]));
-            let grammar = section.get("grammar").map_or(Some(IdGrammar::Visible), |field| {
-                field.one_of(&[("word", IdGrammar::Word), ("visible", IdGrammar::Visible)])
-            });
-            signed.zip(grammar).map(|(signed, grammar)| EventRule::Id {
-                from,
-                signed,
-                optional: optional.unwrap_or(!signed),
-                grammar,
-            })
+                .and_then(|field| field.one_of(&[("signed", true), ("reject", false)]));
+            let grammar = section.get("grammar").map_or(Some(IdGrammar::Visible), grammar)?;
+            let id = IdRule { from, grammar, optional: absent.unwrap_or(!signed) };
+            let varies = section.get("body_varies").and_then(|field| field.boolean());
+            match (signed, varies) {
+                (true, _) => (Identification::SignedId(id), None),
+                (false, Some(true)) => (Identification::Label, Some(id)),
+                (false, Some(false) | None) => (unsigned(), Some(id)),
+            }
         }
     };
+    let mut distinguish = Vec::new();
+    if let Some(table) = section.get("distinguish").and_then(|field| field.section()) {
+        for (name, field) in table.entries() {
+            match wanted.source(&name) {
+                Ok(source) => distinguish.extend(Some(source).zip(grammar(field))),
+                Err((message, help)) => field.error(message, help),
+            }
+        }
+    }
     section.finish();
-    event
+    Some(EventRule { identified_by, label, distinguish })
+}
+
+fn grammar(field: Field<'_>) -> Option<IdGrammar> {
+    field.one_of(&[
+        ("word", IdGrammar::Word),
+        ("topic", IdGrammar::Topic),
+        ("host", IdGrammar::Host),
+        ("visible", IdGrammar::Visible),
+    ])
+}
+
+/// Reads `[url]`: how the signed address follows from the registered one.
+pub(super) fn url(section: Section<'_>) -> UrlRule {
+    let mut rule = UrlRule {
+        appended: read::texts(section.get("appended")).into_iter().map(Into::into).collect(),
+        ..UrlRule::default()
+    };
+    let flag = |key| section.get(key).and_then(|field: Field<'_>| field.boolean());
+    rule.get_parameters = flag("get_parameters").unwrap_or(false);
+    rule.optional_port = flag("optional_port").unwrap_or(false);
+    rule.optional_userinfo = flag("optional_userinfo").unwrap_or(false);
+    section.finish();
+    rule
 }
 
 /// What the message, the timestamp and a signed event id cannot do without.
@@ -194,10 +241,7 @@ pub(super) fn needs(
         sources.extend(values.iter().filter(|(_, optional)| !optional).map(|(v, _)| &v.source));
     }
     sources.extend(timestamp.map(|timestamp| &timestamp.from));
-    let id = match event {
-        EventRule::Id { from, optional: false, .. } => from.as_slice(),
-        EventRule::Id { .. } | EventRule::Body | EventRule::None => &[],
-    };
+    let id = event.id().filter(|id| !id.optional).map(|id| id.from.as_slice()).unwrap_or_default();
     sources.extend(id.iter().filter(|source| matches!(source, ValueSource::Header(_))));
     for source in sources {
         match source {

@@ -38,6 +38,8 @@ pub struct Credentials {
     pub tolerance: Option<Duration>,
     /// `verify_token`: what the sender shows in a handshake, where it has such a thing.
     pub verify_token: Option<Secret>,
+    /// `methods`: replaces the scheme's.
+    pub methods: Option<&'static str>,
     /// `[route.jwt]`
     pub jwt: JwtCredentials,
 }
@@ -137,9 +139,13 @@ impl Verifier {
         });
         Ok(Verifier {
             ring: Arc::new(RouteKeys { global, groups, dummy }),
+            methods: credentials.methods.unwrap_or(scheme.sender.methods),
             slots,
             required,
-            public_url: credentials.public_url,
+            public_urls: credentials
+                .public_url
+                .map(|registered| scheme.url.addresses(&registered))
+                .unwrap_or_default(),
             window,
             pinned: PinnedClaims {
                 issuer: credentials.jwt.issuer,

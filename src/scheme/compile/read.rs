@@ -1,5 +1,7 @@
 //! Values of scheme files that the document reader does not know by itself.
 
+use std::sync::LazyLock;
+
 use crate::{
     document::{Field, Section},
     scheme::compiled::template::{Inputs, Template, ValueSource},
@@ -107,35 +109,25 @@ pub(super) fn headers(field: Option<Field<'_>>, wanted: &mut Inputs) -> Vec<usiz
     items.iter().filter_map(|item| header(item, wanted)).collect()
 }
 
-/// Methods, as the value of `Allow`.
-pub(super) fn methods(field: &Field<'_>) -> Option<&'static str> {
-    const SETS: [&str; 15] = [
-        "GET",
-        "HEAD",
-        "GET, HEAD",
-        "POST",
-        "GET, POST",
-        "HEAD, POST",
-        "GET, HEAD, POST",
-        "PUT",
-        "GET, PUT",
-        "HEAD, PUT",
-        "GET, HEAD, PUT",
-        "POST, PUT",
-        "GET, POST, PUT",
-        "HEAD, POST, PUT",
-        "GET, HEAD, POST, PUT",
-    ];
-    let words = [("GET", 1), ("HEAD", 2), ("POST", 4), ("PUT", 8)];
+const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+
+/// Reads a list of methods and returns it as the value of `Allow`.
+pub fn methods(field: &Field<'_>) -> Option<&'static str> {
+    static SETS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let names = |set: usize| {
+            let listed = METHODS.iter().enumerate().filter(move |(bit, _)| set & (1 << bit) != 0);
+            listed.map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+        };
+        (0..1 << METHODS.len()).map(names).collect()
+    });
+    let words: Vec<_> = METHODS.iter().enumerate().map(|(bit, name)| (*name, 1 << bit)).collect();
     let mut set = 0usize;
     for item in field.items() {
         set |= item.one_of(&words)?;
     }
-    match SETS.get(set.wrapping_sub(1)) {
-        Some(methods) => Some(methods),
-        None => {
-            field.error("a sender uses some method", None);
-            None
-        }
+    if set == 0 {
+        field.error("the list of methods is empty", None);
+        return None;
     }
+    Some(&SETS[set])
 }

@@ -179,11 +179,12 @@ fn value(text: &str, start: usize, wanted: &mut Inputs) -> Result<TemplateValue,
         filters.push(match name {
             "sha256" => Filter::Sha256,
             "lower" => Filter::Lower,
+            "plain" => Filter::Plain,
             "json" => Filter::Json,
             "urldecode" => Filter::UrlDecode,
             unknown => {
                 let offset = start + name.as_ptr().addr() - text.as_ptr().addr();
-                let known = ["sha256", "lower", "json", "urldecode"];
+                let known = ["sha256", "lower", "plain", "json", "urldecode"];
                 let help = nearest(unknown, known.into_iter())
                     .map(|near| format!("did you mean `{near}`?"))
                     .unwrap_or_else(|| format!("known: {}", known.join(", ")));

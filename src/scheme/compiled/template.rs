@@ -58,6 +58,8 @@ pub(in crate::scheme) enum Filter {
     Sha256,
     /// ASCII letters in lower case.
     Lower,
+    /// The value itself, which must not contain `:`.
+    Plain,
     /// A JSON string with its quotes.
     Json,
     /// Percent-decoding of the characters that HubSpot decodes in its URLs.

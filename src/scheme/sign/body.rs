@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::{
     body::Payload,
     scheme::{
-        compiled::{event::EventRule, template::ValueSource},
+        compiled::{event::IdRule, template::ValueSource},
         sign::{head, random_id},
         time::UnixMillis,
         verify::Verifier,
@@ -44,7 +44,7 @@ impl Verifier {
         {
             put(&mut json, &pointer(number), || timestamp.unit.render(now.0))?;
         }
-        if let EventRule::Id { from, .. } = &scheme.event {
+        if let Some(IdRule { from, .. }) = scheme.event.id() {
             for source in from {
                 if let ValueSource::Json(number) = source {
                     put(&mut json, &pointer(*number), random_id)?;

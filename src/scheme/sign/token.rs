@@ -7,7 +7,7 @@ use crate::scheme::{
     compiled::token::{NAMES, TokenAlgorithm, TokenRules},
     time::UnixMillis,
     verify::{
-        Verifier,
+        Verifier, jwt,
         keys::{PreparedSecret, VerificationKey},
         request::RequestValues,
     },
@@ -47,7 +47,7 @@ impl Verifier {
         }
         for hash in &rules.hashes {
             if !(hash.only_with_body && request.payload.is_empty()) {
-                let digest = hash.of(request).ok_or("the route has no `public_url`")?;
+                let digest = jwt::hashed(hash, request).ok_or("the route has no `public_url`")?;
                 set(rules.claims.name(hash.pointer), json!(HEXLOWER.encode(&digest)));
             }
         }

@@ -41,13 +41,18 @@ fn the_table_in_the_documentation_is_true() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schemes.md");
     let expected = format!(
         "# The built-in schemes\n\n\
-         {} senders. This table is made from the files in `schemes/`; a test compares it with them and\n\
-         writes it anew with `SEALGATE_WRITE_DOCS=1 cargo test --lib the_table`.\n\n\
+         {} senders. This table is generated from the files in `schemes/`:\n\
+         `SEALGATE_WRITE_DOCS=1 cargo test --lib the_table`. A test keeps it current.\n\n\
          *Unconfirmed*: some facts were not found in the sender's own documents, so try it with\n\
-         `mode = \"observe\"` first. *Body signed: no*: the sender shows a token, or signs other things than\n\
-         the body; whoever has seen one request can send another body. What the senders expect of an answer\n\
-         and their peculiarities are shown by `sealgate schemes ID`. To describe another sender, see\n\
-         [add-a-sender.md](add-a-sender.md).\n\n{}",
+         `mode = \"observe\"` first.\n\n\
+         *Body signed: no*: the sender sends a static token or signs something other than the body. Anyone\n\
+         who has seen one request can send another body.\n\n\
+         *A replayer can change*: what someone who holds a captured request can change so that it is\n\
+         forwarded again. Bound values that are listed with a grammar by listing the ones that you expect\n\
+         under `require_headers`. Without a window, a captured request is rejected only while its event is\n\
+         on record.\n\n\
+         `sealgate schemes ID` prints what a sender expects of a response and what is special about it. To\n\
+         describe another sender, see [add-a-sender.md](add-a-sender.md).\n\n{}",
         Scheme::builtin_ids().count(),
         Scheme::table(),
     );
@@ -55,7 +60,7 @@ fn the_table_in_the_documentation_is_true() {
         std::fs::write(&path, &expected).expect("written");
     }
     let found = std::fs::read_to_string(&path).expect("docs/schemes.md");
-    assert!(found == expected, "docs/schemes.md is not what the schemes say: write it anew");
+    assert!(found == expected, "docs/schemes.md is not what the schemes say: generate it again");
 }
 
 #[test]

@@ -134,6 +134,7 @@ fn challenged(
     challenge: &str,
 ) -> Option<(Parts, String)> {
     let (mut query, mut json, mut headers) = (String::from("/x?"), serde_json::json!({}), vec![]);
+    let mut form = String::new();
     let given = handshake.when.iter().map(|(source, value)| (source, &**value));
     for (source, value) in given.chain(handshake.challenge.iter().map(|s| (s, challenge))) {
         match source {
@@ -152,10 +153,12 @@ fn challenged(
                 HeaderValue::from_str(value).ok()?;
                 headers.push((verifier.slots.names()[*slot].as_str(), value));
             }
+            ValueSource::Form(name) => form.push_str(&format!("{name}={value}&")),
             other => panic!("no challenge stands at {other:?}"),
         }
     }
-    Some((head(handshake.method.clone(), &query, &headers), json.to_string()))
+    let body = if form.is_empty() { json.to_string() } else { form };
+    Some((head(handshake.method.clone(), &query, &headers), body))
 }
 
 /// What the sender would sign of a request, by the scheme's own message.

@@ -62,6 +62,13 @@ fn mistakes_are_told_with_their_places() {
         ("signed = true", "signed = false", &["covers the event id"]),
         (".{timestamp}", "", &["does not cover the timestamp"]),
         ("grammar = \"word\"", "", &["could contain what separates it"]),
+        ("id = \"header:X-Id\"\nsigned = true", "id = \"body\"", &["id = \"signed\""]),
+        ("signed = true", "signed = true\nabsent = \"body\"", &["must be one of"]),
+        (
+            "signed = true",
+            "signed = true\ndistinguish = { \"header:X-A\" = \"topics\" }",
+            &["did you mean \"topic\"?"],
+        ),
         ("memory = \"24h\"", "memory = \"23h\"", &["at least 24h"]),
         ("header:X-Signature", "header:", &["needs a name"]),
         ("id = \"mine\"", "id = \"Mine!\"", &["small letters"]),
@@ -154,7 +161,7 @@ fn sections_that_not_every_scheme_has() {
 fn a_section_of_another_document_takes_its_name_for_an_id() {
     let short = "[schemes.mine]\nkind = \"hmac\"\nhash = \"sha1\"\nmessage = \"{body}\"\n\
         [schemes.mine.signature]\nfrom = \"header:X-Mine\"\nencoding = \"hex\"\n\
-        [schemes.mine.event]\nid = \"body\"\n";
+        [schemes.mine.event]\nid = \"signed\"\n";
     let reader = crate::document::Reader::new("gateway.toml", short);
     let scheme = {
         let table = reader.parse();
@@ -176,7 +183,7 @@ fn a_mac_is_not_answered_where_it_could_be_that_of_an_event() {
             "id = \"m\"\nkind = \"hmac\"\nhash = \"sha256\"\nmessage = \"{message}\"\n\
              [signature]\nfrom = \"header:X-Mine\"\nencoding = \"hex\"\n\
              [timestamp]\nfrom = \"header:X-Time\"\nunit = \"s\"\nwindow = \"5m\"\n\
-             [event]\nid = \"body\"\n[[handshake]]\nmethod = \"GET\"\nsigned = false\n\
+             [event]\nid = \"signed\"\n[[handshake]]\nmethod = \"GET\"\nsigned = false\n\
              challenge = \"query:c\"\nmac = \"hex\"\nreply = \"{{signature:mac}}\"\n"
         )
     };

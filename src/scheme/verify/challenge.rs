@@ -6,7 +6,7 @@
 //! the bare body, such a body is refused as an event.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, request::Parts};
 use subtle::ConstantTimeEq;
 
 use crate::{
@@ -16,10 +16,12 @@ use crate::{
     scheme::{
         compiled::{challenge::ChallengeRule, template::ValueSource},
         encoding::Encoding,
+        form,
         text::is_word,
         time::UnixMillis,
         verify::{Verifier, keys::PreparedSecret, request::RequestValues},
     },
+    target,
 };
 
 /// The longest challenge that is echoed.
@@ -54,6 +56,16 @@ impl Verifier {
             let stands = |source: &ValueSource| request.value(source, &[], 0).is_some();
             if !handshake.when.iter().all(holds) || handshake.unless.iter().any(stands) {
                 continue;
+            }
+            if !handshake.fields.is_empty() {
+                let query = target::query(&head.uri);
+                let form = match handshake.method {
+                    Method::POST => payload.whole(),
+                    _ => query.as_deref().unwrap_or_default().as_bytes(),
+                };
+                if !form::has_only(form, &handshake.fields) {
+                    continue;
+                }
             }
             let challenge = match &handshake.challenge {
                 None => Vec::new(),

@@ -5,7 +5,8 @@ use http::HeaderValue;
 use crate::{
     reject::{Reason, Reject},
     scheme::{
-        compiled::template::ValueSource,
+        compiled::{ProofKind, template::ValueSource},
+        json::{JsonMatch, Scalar},
         text::{is_word, same, same_letters},
         verify::{Verifier, jwt::Freshness, request::RequestValues},
     },
@@ -32,6 +33,29 @@ impl Verifier {
         }
         if self.scheme.each.is_some() && self.items(request) == 0 {
             return Err(Reason::MalformedBody.into());
+        }
+        if matches!(self.scheme.kind, ProofKind::Digest(_))
+            && std::str::from_utf8(request.payload.whole()).is_err()
+        {
+            // The padding that extends a plain hash is not UTF-8.
+            return Err(Reason::MalformedBody.into());
+        }
+        let malformed = |found: &JsonMatch<'_>| {
+            let wanted =
+                self.scheme.scalars.iter().filter(|(pointer, _)| *pointer == found.pointer);
+            wanted.into_iter().any(|(_, plain)| match &found.value {
+                Scalar::Text(text) => *plain && text.contains(':'),
+                Scalar::Integer(_) => false,
+                Scalar::Other => true,
+            })
+        };
+        if !self.scheme.scalars.is_empty() && request.json.iter().any(malformed) {
+            return Err(Reason::MalformedBody.into());
+        }
+        for (source, grammar) in &self.scheme.event.distinguish {
+            if request.value(source, &[], 0).is_some_and(|value| !grammar.accepts(&value)) {
+                return Err(Reason::MalformedSignature.into());
+            }
         }
         for source in &self.scheme.required.others {
             let absent = |item| request.value(source, &[], item).is_none();

@@ -6,7 +6,7 @@ use crate::{
     body::Payload,
     scheme::{
         compiled::{
-            event::EventRule,
+            event::IdRule,
             template::{MAX_ITEMS, ValueSource},
         },
         text::escaped,
@@ -45,14 +45,11 @@ impl Verifier {
             NamedKey::Group(_) | NamedKey::Unknown | NamedKey::Missing => None,
         };
         request.json = scheme.inputs.pointers.read(payload.whole()).unwrap_or_default();
-        let event_id = match &scheme.event {
-            EventRule::Id { from, .. } => {
-                let parts = from.iter().filter_map(|source| request.value(source, &[], 0));
-                let parts: Vec<_> = parts.map(|part| escaped(&part)).collect();
-                (!parts.is_empty()).then(|| parts.join(" "))
-            }
-            EventRule::Body | EventRule::None => None,
-        };
+        let event_id = scheme.event.id().and_then(|IdRule { from, .. }| {
+            let parts = from.iter().filter_map(|source| request.value(source, &[], 0));
+            let parts: Vec<_> = parts.map(|part| escaped(&part)).collect();
+            (!parts.is_empty()).then(|| parts.join(" "))
+        });
         let text = scheme.timestamp.as_ref().and_then(|timestamp| {
             request.value(&timestamp.from, &[], 0).map(|text| text.into_owned())
         });

@@ -1,31 +1,28 @@
-//! What names an event, a request and its unsigned context: digests over parts of the request.
+//! The key of an event, the identity of a request and the pin of its unsigned context: digests over
+//! parts of the request.
 //!
 //! Every part is preceded by its length, and an absent part differs from an empty one, so two
 //! different lists of parts never run together into the same bytes.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use data_encoding::HEXLOWER;
 use http::{HeaderValue, Method};
 use sha2::{Digest, Sha256};
 
-use crate::scheme::{
-    buffered_hash::BufferedHash,
-    compiled::{
-        event::{EventRule, IdentityRule},
-        template::ValueSource,
+use crate::{
+    scheme::{
+        buffered_hash::BufferedHash,
+        compiled::{
+            Scheme,
+            event::{IdRule, Identification, IdentityRule},
+            template::{TemplatePiece, TemplateValue, ValueSource},
+        },
+        verified::{ContextPin, EventKey, RequestIdentity, Verified},
+        verify::{Authenticated, Verifier, jwt, keys::VerificationKey, request::RequestValues},
     },
-    verified::{ContextPin, EventKey, RequestIdentity, Verified},
-    verify::{Authenticated, Verifier, keys::VerificationKey, request::RequestValues},
+    target,
 };
-
-/// The name of one event.
-struct Name {
-    /// For the upstream and the log.
-    id: Option<HeaderValue>,
-    /// For the record.
-    record: Option<EventKey>,
-}
 
 /// A list of parts on its way into a digest. Each part is preceded by its length plus one, as a
 /// variable-length integer of seven bits a byte; an absent part is a zero.
@@ -56,70 +53,143 @@ impl DigestParts {
 }
 
 impl Verifier {
-    /// Says which event an authentic request is about, and what tells it from other requests for it.
+    /// Returns which event an authentic request is about, and what distinguishes the request from
+    /// others for the same event.
     pub(super) fn name(&self, request: &RequestValues<'_>, proof: &Authenticated<'_>) -> Verified {
         let Authenticated { key, mac, stale, age } = proof;
         let scheme = &*self.scheme;
-        let name = scheme.event.name(request, key);
+        let id = scheme.event.id().and_then(|id| values(request, &id.from));
         Verified {
             scheme: Arc::clone(&scheme.id),
             key: Arc::clone(&key.name),
-            event_id: name.id,
-            record: name.record,
+            record: self.record(request, key, id.as_deref()),
+            event_id: self.event_id_header(request, id.as_deref()),
             identity: identity(request, &scheme.identity, mac),
-            pin: pin(request, &scheme.pinned),
+            pin: pin(request, scheme),
             stale: *stale,
             age: *age,
         }
     }
-}
 
-impl EventRule {
-    /// The name of the event that an authentic request is about.
-    fn name(&self, request: &RequestValues<'_>, key: &VerificationKey) -> Name {
+    /// Returns the key of the event's record. Requests by GET or HEAD ask for something and are no
+    /// events, unless they carry a signed ID or a value that distinguishes them.
+    fn record(
+        &self,
+        request: &RequestValues<'_>,
+        key: &VerificationKey,
+        id: Option<&[Cow<'_, [u8]>]>,
+    ) -> Option<EventKey> {
+        let rule = &self.scheme.event;
         let mut parts = DigestParts::after(key.record.clone());
-        let found = match self {
-            EventRule::None => return Name { id: None, record: None },
-            EventRule::Body => None,
-            EventRule::Id { from, signed, .. } => {
-                EventRule::id(request, from, &mut parts).inspect(|_| {
-                    if !signed {
-                        parts.add(Some(request.payload.sha256()));
-                    }
-                })
+        let add_all = |parts: &mut DigestParts, values: &[Cow<'_, [u8]>]| {
+            values.iter().for_each(|value| parts.add(Some(value)));
+        };
+        let signed_id = match (&rule.identified_by, id) {
+            (Identification::None, _) => return None,
+            (Identification::SignedId(_), Some(id)) => {
+                add_all(&mut parts, id);
+                true
+            }
+            (Identification::SignedId(_) | Identification::SignedParts, _) => {
+                parts.add(None);
+                self.add_signed_parts(request, &mut parts);
+                false
+            }
+            (Identification::Label, Some(label)) => {
+                add_all(&mut parts, label);
+                false
+            }
+            (Identification::Label | Identification::LabelAndBody, label) => {
+                add_all(&mut parts, label.unwrap_or_default());
+                parts.add(Some(request.payload.sha256()));
+                false
             }
         };
-        let id = match found {
-            Some(id) => id,
-            None if matches!(request.head.method, Method::GET | Method::HEAD) => {
-                return Name { id: None, record: None };
+        let mut distinguished = false;
+        for (source, _) in &rule.distinguish {
+            let value = request.value(source, &[], 0);
+            distinguished |= value.is_some();
+            parts.add(value.as_deref());
+        }
+        let asks = matches!(request.head.method, Method::GET | Method::HEAD);
+        (signed_id || distinguished || !asks).then(|| EventKey(parts.short()))
+    }
+
+    /// Adds everything that is signed except the timestamp and the secret. The body counts by its
+    /// digest.
+    fn add_signed_parts(&self, request: &RequestValues<'_>, parts: &mut DigestParts) {
+        if let Some(rules) = &self.scheme.token {
+            for hash in &rules.hashes {
+                parts.add(jwt::hashed(hash, request).as_ref().map(<[u8; 32]>::as_slice));
             }
-            None => {
-                parts.add(None);
-                parts.add(Some(request.payload.sha256()));
+            return;
+        }
+        let message = self.message(request);
+        for item in 0..self.items(request) {
+            for piece in &message.0 {
+                match piece {
+                    TemplatePiece::Literal(_) => {}
+                    TemplatePiece::Value(value) => self.add_signed(request, value, item, parts),
+                    TemplatePiece::Optional(pieces) => {
+                        let whole = request.feed_pieces(pieces, &[], item, &mut |_| ());
+                        parts.add(whole.then_some(&[]));
+                        for piece in pieces.iter().filter(|_| whole) {
+                            if let TemplatePiece::Value(value) = piece {
+                                self.add_signed(request, value, item, parts);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn add_signed(
+        &self,
+        request: &RequestValues<'_>,
+        value: &TemplateValue,
+        item: u32,
+        parts: &mut DigestParts,
+    ) {
+        let timestamp = self.scheme.timestamp.as_ref().map(|timestamp| &timestamp.from);
+        match &value.source {
+            ValueSource::Timestamp | ValueSource::Secret => {}
+            source if timestamp == Some(source) => {}
+            ValueSource::Body => parts.add(Some(request.payload.sha256())),
+            _ => parts.add(request.filtered(value, &[], item).as_deref()),
+        }
+    }
+
+    /// Returns the event ID for the log and the header; the digest of the body if there is none.
+    fn event_id_header(
+        &self,
+        request: &RequestValues<'_>,
+        id: Option<&[Cow<'_, [u8]>]>,
+    ) -> Option<HeaderValue> {
+        if let Some(IdRule { from, .. }) = self.scheme.event.id()
+            && let [ValueSource::Header(slot)] = from.as_slice()
+            && let Some(id) = request.headers[*slot]
+        {
+            return Some(id.clone());
+        }
+        match (id, &self.scheme.event.identified_by) {
+            (Some(id), _) => HeaderValue::from_bytes(&id.join(&b':')).ok(),
+            (None, Identification::None) => None,
+            (None, _) if matches!(request.head.method, Method::GET | Method::HEAD) => None,
+            (None, _) => {
                 let text = format!("sha256-{}", HEXLOWER.encode(request.payload.sha256()));
                 HeaderValue::try_from(text).ok()
             }
-        };
-        Name { id, record: Some(EventKey(parts.short())) }
-    }
-
-    /// Adds the parts of an id that is whole, and gives it as it is told; `None` if a part is absent.
-    fn id(
-        request: &RequestValues<'_>,
-        from: &[ValueSource],
-        parts: &mut DigestParts,
-    ) -> Option<Option<HeaderValue>> {
-        if let [ValueSource::Header(slot)] = from {
-            let id = request.headers[*slot]?;
-            parts.add(Some(id.as_bytes()));
-            return Some(Some(id.clone()));
         }
-        let values: Option<Vec<_>> = from.iter().map(|id| request.value(id, &[], 0)).collect();
-        let values = values?;
-        values.iter().for_each(|value| parts.add(Some(value)));
-        Some(HeaderValue::from_bytes(&values.join(&b':')).ok())
     }
+}
+
+/// Returns the values of all these sources; `None` if one is absent.
+fn values<'r>(
+    request: &'r RequestValues<'_>,
+    sources: &[ValueSource],
+) -> Option<Vec<Cow<'r, [u8]>>> {
+    sources.iter().map(|source| request.value(source, &[], 0)).collect()
 }
 
 /// The digest of what is fresh in each request; `None` if the scheme knows nothing of the kind.
@@ -139,13 +209,17 @@ fn identity(
     Some(RequestIdentity(parts.short()))
 }
 
-/// The digest of what the signature does not cover but the upstream acts on: path and query, and the
-/// headers that the scheme pins.
-fn pin(request: &RequestValues<'_>, slots: &[usize]) -> ContextPin {
+/// Returns the digest of what the signature does not cover but the upstream acts on: path and query,
+/// the headers that the scheme pins, and the body where it is neither signed byte for byte nor part
+/// of the record's key.
+fn pin(request: &RequestValues<'_>, scheme: &Scheme) -> ContextPin {
     let mut parts = DigestParts::after(Sha256::new());
-    let path = request.head.uri.path_and_query().map_or("/", |path| path.as_str());
-    parts.add(Some(path.as_bytes()));
-    slots.iter().for_each(|slot| parts.add(request.header(*slot)));
+    let target = target::path_and_query(&request.head.uri);
+    parts.add(Some(target.as_deref().unwrap_or("/").as_bytes()));
+    scheme.pinned.iter().for_each(|slot| parts.add(request.header(*slot)));
+    if scheme.pins_body {
+        parts.add(Some(request.payload.sha256()));
+    }
     ContextPin(parts.short())
 }
 

@@ -147,19 +147,21 @@ pub(in crate::scheme) fn agrees(
     issuer && audience && subject && fixed && dates && hashes_agree(rules, found, request)
 }
 
-impl HashClaim {
-    /// The hash that the claim must have; `None` where the registered address is not known.
-    pub(in crate::scheme) fn of(&self, request: &RequestValues<'_>) -> Option<[u8; 32]> {
-        match self.of {
-            HashedPart::Body => Some(*request.payload.sha256()),
-            HashedPart::Url => request.url().map(|url| Sha256::digest(url.as_bytes()).into()),
-        }
+/// Returns the hash that a claim must have; `None` if the request does not have the registered
+/// address.
+pub(in crate::scheme) fn hashed(
+    claim: &HashClaim,
+    request: &RequestValues<'_>,
+) -> Option<[u8; 32]> {
+    match claim.of {
+        HashedPart::Body => Some(*request.payload.sha256()),
+        HashedPart::Url => request.url().map(|url| Sha256::digest(url.as_bytes()).into()),
     }
 }
 
 fn hashes_agree(rules: &TokenRules, found: &[JsonMatch<'_>], request: &RequestValues<'_>) -> bool {
     rules.hashes.iter().all(|hash| {
-        let Some(digest) = hash.of(request) else { return false };
+        let Some(digest) = hashed(hash, request) else { return false };
         match one(found, hash.pointer) {
             Some(Scalar::Text(text)) => **text == *HEXLOWER.encode(&digest),
             Some(Scalar::Integer(_) | Scalar::Other) => false,

@@ -40,6 +40,26 @@ impl Verifier {
         (proven && items > 0).then_some([0; 16])
     }
 
+    /// As [`Verifier::proven`], for every address that the sender may sign.
+    pub(super) fn proven_at_any_address<'a>(
+        &'a self,
+        key: &VerificationKey,
+        request: &mut RequestValues<'a>,
+        candidates: &ClaimedSignatures,
+    ) -> Option<[u8; 16]> {
+        let mut proven = self.proven(key, request, candidates);
+        let registered = request.public_url;
+        for address in self.public_urls.iter().skip(1) {
+            if proven.is_some() {
+                break;
+            }
+            request.public_url = Some(address);
+            proven = self.proven(key, request, candidates);
+        }
+        request.public_url = registered;
+        proven
+    }
+
     fn item_proven(
         &self,
         key: &VerificationKey,

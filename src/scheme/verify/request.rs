@@ -9,8 +9,11 @@ use sha2::{Digest, Sha256};
 use crate::{
     body::Payload,
     scheme::{
-        compiled::template::{
-            Filter, MAX_HEADERS, MAX_ITEMS, Template, TemplatePiece, TemplateValue, ValueSource,
+        compiled::{
+            template::{
+                Filter, MAX_HEADERS, MAX_ITEMS, Template, TemplatePiece, TemplateValue, ValueSource,
+            },
+            url::UrlRule,
         },
         form, hex,
         json::{JsonMatch, Scalar},
@@ -88,8 +91,10 @@ pub(in crate::scheme) struct RequestValues<'a> {
     pub(in crate::scheme) json: Vec<JsonMatch<'a>>,
     /// The timestamp's text, as it came.
     pub(in crate::scheme) timestamp: Option<Cow<'a, [u8]>>,
-    /// The address registered at the sender.
+    /// The address registered with the sender.
     pub(in crate::scheme) public_url: Option<&'a str>,
+    /// How the signed address follows from it.
+    pub(in crate::scheme) url_rule: &'a UrlRule,
 }
 
 impl<'a> RequestValues<'a> {
@@ -111,16 +116,26 @@ impl<'a> RequestValues<'a> {
         found.next().is_none().then_some(&first.value)
     }
 
-    /// The signed address: the registered one, with the query of this request if it has one.
+    /// Returns the signed address: the registered one with what the sender appends to its query;
+    /// `None` if this is another address.
     pub(in crate::scheme) fn url(&self) -> Option<Cow<'a, str>> {
         let registered = self.public_url?;
-        Some(match target::query(&self.head.uri) {
-            None => Cow::Borrowed(registered),
-            Some(query) => {
-                let base = registered.split('?').next().unwrap_or(registered);
-                Cow::Owned(format!("{base}?{query}"))
-            }
-        })
+        let method = &self.head.method;
+        if !self.payload.is_empty() && !self.url_rule.allows_body(method) {
+            return None;
+        }
+        let expected = registered.split_once('?').map(|(_, query)| query);
+        let query = target::query(&self.head.uri);
+        let appended = match (query.as_deref(), expected) {
+            // Without a query, the signed address is the registered one: no part of it is free.
+            (None, _) => return Some(Cow::Borrowed(registered)),
+            (query, expected) if query == expected => return Some(Cow::Borrowed(registered)),
+            (Some(query), None) => query,
+            (Some(query), Some(expected)) => query.strip_prefix(expected)?.strip_prefix('&')?,
+        };
+        let separator = if expected.is_some() { '&' } else { '?' };
+        let allowed = self.url_rule.allows(appended, method);
+        allowed.then(|| Cow::Owned(format!("{registered}{separator}{appended}")))
     }
 
     fn query(&self, name: &str) -> Option<Vec<u8>> {
@@ -148,7 +163,7 @@ impl<'a> RequestValues<'a> {
                 Some(Cow::Owned(target)) => Cow::Owned(target.into_bytes()),
             }),
             ValueSource::Secret => Some(Cow::Owned(secret.to_vec())),
-            ValueSource::FormSorted => Some(Cow::Owned(form::sorted(self.payload.whole()))),
+            ValueSource::FormSorted => form::sorted(self.payload.whole()).map(Cow::Owned),
             ValueSource::Header(slot) => self.header(*slot).map(Cow::Borrowed),
             ValueSource::Item(slot) => self.items[*slot].map(Cow::Borrowed),
             ValueSource::Json(pointer) => scalar(self.json(*pointer, item)?),
@@ -170,7 +185,21 @@ impl<'a> RequestValues<'a> {
         self.feed_pieces(&template.0, secret, item, sink)
     }
 
-    fn feed_pieces(
+    /// Returns the bytes of a template's value; `None` if the request does not have it.
+    pub(in crate::scheme) fn filtered(
+        &self,
+        value: &TemplateValue,
+        secret: &[u8],
+        item: u32,
+    ) -> Option<Cow<'_, [u8]>> {
+        let mut bytes = self.value(&value.source, secret, item)?;
+        for filter in &value.filters {
+            bytes = apply(*filter, bytes)?;
+        }
+        Some(bytes)
+    }
+
+    pub(in crate::scheme) fn feed_pieces(
         &self,
         pieces: &[TemplatePiece],
         secret: &[u8],
@@ -210,11 +239,8 @@ impl<'a> RequestValues<'a> {
             (ValueSource::Timestamp, []) => return self.timestamp.as_deref().map(sink).is_some(),
             (ValueSource::Header(slot), []) => return self.header(*slot).map(sink).is_some(),
             (ValueSource::Item(slot), []) => return self.items[*slot].map(sink).is_some(),
-            (source, filters) => {
-                let Some(mut bytes) = self.value(source, secret, item) else { return false };
-                for filter in filters {
-                    bytes = Cow::Owned(filtered(*filter, &bytes));
-                }
+            _ => {
+                let Some(bytes) = self.filtered(value, secret, item) else { return false };
                 sink(&bytes);
             }
         }
@@ -231,19 +257,22 @@ pub(in crate::scheme) fn scalar<'s>(value: &'s Scalar<'_>) -> Option<Cow<'s, [u8
     }
 }
 
-fn filtered(filter: Filter, bytes: &[u8]) -> Vec<u8> {
-    match filter {
-        Filter::Sha256 => hex::encode(&Sha256::digest(bytes).into()).to_vec(),
-        Filter::Lower => bytes.to_ascii_lowercase(),
-        Filter::Json => json_string(bytes),
-        Filter::UrlDecode => url_decode(bytes),
-    }
+/// Applies a filter; `None` if the value cannot be written like this.
+fn apply(filter: Filter, bytes: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
+    Some(match filter {
+        Filter::Sha256 => Cow::Owned(hex::encode(&Sha256::digest(&bytes).into()).to_vec()),
+        Filter::Lower => Cow::Owned(bytes.to_ascii_lowercase()),
+        // Checked before the signature: a value with a separator is malformed, not absent.
+        Filter::Plain => bytes,
+        Filter::Json => Cow::Owned(json_string(&bytes)?),
+        Filter::UrlDecode => Cow::Owned(url_decode(&bytes)),
+    })
 }
 
-/// A JSON string as `JSON.stringify` writes it, with its quotes.
-fn json_string(bytes: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(bytes);
-    serde_json::to_vec(&*text).unwrap_or_default()
+/// Returns a JSON string as `JSON.stringify` writes it, with its quotes; `None` if the bytes are not
+/// UTF-8.
+fn json_string(bytes: &[u8]) -> Option<Vec<u8>> {
+    serde_json::to_vec(std::str::from_utf8(bytes).ok()?).ok()
 }
 
 /// HubSpot signs the URL with these characters decoded:
