@@ -1,6 +1,8 @@
 mod algorithms;
+mod boundaries;
 mod catalog;
 mod challenges;
+mod events;
 mod govalid_vivreal;
 mod language;
 mod signing;

@@ -14,7 +14,7 @@ const SECRET: &str = "a-secret-of-the-handshakes-0001";
 /// The senders with handshakes, the methods that their routes take, and lines for their routes.
 const SENDERS: &[(&str, &str, &str)] = &[
     ("meta", "GET, POST", "verify_token = \"the-token-typed-in-at-meta\""),
-    ("slack", "POST", ""),
+    ("slack", "GET, POST", ""),
     ("zoom", "POST", ""),
     ("dropbox", "GET, POST", ""),
     ("x", "GET, POST", ""),
@@ -255,4 +255,25 @@ async fn xero_gets_answers_without_bodies_and_cookies() {
         }
     }
     assert_eq!(upstream.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn responds_to_the_unsigned_certificate_check_of_slack() {
+    let upstream = Upstream::start().await;
+    let gateway = start(&upstream, &discord_key());
+    let form = |body: &str| {
+        Call::post("/slack", body).with("Content-Type", "application/x-www-form-urlencoded")
+    };
+    let get = |query: &str| Call::new("GET", &format!("/slack?{query}"), "");
+    for call in [form("ssl_check=1"), form("ssl_check=1&token=t"), get("ssl_check=1")] {
+        let reply = gateway.call(&call).await;
+        assert_eq!((reply.status, reply.text().as_str()), (200, ""), "{}", call.target);
+    }
+    for fields in ["ssl_check=0", "ssl_check=1&ssl_check=1", "ssl_check=1&command=%2Fdo", "a=1"] {
+        for call in [form(fields), get(fields)] {
+            let (reply, reason) = gateway.refused(&call).await;
+            assert_eq!((reply.status, reason.as_str()), (401, "missing_header"), "{fields}");
+        }
+    }
+    assert!(upstream.requests().is_empty(), "nothing is forwarded");
 }

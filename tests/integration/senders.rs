@@ -2,6 +2,7 @@
 //! and refused as its documents demand.
 
 mod catalogue;
+mod copies;
 mod govalid;
 mod most_used;
 pub(crate) mod pitchpoint;

@@ -16,21 +16,21 @@ struct File {
 }
 
 #[derive(Deserialize)]
-struct Vector {
-    name: String,
-    scheme: String,
-    label: String,
-    source: String,
-    route: String,
+pub(super) struct Vector {
+    pub(super) name: String,
+    pub(super) scheme: String,
+    pub(super) label: String,
+    pub(super) source: String,
+    pub(super) route: String,
     #[serde(default = "default_method")]
-    method: String,
+    pub(super) method: String,
     #[serde(default = "default_path")]
-    path: String,
-    headers: Vec<(String, String)>,
-    body: String,
-    now: i64,
-    keys: Option<String>,
-    expect: String,
+    pub(super) path: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: String,
+    pub(super) now: i64,
+    pub(super) keys: Option<String>,
+    pub(super) expect: String,
 }
 
 fn default_method() -> String {
@@ -114,6 +114,25 @@ fn judge(vector: &Vector) -> String {
         Err(Reject::NotAccepted(reason)) => format!("reject:{}", reason.label()),
         Err(reject) => format!("{reject}"),
     }
+}
+
+/// Returns every accepted vector with its verifier.
+pub(super) fn accepted() -> Vec<(Vector, Verifier)> {
+    let vectors = files().into_iter().flat_map(|file| file.vectors);
+    let accepted = vectors.filter(|vector| vector.expect == "accept");
+    let with_verifier = accepted.map(|vector| {
+        let verifier = judging(&vector);
+        (vector, verifier)
+    });
+    with_verifier.collect()
+}
+
+/// Returns the head and the body of a vector's request.
+pub(super) fn request(vector: &Vector) -> (Parts, Vec<u8>) {
+    let headers: Vec<_> =
+        vector.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let sent = head(vector.method.parse().expect("a method"), &vector.path, &headers);
+    (sent, vector.body.clone().into_bytes())
 }
 
 /// All vectors, by file.

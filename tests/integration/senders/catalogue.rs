@@ -64,7 +64,7 @@ fn each_sender_is_described_with_its_file() {
         ("portone", &["UNCONFIRMED", "try it first"]),
         ("xero", &["without a body and without cookies", "answered by the gateway"]),
         ("vivoldi", &["`secrets.coupon`", "`x-vivoldi-event-id` (signed)"]),
-        ("govalid", &["the body's digest", "2h back"]),
+        ("govalid", &["event         the body", "2h back"]),
         ("vivreal", &["`/id` (signed)"]),
     ] {
         let described = said(&["schemes", id]);

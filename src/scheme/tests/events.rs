@@ -1,0 +1,154 @@
+//! What identifies an event: no unsigned value does unless its scheme says so.
+
+use super::{
+    vectors::{Vector, accepted, request},
+    *,
+};
+use crate::scheme::compiled::{
+    event::{IdGrammar, Identification},
+    template::ValueSource,
+};
+
+fn record(verifier: &Verifier, sent: &Parts, body: &[u8], vector: &Vector) -> Option<EventKey> {
+    let now = UnixMillis(vector.now * 1000);
+    verifier.verify(sent, &payload(body), now).ok().and_then(|verified| verified.record())
+}
+
+#[test]
+fn an_unsigned_header_never_identifies_an_event_that_is_signed() {
+    let mut labels = std::collections::BTreeSet::new();
+    for (vector, verifier) in accepted() {
+        let scheme = verifier.scheme();
+        let signs = matches!(
+            scheme.event.identified_by,
+            Identification::SignedId(_) | Identification::SignedParts
+        );
+        let Some(label) = scheme.event.label.as_ref().filter(|_| signs) else { continue };
+        let (sent, body) = request(&vector);
+        let first = record(&verifier, &sent, &body, &vector);
+        for source in &label.from {
+            let ValueSource::Header(slot) = source else { continue };
+            if scheme.event.distinguish.iter().any(|(distinguishing, _)| distinguishing == source) {
+                continue;
+            }
+            let mut copy = sent.clone();
+            let name = scheme.inputs.headers[*slot].clone();
+            copy.headers.insert(name, HeaderValue::from_static("another"));
+            assert_eq!(record(&verifier, &copy, &body, &vector), first, "{}", vector.name);
+            labels.insert(scheme.id().to_owned());
+        }
+    }
+    for id in ["bitbucket", "box", "github", "jira", "linear", "razorpay", "sentry", "shopify"] {
+        assert!(labels.contains(id), "{id} is not tested: {labels:?}");
+    }
+    for id in ["toss-payments", "wise", "woocommerce"] {
+        assert!(labels.contains(id), "{id} is not tested: {labels:?}");
+    }
+}
+
+#[test]
+fn an_unsigned_body_is_pinned_and_does_not_identify_an_event() {
+    let mut tested = Vec::new();
+    for (vector, verifier) in accepted() {
+        if !verifier.scheme().pins_body || verifier.scheme().id() == "twilio" {
+            continue;
+        }
+        let (sent, body) = request(&vector);
+        let other = [&body[..], b" "].concat();
+        let now = UnixMillis(vector.now * 1000);
+        let first = verifier.verify(&sent, &payload(&body), now).expect("authentic");
+        let copy = verifier.verify(&sent, &payload(&other), now).expect("authentic");
+        assert_eq!(first.record(), copy.record(), "{}", vector.name);
+        assert_ne!(first.pin(), copy.pin(), "{}", vector.name);
+        tested.push(vector.scheme.clone());
+    }
+    for id in ["adyen", "mailgun", "mercado-pago"] {
+        assert!(tested.iter().any(|tested| tested == id), "{id}");
+    }
+}
+
+#[test]
+fn a_fresh_timestamp_does_not_make_another_event() {
+    let body = payload(b"{\"n\":1}");
+    for id in ["buildkite", "calendly", "recurly", "sanity", "zendesk", "zoom"] {
+        let verifier = verifier(id, global("a-secret-of-the-tests-0001"));
+        let signed = |now: i64| {
+            let mut headers = HeaderMap::new();
+            for name in ["idempotency-key", "x-zendesk-webhook-invocation-id"] {
+                headers.insert(name, HeaderValue::from_static("e1"));
+            }
+            let draft = Draft { method: Method::POST, path: "/x", headers, body: &body };
+            let mut sent = post(&[]);
+            sent.headers = verifier.sign(None, draft, UnixMillis(now)).expect("signed");
+            verifier.verify(&sent, &body, UnixMillis(now)).expect("authentic").record()
+        };
+        assert!(signed(NOW).is_some());
+        assert_eq!(signed(NOW), signed(NOW + 60_000), "{id}");
+    }
+}
+
+#[test]
+fn values_that_distinguish_events_have_a_grammar() {
+    for scheme in Scheme::builtins() {
+        for (source, grammar) in &scheme.event.distinguish {
+            assert!(matches!(source, ValueSource::Header(_)), "{}", scheme.id());
+            assert_ne!(*grammar, IdGrammar::Visible, "{}", scheme.id());
+            assert!(scheme.replayable().contains(grammar.describe()), "{}", scheme.id());
+        }
+    }
+    for (grammar, good, bad) in [
+        (IdGrammar::Topic, "orders/create", "orders//create"),
+        (IdGrammar::Topic, "order.updated", "order updated"),
+        (IdGrammar::Host, "a.myshopify.com", "A.myshopify.com"),
+        (IdGrammar::Host, "localhost", "a..b"),
+        (IdGrammar::Word, "0f1e-2d", "0f1e.2d"),
+    ] {
+        assert!(grammar.accepts(good.as_bytes()), "{good}");
+        assert!(!grammar.accepts(bad.as_bytes()), "{bad}");
+    }
+}
+
+#[test]
+fn a_present_value_that_is_not_a_scalar_is_malformed() {
+    let key = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
+    let adyen = verifier("adyen", global(key));
+    let item = |more: &str| {
+        format!(
+            r#"{{"notificationItems":[{{"NotificationRequestItem":{{"pspReference":"p1",
+            "merchantAccountCode":"m","merchantReference":"a:b","amount":{{"value":1,"currency":"EUR"}},
+            "eventCode":"AUTHORISATION"{more}}}}}]}}"#
+        )
+    };
+    let signed = adyen.sign_body(None, "/x", item("").as_bytes(), UnixMillis(NOW)).expect("signed");
+    let signed = String::from_utf8(signed).expect("JSON");
+    let verdict =
+        |body: &str| reason(adyen.verify(&post(&[]), &payload(body.as_bytes()), UnixMillis(NOW)));
+    assert_eq!(verdict(&signed), None);
+    for value in ["true", "[]", "{}", "null", "1.5", "\"a:b\""] {
+        let member = format!("\"pspReference\":\"p1\",\"success\":{value}");
+        let body = signed.replace("\"pspReference\":\"p1\"", &member);
+        assert_eq!(verdict(&body), Some(Reason::MalformedBody), "{value}");
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf8_neither_pass_as_json_nor_extend_a_plain_hash() {
+    let hygraph = verifier("hygraph", global("a-secret-of-the-tests-0001"));
+    let replaced = payload("{\"n\":\"\u{fffd}\"}".as_bytes());
+    let mut headers = HeaderMap::new();
+    headers.insert("gcms-signature", HeaderValue::from_static("env=master"));
+    let draft = Draft { method: Method::POST, path: "/x", headers, body: &replaced };
+    let mut sent = post(&[]);
+    sent.headers = hygraph.sign(None, draft, UnixMillis(NOW)).expect("signed");
+    let verdict = |body: &[u8]| reason(hygraph.verify(&sent, &payload(body), UnixMillis(NOW)));
+    assert_eq!(verdict("{\"n\":\"\u{fffd}\"}".as_bytes()), None);
+    assert_eq!(verdict(b"{\"n\":\"\xff\"}"), Some(Reason::BadSignature));
+
+    let hubspot = verifier("hubspot-v1", global("secret"));
+    let extended = b"{}\x80\0\0\0\0\0\0\x40[]";
+    let message = [b"secret".as_slice(), extended].concat();
+    let signature = hex(&Sha256::digest(&message));
+    let sent = post(&[("X-HubSpot-Signature", &signature)]);
+    let verdict = reason(hubspot.verify(&sent, &payload(extended), UnixMillis(NOW)));
+    assert_eq!(verdict, Some(Reason::MalformedBody));
+}
