@@ -117,7 +117,7 @@ fn what_is_not_signed_or_not_confirmed_is_told_at_start() {
     for (id, part) in [
         ("telegram", "signs nothing"),
         ("mailgun", "not cover the body"),
-        ("portone", "not confirmed"),
+        ("portone", "unconfirmed"),
     ] {
         let lines = told(id);
         assert!(lines.len() == 1 && lines[0].contains(part), "{id}: {lines:?}\n{log:?}");
