@@ -1,5 +1,5 @@
-//! The metrics. Every handle is resolved when the gateway starts: counting is one atomic addition,
-//! and a label never holds anything that came with a request.
+//! The metrics. Every handle is resolved when the gateway starts, so counting is one atomic addition.
+//! Label values never come from a request.
 
 mod number;
 mod route;
@@ -17,7 +17,7 @@ pub use self::{
     route::{RouteMetrics, UpstreamCode},
 };
 
-/// The `route` label of requests that no route took. Route names begin with a letter or a digit.
+/// The `route` label of requests without a route. Route names begin with a letter or a digit.
 pub const NO_ROUTE: &str = "-";
 
 /// All metrics of the process.
@@ -33,7 +33,7 @@ pub struct Metrics {
     last_reload: LastReload,
 }
 
-/// How the configuration was taken last.
+/// The result of the last reload.
 struct LastReload {
     successful: IntGauge,
     success: IntGauge,
@@ -42,18 +42,18 @@ struct LastReload {
 /// Gauges of the replay guard.
 #[derive(Clone)]
 pub struct ReplayMetrics {
-    /// Claims held now.
+    /// Claims that are held.
     pub in_flight: IntGauge,
-    /// Events that are done and on record.
+    /// Done events on record.
     pub done: IntGauge,
-    /// Events whose last attempt failed and whose pin is on record.
+    /// Events on record whose last attempt failed.
     pub failed: IntGauge,
-    /// The most events that may be on record.
+    /// The most events on record.
     pub capacity: IntGauge,
 }
 
 impl Metrics {
-    /// A registry with every metric of the gateway and of its process.
+    /// Registers every metric of the gateway and of its process.
     ///
     /// # Errors
     /// Never in practice: names and labels are constants, and each is registered once.
@@ -88,15 +88,18 @@ impl Metrics {
         let last_reload = LastReload {
             successful: single(
                 "sealgate_config_last_reload_successful",
-                "Whether the configuration was taken when it was last read: 1 or 0.",
+                "Whether the last reload of the configuration was successful: 1 or 0.",
             )?,
             success: single(
                 "sealgate_config_last_reload_success_timestamp_seconds",
-                "When the configuration was last taken, in Unix time.",
+                "Unix time of the last successful load of the configuration.",
             )?,
         };
-        let build =
-            gauges("sealgate_build_info", "Always 1; the labels tell the build.", &["version"])?;
+        let build = gauges(
+            "sealgate_build_info",
+            "Always 1; the labels describe the build.",
+            &["version"],
+        )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(ProcessCollector::for_self()))?;
 
@@ -104,17 +107,17 @@ impl Metrics {
             routes: RouteTable::default(),
             connections: gauges(
                 "sealgate_connections",
-                "Connections open now, by listener.",
+                "Open connections, by listener.",
                 &["listener"],
             )?,
             certificate_expiry: gauges(
                 "sealgate_tls_certificate_expiry_timestamp_seconds",
-                "When the certificate ends, in Unix time.",
+                "Unix time at which the certificate expires.",
                 &["name"],
             )?,
             store_up: gauges(
                 "sealgate_store_up",
-                "Whether the replay store answers: 1 or 0.",
+                "Whether the replay store responds: 1 or 0.",
                 &["store"],
             )?,
             replay: ReplayMetrics {
@@ -132,55 +135,55 @@ impl Metrics {
         })
     }
 
-    /// The numbers of the route called `name` (from the configuration, or [`NO_ROUTE`]).
+    /// Returns the metrics of the route `name` (from the configuration, or [`NO_ROUTE`]).
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         self.routes.route(name)
     }
 
-    /// Notes that the configuration was taken, at the start or anew, at `now` in Unix seconds.
+    /// Notes that a configuration was loaded at `now`, in Unix seconds.
     pub fn configuration_taken(&self, now: i64) {
         self.last_reload.successful.set(1);
         self.last_reload.success.set(now);
     }
 
-    /// Counts a reload; `took_effect` says whether the configuration was taken.
+    /// Counts a reload; `took_effect` is whether it was successful.
     pub fn count_reload(&self, took_effect: bool) {
-        let [ok, refused] = &self.reloads;
+        let [ok, rejected] = &self.reloads;
         if took_effect {
             ok.inc();
         } else {
-            refused.inc();
+            rejected.inc();
             self.last_reload.successful.set(0);
         }
     }
 
-    /// Ends the gauges of a route that is gone: they would tell of failures and silence for ever.
+    /// Removes the gauges of a route that no longer exists, which would report its last state forever.
     pub fn forget_route(&self, name: &str) {
         self.routes.forget(name);
     }
 
-    /// Ends the gauge of a certificate that is gone.
+    /// Removes the gauge of a certificate that is no longer used.
     pub fn forget_certificate(&self, name: &str) {
-        // An error means that it had none.
+        // An error means that there was none.
         let _ = self.certificate_expiry.remove_label_values(&[name]);
     }
 
-    /// The gauge of open connections on a listener: `https`, `http` or `admin`.
+    /// Returns the gauge of open connections on a listener: `https`, `http` or `admin`.
     pub fn connections(&self, listener: &'static str) -> IntGauge {
         self.connections.with_label_values(&[listener])
     }
 
-    /// The gauge that tells when the certificate called `name` ends.
+    /// Returns the gauge for the expiry of the certificate `name`.
     pub fn certificate_expiry(&self, name: &str) -> IntGauge {
         self.certificate_expiry.with_label_values(&[name])
     }
 
-    /// The gauge that tells whether the replay store answers.
+    /// Returns the gauge for whether the replay store responds.
     pub fn store_up(&self, store: &'static str) -> IntGauge {
         self.store_up.with_label_values(&[store])
     }
 
-    /// Everything, in the Prometheus text format, sorted by name.
+    /// Returns all metrics in the Prometheus text format, sorted by name.
     ///
     /// # Errors
     /// Never in practice: the encoder fails only on metrics without a name or a value.

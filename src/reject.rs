@@ -139,7 +139,7 @@ pub enum Outcome {
     Replay,
     /// A copy that arrived while another one was in flight, and got its outcome.
     Joined,
-    /// A challenge, answered by the gateway.
+    /// A challenge, to which the gateway responded.
     Challenge,
     /// Not admitted, or not accepted as authentic.
     Rejected,

@@ -27,7 +27,7 @@ use crate::{
 /// What a route does with a request that is not authentic or not new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Rejects it, or answers it without forwarding.
+    /// Rejects it, or acknowledges it without forwarding.
     Enforce,
     /// Forwards it with a mark; counts and logs what would have been rejected.
     Observe,

@@ -1,4 +1,4 @@
-//! `allow` and the rate limits of a route: who may enter, and how often.
+//! `allow` and the rate limits of a route: which clients may call, and how often.
 
 use std::{net::IpAddr, num::NonZeroU32, ops::RangeInclusive, time::Duration};
 
@@ -10,20 +10,20 @@ use crate::{
     upstream::Networks,
 };
 
-/// Within these bounds, no interval is shorter than a nanosecond and no burst longer than the clock.
+/// Within these bounds, no interval is shorter than a nanosecond and no burst overflows the clock.
 const REQUESTS: RangeInclusive<u64> = 1..=1_000_000;
 const PERIODS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
-/// Reads who may enter the route. What is wrong is on record.
+/// Reads the admission rules of a route, and reports their problems.
 pub(super) fn read(section: &Section<'_>) -> AdmissionOptions {
     let rate = |key| section.get(key).and_then(|field| rate(&field));
     let allow = section.get("allow").map(|field| {
         if field.items().is_empty() {
-            let help = "remove the key to let everybody call".to_owned();
-            field.error(format!("`{}` lets nobody call", field.path()), Some(help));
+            let help = "remove the key to admit all clients".to_owned();
+            field.error(format!("`{}` admits no client", field.path()), Some(help));
         }
         networks(&field, |field, text| {
-            field.warning(format!("`{text}` lets everybody call"), Some("remove it".to_owned()));
+            field.warning(format!("`{text}` admits every client"), Some("remove it".to_owned()));
         })
     });
     AdmissionOptions {
@@ -33,7 +33,7 @@ pub(super) fn read(section: &Section<'_>) -> AdmissionOptions {
     }
 }
 
-/// `{ requests = 100, per = "1s", burst = 200 }`; without `burst`, as many at once as in a period.
+/// Reads `{ requests = 100, per = "1s", burst = 200 }`. The default of `burst` is `requests`.
 fn rate(field: &Field<'_>) -> Option<Rate> {
     if !field.is_table() {
         let help = format!("{} = {{ requests = 100, per = \"1s\" }}", last(field.path()));
@@ -58,7 +58,7 @@ fn last(path: &str) -> &str {
     path.rsplit_once('.').map_or(path, |(_, last)| last)
 }
 
-/// One network or address or a list of them; `on_all` tells of one that holds every address.
+/// Reads one network or address, or a list of them. Calls `on_all` for one that contains every address.
 pub(super) fn networks(field: &Field<'_>, on_all: impl Fn(&Field<'_>, &str)) -> Networks {
     let network = |field: Field<'_>| {
         let text = field.text()?;
@@ -66,7 +66,7 @@ pub(super) fn networks(field: &Field<'_>, on_all: impl Fn(&Field<'_>, &str)) -> 
         match parsed {
             None => {
                 let help = "write a network or an address: 10.0.0.0/8, 2001:db8::/32, 192.0.2.7";
-                field.error(format!("`{text}` is no network"), Some(help.to_owned()));
+                field.error(format!("`{text}` is not a network"), Some(help.to_owned()));
             }
             Some(network) if network.prefix_len() == 0 => on_all(&field, &text),
             Some(_) => {}

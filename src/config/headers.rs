@@ -1,4 +1,4 @@
-//! The tables of a route whose keys are names of headers.
+//! The tables of a route whose keys are header names.
 
 use http::{HeaderName, HeaderValue};
 
@@ -12,7 +12,7 @@ use crate::{
     upstream::{is_twin, reserved},
 };
 
-/// `[route.require_headers]`: name = one value or several.
+/// Reads `[route.require_headers]`: name = one value or several.
 pub(super) fn required(field: &Field<'_>, route: &Section<'_>) -> Vec<(HeaderName, Vec<String>)> {
     let mut rules: Vec<(HeaderName, Vec<String>)> = Vec::new();
     for (name, field) in entries(field.section()) {
@@ -20,16 +20,19 @@ pub(super) fn required(field: &Field<'_>, route: &Section<'_>) -> Vec<(HeaderNam
         let Some(header) = header(&name, &field, route) else { continue };
         let values: Vec<_> = field.items().iter().filter_map(value).collect();
         if field.items().is_empty() {
-            field.error(format!("`{name}` has no value that it may have"), None);
+            field.error(format!("`{name}` has no accepted value"), None);
         } else if rules.iter().any(|(known, _)| *known == header) {
-            field.error(format!("`{name}` is here twice: header names have no case"), None);
+            field.error(
+                format!("`{name}` is listed twice: header names are case-insensitive"),
+                None,
+            );
         }
         rules.push((header, values));
     }
     rules
 }
 
-/// `[route.upstream_headers]`: name = a secret. `None` if one is wrong.
+/// Reads `[route.upstream_headers]`: name = a secret. Returns `None` if one is invalid.
 pub(super) fn for_upstream(
     route: &Section<'_>,
     scheme: Option<&Scheme>,
@@ -45,12 +48,12 @@ pub(super) fn for_upstream(
         }
         let Some(header) = header(&name, &field, route) else { continue };
         if let Some(why) = reserved(&header, security) {
-            let help = "take a name that nobody else uses, such as X-Gateway-Token";
+            let help = "use a name that nobody else uses, such as X-Gateway-Token";
             field.error(format!("`{name}` {why}"), Some(help.to_owned()));
         } else if headers.iter().any(|(known, _)| is_twin(known.as_str(), header.as_str())) {
             let what = format!(
-                "`{name}` is here twice: header names have no case, and many hosts \
-                                do not tell `-` from `_`"
+                "`{name}` is listed twice: header names are case-insensitive, and many hosts \
+                                do not distinguish `-` from `_`"
             );
             field.error(what, None);
         }
@@ -64,23 +67,23 @@ pub(super) fn for_upstream(
     (route.errors() == errors).then_some(headers)
 }
 
-/// The name of a header, if it is one and no key of the route that stands in the wrong place.
+/// Reads a header name, and reports a key of the route that is in the wrong place.
 fn header(name: &str, field: &Field<'_>, route: &Section<'_>) -> Option<HeaderName> {
     if route.knows(name) {
         let help = "write it before the first [route.…] heading; if a header is meant, write its \
                     name with a capital letter";
-        let what = format!("`{name}` stands among the headers, but is a key of the route");
+        let what = format!("`{name}` is listed as a header, but is a key of the route");
         field.error(what, Some(help.to_owned()));
         return None;
     }
     let header = HeaderName::from_bytes(name.as_bytes());
-    header.map_err(|_| field.error(format!("`{name}` is no name of a header"), None)).ok()
+    header.map_err(|_| field.error(format!("`{name}` is not a valid header name"), None)).ok()
 }
 
 fn value(field: &Field<'_>) -> Option<String> {
     let value = field.text()?;
     if HeaderValue::from_str(&value).is_err() || value.trim() != value {
-        let what = format!("`{}` can never have this value", field.path());
+        let what = format!("`{}` cannot have this value", field.path());
         field.error(what, Some("a header's value has no white space around it".to_owned()));
         return None;
     }

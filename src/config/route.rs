@@ -1,4 +1,4 @@
-//! `[[route]]` and `[schemes.NAME]`: what is received where, and how it is judged.
+//! `[[route]]` and `[schemes.NAME]`: which paths are served, and how their requests are verified.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -23,13 +23,13 @@ use crate::{
 
 const ANSWERS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
-/// Stands for the subject of a route that observes before it is known. What would match it is observed too.
+/// Replaces the subject of an observing route until the operator knows it. No token has it.
 const NOBODY: &str = "\0";
 
-/// The operator's own schemes, by name; `None` stands for one that is wrong.
+/// The operator's own schemes, by name; `None` for an invalid one.
 pub(super) type Schemes = HashMap<String, Option<Arc<Scheme>>>;
 
-/// What all routes have in common.
+/// The settings that all routes share.
 pub(super) struct Common<'c> {
     pub(super) limits: &'c Limits,
     pub(super) schemes: &'c Schemes,
@@ -38,7 +38,7 @@ pub(super) struct Common<'c> {
     pub(super) surroundings: &'c Surroundings<'c>,
 }
 
-/// The routes that were read, each with the line on which its path stands.
+/// The routes that were read, each with the line of its path.
 #[derive(Default)]
 struct Places {
     /// By name.
@@ -47,7 +47,7 @@ struct Places {
     paths: HashMap<(Option<String>, PathPattern), (String, usize)>,
 }
 
-/// Reads `[schemes.NAME]`: schemes that stand in the configuration itself.
+/// Reads `[schemes.NAME]`: the schemes in the configuration itself.
 pub(super) fn schemes(section: Option<Section<'_>>) -> Schemes {
     let mut schemes = Schemes::new();
     for (name, field) in entries(section) {
@@ -62,7 +62,7 @@ pub(super) fn schemes(section: Option<Section<'_>>) -> Schemes {
             && scheme.id() != name
         {
             let help = format!("write id = \"{name}\"");
-            let what = format!("the scheme under [schemes.{name}] calls itself `{}`", scheme.id());
+            let what = format!("the scheme under [schemes.{name}] has the ID `{}`", scheme.id());
             id.unwrap_or(field).error(what, Some(help));
         }
         schemes.insert(name, scheme.map(Arc::new));
@@ -70,7 +70,7 @@ pub(super) fn schemes(section: Option<Section<'_>>) -> Schemes {
     schemes
 }
 
-/// All routes; those that are wrong are left out, since their problems are on record.
+/// Reads all valid routes, and reports the problems of the others.
 pub(super) fn read_all(field: &Field<'_>, common: &Common<'_>) -> Vec<RouteOptions> {
     let sections = field.sections();
     if field.is_list() && sections.is_empty() {
@@ -86,7 +86,7 @@ pub(super) fn read_all(field: &Field<'_>, common: &Common<'_>) -> Vec<RouteOptio
     routes
 }
 
-/// The name, host and path of a route, told apart from the routes before it.
+/// Reads the name, host and path of a route, and checks that no earlier route has the same.
 fn place(
     section: &Section<'_>,
     places: &mut Places,
@@ -100,16 +100,16 @@ fn place(
     if let (Some(field), Some(name)) = (&name_field, &name)
         && let Some(line) = places.names.get(name)
     {
-        field.error(format!("the route on line {line} is called `{name}` too"), None);
+        field.error(format!("the route on line {line} is also named `{name}`"), None);
     }
-    // A host that is wrong is on record; taken for no host, it would look like an overlap.
+    // An invalid host is reported already. As no host, it would look like an overlap.
     let known_host = host.as_ref().is_none_or(Option::is_some);
     let host = host.flatten();
     if let (Some(field), Some(path), true) = (&path_field, &path, known_host) {
         let (shown, line) = (name.clone().unwrap_or_default(), field.line());
         match places.paths.entry((host.clone(), path.clone())) {
             Entry::Occupied(other) => {
-                let help = "an event can have one way only: give one of them another path or host";
+                let help = "give one of them another path or host";
                 let (name, line) = other.get();
                 let what =
                     format!("the route `{name}` on line {line} serves the same host and path");
@@ -155,7 +155,7 @@ fn read(
         && scheme.needs_subject()
         && credentials.jwt.subject.is_empty()
     {
-        let help = "the log tells the subject of each valid token: pin it before you enforce";
+        let help = "the log shows the subject of each valid token: pin it before you enforce";
         let what = format!("`{name}` has no `subject` in [route.jwt]: every token is observed");
         section.warning(what, Some(help.to_owned()));
         credentials.jwt.subject.push(NOBODY.to_owned());
@@ -182,7 +182,7 @@ fn read(
     })
 }
 
-/// `answer_within`; the scheme's default is as late as the sender can bear.
+/// Reads `answer_within`. The scheme's default is just under the sender's timeout.
 fn answer_within(field: &Field<'_>, scheme: Option<&Scheme>) -> Option<Duration> {
     let own = field.duration_within(ANSWERS)?;
     if let Some(scheme) = scheme
@@ -190,13 +190,13 @@ fn answer_within(field: &Field<'_>, scheme: Option<&Scheme>) -> Option<Duration>
     {
         let usual = show_duration(scheme.answer_within());
         let help = format!("{usual} is just under the timeout of `{}`", scheme.id());
-        field.warning("the sender gives up before `answer_within`", Some(help));
+        field.warning("the sender times out before `answer_within`", Some(help));
     }
     Some(own)
 }
 
-/// `body` of the route, of the limits or of the scheme. One that exceeds what all bodies may hold would
-/// always be answered 503.
+/// Returns the `body` limit of the route, of `[limits]` or of the scheme. A limit above
+/// `limits.memory` is reported, because larger bodies would always get 503.
 fn body_limit(section: &Section<'_>, scheme: Option<&Scheme>, limits: &Limits) -> Option<u64> {
     let field = section.get("body");
     let bytes = match &field {
@@ -205,7 +205,7 @@ fn body_limit(section: &Section<'_>, scheme: Option<&Scheme>, limits: &Limits) -
     };
     if bytes > limits.memory {
         let (body, memory) = (show_size(bytes), show_size(limits.memory));
-        let what = format!("a body may have {body}, but all together only {memory}");
+        let what = format!("a body may have {body}, but all bodies together only {memory}");
         let help = Some("raise `limits.memory` or lower `body`".to_owned());
         match field {
             Some(field) => field.error(what, help),
@@ -215,7 +215,7 @@ fn body_limit(section: &Section<'_>, scheme: Option<&Scheme>, limits: &Limits) -
     Some(bytes)
 }
 
-/// How long events stay on record.
+/// Returns how long events stay on record.
 fn ttl(section: &Section<'_>, route: &str, scheme: &Scheme, ttl: Option<Ttl>) -> Duration {
     let Some(Ttl { span, line }) = ttl else { return scheme.memory() };
     if span < scheme.memory() {
@@ -235,7 +235,7 @@ fn name(field: &Field<'_>) -> Option<String> {
         || !name.chars().all(grammar)
     {
         let help = "1 to 64 letters, digits, `_`, `.`, `-`, the first a letter or digit";
-        field.error(format!("`{name}` is no name of a route"), Some(help.to_owned()));
+        field.error(format!("`{name}` is not a valid route name"), Some(help.to_owned()));
         return None;
     }
     Some(name)
@@ -258,9 +258,9 @@ fn path(field: &Field<'_>) -> Option<PathPattern> {
     } else if has(&["//"]) || path.split('/').any(|part| part == "." || part == "..") {
         Some("has an empty or a dot segment, which is never served")
     } else if below && has(&["%2f", "%5c", "%00", "%2e", ";", "\\"]) {
-        Some("has a part that can be read in two ways, which is never served below a wildcard")
+        Some("has an ambiguous part, which is never served below a wildcard")
     } else if !path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.path() == path) {
-        Some("cannot stand in a request: write other characters as %XX")
+        Some("has characters that are not allowed in a request: write them as %XX")
     } else {
         None
     };
@@ -275,14 +275,14 @@ fn path(field: &Field<'_>) -> Option<PathPattern> {
 fn host(field: &Field<'_>) -> Option<String> {
     let host = field.text()?.to_ascii_lowercase();
     if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
-        let help = "write the name alone, without port and without `*`: hooks.example.com";
-        field.error(format!("`{host}` is no name of a host"), Some(help.to_owned()));
+        let help = "write the name without port and without `*`: hooks.example.com";
+        field.error(format!("`{host}` is not a valid host name"), Some(help.to_owned()));
         return None;
     }
     Some(host)
 }
 
-/// `scheme`, by its id or the name of the operator's own, or `scheme_file`.
+/// Reads `scheme` (an ID or a name under `[schemes]`) or `scheme_file`.
 fn scheme(section: &Section<'_>, common: &Common<'_>) -> Option<Arc<Scheme>> {
     let (id, file) = (section.get("scheme"), section.get("scheme_file"));
     match (id, file) {

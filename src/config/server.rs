@@ -250,7 +250,7 @@ fn names(field: &Field<'_>) -> Option<Vec<String>> {
         let name = item.text()?;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._*:".contains(&byte);
         if name.is_empty() || !name.bytes().all(plain) {
-            item.error(format!("`{name}` is no name of a host"), None);
+            item.error(format!("`{name}` is not a valid host name"), None);
             return None;
         }
         Some(name)

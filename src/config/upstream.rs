@@ -139,7 +139,7 @@ fn own_certificate(
 fn server_name(field: &Field<'_>) -> Option<ServerName<'static>> {
     let text = not_empty(field)?;
     let name = ServerName::try_from(text);
-    let problem = |_| field.error("`upstream_server_name` is no name of a host", None);
+    let problem = |_| field.error("`upstream_server_name` is not a valid host name", None);
     name.map_err(problem).ok()
 }
 
@@ -169,7 +169,7 @@ fn host(field: &Field<'_>) -> Option<HostPolicy> {
             let value = HeaderValue::from_str(name).ok().filter(|_| name.bytes().all(plain));
             if value.is_none() {
                 let help = "upstream_host = \"preserve\", \"upstream\" or \"app.internal\"";
-                let what = format!("`{name}` is no name of a host");
+                let what = format!("`{name}` is not a valid host name");
                 field.error(what, Some(help.to_owned()));
             }
             value.map(HostPolicy::Name)

@@ -81,7 +81,7 @@ impl Pipeline {
         let with_digest = route.verifier.wants_digest();
         let payload = body::receive(body, route.body, &self.budget, with_digest).await?;
 
-        // A challenge is answered here: it is no event.
+        // Challenge: the gateway responds to it, because it is not an event.
         if let Some(response) = route.verifier.challenge(&head, &payload, entry.arrived()) {
             return response.map(Reply::to_challenge);
         }

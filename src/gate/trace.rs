@@ -1,17 +1,16 @@
-//! The trace that a request is part of (W3C Trace Context, `traceparent`): for the log, so that one
-//! search finds the sender's, the gateway's and the application's lines. The header itself is passed on
-//! as it came; where there is none, none is invented.
+//! Trace IDs (W3C Trace Context, `traceparent`) for the log, so that one search finds the lines of the
+//! sender, the gateway and the application. The header itself is forwarded unchanged, and never added.
 
 use http::{HeaderMap, HeaderName};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// A trace id: 32 lower-case hex digits, not all of them zero.
+/// A trace ID: 32 lower-case hex digits, not all of them zero.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TraceId([u8; 32]);
 
 impl TraceId {
-    /// The trace id of a request whose only `traceparent` is well-formed.
+    /// Returns the trace ID of a request with exactly one, well-formed `traceparent`.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         match (values.next(), values.next()) {
@@ -20,8 +19,8 @@ impl TraceId {
         }
     }
 
-    /// `version-trace-parent-flags`, lower-case hex; versions after 00 may have more after another
-    /// dash (section 3.2.4 of the recommendation).
+    /// Parses `version-trace-parent-flags` in lower-case hex. Versions after 00 can have more fields
+    /// (section 3.2.4 of the recommendation).
     fn parse(value: &[u8]) -> Option<Self> {
         let (known, more) = value.split_at_checked(55)?;
         let (version, trace, parent, flags) =
@@ -41,7 +40,7 @@ impl TraceId {
         trace.try_into().ok().map(TraceId)
     }
 
-    /// The digits.
+    /// Returns the digits.
     pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("")
     }
@@ -58,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_grammar_gives_a_trace_id() {
+    fn accepts_only_well_formed_headers() {
         for good in [
             format!("00-{TRACE}-b7ad6b7169203331-01"),
             format!("00-{TRACE}-b7ad6b7169203331-ff"),
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn two_of_them_are_none() {
+    fn ignores_repeated_headers() {
         let value = http::HeaderValue::from_static(
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         );

@@ -1,7 +1,7 @@
-//! What is counted for each route, and how it is written.
+//! The metrics of routes, and their text format.
 //!
-//! A route has some ninety series, and there may be a thousand routes. A route's numbers stand in one
-//! piece of memory, and their names are written out when somebody asks for them and not before.
+//! A route has about ninety series, and there can be a thousand routes. The numbers of a route are in
+//! one block of memory, and their names are formatted only for a scrape.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 use super::number::{Counter, Gauge, Histogram, SECONDS, SKEW};
 use crate::reject::{Outcome, Reason};
 
-/// How an upstream request ended, as counted in `sealgate_upstream_requests_total`.
+/// The result of an upstream request, as counted in `sealgate_upstream_requests_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamCode {
     /// 200–299.
@@ -23,11 +23,11 @@ pub enum UpstreamCode {
     ClientError,
     /// 500–599.
     ServerError,
-    /// No answer within `upstream_timeout`.
+    /// No response within `upstream_timeout`.
     Timeout,
     /// No connection.
     Connect,
-    /// A connection that broke, or an answer that is not HTTP or over the limits.
+    /// A connection that was reset, or a response that is not HTTP or over the limits.
     Reset,
 }
 
@@ -43,25 +43,25 @@ impl UpstreamCode {
     ];
 }
 
-/// The numbers of one route.
+/// The metrics of one route.
 #[derive(Debug)]
 pub struct RouteMetrics {
     requests: [Counter; Outcome::ALL.len()],
     rejections: [Counter; Reason::ALL.len()],
     upstream: [Counter; UpstreamCode::ALL.len()],
-    /// From the request's head to its answer.
+    /// From the head of a request to its response.
     pub request_duration: Histogram,
-    /// From the first byte to the upstream to the last byte of its answer.
+    /// From the first byte sent to the upstream to the last byte of its response.
     pub upstream_duration: Histogram,
-    /// Requests at the upstream now, or on their way there.
+    /// Requests that are being sent or wait for the response of the upstream.
     pub upstream_in_flight: Gauge,
-    /// Requests that wait for a slot at the upstream.
+    /// Requests queued for a slot at the upstream.
     pub upstream_waiting: Gauge,
-    /// Now minus the timestamp of an authentic request; positive is old.
+    /// The system clock minus the timestamp of an authentic request; positive is old.
     pub skew: Histogram,
-    /// Non-2xx answers in a row to authentic requests.
+    /// Consecutive non-2xx responses to authentic requests.
     pub consecutive_failures: Gauge,
-    /// When the last authentic request came.
+    /// When the last authentic request arrived.
     pub last_verified: Gauge,
 }
 
@@ -81,29 +81,29 @@ impl RouteMetrics {
         }
     }
 
-    /// The counter of requests that ended so.
+    /// Returns the counter of requests with an outcome.
     pub fn requests(&self, outcome: Outcome) -> &Counter {
         &self.requests[outcome as usize]
     }
 
-    /// The counter of requests refused so.
+    /// Returns the counter of requests rejected for a reason.
     pub fn rejections(&self, reason: Reason) -> &Counter {
         &self.rejections[reason as usize]
     }
 
-    /// The counter of upstream requests that ended so.
+    /// Returns the counter of upstream requests with a result.
     pub fn upstream(&self, code: UpstreamCode) -> &Counter {
         &self.upstream[code as usize]
     }
 }
 
-/// A route's numbers, and whether the route is in service.
+/// The metrics of a route, and whether the running configuration has it.
 struct Known {
     metrics: Arc<RouteMetrics>,
     served: bool,
 }
 
-/// The numbers of all routes that there are or were, by name.
+/// The metrics of all current and former routes, by name.
 #[derive(Default)]
 pub(super) struct RouteTable(Mutex<BTreeMap<String, Known>>);
 
@@ -112,7 +112,7 @@ impl RouteTable {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The numbers of the route called `name`: those that it had before, if there are any.
+    /// Returns the metrics of the route `name`, with their values from before if it existed before.
     pub(super) fn route(&self, name: &str) -> Arc<RouteMetrics> {
         let mut routes = self.lock();
         if let Some(known) = routes.get_mut(name) {
@@ -125,7 +125,7 @@ impl RouteTable {
         metrics
     }
 
-    /// Ends the gauges of a route that is gone.
+    /// Removes the gauges of a route that no longer exists.
     pub(super) fn forget(&self, name: &str) {
         if let Some(known) = self.lock().get_mut(name) {
             known.served = false;
@@ -134,8 +134,8 @@ impl RouteTable {
         }
     }
 
-    /// Writes a family in the Prometheus text format: sorted by the values of its labels, as
-    /// [`prometheus::Registry::gather`] sorts them. No name of a route needs to be escaped.
+    /// Writes a family in the Prometheus text format, sorted by label values like
+    /// [`prometheus::Registry::gather`]. No route name needs escaping.
     pub(super) fn write(&self, family: &Family, text: &mut String) {
         let routes = self.lock();
         if routes.is_empty() {
@@ -188,10 +188,10 @@ impl RouteTable {
     }
 }
 
-/// Adds a line: a name in parts, a space and a value.
+/// Writes a line: the parts of a name, a space and a value.
 fn sample(text: &mut String, name: &[&str], value: impl Display) {
     name.iter().for_each(|part| text.push_str(part));
-    writeln!(text, " {value}").expect("a string takes all that is written to it");
+    writeln!(text, " {value}").expect("writing to a string succeeds");
 }
 
 /// A family of the metrics of routes.
@@ -201,13 +201,14 @@ pub(super) struct Family {
     series: Series,
 }
 
-/// Where the numbers of a family are found.
+/// The numbers of a family.
 #[derive(Clone, Copy)]
 enum Series {
-    /// One for each value of a label besides `route`: the label, its values, the numbers in their order.
+    /// One per value of a label other than `route`: the label, its values, and the numbers in the same
+    /// order.
     Counters(&'static str, fn() -> Vec<&'static str>, fn(&RouteMetrics) -> &[Counter]),
     Gauge(fn(&RouteMetrics) -> &Gauge),
-    /// It would tell of failures and silence for ever, if it did not end with its route.
+    /// Removed together with its route, because it would report its last state forever.
     GaugeOfServed(fn(&RouteMetrics) -> &Gauge),
     Histogram(fn(&RouteMetrics) -> &Histogram, &'static [f64]),
 }
@@ -216,17 +217,17 @@ enum Series {
 pub(super) static FAMILIES: [Family; 10] = [
     Family {
         name: "sealgate_consecutive_failures",
-        help: "Non-2xx answers in a row to authentic requests.",
+        help: "Consecutive non-2xx responses to authentic requests.",
         series: Series::GaugeOfServed(|route| &route.consecutive_failures),
     },
     Family {
         name: "sealgate_last_verified_timestamp_seconds",
-        help: "When the last authentic request came, in Unix time.",
+        help: "Unix time of the last authentic request.",
         series: Series::GaugeOfServed(|route| &route.last_verified),
     },
     Family {
         name: "sealgate_rejections_total",
-        help: "Requests not accepted as authentic, by route and reason.",
+        help: "Requests not admitted or not accepted as authentic, by route and reason.",
         series: Series::Counters(
             "reason",
             || Reason::ALL.map(Reason::label).to_vec(),
@@ -235,12 +236,12 @@ pub(super) static FAMILIES: [Family; 10] = [
     },
     Family {
         name: "sealgate_request_duration_seconds",
-        help: "Time from the head of a request to its answer.",
+        help: "Time from the head of a request to its response.",
         series: Series::Histogram(|route| &route.request_duration, &SECONDS),
     },
     Family {
         name: "sealgate_requests_total",
-        help: "Requests, by route and how they ended.",
+        help: "Requests, by route and outcome.",
         series: Series::Counters(
             "outcome",
             || Outcome::ALL.map(Outcome::label).to_vec(),
@@ -249,22 +250,22 @@ pub(super) static FAMILIES: [Family; 10] = [
     },
     Family {
         name: "sealgate_timestamp_skew_seconds",
-        help: "Our clock minus the timestamp of authentic requests; positive is old.",
+        help: "System clock minus the timestamp of authentic requests; positive is old.",
         series: Series::Histogram(|route| &route.skew, &SKEW),
     },
     Family {
         name: "sealgate_upstream_duration_seconds",
-        help: "Time that the upstream took to answer.",
+        help: "Time until the response of the upstream is complete.",
         series: Series::Histogram(|route| &route.upstream_duration, &SECONDS),
     },
     Family {
         name: "sealgate_upstream_in_flight",
-        help: "Requests at the upstream now.",
+        help: "Requests that the upstream is handling.",
         series: Series::Gauge(|route| &route.upstream_in_flight),
     },
     Family {
         name: "sealgate_upstream_requests_total",
-        help: "Requests sent to the upstream, by route and how they ended.",
+        help: "Requests to the upstream, by route and result.",
         series: Series::Counters(
             "code",
             || UpstreamCode::ALL.map(|(_, label)| label).to_vec(),
@@ -273,7 +274,7 @@ pub(super) static FAMILIES: [Family; 10] = [
     },
     Family {
         name: "sealgate_upstream_waiting",
-        help: "Requests that wait for a slot at the upstream (upstream_concurrency).",
+        help: "Requests queued for a slot at the upstream (upstream_concurrency).",
         series: Series::Gauge(|route| &route.upstream_waiting),
     },
 ];

@@ -6,8 +6,8 @@
 //! only whole heads and whole chunk lines that have one meaning. It reads them unchanged, except for
 //! characters of a query that `Uri` cannot hold (see [`target`](crate::target)).
 //!
-//! A head with a fault is replaced by a stand-in, so that its rejection is answered in order, counted
-//! and logged like any other. A fault within a body fails the read of that body. Both end the
+//! A head with a fault is replaced by a stand-in, so that its rejection is sent in order, counted and
+//! logged like any other. A fault within a body fails the read of that body. Both end the
 //! connection: the rest is read and discarded, because the start of the next request is unknown.
 //!
 //! Cost: a head that arrives in one read is checked in place. One that is split over reads is held

@@ -1,33 +1,33 @@
-//! Who called. The other end of the connection, or whom the trusted proxies before us name.
+//! The client address: the other end of the connection, or the address that trusted proxies report.
 //!
-//! `X-Forwarded-For` grows to the right: each proxy adds the address that it saw. So the chain is
-//! read from the right, for as long as it is trusted proxies that are named; the first address that
-//! is none of them is the client's. What stands left of it anybody may have written.
+//! `X-Forwarded-For` grows to the right: each proxy adds the address that it saw. The chain is
+//! therefore read from the right, past the addresses of trusted proxies; the first other address is
+//! the client's. Anybody can have written the addresses to the left of it.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-/// The header that proxies name their clients in.
+/// The header in which proxies report their clients.
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Networks, IPv4 ones never in the form of IPv6.
+/// Networks; none of them is an IPv4 network in the form of IPv6.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Box<[IpNet]>);
 
 impl Networks {
-    /// Takes networks as they were written; IPv4-mapped ones (RFC 4291 section 2.5.5.2) become IPv4.
+    /// Converts networks; IPv4-mapped ones (RFC 4291 section 2.5.5.2) become IPv4.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         Networks(networks.into_iter().map(unmapped).collect())
     }
 
-    /// Whether `address`, which is in canonical form, is in one of them.
+    /// Returns whether `address`, in canonical form, is in one of them.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether there is none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -47,12 +47,12 @@ pub struct Peer {
     pub address: IpAddr,
     /// The same, for `X-Forwarded-For`.
     pub address_text: HeaderValue,
-    /// Whether it came over TLS.
+    /// Whether the connection uses TLS.
     pub tls: bool,
 }
 
 impl Peer {
-    /// The peer at `address`.
+    /// Returns the peer at `address`.
     pub fn new(address: IpAddr, tls: bool) -> Self {
         let address = address.to_canonical();
         let address_text =
@@ -61,20 +61,20 @@ impl Peer {
     }
 }
 
-/// Who called.
+/// The client of a request.
 #[derive(Clone, Debug)]
 pub struct ClientAddr {
     /// The other end of the connection.
     pub peer: Peer,
     /// The client's address, in canonical form.
     pub address: IpAddr,
-    /// Where the client stands in `X-Forwarded-For`, counted from the right; `None` if the peer is no
-    /// trusted proxy, so that nothing it forwards is believed.
+    /// The position of the client in `X-Forwarded-For`, counted from the right; `None` if the peer is
+    /// not a trusted proxy, so that none of its headers are trusted.
     place: Option<usize>,
 }
 
 impl ClientAddr {
-    /// The client of a request with these headers that came from `peer`.
+    /// Returns the client of a request with these headers from `peer`.
     pub fn of(peer: Peer, headers: &HeaderMap, trusted: &Networks) -> Self {
         let mut client = ClientAddr { address: peer.address, peer, place: None };
         if trusted.contains(client.address) {
@@ -90,14 +90,14 @@ impl ClientAddr {
         client
     }
 
-    /// Whether the peer is a trusted proxy.
+    /// Returns whether the peer is a trusted proxy.
     pub(super) fn is_proxied(&self) -> bool {
         self.place.is_some()
     }
 
-    /// What the proxies say under `name` of the hop where the client came in: proxies that add to such
-    /// a list add to the right of it, and others leave one element.
-    pub(super) fn believed<'h>(
+    /// Returns the value that proxies report under `name` for the hop that the client connected to.
+    /// Some proxies append to such a list, and others keep one element.
+    pub(super) fn trusted_value<'h>(
         &self,
         headers: &'h HeaderMap,
         name: &HeaderName,
@@ -106,7 +106,7 @@ impl ClientAddr {
     }
 }
 
-/// The elements of a list header, the last one first.
+/// Returns the elements of a list header, the last one first.
 fn elements<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
@@ -120,7 +120,8 @@ fn elements<'h>(
         .filter(|element| !element.is_empty())
 }
 
-/// An element of `X-Forwarded-For`: an address, with a port or without, IPv6 in brackets or without.
+/// Parses an element of `X-Forwarded-For`: an address with or without a port, IPv6 with or without
+/// brackets.
 fn address(element: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(element).ok()?;
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
@@ -147,13 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_rightmost_address_that_is_no_trusted_proxy() {
+    fn the_client_is_the_rightmost_address_that_is_not_a_trusted_proxy() {
         let cases: &[(&str, &[&str], &str)] = &[
-            // No proxy of ours: nothing is believed.
+            // Not a trusted proxy: no header is trusted.
             ("203.0.113.9", &[], "203.0.113.9"),
             ("203.0.113.9", &["198.51.100.1"], "203.0.113.9"),
             ("203.0.113.9", &["10.0.0.1"], "203.0.113.9"),
-            // One proxy, several proxies, and what a client wrote before them.
+            // One proxy, several proxies, and addresses that a client wrote itself.
             ("10.0.0.1", &["198.51.100.1"], "198.51.100.1"),
             ("10.0.0.1", &["198.51.100.1, 10.0.0.2"], "198.51.100.1"),
             ("10.0.0.1", &["6.6.6.6, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
@@ -161,9 +162,9 @@ mod tests {
             ("10.0.0.1", &["nonsense, 198.51.100.1"], "198.51.100.1"),
             // Several lines are one list.
             ("10.0.0.1", &["6.6.6.6", "198.51.100.1, 10.0.0.2", "10.0.0.3"], "198.51.100.1"),
-            // Nobody but proxies: the first of them called.
+            // Only proxies: the first of them called.
             ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
-            // No address: the proxy that says so is the last one that is known.
+            // No address: the proxy before it is the last one that is known.
             ("10.0.0.1", &[], "10.0.0.1"),
             ("10.0.0.1", &[""], "10.0.0.1"),
             ("10.0.0.1", &["unknown"], "10.0.0.1"),
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_believed_at_the_hop_where_the_client_came_in() {
+    fn takes_the_value_of_the_hop_that_the_client_connected_to() {
         let name = HeaderName::from_static("x-forwarded-proto");
         let cases: &[(&[&str], &str, Option<&str>)] = &[
             (&["198.51.100.1"], "https", Some("https")),
@@ -203,9 +204,9 @@ mod tests {
         for (chain, list, expected) in cases {
             let mut headers = HeaderMap::new();
             headers.insert(&name, HeaderValue::from_str(list).expect("a value"));
-            let believed = client("10.0.0.1", chain).believed(&headers, &name);
-            assert_eq!(believed, expected.map(str::as_bytes), "{chain:?} {list}");
-            assert_eq!(client("203.0.113.9", chain).believed(&headers, &name), None);
+            let value = client("10.0.0.1", chain).trusted_value(&headers, &name);
+            assert_eq!(value, expected.map(str::as_bytes), "{chain:?} {list}");
+            assert_eq!(client("203.0.113.9", chain).trusted_value(&headers, &name), None);
         }
     }
 }

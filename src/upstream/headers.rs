@@ -7,7 +7,7 @@ use http::{
 };
 
 /// Returns whether a header ends at the next hop (RFC 9110 section 7.6.1 and its predecessors).
-/// `Expect` is one of them because the gateway has answered it.
+/// `Expect` is one of them because the gateway has met it.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,

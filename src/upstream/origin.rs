@@ -75,7 +75,9 @@ fn unix(text: &str, rest: &str) -> Result<Origin, String> {
         return Err(format!("`{text}` must name a socket by its whole path, at most 107 bytes"));
     }
     if path.contains(['?', '#']) || !path.parse::<PathAndQuery>().is_ok_and(|p| p == *path) {
-        return Err(format!("`{text}` has a path that cannot stand in a request"));
+        return Err(format!(
+            "`{text}` has a path with characters that are not allowed in a request"
+        ));
     }
     Ok(Origin { address: OriginAddress::Unix(socket.into()), path: own_path(&path) })
 }

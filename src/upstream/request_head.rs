@@ -252,12 +252,13 @@ impl<'f> Forwarded<'f> {
         let lines = lines.filter(|line| !line.is_empty());
         let chain: Vec<&[u8]> = lines.chain([peer.address_text.as_bytes()]).collect();
         forwarded.chain = Cow::Owned(chain.join(b", ".as_slice()));
-        if let Some(proto) = client.believed(headers, &FORWARDED_PROTO) {
+        if let Some(proto) = client.trusted_value(headers, &FORWARDED_PROTO) {
             let known: [&[u8]; 2] = [b"https", b"http"];
             let proto = known.into_iter().find(|known| proto.eq_ignore_ascii_case(known));
             forwarded.proto = proto.unwrap_or(forwarded.proto);
         }
-        forwarded.host = client.believed(headers, &FORWARDED_HOST).filter(|host| is_host(host));
+        forwarded.host =
+            client.trusted_value(headers, &FORWARDED_HOST).filter(|host| is_host(host));
         forwarded
     }
 }

@@ -79,7 +79,7 @@ impl Reference {
 }
 
 #[test]
-fn families_are_written_as_the_prometheus_crate_writes_them() {
+fn writes_families_like_the_prometheus_crate() {
     let (reference, table) = (reference(), RouteTable::default());
     for (seed, name) in
         ["vivoldi", NO_ROUTE, "B.2", "a_1", "a-1", "10", "9"].into_iter().enumerate()
@@ -93,7 +93,7 @@ fn families_are_written_as_the_prometheus_crate_writes_them() {
 }
 
 #[test]
-fn families_stand_in_their_place_and_every_series_of_a_route_from_the_start() {
+fn sorts_families_and_exports_every_series_from_the_start() {
     let metrics = Metrics::new().expect("metrics");
     metrics.route("orders");
     let text = metrics.encode().expect("text");
@@ -104,7 +104,7 @@ fn families_stand_in_their_place_and_every_series_of_a_route_from_the_start() {
 }
 
 #[test]
-fn a_route_that_comes_back_goes_on_counting_and_begins_its_gauges_anew() {
+fn a_route_that_returns_keeps_its_counters_and_resets_its_gauges() {
     let metrics = Metrics::new().expect("metrics");
     let shown = |start: &str| {
         let text = metrics.encode().expect("text");
@@ -123,7 +123,7 @@ fn a_route_that_comes_back_goes_on_counting_and_begins_its_gauges_anew() {
 }
 
 #[test]
-fn numbers_stand_under_the_labels_of_their_index() {
+fn numbers_have_the_labels_of_their_index() {
     for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
         assert_eq!(outcome as usize, index);
     }

@@ -24,7 +24,7 @@ const LIMITS: Limits = Limits {
     resets: 1,
 };
 
-/// A stream that gives its pieces one by one, and then ends.
+/// A stream that returns its pieces one by one, and then ends.
 struct Pieces(VecDeque<Vec<u8>>);
 
 impl AsyncRead for Pieces {
@@ -44,11 +44,11 @@ impl AsyncRead for Pieces {
     }
 }
 
-/// What came of a connection: the bytes that went on, the refused head, whether a body failed.
+/// The result of a connection: the bytes that hyper read, the rejected head, and why a body failed.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     bytes: Vec<u8>,
-    refused: Option<(usize, Reject)>,
+    rejected: Option<(usize, Reject)>,
     body: Option<String>,
 }
 
@@ -68,9 +68,9 @@ fn read(pieces: &[&[u8]], buffer: usize) -> Seen {
             Poll::Pending => unreachable!("the stream is always ready"),
         }
     };
-    let refused = |(number, facts): (usize, WireFacts)| Some((number, facts.rejection?));
-    let refused = facts.drain().into_iter().enumerate().find_map(refused);
-    Seen { bytes, refused, body }
+    let rejected = |(number, facts): (usize, WireFacts)| Some((number, facts.rejection?));
+    let rejected = facts.drain().into_iter().enumerate().find_map(rejected);
+    Seen { bytes, rejected, body }
 }
 
 fn whole(bytes: &[u8]) -> Seen {
@@ -81,7 +81,7 @@ const GOOD: &str =
     "POST /a?b[]=%20c HTTP/1.1\r\nHost: a\r\nX: \t\u{e9} \r\nContent-Length: 3\r\n\r\nabc";
 
 #[test]
-fn what_can_be_read_in_one_way_goes_on_unchanged() {
+fn passes_unambiguous_requests_on_unchanged() {
     let cases = [
         GOOD,
         "GET / HTTP/1.0\r\n\r\n",
@@ -99,13 +99,13 @@ fn what_can_be_read_in_one_way_goes_on_unchanged() {
     for case in cases {
         for twice in [case.to_owned(), case.repeat(2)] {
             let seen = whole(twice.as_bytes());
-            let expected = Seen { bytes: twice.into(), refused: None, body: None };
+            let expected = Seen { bytes: twice.into(), rejected: None, body: None };
             assert_eq!(seen, expected, "{case:?}");
         }
     }
 }
 
-/// Heads with a fault, and what it is.
+/// Returns heads with a fault, and the name of the fault.
 fn faulty_heads() -> Vec<(String, &'static str)> {
     let line = |line: &str| format!("{line}\r\nHost: a\r\n\r\n");
     let header = |header: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{header}\r\n\r\n");
@@ -235,14 +235,14 @@ fn faulty_heads() -> Vec<(String, &'static str)> {
 }
 
 #[test]
-fn a_head_with_a_fault_is_replaced_and_nothing_after_it_goes_on() {
+fn replaces_a_head_with_a_fault_and_discards_the_rest() {
     let cases = faulty_heads();
     assert!(cases.len() > 80);
     for (head, fault) in cases {
         let stream = [GOOD, &head, "abc", GOOD].concat();
         let bytes = [GOOD.as_bytes(), STAND_IN].concat();
-        let refused = Some((1, Reject::BadRequest(fault)));
-        assert_eq!(whole(stream.as_bytes()), Seen { bytes, refused, body: None }, "{head:?}");
+        let rejected = Some((1, Reject::BadRequest(fault)));
+        assert_eq!(whole(stream.as_bytes()), Seen { bytes, rejected, body: None }, "{head:?}");
     }
 }
 
@@ -282,20 +282,20 @@ fn a_body_with_a_fault_fails_its_read() {
         let bytes = [GOOD, head, good].concat().into_bytes();
         let body = Some(Reject::BadRequest(fault).to_string());
         let seen = whole(stream.as_bytes());
-        assert_eq!(seen, Seen { bytes, refused: None, body }, "{good:?} {bad:?}");
+        assert_eq!(seen, Seen { bytes, rejected: None, body }, "{good:?} {bad:?}");
     }
 }
 
 #[test]
 fn heads_and_trailers_are_bounded() {
     let too_large = |head: &str| {
-        assert_eq!(whole(head.as_bytes()).refused, Some((0, Reject::HeadTooLarge)), "{head}");
+        assert_eq!(whole(head.as_bytes()).rejected, Some((0, Reject::HeadTooLarge)), "{head}");
     };
     let line = "GET / HTTP/1.1\r\n";
     let longest = "x".repeat(LIMITS.head_bytes - line.len() - "X:\r\n\r\n".len());
     let most = "X: y\r\n".repeat(LIMITS.headers);
     for good in [format!("{line}X:{longest}\r\n\r\n"), format!("{line}{most}\r\n")] {
-        assert_eq!(whole(good.as_bytes()).refused, None);
+        assert_eq!(whole(good.as_bytes()).rejected, None);
     }
     too_large(&format!("{line}X:{longest}x\r\n\r\n"));
     too_large(&format!("{line}X:{longest}xxxxx"));
@@ -310,7 +310,7 @@ fn heads_and_trailers_are_bounded() {
 }
 
 #[test]
-fn an_incomplete_head_is_held_and_its_memory_given_back() {
+fn holds_an_incomplete_head_and_releases_its_memory() {
     let facts = FactsQueue::default();
     let mut framing = Wire::new(Pieces(VecDeque::new()), &LIMITS, &facts);
     framing.stream.0.push_back(GOOD.as_bytes()[..20].to_vec());
@@ -325,7 +325,7 @@ fn an_incomplete_head_is_held_and_its_memory_given_back() {
 }
 
 #[test]
-fn every_target_that_passes_is_one_for_hyper() {
+fn hyper_accepts_every_target_that_passes() {
     for byte in 0..=255u8 {
         for line in [
             [b"POST /a".as_slice(), &[byte], b"b HTTP/1.1"].concat(),
@@ -347,7 +347,7 @@ fn every_target_that_passes_is_one_for_hyper() {
 fn raw_characters_of_a_query_are_substituted_wherever_the_bytes_are_split() {
     let sent = format!("{GOOD}POST /a?\"<b>|\" HTTP/1.1\r\nHost: a\r\n\r\n{GOOD}");
     let read_by_hyper = sent.replace("?\"<b>|\"", "?\u{a2}\u{bc}b\u{be}|\u{a2}");
-    let expected = Seen { bytes: read_by_hyper.into(), refused: None, body: None };
+    let expected = Seen { bytes: read_by_hyper.into(), rejected: None, body: None };
     assert_eq!(whole(sent.as_bytes()), expected);
     for at in 0..sent.len() {
         let (one, other) = sent.as_bytes().split_at(at);
@@ -356,11 +356,11 @@ fn raw_characters_of_a_query_are_substituted_wherever_the_bytes_are_split() {
     }
     let longest = "\"".repeat(LIMITS.head_bytes - 100);
     let seen = whole(format!("POST /?{longest} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
-    assert_eq!(seen.refused, Some((0, Reject::HeadTooLarge)));
+    assert_eq!(seen.rejected, Some((0, Reject::HeadTooLarge)));
 }
 
 #[test]
-fn the_same_bytes_split_anywhere_give_the_same() {
+fn the_result_does_not_depend_on_how_bytes_are_split() {
     let chunked =
         "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n";
     let ends = [
@@ -386,25 +386,26 @@ fn the_same_bytes_split_anywhere_give_the_same() {
 /// What the service behind hyper saw: method, target, header lines, body.
 type Request1 = (String, String, Vec<u8>, Option<Vec<u8>>);
 
-/// The header lines of a request as they are forwarded. Each name must be in the place in which the wire saw it.
+/// Returns the header lines of a request as they are forwarded. Each name must be in the position in
+/// which the wire saw it.
 fn lines(headers: &HeaderMap, header_case: &HeaderCase) -> Vec<u8> {
-    let (mut lines, mut spelled_so) = (Vec::new(), HeaderCase::default());
-    header_case.each(headers, |(spelled, name, value)| {
-        assert!(spelled.eq_ignore_ascii_case(name.as_str().as_bytes()));
-        spelled_so.push(spelled);
-        lines.extend_from_slice(&[spelled, b":", value.as_bytes(), b"\r\n"].concat());
+    let (mut lines, mut written_so) = (Vec::new(), HeaderCase::default());
+    header_case.each(headers, |(written, name, value)| {
+        assert!(written.eq_ignore_ascii_case(name.as_str().as_bytes()));
+        written_so.push(written);
+        lines.extend_from_slice(&[written, b":", value.as_bytes(), b"\r\n"].concat());
     });
-    assert_eq!(&spelled_so, header_case, "{headers:?}");
+    assert_eq!(&written_so, header_case, "{headers:?}");
     lines
 }
 
-/// Serves the pieces of a connection with hyper behind the wire, and gives the requests that were
-/// not refused, the number of refused ones, and what was answered.
+/// Serves the pieces of a connection with hyper behind the wire. Returns the requests that were not
+/// rejected, the number of rejected ones, and the responses.
 fn serve(pieces: &[&[u8]]) -> (Vec<Request1>, usize, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let facts = FactsQueue::default();
     let requests = RefCell::new(Vec::new());
-    let refused = RefCell::new(0);
+    let rejected = RefCell::new(0);
     let service = service_fn(async |request: Request<Incoming>| {
         let facts = facts.pop();
         if facts.rejection.is_none() {
@@ -414,7 +415,7 @@ fn serve(pieces: &[&[u8]]) -> (Vec<Request1>, usize, String) {
             let request = (head.method.to_string(), head.uri.to_string(), lines, body);
             requests.borrow_mut().push(request);
         } else {
-            *refused.borrow_mut() += 1;
+            *rejected.borrow_mut() += 1;
         }
         let response = Response::builder().header("x-service", "1").body(Full::new(Bytes::new()));
         Ok::<_, Infallible>(response.expect("a response"))
@@ -443,14 +444,14 @@ fn serve(pieces: &[&[u8]]) -> (Vec<Request1>, usize, String) {
         };
         tokio::join!(serving, talking).1
     });
-    (requests.into_inner(), refused.into_inner(), answers)
+    (requests.into_inner(), rejected.into_inner(), answers)
 }
 
-/// A request on the wire, and what hyper should see of it.
+/// Returns a request on the wire, and the request that hyper should see.
 fn requests() -> impl Strategy<Value = (Vec<u8>, Request1)> {
     let method = select(vec!["GET", "POST", "PUT", "OPTIONS", "PURGE"]);
     let target = "/[a-z0-9%2f.;/]{0,12}(\\?[a-z=&\\[\\]]{0,8})?";
-    // Some of them come more than once, in several spellings.
+    // Some names are repeated, with different case.
     let name = prop_oneof!["[A-Za-z_-]{1,12}", "[aA][bB]?"];
     let header = (name, "[ \t]{0,2}[ -~\t\u{80}-\u{ff}]{0,20}[ \t]{0,2}")
         .prop_map(|(name, value)| format!("{name}:{value}"));
@@ -499,21 +500,21 @@ fn requests() -> impl Strategy<Value = (Vec<u8>, Request1)> {
 
 proptest! {
     #[test]
-    fn hyper_sees_the_requests_that_went_on(
+    fn hyper_sees_exactly_the_requests_that_pass(
         requests in vec(requests(), 1..6),
         cut in any::<prop::sample::Index>(),
     ) {
         let stream: Vec<u8> = requests.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
         let expected: Vec<Request1> = requests.into_iter().map(|(_, request)| request).collect();
         let (left, right) = stream.split_at(cut.index(stream.len()));
-        let (seen, refused, _) = serve(&[left, right]);
-        prop_assert_eq!((seen, refused), (expected, 0));
+        let (seen, rejected, _) = serve(&[left, right]);
+        prop_assert_eq!((seen, rejected), (expected, 0));
     }
 
-    /// Whatever is done to valid requests: hyper never has to refuse what went on, and sees no more
-    /// requests than heads went on.
+    /// However valid requests are changed: hyper never rejects what passes, and sees no more requests
+    /// than heads passed.
     #[test]
-    fn hyper_understands_whatever_went_on(
+    fn hyper_understands_everything_that_passes(
         requests in vec(requests(), 1..4),
         edits in vec((any::<prop::sample::Index>(), 0..3u8, select(b"\r\n\0 \t:;,#+-/0aAxX\x7f\xff".to_vec())), 1..4),
     ) {
@@ -539,14 +540,14 @@ proptest! {
             }
         };
         let whole = facts.drain().len();
-        let (seen, refused, answers) = serve(&[&stream]);
+        let (seen, rejected, answers) = serve(&[&stream]);
         prop_assert_eq!(answers.matches("HTTP/1.").count(), answers.matches("x-service").count());
-        let refused_heads = usize::from(matches!(fault, Some(Fault::Head(_))));
+        let rejected_heads = usize::from(matches!(fault, Some(Fault::Head(_))));
         if stream.windows(8).any(|version| version == b"HTTP/1.0") {
             // hyper ends the connection after a request of HTTP/1.0.
-            prop_assert!(seen.len() <= whole && refused <= refused_heads);
+            prop_assert!(seen.len() <= whole && rejected <= rejected_heads);
         } else {
-            prop_assert_eq!((seen.len(), refused), (whole, refused_heads));
+            prop_assert_eq!((seen.len(), rejected), (whole, rejected_heads));
         }
     }
 }
