@@ -1,17 +1,13 @@
 //! Bounded reading of request bodies.
 //!
-//! Limits: one body is at most [`Limits::bytes`] long and arrives within [`Limits::time`]; all
-//! bodies together hold at most [`Budget`] bytes. Bytes are charged when they have arrived, not when
-//! `Content-Length` announces them, so an attacker cannot book memory with a header. Small pieces are
-//! copied together, so that a body sent one byte at a time costs its length and not a buffer a byte.
+//! One body is at most [`Limits::bytes`] long and arrives within [`Limits::time`]; its memory is
+//! charged to a [`Reservation`]. Small pieces are copied together, so that a body sent one byte at a
+//! time costs its length and not one buffer per byte.
 
 use std::{
     mem,
     pin::pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -20,7 +16,10 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 
-use crate::reject::Reject;
+use crate::{
+    capacity::{Reservation, RouteShare},
+    reject::{Reject, Shed},
+};
 
 /// Pieces shorter than this are copied together.
 const SMALL: usize = 2048;
@@ -36,78 +35,6 @@ pub struct Limits {
     pub time: Duration,
 }
 
-/// The memory that all bodies may hold at one time.
-#[derive(Debug)]
-pub struct Budget {
-    limit: u64,
-    used: AtomicU64,
-}
-
-impl Budget {
-    /// A budget of `limit` bytes.
-    pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Budget { limit, used: AtomicU64::new(0) })
-    }
-
-    /// How many bytes are held now.
-    pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-}
-
-/// The part of a [`Budget`] that one body holds; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct BodyShare {
-    budget: Arc<Budget>,
-    bytes: u64,
-}
-
-/// Bytes that are charged to a [`Budget`] until the last handle to them is dropped.
-struct ChargedBytes {
-    bytes: Bytes,
-    _share: BodyShare,
-}
-
-impl AsRef<[u8]> for ChargedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl BodyShare {
-    /// Charges as many bytes as are missing to `bytes`.
-    ///
-    /// # Errors
-    /// [`Reject::Overloaded`] if the budget is spent.
-    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), Reject> {
-        self.grow((bytes as u64).saturating_sub(self.bytes))
-    }
-
-    /// Returns `bytes` charged to this share.
-    pub(crate) fn attach(self, bytes: Bytes) -> Bytes {
-        if bytes.is_empty() {
-            bytes
-        } else {
-            Bytes::from_owner(ChargedBytes { bytes, _share: self })
-        }
-    }
-
-    fn grow(&mut self, more: u64) -> Result<(), Reject> {
-        let used = self.budget.used.fetch_add(more, Ordering::Relaxed);
-        self.bytes += more;
-        if used.saturating_add(more) > self.budget.limit {
-            return Err(Reject::Overloaded("memory for bodies"));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for BodyShare {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 /// A whole body, as it came: the bytes that are verified and the bytes that are forwarded.
 #[derive(Debug)]
 pub struct Payload {
@@ -115,7 +42,7 @@ pub struct Payload {
     length: usize,
     sha256: OnceLock<[u8; 32]>,
     whole: OnceLock<Bytes>,
-    share: Option<BodyShare>,
+    reservation: Option<Reservation>,
 }
 
 impl Payload {
@@ -143,38 +70,40 @@ impl Payload {
         }
     }
 
-    /// The same body once more, for somebody who may hold it longer. Its bytes are charged to the
-    /// budget again; `None` if that is spent.
+    /// Returns a copy that can be kept for longer. Its bytes are charged again; `None` if there is
+    /// no memory left.
     pub fn shared(&self) -> Option<Payload> {
-        let share = match &self.share {
+        let reservation = match &self.reservation {
             None => None,
-            Some(own) => {
-                let mut share = BodyShare { budget: Arc::clone(&own.budget), bytes: 0 };
-                share.grow(own.bytes).ok()?;
-                Some(share)
-            }
+            Some(own) => Some(own.copy()?),
         };
         Some(Payload {
             chunks: self.chunks.clone(),
             length: self.length,
             sha256: self.sha256.clone(),
             whole: OnceLock::new(),
-            share,
+            reservation,
         })
     }
 
-    /// Returns an empty share of the budget that the body is charged to; `None` if it is not charged.
-    pub(crate) fn empty_share(&self) -> Option<BodyShare> {
-        let budget = Arc::clone(&self.share.as_ref()?.budget);
-        Some(BodyShare { budget, bytes: 0 })
+    /// Holds the memory of the body as one of a route; see [`Reservation::hold`].
+    ///
+    /// # Errors
+    /// [`Reject::Overloaded`].
+    pub fn hold(&mut self, route: &Arc<RouteShare>, authentic: bool) -> Result<(), Reject> {
+        self.reservation.as_mut().map_or(Ok(()), |own| own.hold(route, authentic))
+    }
+
+    /// Returns empty memory for a body that responds to this one; `None` if this one is not charged.
+    pub(crate) fn response_memory(&self) -> Option<Reservation> {
+        self.reservation.as_ref()?.for_response()
     }
 
     /// Releases the bytes of a body that is no longer needed.
     pub(crate) fn clear(&mut self) {
         (self.chunks, self.length, self.whole) = (Vec::new(), 0, OnceLock::new());
-        if let Some(share) = &mut self.share {
-            share.budget.used.fetch_sub(share.bytes, Ordering::Relaxed);
-            share.bytes = 0;
+        if let Some(reservation) = &mut self.reservation {
+            reservation.clear();
         }
     }
 
@@ -201,7 +130,7 @@ impl From<Bytes> for Payload {
             chunks: if bytes.is_empty() { Vec::new() } else { vec![bytes] },
             sha256: OnceLock::new(),
             whole: OnceLock::new(),
-            share: None,
+            reservation: None,
         }
     }
 }
@@ -209,12 +138,12 @@ impl From<Bytes> for Payload {
 /// Reads a body to its end. With `digest`, SHA-256 is taken piece by piece as they arrive.
 ///
 /// # Errors
-/// [`Reject::BodyTooLarge`], [`Reject::BodyTimeout`], [`Reject::BodyAborted`] or, when the budget is
-/// spent, [`Reject::Overloaded`].
+/// [`Reject::BodyTooLarge`], [`Reject::BodyTimeout`], [`Reject::BodyAborted`] or, when there is no
+/// memory left, [`Reject::Overloaded`].
 pub async fn receive<B>(
     body: B,
     limits: Limits,
-    budget: &Arc<Budget>,
+    reservation: Reservation,
     digest: bool,
 ) -> Result<Payload, Reject>
 where
@@ -224,7 +153,7 @@ where
     if announced > limits.bytes {
         return Err(Reject::BodyTooLarge);
     }
-    tokio::time::timeout(limits.time, collect(body, limits.bytes, budget, digest))
+    tokio::time::timeout(limits.time, collect(body, limits.bytes, reservation, digest))
         .await
         .unwrap_or(Err(Reject::BodyTimeout))
 }
@@ -232,19 +161,24 @@ where
 async fn collect<B>(
     body: B,
     limit: u64,
-    budget: &Arc<Budget>,
+    mut reservation: Reservation,
     digest: bool,
 ) -> Result<Payload, Reject>
 where
     B: Body<Data = Bytes>,
 {
     let mut body = pin!(body);
-    let mut share = BodyShare { budget: Arc::clone(budget), bytes: 0 };
     let mut sha256 = digest.then(Sha256::new);
     let mut chunks: Vec<Bytes> = Vec::new();
     let mut small = BytesMut::new();
     let mut length = 0usize;
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            () = reservation.evicted() => return Err(Reject::Overloaded(Shed::Memory)),
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| Reject::BodyAborted)?;
         let Ok(data) = frame.into_data() else { continue };
         if data.is_empty() {
@@ -254,7 +188,7 @@ where
         if length as u64 > limit {
             return Err(Reject::BodyTooLarge);
         }
-        share.grow(data.len() as u64)?;
+        reservation.grow(data.len() as u64)?;
         if let Some(sha256) = &mut sha256 {
             sha256.update(&data);
         }
@@ -280,7 +214,7 @@ where
         length,
         sha256: sha256.map(|d| OnceLock::from(<[u8; 32]>::from(d.finalize()))).unwrap_or_default(),
         whole: OnceLock::new(),
-        share: Some(share),
+        reservation: Some(reservation),
     })
 }
 

@@ -21,8 +21,9 @@ use tokio_util::task::TaskTracker;
 use self::{access_log::LogEntry, pipeline::Pipeline, sampler::Sampler};
 pub use self::{http_rules::WireFacts, pipeline::Site};
 use crate::{
-    body::Budget,
-    metrics::{Metrics, NO_ROUTE, RouteMetrics},
+    capacity::{Capacity, ConnectionSlot},
+    metrics::{Metrics, NO_ROUTE, RouteMetrics, ShedCounters},
+    reject::Reject,
     replay::{Receipt, Replay},
     response::SanitizedResponse,
     upstream::{ClientAddr, Peer},
@@ -35,18 +36,20 @@ pub struct Gate {
     /// The exchanges with upstreams, which can outlive their senders' connections.
     pub flights: TaskTracker,
     pipeline: Pipeline,
+    shed: ShedCounters,
     unrouted: Arc<RouteMetrics>,
     sampler: Sampler,
 }
 
 impl Gate {
-    /// Returns a gate that serves `site` and holds request bodies within `budget`.
-    pub fn new(site: Site, replay: Replay, budget: Arc<Budget>, metrics: &Metrics) -> Self {
+    /// Returns a gate that serves `site` within `capacity`.
+    pub fn new(site: Site, replay: Replay, capacity: Capacity, metrics: &Metrics) -> Self {
         let flights = TaskTracker::new();
         Gate {
             site: ArcSwap::from_pointee(site),
             flights: flights.clone(),
-            pipeline: Pipeline { replay, budget, flights },
+            pipeline: Pipeline { replay, capacity, flights },
+            shed: metrics.shed(),
             unrouted: metrics.route(NO_ROUTE),
             sampler: Sampler::new(),
         }
@@ -59,12 +62,14 @@ impl Gate {
         self.sampler.flush();
     }
 
-    /// Handles one request: returns its response, and counts and logs it.
+    /// Handles one request, which came over `connection`: returns its response, and counts and logs
+    /// it.
     pub async fn handle(
         &self,
         request: Request<Incoming>,
         wire: WireFacts,
         peer: Peer,
+        connection: &ConnectionSlot,
     ) -> Response<Full<Bytes>> {
         let site = self.site.load_full();
         let client = ClientAddr::of(peer, request.headers(), &site.trusted_proxies);
@@ -72,13 +77,18 @@ impl Gate {
         if site.health_path.as_deref() == Some(request.uri().path()) {
             return entry.stamp(SanitizedResponse::empty(StatusCode::OK).into_response());
         }
-        match self.pipeline.run(request, &wire, client, &site, &mut entry).await {
+        match self.pipeline.run(request, &wire, (client, connection), &site, &mut entry).await {
             Ok(reply) => {
                 let response = entry.finish(reply.outcome, reply.response, &self.sampler);
                 reply.receipt.into_iter().for_each(Receipt::written);
                 response
             }
-            Err(reject) => entry.reject(&reject, &self.sampler),
+            Err(reject) => {
+                if let Reject::Overloaded(cause) = reject {
+                    self.shed.count(cause);
+                }
+                entry.reject(&reject, &self.sampler)
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    body::Budget,
+    capacity::{Capacity, CapacityOptions},
     config::{Changes, Config, Inventory},
     gate::{Gate, Site},
     metrics::Metrics,
@@ -84,9 +84,23 @@ impl Gateway {
         let site = site(config.routes, config.acknowledge_replays, &config.server, &metrics);
         log_trust(&site);
         let fetching = fetch_key_sets(&site);
-        let gate = Arc::new(Gate::new(site, replay.clone(), Budget::new(config.memory), &metrics));
-        let server =
-            Server::start(bound, options, Arc::clone(&gate), Arc::clone(&metrics), &handshakes)?;
+        let capacity = Capacity::new(
+            CapacityOptions {
+                connections: options.limits.connections,
+                requests: options.limits.requests,
+                memory: config.memory,
+                address_share: options.limits.address_share,
+            },
+            &metrics,
+        );
+        let gate = Arc::new(Gate::new(site, replay.clone(), capacity.clone(), &metrics));
+        let server = Server::start(
+            bound,
+            options,
+            (Arc::clone(&gate), capacity),
+            Arc::clone(&metrics),
+            &handshakes,
+        )?;
         tokio::spawn(tidy(Arc::downgrade(&gate)));
         let gateway = Gateway {
             server,

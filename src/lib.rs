@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod body;
+pub mod capacity;
 pub mod cli;
 pub mod config;
 pub mod diagnose;

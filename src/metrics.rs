@@ -16,6 +16,7 @@ pub use self::{
     number::{Counter, Gauge, Histogram},
     route::{RouteMetrics, UpstreamCode},
 };
+use crate::reject::Shed;
 
 /// The `route` label of requests without a route. Route names begin with a letter or a digit.
 pub const NO_ROUTE: &str = "-";
@@ -30,7 +31,19 @@ pub struct Metrics {
     /// Events on record, by state.
     pub replay: ReplayMetrics,
     reloads: [IntCounter; 2],
+    shed: ShedCounters,
     last_reload: LastReload,
+}
+
+/// Counters of what was shed, by cause.
+#[derive(Clone, Debug)]
+pub struct ShedCounters([IntCounter; Shed::ALL.len()]);
+
+impl ShedCounters {
+    /// Counts one.
+    pub fn count(&self, cause: Shed) {
+        self.0[cause as usize].inc();
+    }
 }
 
 /// The result of the last reload.
@@ -79,6 +92,11 @@ impl Metrics {
             "sealgate_config_reloads_total",
             "Configuration reloads, by result.",
             &["result"],
+        )?;
+        let shed = counters(
+            "sealgate_shed_total",
+            "Requests and connections shed for lack of capacity, by cause.",
+            &["cause"],
         )?;
         let single = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
@@ -130,6 +148,7 @@ impl Metrics {
                 )?,
             },
             reloads: ["ok", "refused"].map(|result| reloads.with_label_values(&[result])),
+            shed: ShedCounters(Shed::ALL.map(|cause| shed.with_label_values(&[cause.label()]))),
             last_reload,
             registry,
         })
@@ -181,6 +200,11 @@ impl Metrics {
     /// Returns the gauge for whether the replay store responds.
     pub fn store_up(&self, store: &'static str) -> IntGauge {
         self.store_up.with_label_values(&[store])
+    }
+
+    /// Returns the counters of what was shed.
+    pub fn shed(&self) -> ShedCounters {
+        self.shed.clone()
     }
 
     /// Returns all metrics in the Prometheus text format, sorted by name.

@@ -1,8 +1,12 @@
 //! Every result of a request that is not the upstream's response, with its status, its metric label
 //! and its log level. All matches are exhaustive, so that a new variant must state all three.
 
+mod shed;
+
 use http::StatusCode;
 use tracing::Level;
+
+pub use self::shed::Shed;
 
 /// Why a request is not admitted or not accepted as authentic, in order of precedence: if several
 /// reasons apply, the first one is logged and counted. The sender never learns it.
@@ -198,10 +202,9 @@ pub enum Reject {
     /// The key set cannot be fetched.
     #[error("the key set is unreachable")]
     KeysUnavailable,
-    /// No memory is left for another body, no slot for another upstream request, or no permit for
-    /// another request.
-    #[error("over capacity: {0}")]
-    Overloaded(&'static str),
+    /// The gateway, or the upstream, has no capacity left for the request.
+    #[error("over capacity: {}", .0.meaning())]
+    Overloaded(Shed),
     /// The body is longer than the route allows.
     #[error("the body is over the limit")]
     BodyTooLarge,

@@ -17,6 +17,7 @@ use self::admission::Admission;
 pub use self::admission::{AdmissionOptions, Rate};
 use crate::{
     body,
+    capacity::RouteShare,
     metrics::{Metrics, RouteMetrics},
     reject::Reject,
     replay::Terms,
@@ -85,13 +86,16 @@ pub struct Route {
     pub terms: Terms,
     /// Its metrics.
     pub metrics: Arc<RouteMetrics>,
+    /// Its share of the capacity.
+    pub share: Arc<RouteShare>,
     admission: Admission,
     matched: Option<usize>,
 }
 
 impl Route {
-    fn new(options: RouteOptions, metrics: &Metrics) -> Self {
+    fn new(options: RouteOptions, share: Arc<RouteShare>, metrics: &Metrics) -> Self {
         Route {
+            share,
             metrics: metrics.route(&options.name),
             name: options.name.into(),
             mode: options.mode,
@@ -240,9 +244,11 @@ impl Routes {
     /// Builds the routes. Of two routes with the same path, the one with a host is tried first.
     pub fn new(options: Vec<RouteOptions>, metrics: &Metrics) -> Self {
         let mut routes = Routes { exact: HashMap::new(), below: Vec::new() };
+        let count = options.len();
         for option in options {
+            let share = RouteShare::of(count);
             let (host, path) = (option.host.clone(), option.path.clone());
-            let served = Served { host, route: Arc::new(Route::new(option, metrics)) };
+            let served = Served { host, route: Arc::new(Route::new(option, share, metrics)) };
             match path {
                 PathPattern::Exact(path) => routes.exact.entry(path).or_default().push(served),
                 PathPattern::Below(prefix) => routes.below.push((prefix, served)),

@@ -16,10 +16,7 @@ mod worker;
 use std::{io, net::TcpListener, sync::Arc, time::Duration};
 
 use prometheus::IntGauge;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -31,17 +28,15 @@ pub use self::{
     listener::{Addresses, Bound, bind},
     options::{Handshake, Limits, ServerOptions, TlsListener},
 };
-use crate::{
-    admin::{self, Admin},
-    gate::Gate,
-    metrics::Metrics,
-};
+use crate::{admin::Admin, capacity::Capacity, gate::Gate, metrics::Metrics};
 
 /// A running server.
 pub struct Server {
     shared: Arc<Shared>,
     admin: Arc<Admin>,
     accepting: CancellationToken,
+    /// Cancelled when the server is dropped.
+    admin_open: CancellationToken,
     drain_delay: Duration,
     drain: Duration,
     workers: Vec<Worker>,
@@ -56,12 +51,12 @@ impl Server {
     pub fn start(
         bound: Bound,
         options: &ServerOptions,
-        gate: Arc<Gate>,
+        (gate, capacity): (Arc<Gate>, Capacity),
         metrics: Arc<Metrics>,
         handshakes: &[Handshake],
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(
-            Arc::clone(&gate),
+            (Arc::clone(&gate), capacity),
             options.limits,
             options.proxy_protocol,
             Shutdown::default(),
@@ -72,25 +67,24 @@ impl Server {
             shared,
             admin: Admin::new(gate, Arc::clone(&metrics)),
             accepting: CancellationToken::new(),
+            admin_open: CancellationToken::new(),
             drain_delay: options.drain_delay,
             drain: options.drain,
             workers,
         };
-        let permits = Arc::new(Semaphore::new(options.limits.connections));
         let gauge = metrics.connections("https");
         for (listener, handshake) in bound.https.into_iter().zip(handshakes) {
-            server.serve(listener, &gauge, &permits, Transport::Tls(Arc::clone(handshake)))?;
+            server.serve(listener, &gauge, Transport::Tls(Arc::clone(handshake)))?;
         }
         let gauge = metrics.connections("http");
         for listener in bound.http {
-            server.serve(listener, &gauge, &permits, Transport::Plain)?;
+            server.serve(listener, &gauge, Transport::Plain)?;
         }
         for listener in bound.admin {
             let admin = Arc::clone(&server.admin);
-            let permits = Arc::new(Semaphore::new(admin::CONNECTIONS));
-            let stop = server.shared.shutdown.token();
-            listener::accept(listener, permits, stop, move |stream, _, permit| {
-                tokio::spawn(Arc::clone(&admin).serve(stream, permit));
+            let stop = server.admin_open.clone();
+            listener::accept(listener, stop, move |stream, address| {
+                admin.accept(stream, address.ip());
             })?;
         }
         Ok(server)
@@ -100,25 +94,27 @@ impl Server {
         &self,
         listener: TcpListener,
         gauge: &IntGauge,
-        permits: &Arc<Semaphore>,
         transport: Transport,
     ) -> io::Result<()> {
         let (shared, gauge) = (Arc::clone(&self.shared), gauge.clone());
         let workers: Vec<WorkerHandle> = self.workers.iter().map(Worker::handle).collect();
-        let (permits, stop) = (Arc::clone(permits), self.accepting.clone());
-        listener::accept(listener, permits, stop, move |stream, address, permit| {
+        let stop = self.accepting.clone();
+        listener::accept(listener, stop, move |stream, address| {
+            // Closed if there is no capacity for it.
+            let Some(slot) = shared.admit(address.ip()) else { return };
             let Some(worker) = WorkerHandle::least_loaded(&workers) else { return };
-            let permit = worker.admit(permit, &gauge);
+            let (slot, count) = (Arc::new(slot), worker.count(&gauge));
             let (shared, transport) = (Arc::clone(&shared), transport.clone());
             let tasks = shared.shutdown.connections.clone();
-            let serving = connection::serve(stream, address.ip(), transport, shared, permit);
-            worker.spawn(tasks.track_future(serving));
+            let connection = (stream, address.ip(), Arc::clone(&slot));
+            let serving = connection::serve(connection, transport, shared, count);
+            slot.set_task(worker.spawn(tasks.track_future(serving)));
         })
     }
 
     /// Drains: unready at once, accepting until `drain_delay` has passed, then finishing what is in
-    /// flight for at most `drain`.
-    pub async fn drain(self) {
+    /// flight for at most `drain`. The admin listeners respond until the server is dropped.
+    pub async fn drain(&self) {
         self.admin.set_draining();
         tokio::time::sleep(self.drain_delay).await;
         self.accepting.cancel();
@@ -135,5 +131,11 @@ impl Server {
                 "the drain timed out; what is left is aborted"
             );
         }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.admin_open.cancel();
     }
 }

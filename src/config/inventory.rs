@@ -77,6 +77,8 @@ impl Fixed {
             ("replay.on_store_failure", replay.on_store_failure == new_replay.on_store_failure),
             ("limits.memory", self.memory == newer.memory),
             ("limits.connections", limits.connections == new_limits.connections),
+            ("limits.requests", limits.requests == new_limits.requests),
+            ("limits.address_share", limits.address_share == new_limits.address_share),
             ("limits.first_request", limits.first_request == new_limits.first_request),
             ("limits.head", limits.head == new_limits.head),
             ("limits.idle", limits.idle == new_limits.idle),

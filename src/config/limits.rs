@@ -37,6 +37,7 @@ impl Limits {
             server: server::Limits {
                 connections: 10_000,
                 requests: 10_000,
+                address_share: 25,
                 first_request: Duration::from_secs(10),
                 head: Duration::from_secs(10),
                 idle: Duration::from_secs(75),
@@ -99,6 +100,8 @@ impl Limits {
         };
         count("connections", 10_000_000, &mut self.server.connections);
         count("requests", 10_000_000, &mut self.server.requests);
+        let share = section.get("address_share").and_then(|field| field.integer(1..=100));
+        self.server.address_share = share.unwrap_or(self.server.address_share);
         count("headers", 1000, &mut self.server.headers);
         count("resets", 1000, &mut self.server.resets);
         let streams = section.get("streams").and_then(|field| field.integer(1..=1000));

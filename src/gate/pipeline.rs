@@ -1,7 +1,7 @@
 //! The steps of a request, in order. A step that rejects the request returns a [`Reject`]; the
 //! caller counts it, logs it and makes the response, so no step does.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
@@ -16,7 +16,8 @@ use super::{
     observe,
 };
 use crate::{
-    body::{self, Budget},
+    body,
+    capacity::{Account, Capacity, ConnectionSlot},
     reject::{Outcome, Reject},
     rejections::Rejections,
     replay::{Claimed, Ended, Receipt, Repeat, Replay, Settled},
@@ -42,7 +43,7 @@ pub struct Site {
 /// The services that the steps use.
 pub(super) struct Pipeline {
     pub(super) replay: Replay,
-    pub(super) budget: Arc<Budget>,
+    pub(super) capacity: Capacity,
     pub(super) flights: TaskTracker,
 }
 
@@ -60,7 +61,7 @@ impl Pipeline {
         &self,
         request: Request<Incoming>,
         wire: &WireFacts,
-        client: ClientAddr,
+        (client, connection): (ClientAddr, &ConnectionSlot),
         site: &Site,
         entry: &mut LogEntry,
     ) -> Result<Reply, Reject> {
@@ -79,19 +80,36 @@ impl Pipeline {
 
         // Body.
         let with_digest = route.verifier.wants_digest();
-        let payload = body::receive(body, route.body, &self.budget, with_digest).await?;
+        let account = self.account(&client, connection);
+        let reservation = self.capacity.receive(&account, route.body.bytes)?;
+        let mut payload = body::receive(body, route.body, reservation, with_digest).await?;
 
         // Challenge: the gateway responds to it, because it is not an event.
         if let Some(response) = route.verifier.challenge(&head, &payload, entry.arrived()) {
             return response.map(Reply::to_challenge);
         }
 
-        // Scheme and replay guard: is the request authentic, and may its event be forwarded?
+        // Scheme: is the request authentic?
+        let verify = |()| route.verifier.verify(&head, &payload, entry.arrived());
+        let verified = admitted.and_then(verify);
+        if let Ok(verified) = &verified {
+            entry.set_verified(verified);
+            account.note_authentic();
+            connection.note_authentic();
+        }
+
+        // Capacity: only what may be forwarded needs a permit.
+        let permit = if verified.is_ok() || route.mode == Mode::Observe {
+            payload.hold(&route.share, verified.is_ok())?;
+            Some(self.capacity.permit(&account, &route.share, verified.is_ok())?)
+        } else {
+            None
+        };
+
+        // Replay guard: may the event be forwarded?
         let answer_by = entry.deadline(route.answer_within);
         let checked = async {
-            admitted?;
-            let verified = route.verifier.verify(&head, &payload, entry.arrived())?;
-            entry.set_verified(&verified);
+            let verified = verified?;
             let claimed = self.replay.claim(&verified, route.terms, answer_by).await?;
             Ok((verified, claimed))
         };
@@ -141,9 +159,25 @@ impl Pipeline {
         let upstream = Arc::clone(&route.upstream);
         let head = (&head, &wire.header_case);
         let flight = upstream::send(upstream, head, payload, verdict, claim, context);
+        let flight = async {
+            let settled = flight.await;
+            drop(permit);
+            settled
+        };
         let flight = Detached::new(self.flights.track_future(flight), owner);
         let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
         Reply::from_upstream(settled, &route, Outcome::Forwarded)
+    }
+}
+
+impl Pipeline {
+    /// Returns the account of a request's client, which can be another one than its connection's.
+    fn account<'c>(&self, client: &ClientAddr, connection: &'c ConnectionSlot) -> Cow<'c, Account> {
+        if client.address == client.peer.address {
+            Cow::Borrowed(connection.account())
+        } else {
+            Cow::Owned(self.capacity.account(client.address))
+        }
     }
 }
 

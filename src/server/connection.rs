@@ -5,11 +5,9 @@ use std::{
     future::poll_fn,
     io,
     net::IpAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
 };
 
 use http::{HeaderValue, StatusCode, header::CONNECTION};
@@ -31,11 +29,11 @@ use super::{
     proxy_protocol,
     shutdown::Shutdown,
     wire::{FactsQueue, Wire},
-    worker::ConnectionPermit,
+    worker::ConnectionCount,
 };
 use crate::{
+    capacity::{Capacity, ConnectionSlot},
     gate::{Gate, WireFacts},
-    reject::Reject,
     response::ANSWER,
     upstream::Peer,
 };
@@ -50,20 +48,25 @@ const WINDOW: u32 = 64 * 1024;
 pub(super) struct Shared {
     pub(super) gate: Arc<Gate>,
     pub(super) shutdown: Shutdown,
+    capacity: Capacity,
     limits: Limits,
     proxy_protocol: bool,
-    /// Requests that hold a permit.
-    requests: AtomicUsize,
 }
 
 impl Shared {
     pub(super) fn new(
-        gate: Arc<Gate>,
+        (gate, capacity): (Arc<Gate>, Capacity),
         limits: Limits,
         proxy_protocol: bool,
         shutdown: Shutdown,
     ) -> Self {
-        Shared { gate, shutdown, limits, proxy_protocol, requests: AtomicUsize::new(0) }
+        Shared { gate, shutdown, capacity, limits, proxy_protocol }
+    }
+
+    /// Admits a connection from an address; `None` if there is no capacity for it.
+    pub(super) fn admit(&self, address: IpAddr) -> Option<ConnectionSlot> {
+        let is_proxy = self.gate.site.load().trusted_proxies.contains(address.to_canonical());
+        self.capacity.connect(self.capacity.account(address), is_proxy)
     }
 }
 
@@ -74,58 +77,59 @@ pub(super) enum Transport {
     Plain,
 }
 
-/// The permit of a request; released when dropped.
-struct RequestPermit<'a> {
-    requests: &'a AtomicUsize,
-    /// How many requests hold a permit, this one included.
-    number: usize,
-}
+/// A connection that was accepted: its stream, the other end, its part of the capacity.
+type Accepted = (std::net::TcpStream, IpAddr, Arc<ConnectionSlot>);
 
-impl<'a> RequestPermit<'a> {
-    fn take(requests: &'a AtomicUsize) -> Self {
-        RequestPermit { requests, number: requests.fetch_add(1, Ordering::Relaxed) + 1 }
-    }
-}
-
-impl Drop for RequestPermit<'_> {
-    fn drop(&mut self) {
-        self.requests.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+/// Who a connection's requests come from, and its part of the capacity.
+type Client = (Peer, Arc<ConnectionSlot>);
 
 /// Serves a connection until it ends, is too slow, or the server drains.
 pub(super) async fn serve(
-    stream: std::net::TcpStream,
-    address: IpAddr,
+    connection: Accepted,
     transport: Transport,
     shared: Arc<Shared>,
-    permit: ConnectionPermit,
+    count: ConnectionCount,
+) {
+    let requests = Arc::new(Requests::default());
+    let serving = serve_requests(connection, transport, &shared, &requests);
+    shared.shutdown.drive(serving, || requests.are_open()).await;
+    drop(count);
+}
+
+async fn serve_requests(
+    (stream, address, mut slot): Accepted,
+    transport: Transport,
+    shared: &Arc<Shared>,
+    requests: &Arc<Requests>,
 ) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
-    let requests = Arc::new(Requests::default());
-    let mut stream = Deadlines::new(stream, shared.limits, Arc::clone(&requests));
+    let mut stream = Deadlines::new(stream, shared.limits, Arc::clone(requests));
     let mut peer = Peer::new(address, matches!(transport, Transport::Tls(_)));
     if shared.proxy_protocol {
-        match Box::pin(proxied(&mut stream, &peer, &shared)).await {
+        match Box::pin(proxied(&mut stream, &peer, shared)).await {
             Some(client) => peer = client,
             None => return,
         }
+        if peer.address != address.to_canonical() {
+            let account = shared.capacity.account(peer.address);
+            let Some(own) = slot.transfer(account) else { return };
+            slot = Arc::new(own);
+        }
     }
     match transport {
-        Transport::Plain => http1(stream, peer, &requests, &shared).await,
+        Transport::Plain => http1(stream, (peer, slot), requests, shared).await,
         Transport::Tls(config) => {
             match TlsAcceptor::from(config.load_full()).accept(stream).await {
                 Ok(mut stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
                     stream.get_mut().0.set_multiplexed();
-                    Box::pin(http2(stream, peer, &requests, &shared)).await;
+                    Box::pin(http2(stream, (peer, slot), requests, shared)).await;
                 }
                 // In a box, since a future keeps a place for each name that a value goes by.
-                Ok(stream) => http1(Box::new(stream), peer, &requests, &shared).await,
+                Ok(stream) => http1(Box::new(stream), (peer, slot), requests, shared).await,
                 Err(error) => tracing::debug!(peer = %peer.address, %error, "TLS handshake failed"),
             }
         }
     }
-    drop(permit);
 }
 
 /// The peer that a trusted proxy names in the header with which its connection begins; `None` closes the
@@ -150,7 +154,7 @@ async fn proxied(
     }
 }
 
-async fn http1<S>(stream: S, peer: Peer, requests: &Arc<Requests>, shared: &Arc<Shared>)
+async fn http1<S>(stream: S, client: Client, requests: &Arc<Requests>, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -158,7 +162,7 @@ where
     let facts = FactsQueue::default();
     let mut wire = Wire::new(stream, limits, &facts);
     let answer = |request: http::Request<Incoming>| {
-        let answering = handle(request, facts.pop(), &peer, requests, shared);
+        let answering = handle(request, facts.pop(), &client, requests, shared);
         async { answering.await.map(close_after_bad_request) }
     };
     let mut is_first = true;
@@ -168,7 +172,7 @@ where
             Ok(true) => is_first = false,
             Ok(false) => break,
             Err(error) => {
-                return tracing::debug!(peer = %peer.address, %error, "connection ended");
+                return tracing::debug!(peer = %client.0.address, %error, "connection ended");
             }
         }
         let connection = http1::Builder::new()
@@ -179,11 +183,8 @@ where
             .max_buf_size(limits.head_bytes + READ_BUFFER)
             .serve_connection(TokioIo::new(&mut wire), service_fn(answer));
         let shut_down = http1::Connection::graceful_shutdown;
-        let is_parked = || requests.is_parked();
-        let connection = pin!(connection);
-        let driven = shared.shutdown.drive(connection, shut_down, is_parked);
-        if let Some(ended) = driven.await {
-            return log_end(&peer, ended);
+        if let Some(ended) = until_parked(pin!(connection), requests, shared, shut_down).await {
+            return log_end(&client.0, ended);
         }
         if !wire.is_between_requests() {
             break;
@@ -199,26 +200,52 @@ async fn until_head<S>(wire: &mut Wire<'_, S>, shared: &Shared, is_first: bool) 
 where
     S: AsyncRead + Unpin,
 {
-    tokio::select! {
-        whole = poll_fn(|context| wire.poll_head(context)) => whole,
-        () = shared.shutdown.begun(), if !is_first => Ok(!wire.is_between_requests()),
-    }
+    poll_fn(|context| match wire.poll_head(context) {
+        Poll::Pending if shared.shutdown.has_begun() && !is_first => {
+            Poll::Ready(Ok(!wire.is_between_requests()))
+        }
+        polled => polled,
+    })
+    .await
 }
 
-async fn http2<S>(stream: S, peer: Peer, requests: &Arc<Requests>, shared: &Arc<Shared>)
+/// Drives a connection to its end, or until it can be parked (`None`). When the server stops,
+/// `shut_down` is called once, and the connection is no longer parked.
+async fn until_parked<C: Future>(
+    mut connection: Pin<&mut C>,
+    requests: &Requests,
+    shared: &Shared,
+    shut_down: impl Fn(Pin<&mut C>),
+) -> Option<C::Output> {
+    let mut finishing = false;
+    poll_fn(|context| {
+        if !finishing && shared.shutdown.has_begun() {
+            finishing = true;
+            shut_down(connection.as_mut());
+        }
+        match connection.as_mut().poll(context) {
+            Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            Poll::Pending if requests.is_parked() && !finishing => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+async fn http2<S>(stream: S, client: Client, requests: &Arc<Requests>, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &shared.limits;
     let service = {
-        let (peer, requests, shared) = (peer.clone(), Arc::clone(requests), Arc::clone(shared));
+        let (client, requests, shared) = (client.clone(), Arc::clone(requests), Arc::clone(shared));
         service_fn(move |request| {
-            let (peer, requests, shared) =
-                (peer.clone(), Arc::clone(&requests), Arc::clone(&shared));
+            let (client, requests, shared) =
+                (client.clone(), Arc::clone(&requests), Arc::clone(&shared));
             async move {
                 // The names of HTTP/2 have no upper case.
                 let wire = WireFacts::default();
-                let answered = handle(request, wire, &peer, &requests, &shared).await;
+                let answered = handle(request, wire, &client, &requests, &shared).await;
                 answered.map(|response| response.map(|body| requests.answer(body)))
             }
         })
@@ -235,16 +262,15 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let shut_down = http2::Connection::graceful_shutdown;
-    let is_parked = || requests.is_parked();
-    let ended = match shared.shutdown.drive(connection.as_mut(), shut_down, is_parked).await {
-        Some(ended) => Some(ended),
+    let ended = match until_parked(connection.as_mut(), requests, shared, shut_down).await {
+        Some(ended) => ended,
         None => {
             // The client gets a GOAWAY, and a moment to read it, before the deadline closes.
             shut_down(connection.as_mut());
-            shared.shutdown.drive(connection, |_| (), || false).await
+            connection.await
         }
     };
-    ended.into_iter().for_each(|ended| log_end(&peer, ended));
+    log_end(&client.0, ended);
 }
 
 /// Closes an HTTP/1 connection after our own 400: a client that sends malformed HTTP may see other
@@ -258,19 +284,14 @@ fn close_after_bad_request<B>(mut response: http::Response<B>) -> http::Response
 
 async fn handle(
     request: http::Request<Incoming>,
-    mut wire: WireFacts,
-    peer: &Peer,
+    wire: WireFacts,
+    (peer, slot): &Client,
     requests: &Arc<Requests>,
     shared: &Shared,
 ) -> Result<http::Response<http_body_util::Full<bytes::Bytes>>, Infallible> {
     let _open = requests.begin();
-    let permit = RequestPermit::take(&shared.requests);
-    if permit.number > shared.limits.requests {
-        let overloaded = || Reject::Overloaded("too many concurrent requests");
-        wire.rejection.get_or_insert_with(overloaded);
-    }
     // In a box, so that a connection between two requests is small.
-    Ok(Box::pin(shared.gate.handle(request, wire, peer.clone())).await)
+    Ok(Box::pin(shared.gate.handle(request, wire, peer.clone(), slot)).await)
 }
 
 fn log_end(peer: &Peer, ended: hyper::Result<()>) {

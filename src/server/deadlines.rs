@@ -59,6 +59,12 @@ impl Requests {
         Untaken { body, requests: Arc::clone(self) }
     }
 
+    /// Returns whether a request is open, or a response that an HTTP/2 client has not made space for.
+    pub(super) fn are_open(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) != self.ended.load(Ordering::Relaxed)
+            || self.untaken.load(Ordering::Relaxed) > 0
+    }
+
     /// Returns whether an HTTP/1 connection may be parked, or an HTTP/2 connection has timed out.
     pub(super) fn is_parked(&self) -> bool {
         self.parked.load(Ordering::Relaxed)
@@ -127,7 +133,8 @@ pub(super) struct Deadlines<S> {
     goaway: Option<Instant>,
     /// HTTP/2 keeps connections alive with frames that are no requests.
     multiplexed: bool,
-    shut: bool,
+    /// When a connection that was shut down is closed, whatever its client still sends.
+    closes: Option<Instant>,
 }
 
 impl<S> Deadlines<S> {
@@ -145,7 +152,7 @@ impl<S> Deadlines<S> {
             stuck: None,
             goaway: None,
             multiplexed: false,
-            shut: false,
+            closes: None,
         }
     }
 
@@ -287,6 +294,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlines<S> {
         let flushed = self.progress(context, flushed);
         // hyper looks for the next request before it has this answer, and again only when bytes come.
         if flushed.is_ready()
+            && self.closes.is_none()
             && self.is_waiting()
             && let Poll::Ready(error) = self.poll_deadline(context)
         {
@@ -298,11 +306,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlines<S> {
     /// Ends the connection without losing the last answer: closing with unread bytes would reset it,
     /// and a sender that is still writing its body would see the reset and not the answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.shut {
-            let shut = Pin::new(&mut self.stream).poll_shutdown(context);
-            ready!(self.progress(context, shut))?;
-            self.shut = true;
-            self.timer.as_mut().reset(Instant::now() + LINGER);
+        let closes = match self.closes {
+            Some(closes) => closes,
+            None => {
+                let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+                ready!(self.progress(context, shut))?;
+                let closes = Instant::now() + LINGER;
+                self.timer.as_mut().reset(closes);
+                *self.closes.insert(closes)
+            }
+        };
+        // Compared here too: while bytes come the timer is not polled, and a task that has used up its
+        // budget finds no timer ready.
+        if Instant::now() >= closes {
+            return Poll::Ready(Ok(()));
         }
         let mut unread = [0; 4096];
         loop {

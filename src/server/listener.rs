@@ -3,12 +3,10 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::options::ServerOptions;
@@ -75,24 +73,21 @@ impl Bound {
     }
 }
 
-/// Accepts on `listener` until `stop`, one permit per connection, in a task of the current runtime.
-/// While no permit is free, connections wait in the kernel's backlog. `serve` gets streams that
+/// Accepts on `listener` until `stop`, in a task of the current runtime. `serve` gets streams that
 /// belong to no runtime yet.
 ///
 /// # Errors
 /// Those of registering the listener with the runtime.
 pub(super) fn accept(
     listener: TcpListener,
-    permits: Arc<Semaphore>,
     stop: CancellationToken,
-    serve: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit) + Send + 'static,
+    serve: impl Fn(TcpStream, SocketAddr) + Send + 'static,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let accepting = async move {
         loop {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             match accept_one(&listener).await {
-                Ok((stream, address)) => serve(stream, address, permit),
+                Ok((stream, address)) => serve(stream, address),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -11,8 +11,10 @@ use crate::{rejections::CaptureOptions, tls, upstream::Networks};
 pub struct Limits {
     /// Public connections open concurrently.
     pub connections: usize,
-    /// Requests handled concurrently, over all connections.
+    /// Authentic requests handled concurrently, over all connections.
     pub requests: usize,
+    /// Percentage of the connections, requests and memory that one client network may hold.
+    pub address_share: u64,
     /// Timeout from the accept to the end of the first request's head, TLS handshake included.
     pub first_request: Duration,
     /// Timeout from the first byte of a later request's head to its last.

@@ -4,13 +4,15 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::atomic::{AtomicBool, Ordering},
-    task::Poll,
+    task::{Poll, ready},
+    time::Duration,
 };
 
-use tokio_util::{
-    sync::{CancellationToken, WaitForCancellationFuture},
-    task::TaskTracker,
-};
+use tokio::time::{Sleep, sleep};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long a connection without a request stays open after the signal.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The connections that are open, and the signal on which they finish.
 #[derive(Default)]
@@ -19,53 +21,54 @@ pub(super) struct Shutdown {
     pub(super) connections: TaskTracker,
     token: CancellationToken,
     /// Checked before the token, which has a lock.
-    stopped: AtomicBool,
+    begun: AtomicBool,
 }
 
 impl Shutdown {
     /// Asks every connection to finish.
     pub(super) fn begin(&self) {
-        self.stopped.store(true, Ordering::Release);
+        self.begun.store(true, Ordering::Release);
         self.token.cancel();
         self.connections.close();
     }
 
-    /// Waits for the signal.
-    pub(super) fn begun(&self) -> WaitForCancellationFuture<'_> {
-        self.token.cancelled()
+    /// Returns whether connections are to finish. What is driven by [`Shutdown::drive`] is polled
+    /// when that changes.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
     }
 
-    /// Returns a token that is cancelled by the signal.
-    pub(super) fn token(&self) -> CancellationToken {
-        self.token.clone()
-    }
-
-    /// Drives a connection until it ends or is parked (`None`). When the server stops, `finish` is
-    /// called once, and the connection is no longer parked. The token is polled once, so that it
-    /// wakes this task; from then on each wake-up costs an atomic load, where `select!` would take
-    /// the token's lock.
-    pub(super) async fn drive<C: Future>(
+    /// Drives a connection to its end, or after the signal until it has had no request for
+    /// [`GRACE`], whatever the client does. The token is polled once, so that it wakes this task;
+    /// from then on each wake-up costs an atomic load, where `select!` would take the token's lock.
+    pub(super) async fn drive(
         &self,
-        mut connection: Pin<&mut C>,
-        finish: impl Fn(Pin<&mut C>),
-        is_parked: impl Fn() -> bool,
-    ) -> Option<C::Output> {
-        let mut begun = pin!(self.begun());
-        let (mut registered, mut finishing) = (false, false);
+        connection: impl Future<Output = ()>,
+        is_busy: impl Fn() -> bool,
+    ) {
+        let mut connection = pin!(connection);
+        let mut signal = pin!(self.token.cancelled());
+        let mut is_registered = false;
+        let mut grace: Option<Pin<Box<Sleep>>> = None;
         poll_fn(|context| {
-            if !finishing && (!registered || self.stopped.load(Ordering::Acquire)) {
-                registered = true;
-                if begun.as_mut().poll(context).is_ready() {
-                    finishing = true;
-                    finish(connection.as_mut());
-                }
+            if !is_registered {
+                is_registered = true;
+                // What it returns is also in `begun`.
+                let _ = signal.as_mut().poll(context);
             }
-            match connection.as_mut().poll(context) {
-                Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                Poll::Pending if is_parked() && !finishing => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
+            if connection.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
             }
+            if !self.has_begun() {
+                return Poll::Pending;
+            }
+            if is_busy() {
+                grace = None;
+                return Poll::Pending;
+            }
+            ready!(grace.get_or_insert_with(|| Box::pin(sleep(GRACE))).as_mut().poll(context));
+            Poll::Ready(())
         })
-        .await
+        .await;
     }
 }

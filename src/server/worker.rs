@@ -12,7 +12,8 @@ use std::{
 use prometheus::IntGauge;
 use tokio::{
     runtime::{Builder, Handle},
-    sync::{OwnedSemaphorePermit, oneshot},
+    sync::oneshot,
+    task::AbortHandle,
 };
 
 /// A thread with a runtime. Dropping it ends both.
@@ -28,11 +29,10 @@ pub(super) struct WorkerHandle {
     connections: Arc<AtomicUsize>,
 }
 
-/// The permit of a connection, which counts it for as long as it is open.
-pub(super) struct ConnectionPermit {
+/// A connection's place in the counts of its worker and listener, given up when dropped.
+pub(super) struct ConnectionCount {
     connections: Arc<AtomicUsize>,
     gauge: IntGauge,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Worker {
@@ -65,24 +65,20 @@ impl WorkerHandle {
         workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed))
     }
 
-    /// Counts a connection on this worker and in `gauge` until the permit is dropped.
-    pub(super) fn admit(&self, permit: OwnedSemaphorePermit, gauge: &IntGauge) -> ConnectionPermit {
+    /// Counts a connection on this worker and in `gauge`.
+    pub(super) fn count(&self, gauge: &IntGauge) -> ConnectionCount {
         self.connections.fetch_add(1, Ordering::Relaxed);
         gauge.inc();
-        ConnectionPermit {
-            connections: Arc::clone(&self.connections),
-            gauge: gauge.clone(),
-            _permit: permit,
-        }
+        ConnectionCount { connections: Arc::clone(&self.connections), gauge: gauge.clone() }
     }
 
     /// Spawns a task on the worker.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(task);
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.runtime.spawn(task).abort_handle()
     }
 }
 
-impl Drop for ConnectionPermit {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
         self.gauge.dec();

@@ -14,7 +14,8 @@ use super::{
     response_reader::{ReceivedResponse, ResponseReader},
 };
 use crate::{
-    body::{BodyShare, Payload},
+    body::Payload,
+    capacity::Reservation,
     tls,
 };
 
@@ -44,7 +45,7 @@ pub(super) struct Outgoing<'r> {
     /// Emptied once it has been sent.
     body: &'r mut Payload,
     /// The memory of the response body, if that is charged.
-    memory: Option<BodyShare>,
+    memory: Option<Reservation>,
     /// The part to be sent next, and how much of it has been sent.
     part: usize,
     offset: usize,
@@ -188,9 +189,9 @@ impl<'r> Outgoing<'r> {
             return true;
         }
         if self.memory.is_none() {
-            self.memory = self.body.empty_share();
+            self.memory = self.body.response_memory();
         }
-        self.memory.as_mut().is_none_or(|memory| memory.grow_to(length).is_ok())
+        self.memory.as_mut().is_none_or(|memory| memory.grow_to(length as u64).is_ok())
     }
 
     fn part(&self, number: usize) -> Option<&[u8]> {

@@ -5,7 +5,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{metrics::Gauge, reject::Reject};
+use crate::{
+    metrics::Gauge,
+    reject::{Reject, Shed},
+};
 
 /// The permits of a route, and the places in the queue for them.
 #[derive(Debug)]
@@ -33,12 +36,12 @@ impl Permits {
         if let Ok(permit) = self.permits.try_acquire() {
             return Ok(permit);
         }
-        let full = |_| Reject::Overloaded("the upstream's queue is full");
+        let full = |_| Reject::Overloaded(Shed::Upstream);
         let _queued = self.queue.try_acquire().map_err(full)?;
         let _counted = GaugeGuard::increment(waiting);
         match timeout_at(deadline, self.permits.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(Reject::Overloaded("no upstream permit in time")),
+            Ok(Err(_)) | Err(_) => Err(Reject::Overloaded(Shed::Upstream)),
         }
     }
 }
@@ -74,8 +77,8 @@ mod tests {
         let held = permits.acquire(soon, &waiting).await.expect("a free permit");
         let (second, third) =
             tokio::join!(permits.acquire(soon, &waiting), permits.acquire(soon, &waiting));
-        assert_eq!(second.err(), Some(Reject::Overloaded("no upstream permit in time")));
-        assert_eq!(third.err(), Some(Reject::Overloaded("the upstream's queue is full")));
+        assert_eq!(second.err(), Some(Reject::Overloaded(Shed::Upstream)));
+        assert_eq!(third.err(), Some(Reject::Overloaded(Shed::Upstream)));
         drop(held);
         assert!(permits.acquire(soon, &waiting).await.is_ok(), "both were given back");
         assert_eq!(waiting.get(), 0);

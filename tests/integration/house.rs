@@ -14,6 +14,7 @@ const ROOMS: &[&str] = &[
     "reject",
     "metrics",
     "response",
+    "capacity",
     "body",
     "tls",
     "scheme",

@@ -1,6 +1,7 @@
 //! What a client may cost, and what many cost together. Each of these runs for some seconds here and
 //! as long as it should from a script (`scripts/load`).
 
+mod attacks;
 mod files;
 mod frames;
 mod greedy;

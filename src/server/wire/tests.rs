@@ -14,6 +14,7 @@ use crate::{target, upstream::HeaderCase};
 const LIMITS: Limits = Limits {
     connections: 1,
     requests: 1,
+    address_share: 100,
     first_request: Duration::from_secs(1),
     head: Duration::from_secs(1),
     idle: Duration::from_secs(1),

@@ -68,6 +68,11 @@ impl Process {
         Connection::plain(self.http).await
     }
 
+    /// Returns the address of the listener without TLS.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
     /// Reads a file in `/proc/PID`.
     pub(crate) fn proc(&self, file: &str) -> String {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.id)).expect("it runs")

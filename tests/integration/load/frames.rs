@@ -13,15 +13,15 @@ use tokio_rustls::client::TlsStream;
 use crate::kit::{PATIENCE, Process, Setup, Upstream, shake};
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(super) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(super) const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(super) const END_HEADERS: u8 = 4;
 
 const NO_ERROR: u32 = 0;
 const ENHANCE_YOUR_CALM: u32 = 11;
@@ -35,13 +35,13 @@ const FLOODED: Duration = Duration::from_secs(2);
 /// Streams of a client that takes no answer: as many as the default allows.
 const STREAMS: u32 = 32;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// `POST https://localhost/webhooks/vivoldi`, in HPACK (RFC 7541).
-fn head() -> Vec<u8> {
+pub(super) fn head() -> Vec<u8> {
     let mut block = vec![0x83, 0x87];
     for (name, value) in [(0x04, "/webhooks/vivoldi"), (0x01, "localhost")] {
         block.push(name);
