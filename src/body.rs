@@ -1,4 +1,4 @@
-//! Bounded reading of request bodies.
+//! Request bodies: bounded reading, and the bytes that are verified and forwarded.
 //!
 //! One body is at most [`Limits::bytes`] long and arrives within [`Limits::time`]; its memory is
 //! charged to a [`Reservation`]. Small pieces are copied together, so that a body sent one byte at a
@@ -21,21 +21,21 @@ use crate::{
     reject::{Reject, Shed},
 };
 
-/// Pieces shorter than this are copied together.
+/// Shorter pieces are copied together.
 const SMALL: usize = 2048;
-/// Up to this length, beyond which growing would leave too much unused.
+/// Maximum length of pieces that were copied together.
 const PIECE: usize = 4 * 1024;
 
-/// What one body may cost.
+/// Limits of one body.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The longest body, in bytes.
+    /// Maximum length, in bytes.
     pub bytes: u64,
-    /// From the first wait for the body to its last byte.
+    /// Timeout from the first wait for the body to its last byte.
     pub time: Duration,
 }
 
-/// A whole body, as it came: the bytes that are verified and the bytes that are forwarded.
+/// A complete body: the bytes that are verified are the bytes that are forwarded.
 #[derive(Debug)]
 pub struct Payload {
     chunks: Vec<Bytes>,
@@ -46,22 +46,22 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// The pieces, in order; none of them is empty.
+    /// Returns the pieces, in order. None of them is empty.
     pub fn chunks(&self) -> &[Bytes] {
         &self.chunks
     }
 
-    /// The length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether there is no body.
+    /// Returns whether there is no body.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// The body in one piece; free if it came in one.
+    /// Returns the body in one piece; without a copy if it arrived in one.
     pub fn whole(&self) -> &[u8] {
         match self.chunks.as_slice() {
             [] => &[],
@@ -107,12 +107,12 @@ impl Payload {
         }
     }
 
-    /// The body as text, if it is UTF-8 throughout.
+    /// Returns the body as text, if all of it is UTF-8.
     pub fn text(&self) -> Option<&str> {
         std::str::from_utf8(self.whole()).ok()
     }
 
-    /// SHA-256 of the body; free if it was taken on the way in.
+    /// Returns the SHA-256 of the body, computed while it was received or now.
     pub fn sha256(&self) -> &[u8; 32] {
         self.sha256.get_or_init(|| {
             let mut digest = Sha256::new();
@@ -123,7 +123,7 @@ impl Payload {
 }
 
 impl From<Bytes> for Payload {
-    /// A body that is in memory already.
+    /// Returns a body that is in memory already and charged to nothing.
     fn from(bytes: Bytes) -> Self {
         Payload {
             length: bytes.len(),
@@ -135,7 +135,7 @@ impl From<Bytes> for Payload {
     }
 }
 
-/// Reads a body to its end. With `digest`, SHA-256 is taken piece by piece as they arrive.
+/// Receives a body. With `digest`, SHA-256 is computed piece by piece as they arrive.
 ///
 /// # Errors
 /// [`Reject::BodyTooLarge`], [`Reject::BodyTimeout`], [`Reject::BodyAborted`] or, when there is no
@@ -194,7 +194,7 @@ where
         }
         let whole = length == data.len() && body.is_end_stream();
         if !whole && data.len() < SMALL {
-            // Kept as it is, a piece would hold on to the whole buffer that it was read into.
+            // A small piece would keep the whole buffer that it was read into.
             if small.len() + data.len() > PIECE {
                 chunks.push(mem::take(&mut small).freeze());
             }

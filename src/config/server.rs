@@ -13,10 +13,10 @@ use crate::{
     upstream::Networks,
 };
 
-/// Longer than an orchestrator waits before it kills.
+/// Up to more than any orchestrator waits before it kills a process.
 const DRAINS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 
-/// Reads `[server]`. Its problems are on record; what could be read is given all the same.
+/// Reads `[server]`. Problems are reported to the document; what could be read is returned anyway.
 pub(super) fn read(
     section: Section<'_>,
     limits: &Limits,
@@ -118,8 +118,8 @@ fn capture(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<Capture
     Some(CaptureOptions { dir: dir?, keep, max_bytes: max_bytes? })
 }
 
-/// Reads `[admin]`; on loopback unless said otherwise, nowhere if its list is empty. An address of
-/// `taken` cannot be had a second time.
+/// Reads the addresses of `[admin]`: by default one on loopback, none if the list is empty. Addresses
+/// in `taken` are errors.
 pub(super) fn admin(section: Option<Section<'_>>, taken: &[SocketAddr]) -> Vec<SocketAddr> {
     let default = vec![SocketAddr::from(([127, 0, 0, 1], 9464))];
     let Some(section) = section else { return default };
@@ -138,7 +138,7 @@ pub(super) fn admin(section: Option<Section<'_>>, taken: &[SocketAddr]) -> Vec<S
     listen.unwrap_or(default)
 }
 
-/// One socket address or a list of them.
+/// Reads one socket address or a list of them.
 fn addresses(field: &Field<'_>) -> Vec<SocketAddr> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for item in field.items() {
@@ -147,7 +147,7 @@ fn addresses(field: &Field<'_>) -> Vec<SocketAddr> {
     addresses
 }
 
-/// A socket address that is not among `others`.
+/// Reads a socket address that is not among `others`.
 fn address(field: &Field<'_>, others: &[SocketAddr]) -> Option<SocketAddr> {
     let text = field.text()?;
     match text.parse::<SocketAddr>() {
@@ -164,7 +164,7 @@ fn address(field: &Field<'_>, others: &[SocketAddr]) -> Option<SocketAddr> {
     }
 }
 
-/// The TLS listeners: addresses, or tables with an address and a `client_ca` of their own.
+/// Reads the TLS listeners: addresses, or tables with an address and their own `client_ca`.
 fn listeners(
     field: &Field<'_>,
     common: Option<&PathBuf>,
@@ -188,7 +188,7 @@ fn listeners(
     listeners
 }
 
-/// `client_ca`; the file is read, so that a bad one is told before anything listens.
+/// Reads `client_ca`, and the file, so that a bad one is reported before anything listens.
 fn client_ca(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<PathBuf> {
     let path = surroundings.file(&not_empty(field)?);
     if let Err(error) = ClientAuthority::load(&path) {
@@ -215,7 +215,7 @@ fn trusted_proxies(field: &Field<'_>) -> Networks {
     })
 }
 
-/// One `[[server.tls]]`; its files are read, so that a bad one is told before anything listens.
+/// Reads one `[[server.tls]]`, and its files, so that a bad one is reported before anything listens.
 fn pair(section: Section<'_>, surroundings: &Surroundings<'_>) -> Option<CertificatePair> {
     let path = |field: &Option<Field<'_>>| -> Option<PathBuf> {
         Some(surroundings.file(&not_empty(field.as_ref()?)?))
@@ -239,7 +239,7 @@ fn pair(section: Section<'_>, surroundings: &Surroundings<'_>) -> Option<Certifi
     pair
 }
 
-/// The names of a self-signed certificate; `None` if one cannot be.
+/// Reads the names of a self-signed certificate; `None` if one is invalid.
 fn names(field: &Field<'_>) -> Option<Vec<String>> {
     let items = field.items();
     if items.is_empty() {

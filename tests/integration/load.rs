@@ -1,5 +1,5 @@
-//! What a client may cost, and what many cost together. Each of these runs for some seconds here and
-//! as long as it should from a script (`scripts/load`).
+//! What one client costs, and what many cost together. Each test runs for a few seconds here, and for
+//! as long as its target requires from `scripts/load`.
 
 mod attacks;
 mod files;
@@ -11,10 +11,10 @@ mod soak;
 
 use tokio::sync::Mutex;
 
-/// Held by whoever measures, so that these do not disturb each other.
+/// Held while a test measures, so that measurements do not disturb each other.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// A number from the environment, for longer runs.
+/// Reads a number from the environment, for longer runs.
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }

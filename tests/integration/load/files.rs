@@ -4,7 +4,7 @@ use crate::kit::{Process, Setup, Upstream};
 
 const WARNING: &str = "does not fit into the limit of open files";
 
-/// The soft and the hard limit of open files.
+/// Returns the soft and the hard limit of open files.
 fn limits(process: &Process) -> Vec<String> {
     let limits = process.proc("limits");
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
@@ -12,7 +12,7 @@ fn limits(process: &Process) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_limit_of_open_files_is_raised_and_a_shortage_is_told() {
+async fn the_limit_of_open_files_is_raised_and_a_shortage_is_logged() {
     let upstream = Upstream::start().await;
     let setup = Setup::new(&upstream).plain().section("[limits]\nconnections = 400");
     let (dir, toml) = (setup.dir.path(), setup.toml());

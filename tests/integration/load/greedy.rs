@@ -1,4 +1,4 @@
-//! What one client costs that sends as much as it may and never finishes.
+//! The cost of one client that sends as much as it may and never finishes.
 
 use std::{
     sync::Arc,
@@ -17,26 +17,26 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{ALONE, setting};
 use crate::kit::{Process, Setup, Upstream, client_config, until};
 
-/// So many of each kind, unless `SEALGATE_GREEDY_CLIENTS` says otherwise.
+/// Number of clients of each kind, unless `SEALGATE_GREEDY_CLIENTS` is set.
 const CLIENTS: usize = 500;
-/// What each may cost, in KiB.
+/// Maximum cost of each, in KiB.
 const MOST: f64 = 60.0;
-/// What one may cost that is idle after an answer, in KiB.
+/// Maximum cost of a client that is idle after a response, in KiB.
 const MOST_IDLE: f64 = 30.0;
 
 const START: &[u8] = b"POST /webhooks/vivoldi HTTP/1.1\r\nHost: localhost\r\n";
 const UNROUTED: &[u8] = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// What a client does.
+/// The behavior of a client.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// Connects and says nothing.
+    /// Connects and sends nothing.
     Mute,
-    /// Finishes the handshake and says nothing.
+    /// Finishes the handshake and sends nothing.
     Silent,
-    /// Has had an answer, and says nothing more.
+    /// Has had a response, and sends nothing more.
     Idle,
-    /// Sends a head up to its limit, in pieces of so many bytes, each a TLS record of its own.
+    /// Sends a head up to its limit, in pieces of so many bytes, each in its own TLS record.
     Head { length: usize, piece: usize },
     /// The same in the body.
     Body { length: usize, piece: usize },
@@ -55,7 +55,7 @@ const KINDS: [Kind; 8] = [
 
 type Client = (Option<TcpStream>, Option<TlsStream<TcpStream>>);
 
-/// One client, for as long as what is returned lives.
+/// Connects one client, which stays until the returned value is dropped.
 async fn client(process: Arc<Process>, config: Arc<ClientConfig>, kind: Kind) -> Client {
     let address = process.https().expect("a TLS listener");
     let stream = TcpStream::connect(address).await.expect("the gateway listens");
@@ -91,7 +91,7 @@ async fn client(process: Arc<Process>, config: Arc<ClientConfig>, kind: Kind) ->
     (None, Some(stream))
 }
 
-/// KiB a client.
+/// Returns the cost of a client, in KiB.
 async fn cost(clients: usize, kind: Kind) -> f64 {
     let upstream = Upstream::start().await;
     let times =
@@ -100,21 +100,21 @@ async fn cost(clients: usize, kind: Kind) -> f64 {
     let process = Arc::new(Process::start(setup.dir.path(), &setup.toml()).await);
     let certificate = std::fs::read(setup.dir.path().join("tls.crt")).expect("made at start");
     let config = Arc::new(client_config(&certificate, &[b"http/1.1"], false));
-    // What the first ones cost, the process keeps.
+    // The process keeps what the first ones cost.
     let _first = here(&process, &config, kind, clients / 10).await;
     let before = process.memory();
     let _others = here(&process, &config, kind, clients).await;
     let read = || async { unread(&process) == 0 };
     until("the gateway has read everything", read).await;
     let connections = process.metric("sealgate_connections{listener=\"https\"}").await;
-    assert_eq!(connections, (clients + clients / 10) as f64, "nobody was cut");
+    assert_eq!(connections, (clients + clients / 10) as f64, "no client was closed");
     if matches!(kind, Kind::Idle) {
         settled(&process).await;
     }
     (process.memory() - before) as f64 / clients as f64
 }
 
-/// Waits until the gateway's memory falls no more.
+/// Waits until the gateway's memory no longer falls.
 async fn settled(process: &Process) {
     let lowest = std::cell::Cell::new((process.memory(), Instant::now()));
     let same = || async {
@@ -124,10 +124,10 @@ async fn settled(process: &Process) {
         }
         lowest.get().1.elapsed() > Duration::from_secs(2)
     };
-    until("memory falls no more", same).await;
+    until("memory no longer falls", same).await;
 }
 
-/// So many clients, at rest.
+/// Connects so many clients.
 async fn here(
     process: &Arc<Process>,
     config: &Arc<ClientConfig>,
@@ -147,7 +147,7 @@ async fn here(
     all
 }
 
-/// Bytes that wait in the gateway's sockets.
+/// Returns how many bytes the gateway has not read from its sockets.
 fn unread(process: &Process) -> u64 {
     let port = format!(":{:04X}", process.https().expect("a TLS listener").port());
     process
@@ -169,7 +169,7 @@ async fn a_greedy_client_costs_little() {
     let mut costs = Vec::new();
     for kind in KINDS {
         let cost = cost(clients, kind).await;
-        eprintln!("{cost:6.1} KiB a client: {kind:?}");
+        eprintln!("{cost:6.1} KiB per client: {kind:?}");
         costs.push((kind, cost));
     }
     for (kind, cost) in costs {

@@ -1,4 +1,4 @@
-//! Many slow clients over TLS: each of them is cut, and honest senders hardly notice.
+//! Many slow clients over TLS: each is closed in time, and genuine senders hardly notice.
 
 use std::{
     net::SocketAddr,
@@ -21,18 +21,18 @@ use crate::kit::{
     Connection, Event, PATIENCE, Process, Setup, Upstream, client_config, tool, until,
 };
 
-/// So many at one time, unless `SEALGATE_SLOW_CLIENTS` says otherwise; then the deadlines are those of
-/// the defaults, and the targets are asserted.
+/// Number of concurrent clients, unless `SEALGATE_SLOW_CLIENTS` is set; then the deadlines are the
+/// defaults, and the targets are asserted.
 const CLIENTS: usize = 300;
 /// The deadlines of the short run.
 const LIMITS: &str = "first_request = \"1s\"\nrequest_body = \"1s\"";
-/// When each must be cut, in the short run and with the deadlines of the defaults.
+/// When each must be closed, in the short run and with the default deadlines.
 const CUT: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(30)];
 /// How often a slow client sends something.
 const DRIP: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
-/// How long the honest latency is measured, without and with them.
+/// How long the genuine latency is measured, in the short run and in the long one.
 const MEASURED: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(25)];
-/// Honest requests a second, on so many connections.
+/// Genuine requests per second, on so many connections.
 const RATE: u32 = 100;
 const CONNECTIONS: u32 = 4;
 
@@ -55,13 +55,13 @@ struct Target {
     drip: Duration,
 }
 
-/// One slow client; gives how long the gateway bore it.
+/// Runs one slow client. Returns how long the gateway kept it.
 async fn slow(target: Target, kind: Slow) -> Duration {
     let mut stream = TcpStream::connect(target.address).await.expect("the gateway listens");
     let start = Instant::now();
     let (head, drip) = match kind {
         Slow::Handshake => {
-            // An end or a reset.
+            // It ends or is reset.
             let _ = stream.read_u8().await;
             return start.elapsed();
         }
@@ -70,7 +70,7 @@ async fn slow(target: Target, kind: Slow) -> Duration {
     };
     let name = ServerName::try_from("localhost").expect("a name");
     let stream = TlsConnector::from(Arc::clone(&target.config)).connect(name, stream).await;
-    // One whose handshake takes too long for a busy machine is cut as well.
+    // On a busy machine, a handshake can take too long as well.
     let Ok(mut stream) = stream else { return start.elapsed() };
     let head = format!("POST /webhooks/vivoldi HTTP/1.1\r\nHost: localhost\r\n{head}");
     let mut open = stream.write_all(head.as_bytes()).await.is_ok();
@@ -84,8 +84,8 @@ async fn slow(target: Target, kind: Slow) -> Duration {
     start.elapsed()
 }
 
-/// Keeps so many slow clients there until `end`, each of which comes again when it was cut; gives the
-/// longest time that one was borne.
+/// Keeps so many slow clients connected until `end`; each connects again when it was closed. Returns
+/// the longest time that one was kept.
 async fn siege(target: Target, clients: usize, end: Instant) -> Duration {
     let mut all = JoinSet::new();
     let pause = Duration::from_secs(5) / u32::try_from(clients).expect("few clients");
@@ -104,9 +104,9 @@ async fn siege(target: Target, clients: usize, end: Instant) -> Duration {
     all.join_all().await.into_iter().max().expect("some clients")
 }
 
-/// The latencies of honest requests, each from when it was due, sorted. On a thread of its own, so that
-/// it does not wait for the slow clients in this process.
-fn honest(address: SocketAddr, certificate: Vec<u8>, time: Duration) -> Vec<Duration> {
+/// Returns the sorted latencies of genuine requests, each from when it was due. Runs on its own thread,
+/// so that it does not wait for the slow clients in this process.
+fn genuine(address: SocketAddr, certificate: Vec<u8>, time: Duration) -> Vec<Duration> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let mut all = JoinSet::new();
@@ -140,7 +140,7 @@ fn p99(times: &[Duration]) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_clients_are_cut_and_honest_ones_are_served() {
+async fn slow_clients_are_closed_and_genuine_ones_are_served() {
     let _alone = ALONE.lock().await;
     let long = setting("SEALGATE_SLOW_CLIENTS");
     let clients = long.map_or(CLIENTS, |count| usize::try_from(count).expect("a number"));
@@ -154,7 +154,7 @@ async fn slow_clients_are_cut_and_honest_ones_are_served() {
     let config = Arc::new(client_config(&certificate, &[b"http/1.1"], false));
     let measure = || {
         let certificate = certificate.clone();
-        let measuring = move || honest(address, certificate, MEASURED[mode]);
+        let measuring = move || genuine(address, certificate, MEASURED[mode]);
         tokio::task::spawn_blocking(measuring)
     };
     let quiet = measure().await.expect("no panic");
@@ -162,29 +162,29 @@ async fn slow_clients_are_cut_and_honest_ones_are_served() {
     let before = process.memory();
     let target = Target { address, config, drip: DRIP[mode] };
     let end = Instant::now() + Duration::from_secs(6) + MEASURED[mode];
-    let siege = tokio::spawn(siege(target, clients, end));
+    let besieging = tokio::spawn(siege(target, clients, end));
     let there = || async {
         process.metric("sealgate_connections{listener=\"https\"}").await >= 0.9 * clients as f64
     };
-    until("nearly all slow clients are there", there).await;
+    until("nearly all slow clients are connected", there).await;
     let beset = measure().await.expect("no panic");
     let grown = (process.memory() - before) as f64 / clients as f64;
-    let longest = siege.await.expect("no panic");
+    let longest = besieging.await.expect("no panic");
     let (quiet, beset) = (p99(&quiet), p99(&beset));
     eprintln!(
-        "{clients} slow clients: p99 {beset:?} after {quiet:?} without them, the longest borne for \
+        "{clients} slow clients: p99 {beset:?} after {quiet:?} without them, the longest kept for \
          {longest:?}, {grown:.1} KiB each"
     );
     assert!(longest <= CUT[mode], "{longest:?}");
     assert!(grown <= 60.0, "{grown} KiB");
-    // Two busy cores say little about milliseconds: the short run finds only what waits.
+    // On two busy cores milliseconds mean little: the short run finds only what blocks.
     let most = if long.is_some() { 2 * quiet } else { 2 * quiet + Duration::from_millis(500) };
     assert!(beset <= most, "{beset:?} after {quiet:?}");
     let gone = || async { process.metric("sealgate_connections{listener=\"https\"}").await == 0.0 };
     until("all of them are gone", gone).await;
 }
 
-/// The tool counts for itself when the gateway closes, and ends early when no connection is left.
+/// The tool detects when the gateway closes, and ends early when no connection is left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slowhttptest_keeps_no_connection() {
     let long = setting("SEALGATE_SLOW_CLIENTS");
@@ -201,12 +201,15 @@ async fn slowhttptest_keeps_no_connection() {
         let start = Instant::now();
         let ended = tokio::task::spawn_blocking(move || tool.output().expect("it runs"));
         let most = PATIENCE * if long.is_some() { 4 } else { 1 };
-        let output = timeout(most, ended).await.expect("all are cut in time").expect("no panic");
+        let output = timeout(most, ended).await.expect("all are closed in time").expect("no panic");
         let report = String::from_utf8_lossy(&output.stdout).into_owned();
-        eprintln!("slowhttptest {attack}: all cut {:?} after the first came", start.elapsed());
+        eprintln!(
+            "slowhttptest {attack}: all closed {:?} after the first connected",
+            start.elapsed()
+        );
         assert!(report.contains("No open connections left"), "{report}");
     }
-    // Those with a slow body got as far as to be refused.
-    let refused = process.metric("sealgate_requests_total{outcome=\"error\",route=\"vivoldi\"}");
-    assert!(refused.await >= clients as f64, "{}", process.page().await);
+    // Those with a slow body were rejected.
+    let rejected = process.metric("sealgate_requests_total{outcome=\"error\",route=\"vivoldi\"}");
+    assert!(rejected.await >= clients as f64, "{}", process.page().await);
 }

@@ -1,5 +1,5 @@
-//! A long run under half load, with an upstream that fails, hangs and breaks off, with reloads and
-//! with senders that reconnect: no event is lost, none is doubled, and memory stays where it is.
+//! A long run under half load, with an upstream that fails, hangs and resets, with reloads and with
+//! senders that reconnect: no event is lost or duplicated, and memory stays constant.
 
 use std::{
     sync::{
@@ -16,17 +16,17 @@ use crate::kit::{
     Answer, Connection, Entry, Event, Ledger, PATIENCE, Process, Setup, Upstream, ask, until,
 };
 
-/// So many seconds, unless `SEALGATE_SOAK_SECONDS` says otherwise.
+/// Duration in seconds, unless `SEALGATE_SOAK_SECONDS` is set.
 const SECONDS: u64 = 12;
 const SENDERS: usize = 8;
-/// A sender's requests on one connection.
+/// Requests of a sender per connection.
 const REQUESTS: usize = 40;
 const RELOADS: Duration = Duration::from_secs(2);
-/// Memory may not grow by more than this from the second quarter of the run to the last, in KiB: in the
-/// short run, in which the record is still filling, and in a long one.
+/// Maximum growth of memory from the second quarter of the run to the last, in KiB: in the short run,
+/// in which the replay guard is still filling, and in a long one.
 const GROWTH: [i64; 2] = [8 * 1024, 2 * 1024];
 
-/// One event in 16 fails, one breaks off, one in 256 hangs; each of them once.
+/// Plans the responses: of 16 events one fails and one is reset, and of 256 one hangs, once each.
 fn plan(event: &str, count: usize) -> Answer {
     let last = event.len().saturating_sub(2);
     let number = u8::from_str_radix(&event[last..], 16).unwrap_or(0);
@@ -38,8 +38,8 @@ fn plan(event: &str, count: usize) -> Answer {
     }
 }
 
-/// Sends events until told to stop, each until it is acknowledged, and rests after each as long as it
-/// took: that is half the load.
+/// Sends events until `stop`, each until it is acknowledged, and pauses after each for as long as it
+/// took: half the load.
 async fn sender(
     process: Arc<Process>,
     certificate: Option<Vec<u8>>,
@@ -83,13 +83,13 @@ fn mean(samples: &[i64]) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_run_loses_and_doubles_nothing_and_keeps_its_memory() {
+async fn a_long_run_loses_and_duplicates_nothing_and_keeps_its_memory() {
     let _alone = ALONE.lock().await;
     let long = setting("SEALGATE_SOAK_SECONDS");
     let time = Duration::from_secs(long.unwrap_or(SECONDS));
     let ledger = Ledger::default();
     let upstream = Upstream::keeping(&ledger, plan).await;
-    // Events leave the record again within the run, so that its size is constant in the end.
+    // Events expire within the run, so that the size of the replay guard is constant in the end.
     let ttl = (time / 8).as_secs().max(1);
     let setup = Setup::new(&upstream)
         .section(&format!("[replay]\nttl = \"{ttl}s\""))
@@ -122,7 +122,7 @@ async fn a_long_run_loses_and_doubles_nothing_and_keeps_its_memory() {
     let broken = ledger.count(|entry| *entry == Entry::BrokenOff);
     let failed = ledger.count(|entry| *entry == Entry::Answered(500));
     eprintln!(
-        "{events} events in {time:?} with {failed} failures, {broken} broken off, {reloads} \
+        "{events} events in {time:?} with {failed} failures, {broken} reset, {reloads} \
          reloads; memory {early} KiB in the second quarter, {late} KiB in the last"
     );
     assert!(failed > 0 && broken > 0 && reloads > 0);
