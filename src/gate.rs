@@ -14,8 +14,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body::Body;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use self::{access_log::LogEntry, pipeline::Pipeline, sampler::Sampler};
@@ -63,31 +63,33 @@ impl Gate {
     }
 
     /// Handles one request, which came over `connection`: returns its response, and counts and logs
-    /// it.
-    pub async fn handle(
+    /// it. The receipt, if there is one, is to be confirmed when the response was written.
+    pub async fn handle<B>(
         &self,
-        request: Request<Incoming>,
+        request: Request<B>,
         wire: WireFacts,
         peer: Peer,
         connection: &ConnectionSlot,
-    ) -> Response<Full<Bytes>> {
+    ) -> (Response<Full<Bytes>>, Option<Receipt>)
+    where
+        B: Body<Data = Bytes>,
+    {
         let site = self.site.load_full();
         let client = ClientAddr::of(peer, request.headers(), &site.trusted_proxies);
         let mut entry = LogEntry::begin(request.headers(), &client, &self.unrouted);
         if site.health_path.as_deref() == Some(request.uri().path()) {
-            return entry.stamp(SanitizedResponse::empty(StatusCode::OK).into_response());
+            let response = SanitizedResponse::empty(StatusCode::OK).into_response();
+            return (entry.stamp(response), None);
         }
         match self.pipeline.run(request, &wire, (client, connection), &site, &mut entry).await {
             Ok(reply) => {
-                let response = entry.finish(reply.outcome, reply.response, &self.sampler);
-                reply.receipt.into_iter().for_each(Receipt::written);
-                response
+                (entry.finish(reply.outcome, reply.response, &self.sampler), reply.receipt)
             }
             Err(reject) => {
                 if let Reject::Overloaded(cause) = reject {
                     self.shed.count(cause);
                 }
-                entry.reject(&reject, &self.sampler)
+                (entry.reject(&reject, &self.sampler), None)
             }
         }
     }

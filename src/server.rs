@@ -4,11 +4,16 @@
 //! runtime of its own, so a request never changes threads. A connection's whole life (TLS handshake,
 //! protocol, deadlines) happens in its own task.
 
+mod alarm;
 mod connection;
 mod deadlines;
+mod frame_limit;
+mod http1;
+mod http2;
 mod listener;
 mod options;
 mod proxy_protocol;
+mod service;
 mod shutdown;
 mod wire;
 mod worker;
@@ -20,8 +25,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    connection::{Shared, Transport},
-    shutdown::Shutdown,
+    connection::Transport,
+    service::Shared,
     worker::{Worker, WorkerHandle},
 };
 pub use self::{
@@ -59,7 +64,6 @@ impl Server {
             (Arc::clone(&gate), capacity),
             options.limits,
             options.proxy_protocol,
-            Shutdown::default(),
         ));
         let workers =
             (0..options.workers.max(1)).map(|_| Worker::start()).collect::<io::Result<Vec<_>>>()?;

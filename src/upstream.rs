@@ -115,7 +115,7 @@ pub async fn settle(
 ) -> Settled {
     let receipt = match &outcome {
         Ok(response) if response.status.is_success() => {
-            Some(claim.done(response, owner.waits()).await)
+            Some(claim.done(response, owner.is_present()).await)
         }
         Ok(_) => {
             claim.failed(Failure::Known, outcome.clone()).await;

@@ -83,6 +83,7 @@ impl Fixed {
             ("limits.head", limits.head == new_limits.head),
             ("limits.idle", limits.idle == new_limits.idle),
             ("limits.response", limits.write == new_limits.write),
+            ("limits.queue_time", limits.queue_time == new_limits.queue_time),
             ("limits.head_bytes", limits.head_bytes == new_limits.head_bytes),
             ("limits.headers", limits.headers == new_limits.headers),
             ("limits.streams", limits.streams == new_limits.streams),

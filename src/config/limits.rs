@@ -1,4 +1,4 @@
-//! `[limits]`: what a connection, a request and an upstream's answer may cost.
+//! `[limits]`: limits of connections, requests and upstream responses.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -8,23 +8,23 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Shorter than any sender needs, or longer than any patience: a mistake in the unit.
+/// Outside this range, the unit is a mistake.
 const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
 
-/// Every limit, with its default where the file is silent.
+/// All limits, with the defaults of those that the file does not set.
 pub(super) struct Limits {
-    /// The longest body; `None`: the scheme knows.
+    /// Maximum length of a body; `None`: the scheme's.
     pub(super) body: Option<u64>,
-    /// How long a body may take to arrive.
+    /// Timeout of receiving a body.
     pub(super) request_body: Duration,
-    /// Bytes that all bodies may hold at one time.
+    /// Bytes of all bodies held concurrently.
     pub(super) memory: u64,
     pub(super) server: server::Limits,
-    /// How long an unused upstream connection is kept.
+    /// How long an idle upstream connection is kept.
     pub(super) upstream_idle: Duration,
-    /// The longest body of an upstream's answer.
+    /// Maximum length of an upstream response's body.
     pub(super) upstream_body: u64,
-    /// The longest head of an upstream's answer.
+    /// Maximum length of an upstream response's head.
     pub(super) upstream_head: usize,
 }
 
@@ -42,6 +42,7 @@ impl Limits {
                 head: Duration::from_secs(10),
                 idle: Duration::from_secs(75),
                 write: Duration::from_secs(15),
+                queue_time: Duration::from_secs(1),
                 head_bytes: 32 << 10,
                 headers: 100,
                 streams: 32,
@@ -68,7 +69,7 @@ impl Limits {
         size("memory", 64 * KIB..=64 * GIB, &mut self.memory);
         size("upstream_body", 1..=GIB, &mut self.upstream_body);
 
-        // hyper takes no buffer under 8 KiB.
+        // hyper accepts no buffer under 8 KiB.
         let head = |key: &'static str, target: &mut usize| {
             let field = section.get(key);
             let bytes = field.and_then(|field| field.size_within(8 * KIB..=MIB));
@@ -88,6 +89,7 @@ impl Limits {
         time("head", &mut self.server.head);
         time("idle", &mut self.server.idle);
         time("response", &mut self.server.write);
+        time("queue_time", &mut self.server.queue_time);
         time("request_body", &mut self.request_body);
         time("upstream_idle", &mut self.upstream_idle);
 

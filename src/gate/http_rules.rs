@@ -4,6 +4,8 @@
 //! `Transfer-Encoding`) is found on the wire and arrives as [`WireFacts`]. Every request that passes
 //! is framed again for the upstream.
 
+use std::sync::{Arc, atomic::AtomicBool};
+
 use http::{
     HeaderName, Method, Version,
     header::{EXPECT, HOST, TRANSFER_ENCODING},
@@ -20,17 +22,19 @@ pub struct WireFacts {
     pub rejection: Option<Reject>,
     /// How the names of its headers were written.
     pub header_case: HeaderCase,
+    /// Whether its client has ended its side of the connection, so that it may be gone.
+    pub half_closed: Arc<AtomicBool>,
 }
 
 impl WireFacts {
     /// Returns the facts about a head without a fault.
     pub fn of(header_case: HeaderCase) -> Self {
-        WireFacts { rejection: None, header_case }
+        WireFacts { header_case, ..WireFacts::default() }
     }
 
     /// Returns the facts about a rejected head.
     pub fn rejected(rejection: Reject) -> Self {
-        WireFacts { rejection: Some(rejection), header_case: HeaderCase::default() }
+        WireFacts { rejection: Some(rejection), ..WireFacts::default() }
     }
 }
 

@@ -5,8 +5,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
+use http_body::Body;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
 
@@ -57,14 +57,17 @@ pub(super) struct Reply {
 
 impl Pipeline {
     /// Takes a request through all steps, and notes in `entry` what they find out.
-    pub(super) async fn run(
+    pub(super) async fn run<B>(
         &self,
-        request: Request<Incoming>,
+        request: Request<B>,
         wire: &WireFacts,
         (client, connection): (ClientAddr, &ConnectionSlot),
         site: &Site,
         entry: &mut LogEntry,
-    ) -> Result<Reply, Reject> {
+    ) -> Result<Reply, Reject>
+    where
+        B: Body<Data = Bytes>,
+    {
         // HTTP rules and route.
         let (head, body) = request.into_parts();
         let host = http_rules::check(&head, wire)?;
@@ -147,7 +150,7 @@ impl Pipeline {
         };
 
         // Upstream: the exchange continues if the sender hangs up or its deadline passes.
-        let owner = Owner::default();
+        let owner = Owner::new(Arc::clone(&wire.half_closed));
         let context = ExchangeContext {
             client,
             request_id: entry.id().clone(),

@@ -1,11 +1,10 @@
-//! The deadlines of a connection, kept where its bytes pass: below TLS, above TCP.
+//! The deadlines of a connection, enforced on its stream: below TLS, above TCP.
 //!
-//! One timer a connection. It is armed only when the connection waits, and moved only when a nearer
-//! deadline appears, so that a busy connection never touches it. While a request is being handled
-//! there is no deadline here: its body and its answer have their own.
+//! Each connection has one timer. It is polled only while the connection waits, and reset only to an
+//! earlier deadline, so a busy connection never touches it. While a request is handled no deadline
+//! applies here: its body and its response have their own.
 
 use std::{
-    convert::Infallible,
     io,
     pin::Pin,
     sync::{
@@ -16,47 +15,44 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::options::Limits;
+use super::{alarm::AlarmClock, options::Limits};
 
 /// After this time without a request an HTTP/1 connection is parked: hyper and its buffers are
 /// released.
 const PARK_AFTER: Duration = Duration::from_secs(1);
-/// How long a connection that we end may go on sending what nobody reads.
+/// How long a client may continue to send on a connection that we have shut down.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How many requests of a connection began and ended; shared with the service.
+/// State of a connection that its stream shares with its service.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
+    /// How many requests have begun, and how many of these have ended.
     begun: AtomicU64,
     ended: AtomicU64,
-    /// Answers that HTTP/2 clients have not taken.
+    /// Responses that an HTTP/2 client has not made space for.
     untaken: AtomicU64,
     parked: AtomicBool,
+    /// How long the bytes that were read last had waited for the worker, in milliseconds.
+    waited: AtomicU64,
 }
 
-/// One request under way; ends when dropped.
-pub(super) struct UnderWay(Arc<Requests>);
+/// A request that is being handled; dropping it ends it.
+pub(super) struct OpenRequest(Arc<Requests>);
+
+/// A response that an HTTP/2 client has not made space for, until it is dropped.
+pub(super) struct UntakenResponse(Arc<Requests>);
 
 impl Requests {
-    /// Notes that a request's head is complete.
-    pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
+    /// Begins a request, whose head is complete.
+    pub(super) fn begin(self: &Arc<Self>) -> OpenRequest {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(self))
-    }
-
-    /// The body of an answer over HTTP/2, which counts as untaken until the client has made room
-    /// for some of it.
-    pub(super) fn answer(self: &Arc<Self>, body: Full<Bytes>) -> Untaken {
-        self.untaken.fetch_add(1, Ordering::Relaxed);
-        Untaken { body, requests: Arc::clone(self) }
+        OpenRequest(Arc::clone(self))
     }
 
     /// Returns whether a request is open, or a response that an HTTP/2 client has not made space for.
@@ -65,51 +61,39 @@ impl Requests {
             || self.untaken.load(Ordering::Relaxed) > 0
     }
 
+    /// Returns how long the head that has just been read had waited for the worker.
+    pub(super) fn waited(&self) -> Duration {
+        Duration::from_millis(self.waited.load(Ordering::Relaxed))
+    }
+
     /// Returns whether an HTTP/1 connection may be parked, or an HTTP/2 connection has timed out.
     pub(super) fn is_parked(&self) -> bool {
         self.parked.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for UnderWay {
+impl OpenRequest {
+    /// Ends the request with a response over HTTP/2, which counts as untaken until the client has
+    /// made space for some of it.
+    pub(super) fn respond(self) -> UntakenResponse {
+        self.0.untaken.fetch_add(1, Ordering::Relaxed);
+        UntakenResponse(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// The body of an answer over HTTP/2; hyper drops it when it has handed it over.
-pub(super) struct Untaken {
-    body: Full<Bytes>,
-    requests: Arc<Requests>,
-}
-
-impl Body for Untaken {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Untaken {
+impl Drop for UntakenResponse {
     fn drop(&mut self) {
-        self.requests.untaken.fetch_sub(1, Ordering::Relaxed);
+        self.0.untaken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// What a connection that handles no request is waiting for.
+/// What a connection without an open request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
     FirstRequest,
@@ -117,29 +101,30 @@ enum Waiting {
     RestOfHead,
 }
 
-/// A stream that fails when the other end is too slow.
-pub(super) struct Deadlines<S> {
-    stream: S,
+/// A stream that fails when its client is too slow.
+pub(super) struct Deadlines {
+    stream: TcpStream,
     limits: Limits,
     requests: Arc<Requests>,
-    /// How many requests had begun when `waiting` was last set.
+    /// `begun` when `waiting` was last set.
     seen: u64,
     waiting: Waiting,
     since: Instant,
     timer: Pin<Box<Sleep>>,
+    alarm: AlarmClock,
     /// When a write that makes no progress fails.
     stuck: Option<Pin<Box<Sleep>>>,
     /// When an HTTP/2 connection timed out and its client was sent a GOAWAY.
     goaway: Option<Instant>,
-    /// HTTP/2 keeps connections alive with frames that are no requests.
+    /// Whether the connection speaks HTTP/2, on which frames other than requests arrive.
     multiplexed: bool,
     /// When a connection that was shut down is closed, whatever its client still sends.
     closes: Option<Instant>,
 }
 
-impl<S> Deadlines<S> {
-    /// Starts the first deadline.
-    pub(super) fn new(stream: S, limits: Limits, requests: Arc<Requests>) -> Self {
+impl Deadlines {
+    /// Returns a stream whose first deadline has begun.
+    pub(super) fn new(stream: TcpStream, limits: Limits, requests: Arc<Requests>) -> Self {
         let since = Instant::now();
         Deadlines {
             stream,
@@ -149,6 +134,7 @@ impl<S> Deadlines<S> {
             waiting: Waiting::FirstRequest,
             since,
             timer: Box::pin(sleep_until(since + limits.first_request)),
+            alarm: AlarmClock::default(),
             stuck: None,
             goaway: None,
             multiplexed: false,
@@ -156,12 +142,12 @@ impl<S> Deadlines<S> {
         }
     }
 
-    /// Says that the connection speaks HTTP/2.
+    /// Makes this the stream of an HTTP/2 connection.
     pub(super) fn set_multiplexed(&mut self) {
         self.multiplexed = true;
     }
 
-    /// Whether no request is being handled; notes when that became so.
+    /// Returns whether no request is open, and notes when that became true.
     fn is_waiting(&mut self) -> bool {
         let ended = self.requests.ended.load(Ordering::Relaxed);
         let begun = self.requests.begun.load(Ordering::Relaxed);
@@ -227,7 +213,7 @@ impl<S> Deadlines<S> {
         }
     }
 
-    /// Passes on the result of a write, or fails it if there was no progress for too long.
+    /// Returns the result of a write, or an error if writes have made no progress for too long.
     fn progress<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -244,14 +230,20 @@ impl<S> Deadlines<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Deadlines<S> {
+impl AsyncRead for Deadlines {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(context, buffer) {
+        let polled = {
+            let mut context = Context::from_waker(this.alarm.waker(context.waker()));
+            Pin::new(&mut this.stream).poll_read(&mut context, buffer)
+        };
+        if let Poll::Ready(read) = polled {
+            let waited = u64::try_from(this.alarm.waited().as_millis()).unwrap_or(u64::MAX);
+            this.requests.waited.store(waited, Ordering::Relaxed);
             if this.is_waiting() && this.waiting == Waiting::NextRequest && !this.multiplexed {
                 this.waiting = Waiting::RestOfHead;
                 this.since = Instant::now();
@@ -266,7 +258,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Deadlines<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlines<S> {
+impl AsyncWrite for Deadlines {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -292,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlines<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         let flushed = self.progress(context, flushed);
-        // hyper looks for the next request before it has this answer, and again only when bytes come.
+        // hyper polls for the next request before it has this result, and again only when bytes come.
         if flushed.is_ready()
             && self.closes.is_none()
             && self.is_waiting()
@@ -303,8 +295,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deadlines<S> {
         flushed
     }
 
-    /// Ends the connection without losing the last answer: closing with unread bytes would reset it,
-    /// and a sender that is still writing its body would see the reset and not the answer.
+    /// Ends the connection without losing the last response: closing with unread bytes would reset it,
+    /// and a sender that is still writing its body would see the reset and not the response.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closes = match self.closes {
             Some(closes) => closes,

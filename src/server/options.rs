@@ -23,6 +23,8 @@ pub struct Limits {
     pub idle: Duration,
     /// Timeout of a write on which the client makes no progress.
     pub write: Duration,
+    /// How long a head that has arrived may wait for its worker.
+    pub queue_time: Duration,
     /// Maximum length of a request's head, in bytes.
     pub head_bytes: usize,
     /// Maximum number of header lines in a request.

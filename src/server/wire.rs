@@ -41,7 +41,7 @@ pub(super) struct Wire<'a, S> {
     facts: &'a FactsQueue,
     /// Bytes that hyper has not read yet: first those that it may read, then a part of a line or head.
     held: BytesMut,
-    /// The longest head.
+    /// Maximum length of a head.
     most: usize,
     /// How many bytes of `held` hyper may read.
     cleared: usize,
@@ -126,7 +126,7 @@ impl<'a, S> Wire<'a, S> {
     }
 
     /// Moves held bytes that hyper may read to its buffer.
-    fn give(&mut self, buffer: &mut ReadBuf<'_>) {
+    fn pass(&mut self, buffer: &mut ReadBuf<'_>) {
         let bytes = self.cleared.min(buffer.remaining());
         buffer.put_slice(&self.held[..bytes]);
         self.held.advance(bytes);
@@ -187,7 +187,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<'_, S> {
         let start = buffer.filled().len();
         loop {
             if this.cleared > 0 {
-                this.give(buffer);
+                this.pass(buffer);
                 return Poll::Ready(Ok(()));
             }
             if let Some(Ended::InBody(why)) = &this.ended {
@@ -195,6 +195,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<'_, S> {
             }
             ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
             if buffer.filled().len() == start {
+                // A client may end its side after its request and read the response (RFC 9112 section
+                // 9.6), for which hyper would cancel the request: it sees the end after the response.
+                if this.framing.is_at_head() && this.facts.half_close() {
+                    return Poll::Pending;
+                }
                 return Poll::Ready(Ok(()));
             }
             if this.ended.is_some() {

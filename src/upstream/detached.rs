@@ -28,12 +28,24 @@ pub struct Detached<T: Send + 'static> {
 #[derive(Clone, Debug, Default)]
 pub struct Owner {
     gone: Arc<AtomicBool>,
+    /// Whether the client has ended its side of the connection.
+    half_closed: Arc<AtomicBool>,
 }
 
 impl Owner {
+    /// Returns an owner that waits, and counts as gone once its client has ended its side.
+    pub fn new(half_closed: Arc<AtomicBool>) -> Self {
+        Owner { gone: Arc::default(), half_closed }
+    }
+
     /// Returns whether the future's result will be taken when the future returns it in this poll.
     pub fn waits(&self) -> bool {
         !self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the owner waits, and its client is certainly there to read the result.
+    pub fn is_present(&self) -> bool {
+        self.waits() && !self.half_closed.load(Ordering::Relaxed)
     }
 }
 

@@ -19,6 +19,7 @@ const LIMITS: Limits = Limits {
     head: Duration::from_secs(1),
     idle: Duration::from_secs(1),
     write: Duration::from_secs(1),
+    queue_time: Duration::from_secs(1),
     head_bytes: 8192,
     headers: 20,
     streams: 1,

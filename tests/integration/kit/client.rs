@@ -140,6 +140,11 @@ impl Connection {
         timeout(PATIENCE, self.read_reply()).await.expect("an answer in time")
     }
 
+    /// Ends this side of the connection: over TLS with a `close_notify`.
+    pub(crate) async fn finish(&mut self) {
+        self.stream.shutdown().await.expect("the gateway is there");
+    }
+
     /// Waits until the gateway closes the connection.
     pub(crate) async fn closed(&mut self) {
         let mut rest = Vec::new();

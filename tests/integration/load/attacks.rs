@@ -1,5 +1,5 @@
-//! Attacks by clients that can prove nothing, or only events of their own route: genuine events are
-//! served all the same. Each client has a source address of its own on loopback.
+//! Attacks by clients that can authenticate nothing, or only events of their own route: genuine events
+//! are served anyway. The attackers have several source addresses on loopback.
 
 use std::{
     io,
@@ -36,7 +36,7 @@ const RATE: u32 = 50;
 const NEW_CONNECTION: u32 = 5;
 /// The attackers' addresses are 127.0.0.2 and the following ones.
 const ADDRESSES: usize = 12;
-/// How long an attacker that was cut waits until it comes again: these are not floods.
+/// How long a client that was closed waits until it connects again: these attacks are not floods.
 const PAUSE: Duration = Duration::from_millis(500);
 const OTHER_SECRET: &str = "another-secret-of-the-tests";
 
@@ -53,7 +53,7 @@ enum Attack {
 }
 
 impl Attack {
-    /// How many clients there are, and the limits: of the short run, and of the long one.
+    /// Returns the number of clients and the limits, in the short run or the long one.
     fn scale(self, long: bool) -> (usize, &'static str) {
         match (self, long) {
             (Attack::Streams, false) => (20, "requests = 100\nmemory = \"2MiB\"\nbody = \"64KiB\""),
@@ -83,7 +83,7 @@ async fn dial(from: usize, to: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-/// Attacks until it is aborted; a client that is cut comes again.
+/// Attacks until it is aborted; a client that is closed connects again.
 async fn attacker(attack: Attack, target: Arc<Target>, number: usize) {
     loop {
         // However it ends, the next attempt follows.
@@ -156,8 +156,7 @@ async fn drain(stream: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// What became of genuine events: how many there were, how many were served, and how long the 99th
-/// percentile of those took.
+/// The result of genuine events, and the 99th percentile of the times of those that were served.
 #[derive(Debug)]
 struct Served {
     sent: usize,
@@ -165,7 +164,7 @@ struct Served {
     p99: Duration,
 }
 
-/// Sends genuine events on a thread of its own, so that they do not wait for the attackers.
+/// Sends genuine events on their own thread, so that they do not wait for the attackers.
 async fn genuine(address: SocketAddr, time: Duration) -> Served {
     let measuring = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -246,7 +245,7 @@ async fn withstands(attack: Attack) {
     let beset = genuine(process.http(), time).await;
     eprintln!("{attack:?} by {clients} clients: {beset:?} after {quiet:?}; shed {}", shed().await);
     assert!(beset.served * 100 >= beset.sent * 99, "{beset:?}");
-    // Two busy cores say little about milliseconds: the short run finds only what waits.
+    // On two busy cores milliseconds mean little: the short run finds only what blocks.
     let most = if long.is_some() { Duration::ZERO } else { Duration::from_millis(500) };
     assert!(beset.p99 <= 2 * quiet.p99 + most, "{beset:?} after {quiet:?}");
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 frames that no honest client sends: each flood is ended by a GOAWAY and leaves no memory
+//! HTTP/2 frames that no genuine client sends: each flood ends the connection and leaves no memory
 //! behind.
 
 use std::time::Duration;
@@ -26,13 +26,13 @@ pub(super) const END_HEADERS: u8 = 4;
 const NO_ERROR: u32 = 0;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// More frames than any of the floods gets to send.
+/// More frames than any flood can send.
 const MANY: u32 = 200_000;
-/// What may be left in memory of a flood, in KiB.
+/// Memory that may remain used after a flood, in KiB.
 const LEFT: i64 = 16 * 1024;
-/// The processor time that five floods may take, all together and in a build that is not optimised.
+/// CPU time that five floods may take together, in a build that is not optimized.
 const FLOODED: Duration = Duration::from_secs(2);
-/// Streams of a client that takes no answer: as many as the default allows.
+/// Streams of a client that reads no response: as many as the default allows.
 const STREAMS: u32 = 32;
 
 pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -40,7 +40,7 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// `POST https://localhost/webhooks/vivoldi`, in HPACK (RFC 7541).
+/// Returns the head `POST https://localhost/webhooks/vivoldi` in HPACK (RFC 7541).
 pub(super) fn head() -> Vec<u8> {
     let mut block = vec![0x83, 0x87];
     for (name, value) in [(0x04, "/webhooks/vivoldi"), (0x01, "localhost")] {
@@ -63,7 +63,7 @@ async fn gateway(limits: &str) -> (Process, Setup) {
 }
 
 impl Client {
-    /// A connection whose preface is sent, with these settings.
+    /// Opens a connection and sends the preface with these settings.
     async fn open(process: &Process, setup: &Setup, settings: &[u8]) -> Self {
         let certificate = std::fs::read(setup.dir.path().join("tls.crt")).expect("made at start");
         let address = process.https().expect("a TLS listener");
@@ -79,8 +79,8 @@ impl Client {
         self.write.flush().await.expect("the gateway reads");
     }
 
-    /// Sends what `flood` makes, over and over, until the gateway has had enough of it; gives the code
-    /// of its GOAWAY.
+    /// Sends what `flood` returns until the gateway ends the connection. Returns the code of its
+    /// GOAWAY.
     async fn flood(self, flood: impl Fn(u32) -> Vec<u8> + Send + 'static) -> Option<u32> {
         let Client { mut read, mut write } = self;
         let flooding = tokio::spawn(async move {
@@ -95,7 +95,7 @@ impl Client {
         code
     }
 
-    /// Waits for a frame of this kind and gives its payload.
+    /// Waits for a frame of this kind and returns its payload.
     async fn frame(&mut self, wanted: u8) -> Vec<u8> {
         let waiting = async {
             loop {
@@ -118,7 +118,7 @@ async fn next(read: &mut ReadHalf<TlsStream<TcpStream>>) -> Option<(u8, Vec<u8>)
     Some((head[3], payload))
 }
 
-/// The error code of the last GOAWAY before the connection ends.
+/// Returns the error code of the last GOAWAY before the connection ends.
 async fn goaway(read: &mut ReadHalf<TlsStream<TcpStream>>) -> Option<u32> {
     let mut code = None;
     while let Some((kind, payload)) = next(read).await {
@@ -160,25 +160,26 @@ async fn floods_are_ended_with_goaway_and_leave_no_memory_behind() {
         assert_eq!(code, Some(ENHANCE_YOUR_CALM), "{name}");
     }
     let (left, used) = (process.memory() - before, process.processor() - used);
-    eprintln!("five floods: {used:?} of processor time, {left} KiB left");
+    eprintln!("five floods: {used:?} of CPU time, {left} KiB left");
     assert!(left < LEFT, "{left} KiB are left");
-    assert!(used < FLOODED, "{used:?} of processor time");
+    assert!(used < FLOODED, "{used:?} of CPU time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_that_must_be_answered_are_answered_as_far_as_the_client_takes_it() {
+async fn a_flood_of_frames_that_must_be_answered_is_ended() {
     let (process, setup) = gateway("response = \"500ms\"").await;
     let before = process.memory();
     for (kind, payload) in [(PING, vec![7; 8]), (SETTINGS, vec![0, 4, 0, 0, 0xff, 0xff])] {
-        // A client that takes the answers may go on, and is served.
+        // A few are responded to, and the client is served.
         let mut client = Client::open(&process, &setup, &[]).await;
-        for _ in 0..50 {
-            client.send(&frame(kind, 0, 0, &payload).repeat(100)).await;
-        }
+        client.send(&frame(kind, 0, 0, &payload).repeat(500)).await;
         client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &head())).await;
-        assert!(!client.frame(HEADERS).await.is_empty(), "a refusal");
+        assert!(!client.frame(HEADERS).await.is_empty(), "a rejection");
 
-        // One that does not is cut.
+        // Many are not, whether the client reads the responses or not.
+        let client = Client::open(&process, &setup, &[]).await;
+        let flood = payload.clone();
+        client.flood(move |_| frame(kind, 0, 0, &flood)).await;
         let Client { read: _read, mut write } = Client::open(&process, &setup, &[]).await;
         let flood = frame(kind, 0, 0, &payload).repeat(1000);
         let flooding = async { while write.write_all(&flood).await.is_ok() {} };
@@ -189,7 +190,7 @@ async fn frames_that_must_be_answered_are_answered_as_far_as_the_client_takes_it
 }
 
 #[tokio::test]
-async fn a_client_that_makes_no_room_for_its_answer_is_sent_away() {
+async fn a_client_that_makes_no_space_for_its_response_gets_goaway() {
     let (process, setup) = gateway("response = \"1s\"").await;
     // SETTINGS_INITIAL_WINDOW_SIZE is 0.
     let mut client = Client::open(&process, &setup, &[0, 4, 0, 0, 0, 0]).await;
@@ -198,7 +199,7 @@ async fn a_client_that_makes_no_room_for_its_answer_is_sent_away() {
     let requests = (0..STREAMS).flat_map(|n| frame(HEADERS, whole, 2 * n + 1, &head()));
     client.send(&requests.collect::<Vec<_>>()).await;
     for _ in 0..STREAMS {
-        assert!(!client.frame(HEADERS).await.is_empty(), "a refusal");
+        assert!(!client.frame(HEADERS).await.is_empty(), "a rejection");
     }
     let grown = process.memory() - before;
     assert!(grown < LEFT, "{grown} KiB");
@@ -207,7 +208,7 @@ async fn a_client_that_makes_no_room_for_its_answer_is_sent_away() {
 }
 
 #[tokio::test]
-async fn an_idle_client_is_sent_away() {
+async fn an_idle_client_gets_goaway() {
     let (process, setup) = gateway("first_request = \"300ms\"\nidle = \"300ms\"").await;
     let mut silent = Client::open(&process, &setup, &[]).await;
     let code = timeout(PATIENCE, goaway(&mut silent.read)).await.expect("an end in time");
@@ -215,7 +216,7 @@ async fn an_idle_client_is_sent_away() {
 
     let mut client = Client::open(&process, &setup, &[]).await;
     client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &head())).await;
-    assert!(!client.frame(DATA).await.is_empty(), "a refusal");
+    assert!(!client.frame(DATA).await.is_empty(), "a rejection");
     let code = timeout(PATIENCE, goaway(&mut client.read)).await.expect("an end in time");
     assert_eq!(code, Some(NO_ERROR), "after a request");
 }

@@ -1,4 +1,4 @@
-//! Three times as much as the application can take, whatever the answers do.
+//! Three times the load that the application, or the gateway, can handle.
 
 use std::{
     collections::BTreeMap,
@@ -17,16 +17,16 @@ use tokio::{
 use super::{ALONE, setting};
 use crate::kit::{Connection, Event, Process, Setup, Upstream, until};
 
-/// How many requests the application handles at one time, as PHP-FPM does with so many children.
+/// How many requests the application handles concurrently, like PHP-FPM with so many children.
 const CHILDREN: usize = 8;
-/// How long it takes for each.
+/// How long it takes per request.
 const TAKES: Duration = Duration::from_millis(20);
-/// Senders' connections.
+/// Connections of the senders.
 const CONNECTIONS: usize = 200;
-/// So many seconds, unless `SEALGATE_OVERLOAD_SECONDS` says otherwise; then the targets are asserted.
+/// Seconds per measurement, unless `SEALGATE_OVERLOAD_SECONDS` is set; then the targets are asserted.
 const SECONDS: u64 = 3;
 
-/// An application of a fixed capacity; what comes beyond it waits.
+/// Starts an application of a fixed capacity, in which further requests wait.
 async fn application() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -55,14 +55,14 @@ async fn serve(mut stream: TcpStream, children: Arc<Semaphore>) {
     }
 }
 
-/// How many answers of each status there were, and how long they took from when the request was due.
+/// The times of the responses of each status, each from when its request was due.
 type Answers = Arc<Mutex<BTreeMap<u16, Vec<Duration>>>>;
 
 fn note(answers: &Answers, status: u16, due: Instant) {
     answers.lock().expect("not poisoned").entry(status).or_default().push(due.elapsed());
 }
 
-/// Each of so many senders sends when it has its answer.
+/// Runs senders of which each sends the next request when it has its response.
 async fn closed(process: &Arc<Process>, senders: usize, time: Duration) -> Answers {
     let answers = Answers::default();
     let mut all = JoinSet::new();
@@ -82,7 +82,7 @@ async fn closed(process: &Arc<Process>, senders: usize, time: Duration) -> Answe
     answers
 }
 
-/// Requests are due at a fixed rate, on whichever connection is free.
+/// Sends requests at a fixed rate, on whichever connection is free.
 async fn open(process: &Arc<Process>, rate: f64, time: Duration) -> Answers {
     let answers = Answers::default();
     let (send, due) = mpsc::unbounded_channel::<Instant>();
@@ -123,7 +123,7 @@ fn quantile(answers: &Answers, status: u16, q: f64) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn overload_is_turned_away_at_once_and_the_rest_is_served() {
+async fn overload_is_rejected_at_once_and_the_rest_is_served() {
     let _alone = ALONE.lock().await;
     let long = setting("SEALGATE_OVERLOAD_SECONDS");
     let time = Duration::from_secs(long.unwrap_or(SECONDS));
@@ -144,11 +144,11 @@ async fn overload_is_turned_away_at_once_and_the_rest_is_served() {
     let goodput = count(&answers, 200) as f64 / time.as_secs_f64();
     let (shed, slow) = (quantile(&answers, 503, 0.5), quantile(&answers, 503, 0.99));
     let grown = process.memory() - before;
-    // In a short run others use the machine, now more and now less.
+    // In a short run, other processes use the machine, now more and now less.
     let peak = if long.is_some() { first_peak } else { first_peak.min(peak().await) };
     eprintln!(
         "peak {peak:.0}/s; at three times that: {goodput:.0}/s served ({:.0} %, p99 {:?}), {} \
-         turned away (median {shed:?}, p99 {slow:?}), memory {grown:+} KiB",
+         rejected (median {shed:?}, p99 {slow:?}), memory {grown:+} KiB",
         100.0 * goodput / peak,
         quantile(&answers, 200, 0.99),
         count(&answers, 503),
@@ -162,7 +162,7 @@ async fn overload_is_turned_away_at_once_and_the_rest_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_at_one_time_are_bounded() {
+async fn concurrent_requests_are_limited() {
     let upstream = Upstream::start().await;
     upstream.answer([crate::kit::Answer::Held]);
     let gateway = Setup::new(&upstream).plain().section("[limits]\nrequests = 1").start();
@@ -178,5 +178,39 @@ async fn requests_at_one_time_are_bounded() {
         let mut third = gateway.connect_plain().await;
         third.exchange(&Event::default().request()).await.status == 200
     };
-    until("there is room again", served).await;
+    until("a permit is free again", served).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_waited_too_long_for_a_worker_are_shed() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream)
+        .plain()
+        .server("workers = 1")
+        .section("[limits]\nqueue_time = \"2ms\"");
+    let process = Arc::new(Process::start(setup.dir.path(), &setup.toml()).await);
+    let mut all = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let process = Arc::clone(&process);
+        all.spawn(async move {
+            let (mut served, mut shed) = (0, 0);
+            let end = Instant::now() + Duration::from_secs(1);
+            while Instant::now() < end {
+                let mut connection = process.connect().await;
+                connection.write(&Event::default().request()).await;
+                match connection.read().await.expect("a response").status {
+                    200 => served += 1,
+                    503 => shed += 1,
+                    status => panic!("{status}"),
+                }
+            }
+            (served, shed)
+        });
+    }
+    let counts = all.join_all().await;
+    let (served, shed) = counts.iter().fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+    let counted = process.metric("sealgate_shed_total{cause=\"waited\"}").await;
+    eprintln!("{served} served, {shed} shed");
+    assert!(served > 0 && shed > 0, "{served} served, {shed} shed");
+    assert_eq!(counted, f64::from(shed));
 }
