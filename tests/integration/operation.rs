@@ -341,7 +341,7 @@ async fn wrong_inputs_of_commands_have_their_exit_status() {
     std::fs::write(dir.join("request"), "no request").expect("written");
     for (arguments, status, said) in [
         (&["verify", "--route", "other", "request"][..], 2, "the routes are: vivoldi"),
-        (&["verify", "--route", "vivoldi", "request"][..], 2, "no captured HTTP request"),
+        (&["verify", "--route", "vivoldi", "request"][..], 2, "is not a captured HTTP request"),
         (&["verify", "--route", "vivoldi", "absent"][..], 2, "cannot be read"),
         (&["sign", "--route", "vivoldi", "absent"][..], 2, "cannot be read"),
         (&["sign", "--route", "vivoldi", "--key", "coupon/1"][..], 1, "no key"),
