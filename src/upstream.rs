@@ -45,16 +45,13 @@ use self::{
 use crate::{
     body::Payload,
     metrics::{RouteMetrics, UpstreamCode},
-    reject::Reject,
+    reject::{Reject, Shed},
     replay::{Claim, Failure, Settled},
     response::SanitizedResponse,
 };
 
 /// Connecting ends this long before `answer_by`, to leave time for the 502 itself.
 const RESPONSE_RESERVE: Duration = Duration::from_millis(500);
-
-/// Why a response other than a success is not passed on.
-const NO_MEMORY: &str = "memory for response bodies";
 
 /// The upstreams of one route, with their connections.
 #[derive(Debug)]
@@ -300,7 +297,7 @@ impl Called<'_> {
             Some(BodyOmission::NoMemory) if response.status.is_success() => {
                 tracing::warn!(%upstream, "a response body is omitted: no memory left for bodies");
             }
-            Some(BodyOmission::NoMemory) => return Err(Reject::Overloaded(NO_MEMORY)),
+            Some(BodyOmission::NoMemory) => return Err(Reject::Overloaded(Shed::Memory)),
         }
         Ok(response)
     }

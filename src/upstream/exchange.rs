@@ -13,11 +13,7 @@ use super::{
     dial::UpstreamStream,
     response_reader::{ReceivedResponse, ResponseReader},
 };
-use crate::{
-    body::Payload,
-    capacity::Reservation,
-    tls,
-};
+use crate::{body::Payload, capacity::Reservation, tls};
 
 /// The least capacity for a read.
 const MIN_READ: usize = 4096;
