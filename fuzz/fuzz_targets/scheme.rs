@@ -30,5 +30,5 @@ fuzz_target!(|text: &str| {
     let payload = Payload::from(Bytes::from_static(b"{}"));
     let now = UnixMillis(1_758_184_391_752);
     assert!(verifier.verify(&head, &payload, now).is_err());
-    let _ = verifier.handshake(&head, &payload, now);
+    let _ = verifier.challenge(&head, &payload, now);
 });

@@ -25,7 +25,7 @@ const PATH: &str = "/in?a=b";
 static VERIFIERS: LazyLock<Vec<[Verifier; 2]>> = LazyLock::new(|| {
     let ready = |scheme, secret: &str| {
         let global = vec![Secret::new(secret.as_bytes().to_vec())];
-        let public_url = Some("https://hooks.example.com/in".to_owned());
+        let public_url = Some(format!("https://hooks.example.com{PATH}"));
         let credentials = Credentials { global, public_url, ..Credentials::default() };
         Verifier::new(scheme, "fuzz", credentials).ok()
     };
@@ -65,21 +65,21 @@ fuzz_target!(|input: &[u8]| {
 
     let unsigned = head(given.clone());
     assert!(verifier.verify(&unsigned, &payload, NOW).is_err(), "nobody signed it");
-    let _ = verifier.handshake(&unsigned, &payload, NOW);
+    let _ = verifier.challenge(&unsigned, &payload, NOW);
 
     // Signs as the sender would, with the given headers.
     let draft = Draft { method: Method::POST, path: PATH, headers: given, body: &payload };
     let Ok(headers) = verifier.sign(None, draft, NOW) else { return };
     let signed = head(headers);
-    let _ = verifier.handshake(&signed, &payload, NOW);
+    let _ = verifier.challenge(&signed, &payload, NOW);
     match verifier.verify(&signed, &payload, NOW) {
         Ok(_) => {
             let of_another = other.verify(&signed, &payload, NOW);
-            assert_eq!(of_another.err(), Some(Reject::Refused(Reason::BadSignature)));
+            assert_eq!(of_another.err(), Some(Reject::NotAccepted(Reason::BadSignature)));
         }
         Err(reject) => {
             // A signature in the given headers is not replaced.
-            let own = lines.is_empty() && reject == Reject::Refused(Reason::BadSignature);
+            let own = lines.is_empty() && reject == Reject::NotAccepted(Reason::BadSignature);
             assert!(!own, "{} does not know its own signature", verifier.scheme().id());
             return;
         }
