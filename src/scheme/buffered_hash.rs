@@ -1,11 +1,12 @@
-//! Short pieces on their way into a hash, put together so that it takes them in one go.
+//! A hash with a buffer for short pieces, which then reach it in one call.
 
 use sha2::digest::Update;
 
-/// So many bytes are held back: the signed text of nearly all senders, without the body.
+/// The size of the buffer: the signed text of nearly all senders without the body fits.
 const ROOM: usize = 192;
 
-/// A hash, and what it has not taken yet. Whatever the hash, it is fed as a `BufferedHash<dyn Update>`.
+/// A hash and the pieces that have not reached it yet. Messages are written to a
+/// `BufferedHash<dyn Update>`, whatever the hash.
 pub(super) struct BufferedHash<H: ?Sized> {
     bytes: [u8; ROOM],
     used: usize,
@@ -13,13 +14,13 @@ pub(super) struct BufferedHash<H: ?Sized> {
 }
 
 impl<H: Update> BufferedHash<H> {
-    /// Nothing but what `hash` has taken already.
+    /// Starts with the state of `hash` and an empty buffer.
     #[inline]
     pub(super) fn before(hash: H) -> Self {
         BufferedHash { bytes: [0; ROOM], used: 0, hash }
     }
 
-    /// The hash, which has taken everything.
+    /// Returns the hash after all pieces.
     #[inline]
     pub(super) fn taken(mut self) -> H {
         self.hash.update(&self.bytes[..self.used]);
@@ -28,7 +29,7 @@ impl<H: Update> BufferedHash<H> {
 }
 
 impl<H: Update + ?Sized> BufferedHash<H> {
-    /// Takes the next piece.
+    /// Adds the next piece.
     #[inline]
     pub(super) fn push(&mut self, piece: &[u8]) {
         match self.bytes.get_mut(self.used..self.used + piece.len()) {

@@ -1,4 +1,4 @@
-//! The scheme language: reads a scheme file and compiles it. Every problem is told with its place.
+//! The scheme language: parses and compiles scheme files. Every problem is reported with its place.
 
 mod challenge;
 mod lint;
@@ -29,7 +29,7 @@ impl Scheme {
     /// Compiles the text of a scheme file, called `name` in reports.
     ///
     /// # Errors
-    /// Everything that is wrong with it, each with line, column and what to do.
+    /// Every problem, with line, column and a suggestion.
     pub fn parse(name: &str, text: &str) -> Result<Arc<Scheme>, Report> {
         let reader = Reader::new(name, text);
         let scheme = {
@@ -46,8 +46,7 @@ impl Scheme {
         }
     }
 
-    /// Compiles a scheme that stands in a section of another document. `None` if a problem was
-    /// recorded there.
+    /// Compiles a scheme in a section of another document. `None` if a problem was recorded there.
     pub fn read(root: &Section<'_>) -> Option<Scheme> {
         let mut wanted = Inputs::default();
         let of_section = root.path().rsplit('.').next().filter(|name| !name.is_empty());
@@ -201,7 +200,7 @@ impl Scheme {
     }
 }
 
-/// `[[variant]]`: other messages for requests that have a value.
+/// Reads `[[variant]]`: other messages for requests that have a value.
 fn variants(
     root: &Section<'_>,
     timestamp: Option<&TimestampRule>,
@@ -221,7 +220,7 @@ fn variants(
     variants
 }
 
-/// `[[agree]]`: what must agree with what is signed.
+/// Reads `[[agree]]`: values that must agree with what is signed.
 fn agreements(root: &Section<'_>, wanted: &mut Inputs) -> Vec<Agreement> {
     let mut agreements = Vec::new();
     for section in read::sections(root.get("agree")) {
@@ -259,7 +258,7 @@ fn needs_url(message: &Template) -> bool {
     message.values().iter().any(|(value, _)| value.source == ValueSource::Url)
 }
 
-/// Whether the body's SHA-256 goes into the template.
+/// Returns whether the template contains the body's SHA-256.
 fn hashes_body(template: &Template) -> bool {
     let digest = |value: &TemplateValue| {
         value.source == ValueSource::Body && value.filters == [Filter::Sha256]

@@ -1,7 +1,7 @@
-//! Hexadecimal digests and MACs: written so that the compiler makes vector instructions of it, since
-//! both directions stand in the way of every request of most senders.
+//! Hexadecimal digests and MACs, written so that the compiler vectorizes them: most senders' requests
+//! need one or both directions.
 
-/// The lower-case digits of a SHA-256.
+/// Returns the lower-case digits of a SHA-256.
 pub(super) fn encode(digest: &[u8; 32]) -> [u8; 64] {
     let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
     let mut text = [0; 64];
@@ -11,8 +11,8 @@ pub(super) fn encode(digest: &[u8; 32]) -> [u8; 64] {
     text
 }
 
-/// Decodes digits in any case to the start of `into`; gives how many bytes, or `None` if there is
-/// anything else, half a byte, or more than there is room for.
+/// Decodes digits in any case to the start of `into` and returns the number of bytes; `None` for
+/// anything else, half a byte, or more bytes than fit.
 pub(super) fn decode(text: &[u8], into: &mut [u8]) -> Option<usize> {
     let (pairs, []) = text.as_chunks::<2>() else { return None };
     let into = into.get_mut(..pairs.len())?;
@@ -29,15 +29,15 @@ pub(super) fn decode(text: &[u8], into: &mut [u8]) -> Option<usize> {
     (faults == 0).then_some(pairs.len())
 }
 
-/// The four bytes that eight digits stand for, the first digit in the lowest byte of `digits`. Sets
-/// bits in `faults` if there is one that is no digit.
+/// Decodes eight digits, the first one in the lowest byte of `digits`. Sets bits in `faults` if one is
+/// not a digit.
 #[inline]
 fn four(digits: u64, faults: &mut u64) -> [u8; 4] {
     const EACH: u64 = u64::from_ne_bytes([1; 8]);
     // Of the digits only the letters have the bit of 64. Their lowest four bits count from one.
     let letter = (digits >> 6) & EACH;
     let value = (digits & (15 * EACH)) + 9 * letter;
-    // What stands for these values; a value over 15; letters, and only they, are 10 or more.
+    // The text of these values must be the input. No value exceeds 15. Only letters are 10 or more.
     let text = value + u64::from(b'0') * EACH + u64::from(b'a' - b'0' - 10) * letter;
     *faults |= text ^ (digits | (letter << 5));
     *faults |= value & (16 * EACH);

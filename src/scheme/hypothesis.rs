@@ -1,8 +1,8 @@
-//! Suppositions for a diagnosis: what if the secret, the message or the scheme were another?
+//! Hypotheses for a diagnosis: would another secret, message or scheme verify the request?
 //!
-//! A [`Hypothesis`] is judged by the code that judges live requests, but it says only whether the
-//! signature fits. The proof that a request is authentic, [`Verified`](super::Verified), never leaves
-//! it, so nothing that is found out here can be forwarded or recorded.
+//! A [`Hypothesis`] uses the code that verifies live requests, but reports only whether the signature
+//! matches. It never returns [`Verified`](super::Verified), so its result cannot be forwarded or
+//! recorded.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use crate::{
     secret::Secret,
 };
 
-/// What senders write before a signature.
+/// Prefixes that senders write before a signature.
 const PREFIXES: [&str; 12] = [
     "sha256=",
     "sha1=",
@@ -47,7 +47,7 @@ const PREFIXES: [&str; 12] = [
     "Basic ",
 ];
 
-/// How many ways of reading a signature are given.
+/// The maximum number of readings of one signature.
 const MOST: usize = 32;
 
 /// How a secret's text becomes the bytes of the key.
@@ -55,37 +55,37 @@ const MOST: usize = 32;
 pub enum SecretForm {
     /// The bytes of the text itself.
     Text,
-    /// What the text is the hexadecimal of.
+    /// The bytes that the text encodes in hexadecimal.
     Hex,
-    /// What the text is the base64 of.
+    /// The bytes that the text encodes in base64.
     Base64,
 }
 
-/// How a signature was written that should have been written otherwise.
+/// How the format of a signature deviates from the scheme's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormatDeviation {
-    /// What should stand before the signature and does not.
+    /// The missing prefix of the signature.
     pub lacks: Option<String>,
-    /// What stands before the signature and should not.
+    /// The superfluous prefix of the signature.
     pub extra: Option<&'static str>,
     /// The encoding that was used, if it is not the scheme's.
     pub encoding: Option<&'static str>,
 }
 
-/// A verifier with something supposed to be otherwise.
+/// A verifier with a changed secret, message or scheme.
 #[derive(Clone, Debug)]
 pub struct Hypothesis(Verifier);
 
 impl Verifier {
-    /// The supposition that everything is as configured.
+    /// Returns the hypothesis that everything is as configured.
     pub fn hypothesis(&self) -> Hypothesis {
         Hypothesis(self.clone())
     }
 }
 
 impl Hypothesis {
-    /// Whether the signature of a request fits; whether the request would be accepted besides is not
-    /// asked.
+    /// Returns whether the signature of a request matches, even if it would be rejected for another
+    /// reason.
     pub fn fits(&self, head: &Parts, payload: &Payload, now: UnixMillis) -> bool {
         match self.0.authenticate(head, payload, now) {
             Ok(()) => true,
@@ -104,24 +104,24 @@ impl Hypothesis {
         self.0.slots.names()
     }
 
-    /// What a request says of itself.
+    /// Returns what the request contains, unverified.
     pub fn unverified_details(&self, head: &Parts, payload: &Payload) -> super::UnverifiedDetails {
         self.0.unverified_details(head, payload)
     }
 
-    /// The configured secrets, with the names of their keys.
+    /// Returns the configured secrets with the names of their keys.
     pub fn secrets(&self) -> impl Iterator<Item = (&str, &Secret)> {
         self.0.ring.iter().flat_map(|key| key.configured.iter().map(|secret| (&*key.name, secret)))
     }
 
-    /// Supposes that this secret signs every request. `None` where a secret signs nothing, or this one
-    /// cannot be a key of the scheme.
+    /// Assumes that this secret signs every request. `None` if the scheme has no secret, or if this one
+    /// cannot be its key.
     pub fn under(&self, secret: &Secret) -> Option<Hypothesis> {
         self.with(secret, |_| ())
     }
 
-    /// Supposes that this secret signs, in another form than the scheme says. `None` if that is the
-    /// scheme's form, or the secret is not written so.
+    /// Assumes that this secret signs in another form than the scheme's. `None` if it is the scheme's
+    /// form, or if the secret is not in this form.
     pub fn under_in_form(&self, secret: &Secret, form: SecretForm) -> Option<Hypothesis> {
         let encoding = match form {
             SecretForm::Text => Encoding::Text,
@@ -139,7 +139,7 @@ impl Hypothesis {
         self.with(secret, |scheme| scheme.key = KeyForm { encoding, strip })
     }
 
-    /// Supposes that this secret signs as another scheme says. `None` where that cannot be.
+    /// Assumes that this secret signs according to another scheme. `None` if that is impossible.
     pub fn of(&self, scheme: &Arc<Scheme>, secret: &Secret) -> Option<Hypothesis> {
         if scheme.needs_url && self.0.public_urls.is_empty() {
             return None;
@@ -182,14 +182,14 @@ impl Hypothesis {
         other
     }
 
-    /// Supposes that the body itself is signed where the scheme says its digest. `None` if the scheme
-    /// does not say so.
+    /// Assumes that the body itself is signed instead of its digest. `None` if the scheme does not sign
+    /// the digest.
     pub fn body_for_digest(&self) -> Option<Hypothesis> {
         self.body_signed(&[Filter::Sha256], &[])
     }
 
-    /// Supposes that the body's SHA-256 is signed, in hexadecimal, where the scheme says the body.
-    /// `None` if the scheme does not say so.
+    /// Assumes that the hexadecimal SHA-256 of the body is signed instead of the body. `None` if the
+    /// scheme does not sign the body.
     pub fn digest_for_body(&self) -> Option<Hypothesis> {
         self.body_signed(&[], &[Filter::Sha256])
     }
@@ -205,7 +205,7 @@ impl Hypothesis {
         found.then_some(other)
     }
 
-    /// Supposes that the timestamp is signed as this text, whatever stands in the request.
+    /// Assumes that the timestamp is signed as this text, whatever the request contains.
     pub fn timestamp_signed_as(&self, text: &str) -> Hypothesis {
         let other = self.exchanged(|value| {
             let hit = value.source == ValueSource::Timestamp;
@@ -214,7 +214,7 @@ impl Hypothesis {
         other.with_any_unit()
     }
 
-    /// Supposes that the sender may write its time in seconds and in milliseconds. RFC 3339 stays.
+    /// Assumes that the sender may write its time in seconds or milliseconds. RFC 3339 is unchanged.
     pub fn with_any_unit(&self) -> Hypothesis {
         self.changed(|scheme| match &mut scheme.timestamp {
             Some(timestamp) if timestamp.unit != TimeUnit::Rfc3339 => {
@@ -224,7 +224,8 @@ impl Hypothesis {
         })
     }
 
-    /// Another message: every value for which `exchange` gives a piece becomes that piece.
+    /// Returns a hypothesis with another message: each value for which `exchange` returns a piece becomes
+    /// that piece.
     fn exchanged(
         &self,
         mut exchange: impl FnMut(&TemplateValue) -> Option<TemplatePiece>,
@@ -247,8 +248,8 @@ impl Hypothesis {
         })
     }
 
-    /// The signature of a request as the scheme would have it written, for every way in which what
-    /// stands there can be read as one: the header, its value, and what was spelled otherwise.
+    /// Returns every reading of the signature header as a signature in the scheme's format: the header,
+    /// its value in that format, and the deviation.
     pub fn reformatted(&self, head: &Parts) -> Vec<(HeaderName, HeaderValue, FormatDeviation)> {
         let scheme = &*self.0.scheme;
         let (ProofKind::Hmac(hash) | ProofKind::Digest(hash)) = scheme.kind else {
@@ -288,7 +289,7 @@ impl Hypothesis {
         found
     }
 
-    /// What in a header could be the signature, without what stands before it.
+    /// Returns the parts of a header that could be the signature, without their prefixes.
     fn pieces<'t>(&self, text: &'t [u8]) -> Vec<(&'t [u8], Prefix)> {
         let signature = &self.0.scheme.signature;
         let items: Vec<&[u8]> = match &signature.format {
@@ -328,14 +329,14 @@ impl Hypothesis {
     }
 }
 
-/// The items of a header, whichever of the usual separators is between them.
+/// Returns the items of a header, split at any of the usual separators.
 fn parted(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let items = text.split(|byte| b",; ".contains(byte)).filter(|item| !item.is_empty());
     // A tag may end in the separator: `v1,…` as a whole is an item too.
     items.take(16).chain(text.split(|byte| *byte == b' ').take(16))
 }
 
-/// The first item of a header that has the length of a time in seconds or milliseconds.
+/// Returns the first item of a header that has the length of a time in seconds or milliseconds.
 fn lone_digits(text: &[u8]) -> Option<String> {
     let value = |item: &[u8]| item.rsplit(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
     let is_time =
@@ -344,19 +345,19 @@ fn lone_digits(text: &[u8]) -> Option<String> {
     String::from_utf8(found).ok()
 }
 
-/// What stood before a signature.
+/// The prefix that was found before a signature.
 #[derive(Clone, Copy)]
 enum Prefix {
-    /// What the scheme says.
+    /// The scheme's own.
     Own,
-    /// Nothing, where the scheme says something.
+    /// None, although the scheme has one.
     None,
-    /// Something else.
+    /// Another one.
     Other(&'static str),
 }
 
-/// A text as a MAC, in every encoding in which it has the length of one; with the name of the encoding
-/// unless it is `own`.
+/// Decodes a text as a MAC in every encoding in which it has the right length, with the name of the
+/// encoding unless it is `own`.
 fn decoded(
     text: &[u8],
     hash: HashAlgorithm,

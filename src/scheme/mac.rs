@@ -1,4 +1,4 @@
-//! Message authentication codes and plain digests over a message that comes in pieces.
+//! Message authentication codes and plain digests over a message in pieces.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
@@ -19,7 +19,7 @@ pub(super) enum HashAlgorithm {
 }
 
 impl HashAlgorithm {
-    /// The length of a digest in bytes.
+    /// Returns the length of a digest in bytes.
     pub(super) fn length(self) -> usize {
         match self {
             HashAlgorithm::Sha1 => 20,
@@ -29,7 +29,7 @@ impl HashAlgorithm {
     }
 }
 
-/// A computation that takes a message piece by piece. Cloning a keyed one costs no hashing.
+/// A computation over a message in pieces. Cloning a keyed one costs no hashing.
 #[derive(Clone)]
 pub(super) enum Engine {
     /// HMAC (RFC 2104) with SHA-1.
@@ -46,7 +46,7 @@ pub(super) enum Engine {
     Sha512(Sha512),
 }
 
-/// The result: at most 64 bytes.
+/// The result of a computation: at most 64 bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Tag {
     bytes: [u8; 64],
@@ -60,20 +60,20 @@ impl Tag {
         Tag { bytes, length: result.len() }
     }
 
-    /// The bytes of the result.
+    /// Returns the bytes of the result.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 
-    /// The first 16 bytes, for a choice that takes no branch.
+    /// Returns the first 16 bytes, for a selection without a branch.
     pub(super) fn start(&self) -> u128 {
         u128::from_ne_bytes(*self.bytes.first_chunk().expect("64 bytes have 16 at their start"))
     }
 
-    /// Whether `candidate` is the result, found in a time that depends on the length only.
+    /// Compares `candidate` with the result in a time that depends only on the length.
     pub(super) fn is(&self, candidate: &[u8]) -> Choice {
-        // Words of eight bytes, and single bytes at the end of a SHA-1; all differences in one word,
-        // since the comparison pays for each word that it is asked about.
+        // Words of eight bytes, and the last four bytes of a SHA-1. All differences are collected in
+        // one word, because each comparison in constant time has a cost.
         let (words, rest) = self.bytes().as_chunks::<8>();
         let (others, remaining) = candidate.as_chunks::<8>();
         let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
@@ -96,7 +96,7 @@ impl Engine {
         }
     }
 
-    /// A plain digest.
+    /// Creates a plain digest.
     pub(super) fn digest(hash: HashAlgorithm) -> Engine {
         match hash {
             HashAlgorithm::Sha1 => Engine::Sha1(Sha1::new()),
@@ -105,8 +105,8 @@ impl Engine {
         }
     }
 
-    /// The result over the message that `feed` brings piece by piece, after what the engine has taken
-    /// already, and what `feed` returns. The engine stays as it is.
+    /// Computes the result over the message that `feed` pushes piece by piece, and returns it with the
+    /// value that `feed` returns.
     pub(super) fn compute<T>(
         &self,
         feed: impl FnOnce(&mut BufferedHash<dyn Update>) -> T,
@@ -121,7 +121,7 @@ impl Engine {
         }
     }
 
-    /// The result over one piece.
+    /// Computes the result over one piece.
     pub(super) fn of(&self, message: &[u8]) -> Tag {
         self.compute(|message_so_far| message_so_far.push(message)).0
     }

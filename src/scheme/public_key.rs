@@ -20,7 +20,7 @@ pub(super) enum PublicKeyAlgorithm {
     Ed25519,
     /// ECDSA with P-256 and SHA-256, the signature in DER.
     EcdsaP256,
-    /// ECDSA with P-256 and SHA-256, the signature as `r` and `s` run together.
+    /// ECDSA with P-256 and SHA-256, the signature as `r` and `s` concatenated.
     EcdsaP256Fixed,
     /// RSA PKCS#1 v1.5 with SHA-256 and a modulus of at least 2048 bits.
     RsaSha256,
@@ -28,7 +28,7 @@ pub(super) enum PublicKeyAlgorithm {
     RsaSha512,
 }
 
-/// A public key, ready for use.
+/// A prepared public key.
 #[derive(Clone)]
 pub(super) struct PublicKey(Arc<ParsedPublicKey>);
 
@@ -43,7 +43,7 @@ impl PublicKeyAlgorithm {
         }
     }
 
-    /// The length of a signature, where the algorithm fixes it.
+    /// Returns the length of a signature, if the algorithm fixes it.
     pub(super) fn signature_length(self) -> Option<usize> {
         match self {
             PublicKeyAlgorithm::Ed25519 | PublicKeyAlgorithm::EcdsaP256Fixed => Some(64),
@@ -55,10 +55,10 @@ impl PublicKeyAlgorithm {
 }
 
 impl PublicKey {
-    /// Reads a key: a PEM block, or raw or SubjectPublicKeyInfo bytes written as `form` says.
+    /// Reads a key: a PEM block, or raw or SubjectPublicKeyInfo bytes in the encoding of `form`.
     ///
     /// # Errors
-    /// Says that it is no key of this algorithm.
+    /// The text is not a key of this algorithm.
     pub(super) fn read(
         algorithm: PublicKeyAlgorithm,
         form: &KeyForm,
@@ -90,7 +90,7 @@ impl PublicKey {
         Ok(PublicKey(Arc::new(parsed)))
     }
 
-    /// Whether the private half of this key signed `message`.
+    /// Returns whether the private half of this key signed `message`.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         self.0.verify_sig(message, signature).is_ok()
     }

@@ -1,4 +1,4 @@
-//! Signing as a sender would, for trying a route out: `sealgate sign`, `send` and `demo`.
+//! Signing as the sender does, for `sealgate sign`, `send` and `demo`.
 
 mod body;
 mod token;
@@ -34,19 +34,19 @@ pub struct Draft<'d> {
     pub method: http::Method,
     /// Path and query.
     pub path: &'d str,
-    /// Headers that are given; they are signed as they are and not made anew.
+    /// Given headers. They are signed as they are and not replaced.
     pub headers: HeaderMap,
     /// The body.
     pub body: &'d Payload,
 }
 
 impl Verifier {
-    /// The headers that the sender would send with a request, the given ones first. `key` is the name
-    /// of a configured key; without it, the key is the one that the headers and the body name.
+    /// Returns the headers that the sender would send with a request, the given ones first. `key` is
+    /// the name of a configured key; without it, the headers and the body select the key.
     ///
     /// # Errors
-    /// Says in one sentence why the sender could not have made the request, or why it cannot be
-    /// imitated: no such key, a header that only the sender can fill, an asymmetric signature.
+    /// Returns one sentence that says why the sender could not have created the request, or why it
+    /// cannot be imitated: no such key, a header that only the sender can fill, an asymmetric signature.
     pub fn sign(
         &self,
         key: Option<&str>,
@@ -127,8 +127,8 @@ impl Verifier {
         Ok(headers)
     }
 
-    /// Takes out a given signature header that has items but no signature: the items that only the
-    /// sender knows, such as `env=master`.
+    /// Removes and returns a given signature header that has items but no signature: items that only
+    /// the sender knows, such as `env=master`.
     fn begun(&self, headers: &mut HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
         let signature = &self.scheme.signature;
         let given = headers.get(name)?;
@@ -162,7 +162,7 @@ impl Verifier {
         }
     }
 
-    /// The slots of ids that the sender makes up: event id and request id, not the signature.
+    /// Returns the slots of IDs that the sender generates: event ID and request ID.
     fn made_up(&self) -> Vec<usize> {
         let scheme = &*self.scheme;
         let mut slots = scheme.identity.headers.clone();
@@ -180,7 +180,7 @@ impl Verifier {
         slots
     }
 
-    /// Refuses a request that lacks a header which only the sender can fill.
+    /// Rejects a request that lacks a header which only the sender can fill.
     fn refuse_gaps(&self, request: &RequestValues<'_>) -> Result<(), String> {
         let scheme = &*self.scheme;
         let signature = |slot: &usize| scheme.signature.from.contains(&ValueSource::Header(*slot));
@@ -205,7 +205,7 @@ impl Verifier {
         self.key(request, named).map_err(|_| "the body does not name its group".to_owned())
     }
 
-    /// The bytes of the signature.
+    /// Computes the bytes of the signature.
     fn tag(
         &self,
         key: &VerificationKey,
@@ -239,7 +239,7 @@ impl Verifier {
         }
     }
 
-    /// The signature as the sender writes it.
+    /// Returns the signature as the sender writes it.
     pub(super) fn written(
         &self,
         tag: &[u8],
@@ -294,7 +294,7 @@ impl Verifier {
     }
 }
 
-/// Sets a header that was not given.
+/// Sets a header unless it was given.
 fn give(headers: &mut HeaderMap, name: &HeaderName, value: &str) -> Result<(), String> {
     if headers.contains_key(name) {
         return Ok(());

@@ -1,14 +1,14 @@
-//! Comparing short texts, which is what a judgement mostly does besides hashing. Written so that the
-//! compiler makes a few wide instructions of it: for so few bytes, a call of `memcmp` or a loop that
-//! ends at the first difference is most of the cost. None of this is for secrets.
+//! Comparison of short texts, most of the work of verification apart from hashing. It compiles to a
+//! few wide instructions: for so few bytes, a call of `memcmp` or a loop that ends at the first
+//! difference costs more. None of this is for secrets.
 
-/// Whether all bytes are `fit`.
+/// Returns whether all bytes are `fit`.
 pub(super) fn every(text: &[u8], fit: impl Fn(&u8) -> bool) -> bool {
     text.iter().fold(true, |all, byte| all & fit(byte))
 }
 
-/// All differing bits of two texts of the same length, in one word; bits above the lowest byte may
-/// belong to any byte of the texts.
+/// Returns all differing bits of two texts of the same length in one word. Bits above the lowest byte
+/// may belong to any byte of the texts.
 #[inline]
 fn difference(one: &[u8], other: &[u8]) -> u64 {
     let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
@@ -22,13 +22,13 @@ fn difference(one: &[u8], other: &[u8]) -> u64 {
     }
 }
 
-/// Whether two texts are the same.
+/// Returns whether two texts are equal.
 #[inline]
 pub(super) fn same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && difference(one, other) == 0
 }
 
-/// How alike two header names are.
+/// The similarity of two header names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Likeness {
     /// They are the same.
@@ -39,7 +39,7 @@ pub(super) enum Likeness {
     None,
 }
 
-/// How alike two header names are, both in lower case.
+/// Compares two header names in lower case.
 #[inline]
 pub(super) fn likeness(one: &str, other: &str) -> Likeness {
     const FOLDED: u64 = u64::from_ne_bytes([b'_' ^ b'-'; 8]);
@@ -59,27 +59,27 @@ pub(super) fn likeness(one: &str, other: &str) -> Likeness {
     }
 }
 
-/// Whether two texts are the same but for the case of their ASCII letters.
+/// Returns whether two texts are equal except for the case of ASCII letters.
 pub(super) fn same_letters(one: &[u8], other: &[u8]) -> bool {
     let lower = |byte: &u8| byte.to_ascii_lowercase();
     let differ = |differ: u8, (a, b): (&u8, &u8)| differ | (lower(a) ^ lower(b));
     one.len() == other.len() && one.iter().zip(other).fold(0, differ) == 0
 }
 
-/// Whether a text is 1 to 128 letters, digits, `_` and `-`: what event ids and challenges are made of.
+/// Returns whether a text is a word: 1 to 128 letters, digits, `_` and `-`.
 pub(super) fn is_word(text: &[u8]) -> bool {
     let word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     (1..=128).contains(&text.len()) && every(text, word)
 }
 
-/// What follows `prefix`.
+/// Returns what follows `prefix`.
 #[inline]
 pub(super) fn after<'t>(text: &'t [u8], prefix: &[u8]) -> Option<&'t [u8]> {
     let (start, rest) = text.split_at_checked(prefix.len())?;
     same(start, prefix).then_some(rest)
 }
 
-/// Bytes as text that does nothing to a terminal.
+/// Returns bytes as text without control characters.
 pub(super) fn escaped(bytes: &[u8]) -> String {
     let mut text: String = String::from_utf8_lossy(bytes).escape_debug().take(200).collect();
     if text.len() == 200 {

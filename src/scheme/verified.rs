@@ -19,7 +19,7 @@ impl Hash for EventKey {
     }
 }
 
-/// A digest of what is fresh in each request: it tells one request for an event from another.
+/// A digest of what is fresh in each request: it distinguishes requests for one event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestIdentity(pub [u8; 16]);
 

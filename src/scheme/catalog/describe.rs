@@ -1,4 +1,4 @@
-//! Schemes in words: for `sealgate schemes`, for the log at start and for the documentation.
+//! Descriptions of schemes for `sealgate schemes`, the log at start and the documentation.
 
 use std::{fmt::Write, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::scheme::{
 };
 
 impl Scheme {
-    /// How a request is proven, in a few words.
+    /// Returns the kind of proof in a few words.
     pub fn proof(&self) -> &'static str {
         match (self.kind, &self.token) {
             (ProofKind::Hmac(HashAlgorithm::Sha1), _) => "HMAC-SHA-1",
@@ -45,19 +45,19 @@ impl Scheme {
         }
     }
 
-    /// What the proof does not cover although the upstream acts on it: to be said in the log at start.
+    /// Returns a warning, for the log at start, if the proof does not cover what the upstream acts on.
     pub fn warning(&self) -> Option<&'static str> {
         match self.kind {
             ProofKind::Token | ProofKind::Basic => {
-                Some("the sender signs nothing: whoever has seen one request can make others")
+                Some("the sender signs nothing: anyone who has seen one request can forge others")
             }
             _ if self.body_signed => None,
             ProofKind::Jwt => Some(
-                "the token does not cover the body: whoever has seen one request can send another \
-                 body while the token lasts",
+                "the token does not cover the body: anyone who has seen one request can send \
+                 another body until the token expires",
             ),
             ProofKind::Hmac(_) | ProofKind::Digest(_) | ProofKind::PublicKey(_) => Some(
-                "the signature does not cover the body: whoever has seen one request can send \
+                "the signature does not cover the body: anyone who has seen one request can send \
                  another body with it",
             ),
         }
@@ -92,7 +92,7 @@ impl Scheme {
         text
     }
 
-    /// Returns whether only the body is signed, besides a timestamp.
+    /// Returns whether nothing but the body and a timestamp is signed.
     fn message_is_body(&self) -> bool {
         let is_part = |source: &ValueSource| {
             !matches!(source, ValueSource::Body | ValueSource::Timestamp | ValueSource::Secret)
@@ -170,7 +170,7 @@ impl Scheme {
         }
     }
 
-    /// What is configured for the scheme.
+    /// Returns the keys that a route of this scheme configures.
     fn configured(&self) -> String {
         let mut keys = vec![
             match (self.takes_public_key(), self.takes_tokens()) {
@@ -192,7 +192,7 @@ impl Scheme {
         keys.join(", ")
     }
 
-    /// What there is to know about the scheme, in lines for a terminal.
+    /// Describes the scheme in lines for a terminal.
     pub fn describe(&self) -> String {
         let mut text = format!("{} ({})\n", self.name, self.id);
         let mut line = |name: &str, value: &str| {
@@ -222,13 +222,13 @@ impl Scheme {
         line("retries", self.retries());
         line("on record", &format!("{} at least", span(self.memory())));
         line("answer within", &span(self.answer_within()));
-        line("statuses", &format!("{} done, {} refused", self.success(), self.rejection()));
+        line("statuses", &format!("{} done, {} rejected", self.success(), self.rejection()));
         if self.wants_bare_answers() {
-            line("answers", "without a body and without cookies: the sender takes no others");
+            line("responses", "without a body and without cookies: the sender accepts no others");
         }
         line("methods", self.methods());
         if self.has_challenges() {
-            line("handshake", "answered by the gateway");
+            line("challenge", "the gateway responds");
         }
         for note in &self.notes {
             line("note", note);
@@ -243,7 +243,7 @@ impl Scheme {
         !self.challenges.is_empty()
     }
 
-    /// The built-in schemes, one a line, for a terminal.
+    /// Lists the built-in schemes, one per line, for a terminal.
     pub fn list() -> String {
         let mut text = String::new();
         for scheme in Scheme::builtins() {
@@ -260,7 +260,7 @@ impl Scheme {
         text
     }
 
-    /// The table of all built-in schemes, in Markdown.
+    /// Returns the table of all built-in schemes in Markdown.
     pub fn table() -> String {
         let mut text = String::from(
             "| sender | `scheme` | proof | body signed | event identified by | a replayer can change | window | retries | configure |\n\
@@ -299,8 +299,8 @@ fn span(span: Duration) -> String {
 }
 
 impl Scheme {
-    /// The signed message in the notation of scheme files, such as `{timestamp}.{body|sha256}`; `None`
-    /// where no message is signed.
+    /// Returns the signed message in the notation of scheme files, such as
+    /// `{timestamp}.{body|sha256}`; `None` if no message is signed.
     pub fn message_notation(&self) -> Option<String> {
         let mut text = String::new();
         self.notate(&self.message, &mut text);

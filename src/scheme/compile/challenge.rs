@@ -1,4 +1,4 @@
-//! `[[handshake]]`: requests that the gateway answers by itself.
+//! `[[handshake]]`: challenges, to which the gateway responds itself.
 
 use http::{HeaderName, HeaderValue, Method};
 
@@ -29,7 +29,7 @@ fn challenge(
     messages: &[&Template],
     wanted: &mut Inputs,
 ) -> Option<ChallengeRule> {
-    // The members of the body that a handshake is known by are read for handshakes only.
+    // The members by which a challenge is recognized are read for challenges only.
     let of_events = std::mem::take(&mut wanted.pointers);
     let method = section.require("method").and_then(|field| {
         let words = [("GET", 0), ("HEAD", 1), ("POST", 2)];

@@ -1,4 +1,4 @@
-//! What a scheme may not say although it can be written: claims that its message does not keep.
+//! Checks of well-formed schemes: declarations that the signed message does not support.
 
 use crate::{
     document::Field,
@@ -13,8 +13,8 @@ use crate::{
     },
 };
 
-/// Refuses a message from which the parts cannot be told apart again: an attacker could move bytes
-/// from one part to the next without changing what is signed.
+/// Reports a message whose parts cannot be separated unambiguously: an attacker could move bytes from
+/// one part to the next without changing what is signed.
 pub(super) fn message(
     field: &Field<'_>,
     message: &Template,
@@ -73,7 +73,7 @@ fn unseparated(field: &Field<'_>, why: &str) {
     field.error(format!("{why}, and the message does not separate it"), Some(help));
 }
 
-/// Whether the value's length is up to whoever writes the request.
+/// Returns whether the author of the request chooses the value's length.
 fn is_free(value: &TemplateValue) -> bool {
     let fixed = matches!(value.filters.last(), Some(Filter::Sha256));
     let outside = match value.source {
@@ -93,7 +93,7 @@ fn is_free(value: &TemplateValue) -> bool {
     outside && !fixed
 }
 
-/// Refuses a timestamp that the signature does not cover: it would say nothing about freshness.
+/// Reports a timestamp that the signature does not cover: it would not prove freshness.
 pub(super) fn freshness(
     field: &Field<'_>,
     message: &Template,

@@ -23,7 +23,7 @@ use crate::{
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// `[sender]`: what the sender expects of an answer, and how it retries.
+/// Reads `[sender]`: what the sender expects of a response, and how it retries.
 pub(super) fn sender(section: Section<'_>) -> Option<SenderProfile> {
     let mut sender = ordinary_sender();
     let duration = |key: &'static str| section.get(key).and_then(|field| field.duration());
@@ -58,7 +58,7 @@ pub(super) fn sender(section: Section<'_>) -> Option<SenderProfile> {
     Some(sender)
 }
 
-/// A sender about which nothing is said.
+/// Returns the profile of a sender without a description.
 pub(super) fn ordinary_sender() -> SenderProfile {
     SenderProfile {
         answer_within: Duration::from_millis(4500),
@@ -72,7 +72,7 @@ pub(super) fn ordinary_sender() -> SenderProfile {
     }
 }
 
-/// `[timestamp]`: the signed time of sending.
+/// Reads `[timestamp]`: the signed time of sending.
 pub(super) fn timestamp(section: Section<'_>, wanted: &mut Inputs) -> Option<TimestampRule> {
     let from = section.require("from").and_then(|field| read::source(&field, wanted));
     let unit = section.require("unit").and_then(|field| {
@@ -89,7 +89,7 @@ pub(super) fn timestamp(section: Section<'_>, wanted: &mut Inputs) -> Option<Tim
     Some(TimestampRule { from: from?, unit: unit?, window: window?, future: future? })
 }
 
-/// `[key]`: how secrets are written, and which one judges.
+/// Reads `[key]`: the form of the secrets, and which one verifies a request.
 pub(super) fn key(section: Section<'_>, wanted: &mut Inputs) -> (KeyForm, KeyChoice) {
     let encoding = match section.get("encoding") {
         None => Encoding::Text,
@@ -227,7 +227,7 @@ pub(super) fn url(section: Section<'_>) -> UrlRule {
     rule
 }
 
-/// What the message, the timestamp and a signed event id cannot do without.
+/// Returns what the message, the timestamp and a required event ID need.
 pub(super) fn needs(
     message: &Template,
     timestamp: Option<&TimestampRule>,
@@ -262,7 +262,8 @@ pub(super) fn needs(
     needs
 }
 
-/// `identity`: the signature header of a MAC counts by the MAC, other headers by what they say.
+/// Returns the rule of `identity`: the signature header of a MAC counts by the MAC, other headers
+/// count by their values.
 pub(super) fn identity(
     slots: Vec<usize>,
     kind: ProofKind,

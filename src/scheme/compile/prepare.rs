@@ -1,5 +1,5 @@
-//! From a scheme and what the operator configured to a verifier: everything that can be computed
-//! before the first request is.
+//! Preparation of a verifier from a scheme and the route's configuration: everything that can be
+//! computed before the first request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
     secret::Secret,
 };
 
-/// What the operator configured for a route, as the scheme needs it.
+/// The configuration of a route that its scheme needs.
 #[derive(Debug, Default)]
 pub struct Credentials {
     /// `secret`: the global secrets; any of them verifies.
@@ -36,7 +36,7 @@ pub struct Credentials {
     pub require_headers: Vec<(HeaderName, Vec<String>)>,
     /// `tolerance`: replaces the scheme's window to both sides.
     pub tolerance: Option<Duration>,
-    /// `verify_token`: what the sender shows in a handshake, where it has such a thing.
+    /// `verify_token`: the token that the sender's challenge must contain.
     pub verify_token: Option<Secret>,
     /// `methods`: replaces the scheme's.
     pub methods: Option<&'static str>,
@@ -44,7 +44,7 @@ pub struct Credentials {
     pub jwt: JwtCredentials,
 }
 
-/// `[route.jwt]`: what the operator demands of tokens. A name may have several values.
+/// `[route.jwt]`: what the operator requires of tokens. A name may have several values.
 #[derive(Debug, Default)]
 pub struct JwtCredentials {
     /// `issuer`: the values that `iss` may have.
@@ -160,7 +160,7 @@ impl Verifier {
 }
 
 impl Scheme {
-    /// What of the credentials the scheme lacks, or has no use for.
+    /// Returns the problems of credentials that the scheme lacks or does not use.
     fn misfit(&self, given: &Credentials) -> Vec<String> {
         let id = &self.id;
         let secrets = !given.global.is_empty() || given.groups.iter().any(|g| !g.2.is_empty());
@@ -261,7 +261,7 @@ pub(in crate::scheme) fn prepared(
     })
 }
 
-/// A key that nobody knows, written so that every key form takes it.
+/// Generates a random key that is valid in every key form.
 fn random_key() -> Secret {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");

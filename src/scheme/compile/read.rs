@@ -1,4 +1,4 @@
-//! Values of scheme files that the document reader does not know by itself.
+//! Readers of values that are specific to scheme files.
 
 use std::sync::LazyLock;
 
@@ -42,7 +42,7 @@ pub(super) fn source(field: &Field<'_>, wanted: &mut Inputs) -> Option<ValueSour
     }
 }
 
-/// Where a signature stands: sources, of which `header:X-Name-{n}` stands for ten numbered headers.
+/// Reads the sources of a signature; `header:X-Name-{n}` means ten numbered headers.
 pub(super) fn signature_sources(
     field: &Field<'_>,
     wanted: &mut Inputs,
@@ -66,7 +66,7 @@ pub(super) fn signature_sources(
         }
     }
     if sources.is_empty() {
-        field.error("a signature stands somewhere", None);
+        field.error("the list of sources is empty", None);
         return None;
     }
     Some(sources)
@@ -77,7 +77,7 @@ pub(super) fn each(field: &Field<'_>, wanted: &mut Inputs) -> Option<u16> {
     let text = field.text()?;
     if !text.ends_with("/*") {
         let help = "write the array's pointer and `/*`: /items/*".to_owned();
-        field.error("`each` stands for the elements of an array", Some(help));
+        field.error("`each` must be the elements of an array", Some(help));
         return None;
     }
     let added = wanted.pointers.add(&text).map_err(|problem| field.error(problem, None)).ok();

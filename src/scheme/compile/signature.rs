@@ -1,4 +1,4 @@
-//! `kind` and the section `[signature]`: what proves a request and how that is written.
+//! `kind` and `[signature]`: the proof and its format.
 
 use crate::{
     document::{Field, Section},
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// What `kind` says, with `hash` where that belongs to it.
+/// Reads `kind`, with `hash` if it belongs to the kind.
 pub(super) fn kind(root: &Section<'_>) -> Option<ProofKind> {
     #[derive(Clone, Copy)]
     enum Word {
@@ -68,7 +68,7 @@ pub(super) fn encoding(field: Field<'_>) -> Option<Encoding> {
     ])
 }
 
-/// `[signature]`: where the signature stands, how it is divided and written.
+/// Reads `[signature]`: the source, the format and the encoding of the signature.
 pub(super) fn signature(
     section: Section<'_>,
     kind: Option<ProofKind>,

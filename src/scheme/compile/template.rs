@@ -1,4 +1,4 @@
-//! Where a value of a request comes from, and templates made of such values.
+//! Parsing of sources and templates.
 //!
 //! One notation serves the whole scheme language: `header:X-Name`, `signature:t` (an item of a
 //! structured signature), `json:/pointer`, `item:/pointer` (within the element that `each` is at),
@@ -35,7 +35,7 @@ impl Inputs {
     /// Resolves the notation of a source.
     ///
     /// # Errors
-    /// What is wrong, and the nearest word that would be right.
+    /// The problem, and the most similar valid word.
     pub(super) fn source(&mut self, text: &str) -> Result<ValueSource, (String, Option<String>)> {
         let plain = |message: String| (message, None);
         let Some((kind, name)) = text.split_once(':') else {
@@ -95,7 +95,7 @@ fn known_sources() -> Option<String> {
     Some(format!("known: {}, {}", WORDS.join(", "), prefixes.join(", ")))
 }
 
-/// What is wrong with a template, and where: bytes from its start.
+/// A problem of a template, and its place in bytes from the start.
 pub(super) struct TemplateError {
     pub(super) at: std::ops::Range<usize>,
     pub(super) message: String,

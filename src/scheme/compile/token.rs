@@ -1,4 +1,4 @@
-//! `[token]`: what a scheme demands of its JSON Web Tokens.
+//! `[token]`: what a scheme requires of its JSON Web Tokens.
 
 use std::time::Duration;
 

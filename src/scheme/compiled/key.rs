@@ -5,7 +5,7 @@ use crate::{
     secret::Secret,
 };
 
-/// What the sender calls its key: how the configured text becomes the bytes of the key.
+/// The form of the sender's secrets: how the configured text becomes the bytes of the key.
 #[derive(Clone, Debug)]
 pub(in crate::scheme) struct KeyForm {
     /// How the bytes are written.
@@ -15,10 +15,10 @@ pub(in crate::scheme) struct KeyForm {
 }
 
 impl KeyForm {
-    /// The bytes of the key.
+    /// Returns the bytes of the key.
     ///
     /// # Errors
-    /// Says how the secret is not written as the sender writes it.
+    /// The secret is not in the sender's form.
     pub(in crate::scheme) fn bytes(&self, secret: &Secret) -> Result<Secret, String> {
         let mut text = secret.expose();
         for prefix in &self.strip {
@@ -40,11 +40,11 @@ impl KeyForm {
 /// How a request names its key.
 #[derive(Clone, Debug)]
 pub(in crate::scheme) enum KeyChoice {
-    /// There is only the global key.
+    /// The global key is the only one.
     Global,
-    /// Headers say whether the global key or a group's signs; the body says which group.
+    /// Headers select the global key or a group's; the body selects the group.
     ByHeader {
-        /// The slot of the header that says global or group.
+        /// The slot of the header that selects global or group.
         header: usize,
         /// Its values for the global key.
         global: Vec<Box<str>>,
@@ -52,7 +52,7 @@ pub(in crate::scheme) enum KeyChoice {
         absent: bool,
         /// Its values for a group's key.
         group: Vec<Box<str>>,
-        /// The slot of the header that says in which space the group is.
+        /// The slot of the header that selects the group's space.
         by: usize,
         /// The spaces.
         spaces: Vec<KeySpace>,
@@ -68,7 +68,7 @@ pub(in crate::scheme) struct KeySpace {
     pub(in crate::scheme) values: Vec<Box<str>>,
     /// The number of the pointer to the group's index, within `reader`.
     pub(in crate::scheme) index: u16,
-    /// What the body of a request for this space is read for.
+    /// The members that are read from the body of a request for this space.
     pub(in crate::scheme) reader: JsonPointers,
 }
 

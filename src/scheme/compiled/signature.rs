@@ -7,7 +7,7 @@ use crate::scheme::{compiled::template::ValueSource, encoding::Encoding};
 pub(in crate::scheme) enum SignatureFormat {
     /// The whole value is the signature.
     Raw,
-    /// `t=…,v1=…`: items with names. Unknown names are passed over.
+    /// `t=…,v1=…`: items with names. Unknown names are ignored.
     KeyValue {
         /// Between the items.
         separator: u8,
@@ -19,18 +19,18 @@ pub(in crate::scheme) enum SignatureFormat {
         /// Between them.
         separator: u8,
     },
-    /// `v1,… v1a,…`: signatures, each with a tag before it. Other tags are passed over.
+    /// `v1,… v1a,…`: signatures with tags. Other tags are ignored.
     Tagged {
         /// Between the items.
         separator: u8,
-        /// The tag of this scheme's signatures, with what ends it: `v1,`.
+        /// The tag of this scheme's signatures with its end: `v1,`.
         tag: Box<str>,
     },
-    /// Items known by their place, then signatures to the end.
+    /// Items identified by their position, followed by signatures.
     Positional {
         /// Between the items.
         separator: u8,
-        /// How many items stand before the first signature; they take the first item slots.
+        /// The number of items before the first signature; they have the first item slots.
         items: usize,
     },
 }
@@ -38,18 +38,18 @@ pub(in crate::scheme) enum SignatureFormat {
 /// A scheme's signature.
 #[derive(Clone, Debug)]
 pub(in crate::scheme) struct SignatureRule {
-    /// Where it may stand: at least one of these must be there.
+    /// Its sources; at least one must be present.
     pub(in crate::scheme) from: Vec<ValueSource>,
     /// How that is divided.
     pub(in crate::scheme) format: SignatureFormat,
-    /// What stands before each signature.
+    /// The prefix of each signature.
     pub(in crate::scheme) prefix: Box<str>,
-    /// Whether a signature without the prefix is taken too.
+    /// Whether a signature without the prefix is accepted too.
     pub(in crate::scheme) prefix_optional: bool,
     /// How the signature is written.
     pub(in crate::scheme) encoding: Encoding,
     /// Its length in bytes, where the algorithm fixes it.
     pub(in crate::scheme) length: Option<usize>,
-    /// The item that names the algorithm, and the only name that is taken.
+    /// The item that names the algorithm, and the only accepted name.
     pub(in crate::scheme) algorithm: Option<(usize, Box<str>)>,
 }

@@ -1,4 +1,4 @@
-//! Where a value of a request comes from, and templates made of such values.
+//! Sources of values in a request, and templates made of such values.
 
 use http::HeaderName;
 
@@ -6,15 +6,15 @@ use crate::scheme::json::JsonPointers;
 
 /// The most headers that one scheme can read.
 pub(in crate::scheme) const MAX_HEADERS: usize = 32;
-/// The most items of a structured signature that one scheme can read besides the signature itself.
+/// The most items of a structured signature that one scheme can read in addition to the signature.
 pub(in crate::scheme) const MAX_ITEMS: usize = 8;
 
-/// Where a value comes from, resolved to what the hot path can index.
+/// The source of a value, resolved to what the hot path can index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::scheme) enum ValueSource {
     /// The body's bytes.
     Body,
-    /// The timestamp's text, as it came.
+    /// The timestamp's text, unchanged.
     Timestamp,
     /// `public_url` with the request's query.
     Url,
@@ -24,7 +24,7 @@ pub(in crate::scheme) enum ValueSource {
     Path,
     /// The secret itself, for senders that hash it with the message.
     Secret,
-    /// The form's fields sorted by name, names and values run together.
+    /// The form's fields sorted by name, names and values concatenated.
     FormSorted,
     /// A header, by its slot.
     Header(usize),
@@ -38,20 +38,20 @@ pub(in crate::scheme) enum ValueSource {
     Form(Box<str>),
 }
 
-/// What a scheme reads of a request: filled while the scheme is compiled.
+/// Everything that a scheme reads from a request; filled while the scheme is compiled.
 #[derive(Clone, Debug, Default)]
 pub(in crate::scheme) struct Inputs {
     /// The headers; their positions are the slots.
     pub(in crate::scheme) headers: Vec<HeaderName>,
     /// The items of the signature; their positions are the slots.
     pub(in crate::scheme) items: Vec<Box<str>>,
-    /// The members of the body that every request is read for.
+    /// The members that are read from every body.
     pub(in crate::scheme) pointers: JsonPointers,
     /// The prefix of `item:` pointers, such as `/notificationItems/*`.
     pub(in crate::scheme) each: Option<String>,
 }
 
-/// What is done to a value before it goes into the message.
+/// A conversion of a value before it becomes part of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::scheme) enum Filter {
     /// The SHA-256, in lower-case hex.
@@ -69,20 +69,20 @@ pub(in crate::scheme) enum Filter {
 /// One value of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::scheme) struct TemplateValue {
-    /// Where it comes from.
+    /// Its source.
     pub(in crate::scheme) source: ValueSource,
-    /// What is done to it, in order.
+    /// The conversions, in order.
     pub(in crate::scheme) filters: Vec<Filter>,
 }
 
 /// A part of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::scheme) enum TemplatePiece {
-    /// Bytes of the scheme's own.
+    /// Fixed bytes.
     Literal(Box<[u8]>),
-    /// A value that must be there.
+    /// A required value.
     Value(TemplateValue),
-    /// `[[…]]`: left out as a whole if a value in it is absent.
+    /// `[[…]]`: omitted as a whole if a value in it is absent.
     Optional(Vec<TemplatePiece>),
 }
 
@@ -91,7 +91,7 @@ pub(in crate::scheme) enum TemplatePiece {
 pub(in crate::scheme) struct Template(pub(in crate::scheme) Vec<TemplatePiece>);
 
 impl Template {
-    /// All values, those of optional parts too, with whether they may be absent.
+    /// Returns all values, including those of optional parts, and whether they may be absent.
     pub(in crate::scheme) fn values(&self) -> Vec<(&TemplateValue, bool)> {
         fn walk<'t>(
             pieces: &'t [TemplatePiece],
@@ -111,7 +111,7 @@ impl Template {
         values
     }
 
-    /// Whether a value of this source is in the template, optional parts not counted.
+    /// Returns whether the template contains a value of this source outside of optional parts.
     pub(in crate::scheme) fn covers(&self, source: &ValueSource) -> bool {
         self.values().iter().any(|(value, optional)| value.source == *source && !optional)
     }

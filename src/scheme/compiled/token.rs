@@ -1,4 +1,4 @@
-//! What a scheme demands of its JSON Web Tokens.
+//! What a scheme requires of its JSON Web Tokens.
 
 use crate::scheme::json::JsonPointers;
 
@@ -45,7 +45,7 @@ pub(in crate::scheme) struct HashClaim {
     pub(in crate::scheme) only_with_body: bool,
 }
 
-/// What a scheme demands of its tokens.
+/// What a scheme requires of its tokens.
 #[derive(Clone, Debug)]
 pub(in crate::scheme) struct TokenRules {
     /// The only algorithm.

@@ -1,4 +1,4 @@
-//! What a request's query may be where the address registered with the sender is signed.
+//! The signed address: the one registered with the sender, and what the sender may change.
 
 use http::Method;
 

@@ -1,4 +1,4 @@
-//! Signatures that stand in the body: put there as the sender does.
+//! Signatures in the body, written as the sender writes them.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -15,16 +15,16 @@ use crate::{
 };
 
 impl Verifier {
-    /// Whether the sender's signature stands in the body, where [`Verifier::sign_body`] puts it.
+    /// Returns whether the sender's signature is in the body, where [`Verifier::sign_body`] puts it.
     pub fn signs_in_body(&self) -> bool {
         matches!(self.scheme.signature.from.first(), Some(ValueSource::Json(_)))
     }
 
-    /// The body with the signature, and with the time and the id that it covers where they are absent.
+    /// Returns the body with the signature, and with the time and the ID that it covers if absent.
     /// `path` is path and query of the request.
     ///
     /// # Errors
-    /// Says in one sentence why the sender could not have made such a body.
+    /// Returns one sentence that says why the sender could not have created such a body.
     pub fn sign_body(
         &self,
         key: Option<&str>,

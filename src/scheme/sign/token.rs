@@ -14,10 +14,10 @@ use crate::scheme::{
 };
 
 impl Verifier {
-    /// A token for a request, of this moment and for the time that the sender's tokens last.
+    /// Issues a token for a request, valid from now for the lifetime of the sender's tokens.
     ///
     /// # Errors
-    /// Says in one sentence why the sender cannot be imitated.
+    /// Returns one sentence that says why the sender cannot be imitated.
     pub(super) fn issue(
         &self,
         rules: &TokenRules,

@@ -87,7 +87,7 @@ fn schemes_in_words() {
     assert!(list.lines().any(|line| line.starts_with("github ") && line.contains("HMAC-SHA-256")));
     let described = Scheme::builtin("pitchpoint").expect("built in").describe();
     for part in
-        ["JWT RS256", "WARNING", "`jwt.subject`", "403 Forbidden refused", "x-pps-webhook-id"]
+        ["JWT RS256", "WARNING", "`jwt.subject`", "403 Forbidden rejected", "x-pps-webhook-id"]
     {
         assert!(described.contains(part), "{part}\n{described}");
     }

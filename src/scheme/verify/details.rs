@@ -1,4 +1,4 @@
-//! What a request says of itself before anything is proven: for people who look at a refused one.
+//! Unverified details of a request, for the log and the diagnosis of rejected requests.
 
 use http::request::Parts;
 
@@ -20,21 +20,21 @@ use crate::{
     },
 };
 
-/// What a request says of itself. None of it is proven.
+/// What a request contains. Nothing of it is verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnverifiedDetails {
     /// The event id, control characters escaped.
     pub event_id: Option<String>,
     /// The name of the key that the request asks for, whether it is configured or not.
     pub key: Option<String>,
-    /// When the sender says that it sent the request; of a token, when it was issued.
+    /// The time of sending according to the request; of a token, the time of issue.
     pub timestamp: Option<UnixMillis>,
     /// The timestamp as it is written, if it is nothing but digits.
     pub digits: Option<String>,
 }
 
 impl Verifier {
-    /// Reads what can be read of a request, however wrong the rest is.
+    /// Reads as much of a request as possible, even if the rest is malformed.
     pub fn unverified_details(&self, head: &Parts, payload: &Payload) -> UnverifiedDetails {
         let scheme = &*self.scheme;
         let mut request = self.request(head, payload);
@@ -75,7 +75,7 @@ impl Verifier {
         }
     }
 
-    /// Fills in the items of the signature, as far as it can be taken apart.
+    /// Fills in the items of the signature, as far as it can be parsed.
     fn read_items(&self, request: &mut RequestValues<'_>) {
         let scheme = &*self.scheme;
         if scheme.token.is_some() {
@@ -87,7 +87,7 @@ impl Verifier {
             {
                 let mut items = [None; MAX_ITEMS];
                 let mut candidates = ClaimedSignatures::default();
-                // What stands before the fault is kept: it is for showing only.
+                // The items before the error are kept, because they are only shown.
                 let _ =
                     scheme.signature.parse(text, &scheme.inputs.items, &mut items, &mut candidates);
                 request.items = items;
@@ -95,7 +95,7 @@ impl Verifier {
         }
     }
 
-    /// When a token says that it was issued.
+    /// Returns the time of issue according to the token.
     fn issued(&self, request: &RequestValues<'_>) -> Option<i64> {
         let rules = self.scheme.token.as_ref()?;
         let token = self.token(request).ok()??;

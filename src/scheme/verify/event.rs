@@ -2,7 +2,7 @@
 //! parts of the request.
 //!
 //! Every part is preceded by its length, and an absent part differs from an empty one, so two
-//! different lists of parts never run together into the same bytes.
+//! different lists of parts never become the same bytes.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -24,7 +24,7 @@ use crate::{
     target,
 };
 
-/// A list of parts on its way into a digest. Each part is preceded by its length plus one, as a
+/// A digest over a list of parts. Each part is preceded by its length plus one, as a
 /// variable-length integer of seven bits a byte; an absent part is a zero.
 struct DigestParts(BufferedHash<Sha256>);
 
@@ -192,7 +192,7 @@ fn values<'r>(
     sources.iter().map(|source| request.value(source, &[], 0)).collect()
 }
 
-/// The digest of what is fresh in each request; `None` if the scheme knows nothing of the kind.
+/// Returns the digest of what is fresh in each request; `None` if the scheme declares nothing.
 fn identity(
     request: &RequestValues<'_>,
     identity: &IdentityRule,

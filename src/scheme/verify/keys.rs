@@ -1,4 +1,4 @@
-//! Which key judges a request, and how configured secrets become keys.
+//! The keys of a route, and which of them verifies a request.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     secret::Secret,
 };
 
-/// What a request's headers say about its key.
+/// The key that a request's headers name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::scheme) enum NamedKey {
     /// The global key.
@@ -25,12 +25,12 @@ pub(in crate::scheme) enum NamedKey {
     Group(usize),
     /// No key that the scheme knows.
     Unknown,
-    /// A header that must say it is absent.
+    /// The header that must name it is absent.
     Missing,
 }
 
 impl KeyChoice {
-    /// What the headers say. There is no way from a group to the global key.
+    /// Returns the key that the headers name. A group never falls back to the global key.
     pub(in crate::scheme) fn named(&self, request: &RequestValues<'_>) -> NamedKey {
         let KeyChoice::ByHeader { header, global, absent, group, by, spaces } = self else {
             return NamedKey::Global;
@@ -52,10 +52,10 @@ impl KeyChoice {
     }
 }
 
-/// A secret, ready for use.
+/// A prepared secret.
 #[derive(Clone, Debug)]
 pub(in crate::scheme) enum PreparedSecret {
-    /// An HMAC that has taken the key.
+    /// An HMAC with its key.
     Hmac(Engine),
     /// A plain digest; the message brings the secret in.
     Digest(Engine, Secret),
@@ -76,7 +76,7 @@ pub(in crate::scheme) struct VerificationKey {
     /// The same secrets as configured, for signing as the sender and for suppositions; empty for
     /// public keys.
     pub(in crate::scheme) configured: Vec<Secret>,
-    /// SHA-256 after one whole block that stands for route and key: the start of every record key.
+    /// SHA-256 after one whole block for route and key: the start of every event key.
     pub(in crate::scheme) record: Sha256,
 }
 
@@ -105,7 +105,7 @@ pub(in crate::scheme) struct RouteKeys {
     pub(in crate::scheme) global: Option<VerificationKey>,
     /// Group keys by space and index, sorted.
     pub(in crate::scheme) groups: Vec<((usize, i64), VerificationKey)>,
-    /// Stands in for an unknown key, so that a request for one costs the same work.
+    /// A stand-in for an unknown key, so that a request for one takes the same time.
     pub(in crate::scheme) dummy: VerificationKey,
 }
 

@@ -47,7 +47,7 @@ impl ClaimedSignatures {
 }
 
 impl SignatureRule {
-    /// Takes apart one value that carries signatures. `names` are the items' names by slot.
+    /// Parses one value that contains signatures. `names` are the items' names by slot.
     pub(in crate::scheme) fn parse<'a>(
         &self,
         text: &'a [u8],
@@ -96,7 +96,7 @@ impl SignatureRule {
         }
     }
 
-    /// Takes a value that is one signature as a whole.
+    /// Parses a value that is one signature.
     pub(in crate::scheme) fn parse_raw(
         &self,
         text: &[u8],

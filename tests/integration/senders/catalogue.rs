@@ -58,11 +58,11 @@ fn each_sender_is_described_with_its_file() {
         }
     }
     for (id, parts) in [
-        ("pitchpoint", &["WARNING", "does not cover the body", "403 Forbidden refused"][..]),
+        ("pitchpoint", &["WARNING", "does not cover the body", "403 Forbidden rejected"][..]),
         ("gitlab", &["WARNING", "signs nothing", "static token"]),
         ("mailgun", &["WARNING", "does not cover the body"]),
         ("portone", &["UNCONFIRMED", "try it first"]),
-        ("xero", &["without a body and without cookies", "answered by the gateway"]),
+        ("xero", &["without a body and without cookies", "the gateway responds"]),
         ("vivoldi", &["`secrets.coupon`", "`x-vivoldi-event-id` (signed)"]),
         ("govalid", &["event         the body", "2h back"]),
         ("vivreal", &["`/id` (signed)"]),
