@@ -19,7 +19,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use sealgate::{
     body::Payload,
     metrics::Metrics,
-    replay::{Claimed, Clock, OnStoreFailure, Options, Replay, StoreOptions, Terms},
+    replay::{Claimed, Clock, OnStoreFailure, Options, Replay, ShareId, StoreOptions, Terms},
     response::SanitizedResponse,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verified, Verifier},
     secret::Secret,
@@ -30,8 +30,7 @@ use tokio::runtime::Runtime;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const NOW: UnixMillis = UnixMillis(1_758_184_391_752);
-const TERMS: Terms =
-    Terms { window: Some(Duration::from_secs(300)), ttl: Duration::from_secs(86_400) };
+const TTL: Duration = Duration::from_secs(86_400);
 const MILLION: usize = 1_000_000;
 
 /// Creates authentic requests, each for a new event.
@@ -73,7 +72,8 @@ fn open(store: StoreOptions) -> Replay {
 /// Processes an event from the claim to the recorded success.
 async fn event(replay: &Replay, request: &Verified, answer: &SanitizedResponse) {
     let answer_by = tokio::time::Instant::now() + Duration::from_secs(30);
-    match replay.claim(request, TERMS, answer_by).await {
+    let terms = Terms { route: ShareId::of_route("bench"), ttl: TTL };
+    match replay.claim(request, terms, answer_by).await {
         Ok(Claimed::Won(claim)) => drop(claim.done(answer, false).await),
         other => panic!("a new event is free: {other:?}"),
     }

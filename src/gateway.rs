@@ -82,6 +82,7 @@ impl Gateway {
         let addresses = bound.addresses()?;
         let replay = Replay::open(config.replay, Clock::system(), &metrics)?;
         let site = site(config.routes, config.acknowledge_replays, &config.server, &metrics);
+        assign_shares(&replay, &site);
         log_trust(&site);
         let fetching = fetch_key_sets(&site);
         let capacity = Capacity::new(
@@ -154,6 +155,7 @@ impl Gateway {
         for (handshake, other) in handshakes {
             handshake.store(Arc::new(other));
         }
+        assign_shares(&self.replay, &site);
         log_trust(&site);
         let fetching = fetch_key_sets(&site);
         self.gate.site.store(Arc::new(site));
@@ -276,6 +278,11 @@ fn log_trust(site: &Site) {
             );
         }
     }
+}
+
+/// Divides the replay guard among the routes and keys of a site.
+fn assign_shares(replay: &Replay, site: &Site) {
+    replay.assign_shares(site.routes.iter().map(|route| (&*route.name, route.verifier.keys())));
 }
 
 /// Returns the key sets of a site. Routes with equal key sets share one.

@@ -18,7 +18,7 @@
 //! with different contexts is unknown; the first one pins its context.
 
 use std::{
-    sync::{Arc, Weak, mpsc},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -28,20 +28,26 @@ use self::{
     claims::Claims,
     guard::Guard,
     record::Arrival,
-    store::{SharedStore, Store, disk::Disk, lease::RENEWAL, redis::Redis},
+    store::{
+        SharedStore, Store,
+        disk::{Disk, queue::WriteQueue},
+        lease::{RENEWAL, RENEWAL_CHECK},
+        redis::Redis,
+    },
 };
 use crate::{metrics::Metrics, reject::Reject, scheme::Verified};
 
+mod capacity;
 mod claim;
 mod claims;
 mod clock;
 mod decision;
-mod eviction;
 mod expiry;
 mod guard;
 mod in_flight;
 mod options;
 mod record;
+mod shares;
 mod store;
 mod sync;
 mod write_behind;
@@ -51,7 +57,7 @@ pub use self::{
     clock::Clock,
     decision::{Claimed, Ended, Joined, Repeat, Settled},
     options::{OnStoreFailure, Options, StoreOptions},
-    record::Terms,
+    record::{ShareId, Terms},
 };
 
 /// The store cannot be opened; the text says which one and why.
@@ -77,11 +83,11 @@ impl Replay {
                 (Arc::new(Claims::new(options.max_entries, false, None, replay)), Store::Memory)
             }
             StoreOptions::Disk { path } => {
-                let (sender, receiver) = mpsc::channel();
-                let ops = Some(sender.clone());
-                let claims = Arc::new(Claims::new(options.max_entries, false, ops, replay));
+                let queue = Arc::new(WriteQueue::new(options.max_entries));
+                let to_disk = Some(Arc::clone(&queue));
+                let claims = Arc::new(Claims::new(options.max_entries, false, to_disk, replay));
                 let up = metrics.store_up("disk");
-                let disk = Disk::open(path, (sender, receiver), &claims, clock.now(), up)
+                let disk = Disk::open(path, queue, &claims, clock.now(), up)
                     .map_err(|error| OpenError(error.to_string()))?;
                 (claims, Store::Disk(disk))
             }
@@ -125,6 +131,21 @@ impl Replay {
         }
     }
 
+    /// Divides the capacity of the guard among routes and their keys, by name. Called at start and
+    /// after a reload.
+    pub fn assign_shares<'a, K: Iterator<Item = &'a str>>(
+        &self,
+        routes: impl Iterator<Item = (&'a str, K)>,
+    ) {
+        let shares: Vec<_> = routes
+            .map(|(route, keys)| {
+                let route = ShareId::of_route(route);
+                (route, keys.map(|key| route.of_key(key)).collect())
+            })
+            .collect();
+        self.0.claims.assign_shares(&shares);
+    }
+
     /// Removes expired records, so that the gauges are exact. This also happens once a second.
     pub fn tidy(&self) {
         self.0.claims.remove_expired(self.0.clock.now());
@@ -157,9 +178,11 @@ async fn expire_records(guard: Weak<Guard>) {
     let mut warned = false;
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let Some(guard) = guard.upgrade() else { return };
-        guard.claims.remove_expired(guard.clock.now());
-        let (used, max_entries) = (guard.claims.used(), guard.claims.max_entries());
+        let Some(strong) = guard.upgrade() else { return };
+        if let Store::Disk(disk) = &strong.store {
+            disk.check();
+        }
+        let (used, max_entries) = (strong.claims.used(), strong.claims.max_entries());
         // Warns at 80%, and again only after the guard was below 75%.
         if !warned && used >= max_entries / 5 * 4 {
             warned = true;
@@ -167,19 +190,30 @@ async fn expire_records(guard: Weak<Guard>) {
         } else if warned && used < max_entries / 4 * 3 {
             warned = false;
         }
+        // With many records this takes long, and this task shares its thread with the listener.
+        let expire = tokio::task::spawn_blocking(move || {
+            strong.claims.remove_expired(strong.clock.now());
+            strong.claims.compact();
+        });
+        // An error is the panic of that thread, which was reported, or the end of the runtime.
+        let _ = expire.await;
     }
 }
 
 async fn renew_leases(guard: Weak<Guard>) {
+    let mut pinged = None;
     loop {
         let Some(strong) = guard.upgrade() else { return };
-        if let Store::Shared(store) = &strong.store {
+        if let Store::Shared(store) = &strong.store
+            && pinged.is_none_or(|at: Instant| at.elapsed() >= Duration::from_millis(RENEWAL))
+        {
             store.ping().await;
+            pinged = Some(Instant::now());
         }
-        // An error shows in the gauge and the log; the next round tries again.
+        // An error shows in the gauge and the log; leases that were not renewed are due again.
         let _ = strong.renew().await;
         drop(strong);
-        tokio::time::sleep(Duration::from_millis(RENEWAL)).await;
+        tokio::time::sleep(RENEWAL_CHECK).await;
     }
 }
 

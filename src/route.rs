@@ -20,7 +20,7 @@ use crate::{
     capacity::RouteShare,
     metrics::{Metrics, RouteMetrics},
     reject::Reject,
-    replay::Terms,
+    replay::{ShareId, Terms},
     scheme::Verifier,
     upstream::{Upstream, UpstreamOptions},
 };
@@ -94,6 +94,7 @@ pub struct Route {
 
 impl Route {
     fn new(options: RouteOptions, share: Arc<RouteShare>, metrics: &Metrics) -> Self {
+        let terms = Terms { route: ShareId::of_route(&options.name), ttl: options.ttl };
         Route {
             share,
             metrics: metrics.route(&options.name),
@@ -103,7 +104,7 @@ impl Route {
             answer_within: options.answer_within,
             body: options.body,
             upstream: Upstream::new(options.upstream),
-            terms: Terms { window: options.verifier.window(), ttl: options.ttl },
+            terms,
             verifier: options.verifier,
             matched: match options.path {
                 PathPattern::Exact(_) => None,

@@ -6,17 +6,15 @@
 //! is known about an event happens under the lock of its map, so exactly one of any number of
 //! simultaneous copies finds the event free.
 
-use std::{
-    collections::hash_map::Entry,
-    sync::{Arc, mpsc},
-};
+use std::{collections::hash_map::Entry, sync::Arc};
 
 use moka::sync::Cache;
 
 use super::{
-    expiry::{ExpiryQueues, Lifetime, Queued},
-    in_flight::{ActiveClaim, ClaimEnd, ClaimState, Found, Shard, take},
-    sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock},
+    expiry::ExpiryQueues,
+    in_flight::{ActiveClaim, ClaimEnd, ClaimState, Found, HeldLease, Shard, take},
+    shares::{RouteShare, Shares},
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock},
 };
 use crate::{
     metrics::ReplayMetrics,
@@ -24,7 +22,10 @@ use crate::{
     replay::{
         clock::Millis,
         record::{Arrival, EventKey, EventKeyHashers, LeaseToken, Record, RequestIdentity, State},
-        store::{disk::queue::DiskOp, lease::Lease},
+        store::{
+            disk::queue::WriteQueue,
+            lease::{Lease, RENEWAL},
+        },
     },
     response::SanitizedResponse,
 };
@@ -36,14 +37,12 @@ pub(crate) struct Claims {
     pub(super) records: Cache<EventKey, Record, EventKeyHashers>,
     pub(super) shards: Box<[Mutex<Shard>]>,
     pub(super) expiry: ExpiryQueues,
-    /// Events on record or in flight.
-    pub(super) used: AtomicUsize,
-    pub(super) tickets: AtomicU64,
-    pub(super) max_entries: usize,
+    pub(super) shares: Shares,
+    tickets: AtomicU64,
     /// A shared store has every record, so any of them may be evicted.
     pub(super) evict_any: bool,
-    /// The writer thread of the store `disk`, which forgets what is forgotten here.
-    pub(super) disk: Option<mpsc::Sender<DiskOp>>,
+    /// The queue of the store `disk`, which forgets what is forgotten here.
+    pub(super) disk: Option<Arc<WriteQueue>>,
     pub(super) metrics: ReplayMetrics,
 }
 
@@ -51,7 +50,7 @@ impl Claims {
     pub(crate) fn new(
         max_entries: usize,
         evict_any: bool,
-        disk: Option<mpsc::Sender<DiskOp>>,
+        disk: Option<Arc<WriteQueue>>,
         metrics: ReplayMetrics,
     ) -> Self {
         metrics.capacity.set(i64::try_from(max_entries).unwrap_or(i64::MAX));
@@ -59,9 +58,8 @@ impl Claims {
             records: Cache::builder().build_with_hasher(EventKeyHashers::default()),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             expiry: ExpiryQueues::default(),
-            used: AtomicUsize::new(0),
+            shares: Shares::new(max_entries),
             tickets: AtomicU64::new(1),
-            max_entries,
             evict_any,
             disk,
             metrics,
@@ -70,12 +68,17 @@ impl Claims {
 
     /// Returns the number of events on record or in flight.
     pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.shares.used()
     }
 
     /// Returns the largest number of events on record or in flight.
     pub(crate) fn max_entries(&self) -> usize {
-        self.max_entries
+        self.shares.max_entries()
+    }
+
+    /// Divides the capacity among routes and their keys.
+    pub(crate) fn assign_shares(&self, routes: &[RouteShare]) {
+        self.shares.assign(routes);
     }
 
     /// Returns the number of entries in the expiry queues, outdated ones included.
@@ -104,7 +107,7 @@ impl Claims {
             if let Some(found) = self.try_claim(arrival, shared, now)? {
                 return Ok(found);
             }
-            if !self.evict_one(now) {
+            if !self.evict_one(arrival, now) {
                 return Err(Reject::GuardFull);
             }
         }
@@ -156,12 +159,20 @@ impl Claims {
                             if record.is_none() && arrival.stale && !shared {
                                 return Err(Reason::Stale.into());
                             }
-                            if record.is_some() {
-                                self.records.invalidate(&arrival.key);
-                                self.metrics.failed.dec();
-                            } else if !self.reserve() {
-                                return Ok(None);
-                            }
+                            let share = match &record {
+                                Some(record) => {
+                                    self.records.invalidate(&arrival.key);
+                                    self.metrics.failed.dec();
+                                    record.share
+                                }
+                                None => {
+                                    let route = arrival.terms.route;
+                                    match self.shares.acquire(arrival.share, route) {
+                                        Some(share) => share,
+                                        None => return Ok(None),
+                                    }
+                                }
+                            };
                             self.metrics.in_flight.inc();
                             let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
                             let known = record.is_some();
@@ -172,6 +183,7 @@ impl Claims {
                                 ticket,
                                 pin: arrival.pin,
                                 requested: shared,
+                                share,
                                 lease: None,
                                 before: record,
                                 waiters: None,
@@ -182,28 +194,31 @@ impl Claims {
                 }
             }
         };
-        if let Some(lifetime) = touched {
-            self.enqueue(lifetime, Queued { key: arrival.key, at: now });
+        if let Some(record) = touched {
+            self.enqueue_record(arrival.key, &record, arrival.terms);
         }
         Ok(Some(found))
     }
 
-    /// Extends the protection of a done event to copies of this fresh one.
-    fn touch(&self, arrival: &Arrival, mut record: Record, now: Millis) -> Option<Lifetime> {
-        if arrival.stale || arrival.terms.window.is_none() || record.touched >= now {
+    /// Extends the protection of a done event to copies of this fresh one; returns the record if
+    /// that made a difference.
+    fn touch(&self, arrival: &Arrival, mut record: Record, now: Millis) -> Option<Record> {
+        let fresh_until = now.saturating_add(arrival.fresh_for?);
+        let protected_until = record.touched.saturating_add(record.protects);
+        if arrival.stale || self.evict_any || fresh_until <= protected_until {
             return None;
         }
         record.touched = now;
-        let lifetime = self.lifetime(&record, arrival.terms);
-        self.records.insert(arrival.key, record);
-        Some(lifetime)
+        record.protects = arrival.protection();
+        self.records.insert(arrival.key, record.clone());
+        Some(record)
     }
 
-    /// Turns a requested claim into a held one.
-    pub(crate) fn confirm(&self, key: &EventKey, ticket: u64, lease: Option<LeaseToken>) {
+    /// Turns a requested claim into a held one, whose lease started at `since` at the earliest.
+    pub(crate) fn confirm(&self, key: &EventKey, ticket: u64, lease: LeaseToken, since: Millis) {
         if let Some(claim) = self.shard(key).get_mut(key).filter(|claim| claim.ticket == ticket) {
             claim.requested = false;
-            claim.lease = lease;
+            claim.lease = Some(HeldLease { token: lease, renewed: since });
             claim.notify(|| ClaimState::Held);
         }
     }
@@ -211,26 +226,23 @@ impl Claims {
     /// Gives a requested claim back; the event is as it was before.
     pub(crate) fn withdraw(&self, arrival: &Arrival, ticket: u64, reason: Option<Reject>) {
         let key = arrival.key;
-        let queued = {
+        let before = {
             let mut shard = self.shard(&key);
             let Some(mut claim) = take(&mut shard, &key, ticket) else { return };
             self.metrics.in_flight.dec();
-            let queued = claim.before.take().map(|before| {
-                let entry = Queued { key, at: before.touched };
-                let lifetime = self.lifetime(&before, arrival.terms);
-                self.metrics.failed.inc();
-                self.records.insert(key, before);
-                (lifetime, entry)
-            });
-            if queued.is_none() {
-                self.release_slot();
+            match &claim.before {
+                Some(before) => {
+                    self.metrics.failed.inc();
+                    self.records.insert(key, before.clone());
+                }
+                None => self.shares.release(claim.share),
             }
             claim.notify(|| ClaimState::Withdrawn(reason));
-            queued
+            claim.before.take()
         };
         // While the event was in flight, its queue entry may have been dropped.
-        if let Some((lifetime, entry)) = queued {
-            self.enqueue(lifetime, entry);
+        if let Some(record) = before {
+            self.enqueue_record(key, &record, arrival.terms);
         }
     }
 
@@ -243,12 +255,12 @@ impl Claims {
         outcome: impl FnOnce() -> Result<SanitizedResponse, Reject>,
         now: Millis,
     ) {
-        let lifetime = {
+        let record = {
             let mut shard = self.shard(&arrival.key);
             let Some(claim) = shard.get(&arrival.key).filter(|claim| claim.ticket == ticket) else {
                 return;
             };
-            let record = match end {
+            let mut record = match end {
                 ClaimEnd::Done { status, behind, answered, lasts } => {
                     self.metrics.done.inc();
                     let record = Record::new(State::Done { status }, arrival, now);
@@ -261,29 +273,44 @@ impl Claims {
                     Record { behind, ..Record::new(State::Failed { unknown }, arrival, now) }
                 }
             };
-            let lifetime = self.lifetime(&record, arrival.terms);
-            self.records.insert(arrival.key, record);
+            record.share = claim.share;
+            if self.evict_any {
+                record.protects = 0;
+            }
+            self.records.insert(arrival.key, record.clone());
             if let Some(claim) = take(&mut shard, &arrival.key, ticket) {
                 self.metrics.in_flight.dec();
                 claim.notify(|| ClaimState::Settled(Arc::new(outcome())));
             }
-            lifetime
+            record
         };
-        self.enqueue(lifetime, Queued { key: arrival.key, at: now });
+        self.enqueue_record(arrival.key, &record, arrival.terms);
     }
 
-    /// Returns the leases of all claims.
-    pub(crate) fn leases(&self) -> Vec<Lease> {
-        let mut leases = Vec::new();
+    /// Returns the leases that have not been renewed for [`RENEWAL`], those that expire first first.
+    pub(crate) fn leases_due(&self, now: Millis) -> Vec<Lease> {
+        let mut due = Vec::new();
         for shard in &self.shards {
-            let shard = lock(shard);
-            leases.extend(
-                shard
-                    .iter()
-                    .filter_map(|(key, claim)| Some(Lease { key: *key, token: claim.lease? })),
-            );
+            for (key, claim) in lock(shard).iter() {
+                if let Some(HeldLease { token, renewed }) = claim.lease
+                    && now >= renewed.saturating_add(RENEWAL)
+                {
+                    due.push((renewed, Lease { key: *key, token }));
+                }
+            }
         }
-        leases
+        due.sort_unstable_by_key(|(renewed, _)| *renewed);
+        due.into_iter().map(|(_, lease)| lease).collect()
+    }
+
+    /// Notes that a lease was renewed.
+    pub(crate) fn mark_renewed(&self, lease: &Lease, now: Millis) {
+        if let Some(claim) = self.shard(&lease.key).get_mut(&lease.key)
+            && let Some(held) = &mut claim.lease
+            && held.token == lease.token
+        {
+            held.renewed = now;
+        }
     }
 
     /// Notes that the 2xx was written out for a request; returns the record if that is new.

@@ -144,10 +144,11 @@ async fn claim_shared(
     // From here on the store may hold this lease, whether or not its reply arrives.
     held.lease = Some(token);
     let until = held.answer_by.min(Instant::now() + STORE_TIMEOUT);
+    let since = guard.clock.now();
     match store.claim(&arrival, token, until).await {
         Ok(ClaimReply::Won { unknown }) => {
             held.unknown |= unknown;
-            guard.claims.confirm(&arrival.key, held.ticket(), Some(token));
+            guard.claims.confirm(&arrival.key, held.ticket(), token, since);
             Ok(Claimed::Won(Claim::held(held)))
         }
         Ok(ClaimReply::Busy) => {
@@ -187,7 +188,7 @@ async fn claim_shared(
                 held.withdraw(None);
                 return Err(Reason::ContextMismatch.into());
             }
-            guard.claims.confirm(&arrival.key, held.ticket(), Some(token));
+            guard.claims.confirm(&arrival.key, held.ticket(), token, since);
             Ok(Claimed::Won(Claim::held(held)))
         }
     }

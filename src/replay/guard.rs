@@ -3,7 +3,7 @@
 //! A success is recorded in the store, then in the claim map, and only then reported to the copies
 //! that wait, so whoever learns of it can rely on it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -19,6 +19,9 @@ use crate::replay::{
     },
     write_behind::{PendingUpdate, WriteBehind},
 };
+
+/// The interval between attempts to record a success in a shared store.
+const RETRY: Duration = Duration::from_millis(50);
 
 pub(crate) struct Guard {
     pub(crate) claims: Arc<Claims>,
@@ -56,7 +59,9 @@ impl Guard {
         LeaseToken(token)
     }
 
-    /// Records a success in the store; returns `false` if it has to be written behind.
+    /// Records a success in the store; returns `false` if it has to be written behind, because the
+    /// store did not accept it until shortly before `answer_by`. Nobody waits for a success that
+    /// comes later than that.
     pub(crate) async fn record_done(
         &self,
         arrival: &Arrival,
@@ -64,18 +69,33 @@ impl Guard {
         status: u16,
         answer_by: Instant,
     ) -> bool {
-        let until = store_deadline(answer_by);
+        let now = Instant::now();
+        let waits = answer_by > now;
+        let until = if waits { response_deadline(answer_by) } else { now + STORE_TIMEOUT };
         match &self.store {
             Store::Memory => true,
             Store::Disk(disk) => {
+                if self.on_store_failure == OnStoreFailure::Local && !disk.is_up() {
+                    return false;
+                }
                 let record = Record::new(State::Done { status }, arrival, self.clock.now());
                 let put = disk.put_durably(arrival.key, Entry::of(&record, arrival.terms));
                 tokio::time::timeout_at(until, put).await.unwrap_or(false)
             }
-            Store::Shared(store) => match lease {
-                Some(token) => store.done(arrival, token, status, None, until).await.is_ok(),
-                None => false,
-            },
+            Store::Shared(store) => {
+                let Some(token) = lease else { return false };
+                loop {
+                    let attempt = until.min(Instant::now() + STORE_TIMEOUT);
+                    if store.done(arrival, token, status, None, attempt).await.is_ok() {
+                        return true;
+                    }
+                    let again = waits && Instant::now() + RETRY < until;
+                    if !again || self.on_store_failure == OnStoreFailure::Local {
+                        return false;
+                    }
+                    self.clock.sleep(RETRY).await;
+                }
+            }
         }
     }
 
@@ -126,7 +146,9 @@ impl Guard {
         answer_by: Instant,
     ) -> bool {
         let (Store::Shared(store), Some(token)) = (&self.store, lease) else { return false };
-        let until = store_deadline(answer_by);
+        let now = Instant::now();
+        let limit = now + STORE_TIMEOUT;
+        let until = if answer_by > now { response_deadline(answer_by).min(limit) } else { limit };
         store.failed(arrival, token, attempt, status, until).await.is_ok()
     }
 
@@ -150,19 +172,32 @@ impl Guard {
         }
     }
 
-    /// Renews the leases of all claims of this process.
+    /// Renews the leases that were not renewed for a renewal interval in one call, starting with those that
+    /// expire first. Leases that could not be renewed are due again at once.
     pub(crate) async fn renew(&self) -> Result<(), Unreachable> {
         let Store::Shared(store) = &self.store else { return Ok(()) };
-        let leases = self.claims.leases();
+        let renewed = self.clock.now();
+        let leases = self.claims.leases_due(renewed);
         if leases.is_empty() {
             return Ok(());
         }
         let renewals = store.renew(&leases, Instant::now() + STORE_TIMEOUT).await;
-        let lost = renewals.iter().filter(|renewal| **renewal == Renewal::Lost).count();
+        let mut lost = 0;
+        let mut reached = true;
+        for (lease, renewal) in leases.iter().zip(renewals) {
+            match renewal {
+                Renewal::Renewed => self.claims.mark_renewed(lease, renewed),
+                Renewal::Lost => {
+                    lost += 1;
+                    self.claims.mark_renewed(lease, renewed);
+                }
+                Renewal::Unreachable => reached = false,
+            }
+        }
         if lost > 0 {
             tracing::warn!(lost, "leases of events in flight were lost to other replicas");
         }
-        if renewals.contains(&Renewal::Unreachable) { Err(Unreachable) } else { Ok(()) }
+        if reached { Ok(()) } else { Err(Unreachable) }
     }
 
     /// Writes one update behind; returns `None` if none is queued.
@@ -172,10 +207,9 @@ impl Guard {
     }
 }
 
-/// Returns the time until which the store may delay an outcome, so that the response is not late.
-/// Nobody waits for an outcome that comes after `answer_by`.
-fn store_deadline(answer_by: Instant) -> Instant {
-    let now = Instant::now();
-    let limit = now + STORE_TIMEOUT;
-    if answer_by > now { answer_by.min(limit) } else { limit }
+/// Returns the time until which the store may delay an outcome. The rest, at most 100 ms, is for
+/// the response.
+fn response_deadline(answer_by: Instant) -> Instant {
+    let left = answer_by.saturating_duration_since(Instant::now());
+    answer_by - (left / 4).min(Duration::from_millis(100))
 }

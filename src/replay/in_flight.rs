@@ -11,7 +11,7 @@ use crate::{
     reject::Reject,
     replay::{
         clock::Millis,
-        record::{ContextPin, EventKey, EventKeyHashers, Identities, LeaseToken, Record},
+        record::{ContextPin, EventKey, EventKeyHashers, Identities, LeaseToken, Record, ShareId},
     },
     response::SanitizedResponse,
 };
@@ -29,6 +29,14 @@ pub(crate) enum ClaimState {
     Settled(Arc<Result<SanitizedResponse, Reject>>),
 }
 
+/// The lease of a claim.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeldLease {
+    pub(crate) token: LeaseToken,
+    /// When it was last renewed.
+    pub(crate) renewed: Millis,
+}
+
 /// A claim in the claim map.
 #[derive(Debug)]
 pub(crate) struct ActiveClaim {
@@ -36,8 +44,10 @@ pub(crate) struct ActiveClaim {
     pub(crate) pin: ContextPin,
     /// The shared store has not replied yet.
     pub(crate) requested: bool,
-    /// The token of its lease in a shared store.
-    pub(crate) lease: Option<LeaseToken>,
+    /// The share that the event is charged to.
+    pub(crate) share: ShareId,
+    /// Its lease in a shared store.
+    pub(crate) lease: Option<HeldLease>,
     /// The record of the failed attempt before this one.
     pub(crate) before: Option<Record>,
     /// Created when the first copy joins.

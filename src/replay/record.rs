@@ -1,7 +1,7 @@
 //! The record of an event, and an authentic request as far as it concerns the record.
 
 use std::{
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasherDefault, Hash, Hasher},
     sync::Arc,
     time::Duration,
 };
@@ -12,13 +12,45 @@ use crate::{
     scheme::Verified,
 };
 
-/// The times of a route that its records depend on.
+/// What the guard knows about a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// The scheme's window: an older request is stale. `None` where a request has no timestamp.
-    pub window: Option<Duration>,
+    /// The route's share of the guard.
+    pub route: ShareId,
     /// How long a record lives, counted from the outcome.
     pub ttl: Duration,
+}
+
+/// Identifies a share of the guard's capacity: that of a route, or of one of its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ShareId(pub(crate) u64);
+
+impl ShareId {
+    /// The capacity that is guaranteed to nobody.
+    pub(crate) const GUARD: ShareId = ShareId(0);
+
+    /// Returns the share of a route.
+    pub fn of_route(name: &str) -> Self {
+        ShareId(0xcbf2_9ce4_8422_2325).extended(name)
+    }
+
+    /// Returns the share of one of this route's keys.
+    pub fn of_key(self, name: &str) -> Self {
+        self.extended("\0").extended(name)
+    }
+
+    /// FNV-1a, which is the same in every version and on every machine: shares are in the files of
+    /// the store `disk`.
+    fn extended(self, name: &str) -> Self {
+        let next = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        ShareId(name.bytes().fold(self.0, next))
+    }
+}
+
+impl Hash for ShareId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0);
+    }
 }
 
 /// Hashes an [`EventKey`] by its last eight bytes: the key is a digest that only authentic requests
@@ -51,6 +83,10 @@ pub(crate) struct Arrival {
     pub(crate) identity: Option<RequestIdentity>,
     pub(crate) pin: ContextPin,
     pub(crate) stale: bool,
+    /// For how long a copy of this request is fresh; `None` if it is for ever.
+    pub(crate) fresh_for: Option<Millis>,
+    /// The share of the key that verified the request.
+    pub(crate) share: ShareId,
     pub(crate) terms: Terms,
 }
 
@@ -63,8 +99,19 @@ impl Arrival {
             identity: verified.identity(),
             pin: verified.pin(),
             stale: verified.is_stale(),
+            fresh_for: verified.fresh_for().map(millis),
+            share: terms.route.of_key(verified.key()),
             terms,
         })
+    }
+
+    /// Returns for how long the record of the event must not be evicted: as long as a copy of this
+    /// request would be accepted as fresh, rounded up by at most a quarter so that records share
+    /// few queues.
+    pub(crate) fn protection(&self) -> Millis {
+        let Some(fresh_for) = self.fresh_for else { return Millis::MAX };
+        let step = fresh_for.checked_ilog2().map_or(0, |bits| bits.saturating_sub(2));
+        fresh_for.div_ceil(1 << step).saturating_mul(1 << step)
     }
 }
 
@@ -94,19 +141,29 @@ pub(crate) struct Record {
     pub(crate) answered: Identities,
     /// When the record expires.
     pub(crate) expires: Millis,
-    /// The time of the outcome, or of the last fresh copy after it.
+    /// The time of the outcome, or of a fresh copy after it.
     pub(crate) touched: Millis,
+    /// For how long after that the record must not be evicted.
+    pub(crate) protects: Millis,
+    /// The share that the event is charged to.
+    pub(crate) share: ShareId,
 }
 
 impl Record {
     pub(crate) fn new(state: State, arrival: &Arrival, now: Millis) -> Self {
+        let lives = millis(arrival.terms.ttl);
         Record {
             state,
             behind: false,
             pin: arrival.pin,
             answered: Identities::default(),
-            expires: now.saturating_add(millis(arrival.terms.ttl)),
+            expires: now.saturating_add(lives),
             touched: now,
+            protects: match state {
+                State::Done { .. } => arrival.protection().min(lives),
+                State::Failed { .. } => lives,
+            },
+            share: arrival.share,
         }
     }
 

@@ -3,7 +3,7 @@
 
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 /// Locks. A thread that panicked while it held the lock left the map whole: every change to it is a

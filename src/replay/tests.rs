@@ -19,11 +19,14 @@ mod disk;
 mod interleavings;
 mod model;
 mod redis;
+mod shares;
 
 const WINDOW: Duration = Duration::from_secs(300);
 const TTL: Duration = Duration::from_secs(86_400);
-const TERMS: Terms = Terms { window: Some(WINDOW), ttl: TTL };
-const UNTIMED: Terms = Terms { window: None, ttl: TTL };
+/// For how long a record protects an event of this window.
+const PROTECTED: Duration = Duration::from_millis(327_680);
+const ROUTE: ShareId = ShareId(1);
+const TERMS: Terms = Terms { route: ROUTE, ttl: TTL };
 
 /// A request for event `event`, with identity `request`.
 fn arrival(event: u64, request: u8) -> Arrival {
@@ -35,6 +38,8 @@ fn arrival(event: u64, request: u8) -> Arrival {
         identity: Some(RequestIdentity([request; 16])),
         pin: ContextPin([1; 16]),
         stale: false,
+        fresh_for: Some(300_000),
+        share: ShareId(2),
         terms: TERMS,
     }
 }
@@ -63,7 +68,19 @@ impl Fixture {
     }
 
     async fn admit(&self, arrival: Arrival) -> Result<Claimed, Reject> {
-        decision::admit(&self.replay.0, arrival, Instant::now() + Duration::from_secs(5)).await
+        self.admit_within(arrival, Duration::from_secs(5)).await
+    }
+
+    async fn admit_within(&self, arrival: Arrival, time: Duration) -> Result<Claimed, Reject> {
+        decision::admit(&self.replay.0, arrival, Instant::now() + time).await
+    }
+
+    /// Claims the event of a request whose sender waits for so long.
+    async fn won_within(&self, arrival: Arrival, time: Duration) -> Claim {
+        match self.admit_within(arrival, time).await {
+            Ok(Claimed::Won(claim)) => claim,
+            other => panic!("expected a claim, got {other:?}"),
+        }
     }
 
     async fn won(&self, arrival: Arrival) -> Claim {
@@ -180,7 +197,7 @@ async fn a_joined_copy_whose_answer_was_written_out_is_a_replay_afterwards() {
 #[tokio::test]
 async fn a_scheme_that_signs_nothing_fresh_has_no_replays() {
     let f = fixture(10);
-    let plain = Arrival { identity: None, terms: UNTIMED, ..arrival(1, 0) };
+    let plain = Arrival { identity: None, fresh_for: None, ..arrival(1, 0) };
     f.won(plain).await.done(&ok(), false).await.written();
     f.retry(plain).await.written();
     let _ = f.retry(plain).await;
@@ -281,7 +298,7 @@ async fn a_full_guard_refuses_and_forgets_nothing_that_protects() {
     let _ = f.retry(arrival(1, 2)).await;
     let _ = f.won(arrival(2, 1)).await.done(&ok(), false).await;
     let _ = f.joined(arrival(3, 1)).await;
-    f.clock.advance(WINDOW * 2);
+    f.clock.advance(PROTECTED);
     assert_eq!(f.refused(arrival(4, 1)).await, Reject::GuardFull, "not yet older");
     f.clock.advance(Duration::from_millis(1));
     let _ = f.won(arrival(4, 1)).await.done(&ok(), false).await;
@@ -302,7 +319,7 @@ async fn a_fresh_copy_prolongs_the_protection() {
     // Signed anew, so that its copies are fresh for another window to both sides.
     f.retry(arrival(1, 2)).await.written();
     let _ = f.retry(Arrival { stale: true, ..arrival(2, 1) }).await;
-    f.clock.advance(WINDOW + Duration::from_millis(1));
+    f.clock.advance(PROTECTED - WINDOW + Duration::from_millis(1));
     let _ = f.won(arrival(3, 1)).await.done(&ok(), false).await;
     assert!(f.is_replay(arrival(1, 2)).await);
     assert_eq!(
@@ -315,7 +332,7 @@ async fn a_fresh_copy_prolongs_the_protection() {
 #[tokio::test]
 async fn a_scheme_without_a_window_gives_no_record_up() {
     let f = fixture(1);
-    let untimed = |event| Arrival { terms: UNTIMED, ..arrival(event, 1) };
+    let untimed = |event| Arrival { fresh_for: None, ..arrival(event, 1) };
     let _ = f.won(untimed(1)).await.done(&ok(), false).await;
     f.clock.advance(TTL - Duration::from_millis(1));
     assert_eq!(f.refused(untimed(2)).await, Reject::GuardFull);
@@ -339,7 +356,7 @@ async fn repeated_attempts_leave_no_places_in_line() {
     for _ in 0..10_000 {
         f.clock.advance(Duration::from_millis(1));
         f.won(arrival(1, 1)).await.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
-        f.replay.tidy();
+        f.replay.0.claims.compact();
     }
     assert!(f.replay.0.claims.queued() < 5_000, "{}", f.replay.0.claims.queued());
     assert_eq!(f.gauges(), (0, 0, 1));

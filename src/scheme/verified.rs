@@ -3,6 +3,7 @@
 use std::{
     hash::{Hash, Hasher},
     sync::Arc,
+    time::Duration,
 };
 
 use http::HeaderValue;
@@ -38,6 +39,7 @@ pub struct Verified {
     pub(super) identity: Option<RequestIdentity>,
     pub(super) pin: ContextPin,
     pub(super) stale: bool,
+    pub(super) fresh_for: Option<i64>,
     pub(super) age: Option<i64>,
 }
 
@@ -77,6 +79,13 @@ impl Verified {
     /// only as a retry of an event on record.
     pub fn is_stale(&self) -> bool {
         self.stale
+    }
+
+    /// Returns for how long a copy of the request will be accepted as fresh: until it leaves the
+    /// scheme's window or its token expires. `None` if it is fresh for ever.
+    pub fn fresh_for(&self) -> Option<Duration> {
+        let fresh_for = u64::try_from(self.fresh_for?).unwrap_or(0);
+        Some(Duration::from_millis(fresh_for))
     }
 
     /// Returns our clock minus the request's timestamp, in milliseconds.

@@ -65,6 +65,8 @@ pub(super) struct Authenticated<'a> {
     /// The start of the MAC that fits; zeros where there is no MAC.
     pub(super) mac: [u8; 16],
     pub(super) stale: bool,
+    /// For how long a copy is fresh, in milliseconds; `None` for ever.
+    pub(super) fresh_for: Option<i64>,
     pub(super) age: Option<i64>,
 }
 
@@ -189,7 +191,11 @@ impl Verifier {
         if !self.required_headers(request) {
             return Err(if stale { Reason::Stale } else { Reason::RequiredHeader }.into());
         }
-        Ok(Authenticated { key, mac, stale, age })
+        let fresh_for = match rules {
+            Some(rules) => jwt::fresh_for(rules, &claims, now.0),
+            None => self.window.zip(age).map(|((past, _), age)| past.saturating_sub(age)),
+        };
+        Ok(Authenticated { key, mac, stale, fresh_for, age })
     }
 
     /// A request with its headers.

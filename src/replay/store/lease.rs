@@ -26,6 +26,9 @@ pub(crate) const LEASE: Millis = 15_000;
 /// The interval at which leases are renewed, in milliseconds.
 pub(crate) const RENEWAL: Millis = 5_000;
 
+/// How often leases are checked for renewal.
+pub(crate) const RENEWAL_CHECK: Duration = Duration::from_secs(1);
+
 /// The store did not respond, or its reply cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreachable;

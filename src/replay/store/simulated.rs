@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// How often a request that hangs is polled before it times out.
+const HANG: usize = 5;
+
 /// One process' way to the store.
 #[derive(Clone, Debug)]
 pub(crate) struct Simulated {
@@ -32,6 +35,8 @@ pub(crate) struct Server {
     events: HashMap<EventKey, Event>,
     /// Nothing arrives.
     pub(crate) down: bool,
+    /// Requests time out, or arrive late if this ends before.
+    pub(crate) hangs: bool,
     /// The next request arrives, its answer does not.
     pub(crate) lose_answer: bool,
     /// How many answers nobody got.
@@ -66,9 +71,15 @@ impl Simulated {
     async fn ask<T>(&self, ask: impl FnOnce(&mut Server, Millis) -> T) -> Result<T, Unreachable> {
         let start = self.clock.now();
         pause().await;
+        for _ in 0..HANG {
+            if self.server.lock().unwrap().hangs {
+                pause().await;
+            }
+        }
         let answer = {
             let mut server = self.server.lock().unwrap();
-            let answer = (!server.down).then(|| ask(&mut server, self.clock.now()));
+            let answer =
+                (!server.down && !server.hangs).then(|| ask(&mut server, self.clock.now()));
             let lost = std::mem::take(&mut server.lose_answer);
             let answer = answer.filter(|_| !lost);
             server.failures += u64::from(answer.is_none());

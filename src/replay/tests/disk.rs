@@ -18,6 +18,9 @@ fn open(path: &Path, clock: &Clock) -> Fixture {
     Fixture::open(options(path, OnStoreFailure::Refuse), clock)
 }
 
+/// How long a sender waits in tests of a store that cannot be written.
+const SHORT: Duration = Duration::from_millis(300);
+
 impl Fixture {
     fn disk(&self) -> &Disk {
         match &self.replay.0.store {
@@ -27,7 +30,7 @@ impl Fixture {
     }
 
     fn break_disk(&self, broken: bool) {
-        self.disk().broken.store(broken, Ordering::Relaxed);
+        self.disk().faults.broken.store(broken, Ordering::Relaxed);
     }
 
     /// Everything handed over is in the files, as far as they can be written.
@@ -137,7 +140,7 @@ async fn a_disk_that_cannot_be_written_loses_nothing_and_refuses_what_is_new() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(1_000_000);
     let f = open(dir.path(), &clock);
-    let first = f.won(arrival(1, 1)).await;
+    let first = f.won_within(arrival(1, 1), SHORT).await;
     f.break_disk(true);
     first.done(&ok(), false).await.written();
     assert_eq!(f.store_up(), 0);
@@ -167,8 +170,8 @@ async fn with_local_a_disk_that_cannot_be_written_stops_nothing() {
     let clock = Clock::manual(1_000_000);
     let f = Fixture::open(options(dir.path(), OnStoreFailure::Local), &clock);
     f.break_disk(true);
-    let _ = f.won(arrival(1, 1)).await.done(&ok(), false).await;
-    let _ = f.won(arrival(2, 1)).await.done(&ok(), false).await;
+    let _ = f.won_within(arrival(1, 1), SHORT).await.done(&ok(), false).await;
+    let _ = f.won_within(arrival(2, 1), SHORT).await.done(&ok(), false).await;
     let _ = f.retry(arrival(1, 2)).await;
     f.break_disk(false);
     f.flush().await;
@@ -324,14 +327,15 @@ fn an_entry_is_read_as_it_was_written() {
         Stage::Done { status: 204 },
     ];
     for stage in stages {
-        for window in [None, Some(300_000)] {
+        for protects in [300_000, 7_000_000] {
             let entry = Entry {
                 stage,
                 pin: ContextPin([7; 16]),
                 touched: 1,
                 expires: 2,
-                ttl: 3,
-                window,
+                ttl: 7_000_000,
+                protects: if matches!(stage, Stage::Done { .. }) { protects } else { 7_000_000 },
+                share: ShareId(9),
                 answered: answered.clone(),
             };
             let bytes = entry.encode();
@@ -340,8 +344,141 @@ fn an_entry_is_read_as_it_was_written() {
                 let cut = Entry::decode(&bytes[..length]);
                 assert!(cut.is_none_or(|entry| entry.answered != answered), "{length} bytes");
             }
-            let other_version = [&[2], &bytes[1..]].concat();
+            let other_version = [&[3], &bytes[1..]].concat();
             assert_eq!(Entry::decode(&other_version), None);
         }
     }
+}
+
+#[test]
+fn an_entry_without_a_share_is_read() {
+    let identity = [3; 16];
+    let entry = |window: u64| {
+        let mut bytes = vec![1, 3, 200, 0];
+        bytes.extend([7; 16]);
+        for number in [1, 2, 86_400_000, window] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.extend(identity);
+        Entry::decode(&bytes).unwrap()
+    };
+    let expected = Entry {
+        stage: Stage::Done { status: 200 },
+        pin: ContextPin([7; 16]),
+        touched: 1,
+        expires: 2,
+        ttl: 86_400_000,
+        protects: 600_000,
+        share: ShareId::GUARD,
+        answered: Identities::from(RequestIdentity(identity)),
+    };
+    assert_eq!(entry(300_000), expected);
+    assert_eq!(entry(u64::MAX), Entry { protects: 86_400_000, ..expected });
+}
+
+#[tokio::test]
+async fn a_success_is_written_behind_only_after_the_response_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let f = open(dir.path(), &Clock::manual(1_000_000));
+    let first = f.won_within(arrival(1, 1), Duration::from_secs(30)).await;
+    let second = f.won_within(arrival(2, 1), SHORT).await;
+    f.flush().await;
+    f.break_disk(true);
+    let started = Instant::now();
+    let done = tokio::spawn(async move { first.done(&ok(), false).await });
+    let _ = second.done(&ok(), false).await;
+    assert!(started.elapsed() > SHORT / 2, "{:?}", started.elapsed());
+    assert!(started.elapsed() < SHORT, "the response is late: {:?}", started.elapsed());
+    assert!(behind(&f, 2));
+    assert!(!done.is_finished(), "its sender still waits");
+    f.break_disk(false);
+    let _ = done.await.unwrap();
+    assert!(!behind(&f, 1), "durable before it was acknowledged");
+}
+
+/// A file system that does not finish a write: the thread is inside a write meanwhile.
+#[tokio::test]
+async fn a_disk_that_hangs_counts_as_down_and_its_queue_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(1_000_000);
+    let small = Options { max_entries: 10, ..options(dir.path(), OnStoreFailure::Refuse) };
+    let f = Fixture::open(small, &clock);
+    let _ = f.won(arrival(0, 1)).await.done(&ok(), false).await;
+    let claim = f.won_within(arrival(1, 1), SHORT).await;
+    f.flush().await;
+    let faults = Arc::clone(&f.disk().faults);
+    let (hang, hangs) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel());
+    let holder = std::thread::spawn(move || {
+        let hanging = faults.hangs.lock();
+        hangs.0.send(()).unwrap();
+        let _ = hang.1.recv();
+        drop(hanging);
+    });
+    hangs.1.recv().unwrap();
+    claim.done(&ok(), false).await.written();
+    until(|| {
+        f.disk().check();
+        f.store_up() == 0
+    })
+    .await;
+    assert_eq!(f.refused(arrival(2, 1)).await, Reject::StoreUnavailable);
+    assert!(f.is_replay(arrival(1, 1)).await, "kept in this process");
+    for request in 2..100 {
+        f.retry(arrival(0, request)).await.written();
+        assert_eq!(f.refused(arrival(100 + u64::from(request), 1)).await, Reject::StoreUnavailable);
+    }
+    assert!(f.disk().queued() <= 10, "{}", f.disk().queued());
+    drop(hang.0);
+    holder.join().unwrap();
+    until(|| f.store_up() == 1 && !behind(&f, 1)).await;
+    let _ = f.won(arrival(2, 1)).await.done(&ok(), false).await;
+    drop(f);
+    let f = open(dir.path(), &clock);
+    assert!(f.is_replay(arrival(1, 1)).await, "written behind");
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_an_error_that_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(1_000_000);
+    let f = open(dir.path(), &clock);
+    for event in 0..20 {
+        let _ = f.won(arrival(event, 1)).await.done(&ok(), false).await;
+    }
+    drop(f);
+    let journal = journal::newest(dir.path()).unwrap().unwrap();
+    let whole = fs::read(&journal).unwrap();
+    // In the middle of what was made durable, so that it is not the torn end.
+    let middle = journal::written(&whole) / 2;
+    let mut reported = 0;
+    for (length, at) in [1, 64].iter().flat_map(|l| (0..90).step_by(9).map(move |at| (*l, at))) {
+        let damaged = tempfile::tempdir().unwrap();
+        copy_all(dir.path(), damaged.path());
+        let journal = damaged.path().join(journal.file_name().unwrap());
+        let mut bytes = whole.clone();
+        bytes[middle + at..][..length].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        fs::write(&journal, &bytes).unwrap();
+        let options = options(damaged.path(), OnStoreFailure::Refuse);
+        let replay = Replay::open(options, clock.clone(), &Metrics::new().unwrap());
+        let error = match replay {
+            // Not every byte matters.
+            Ok(replay) => {
+                assert_eq!(replay.0.claims.used(), 20, "records are lost without a word");
+                continue;
+            }
+            Err(error) => error.to_string(),
+        };
+        reported += 1;
+        for part in [
+            &format!("the replay store at {} is damaged", damaged.path().display()),
+            &*journal.display().to_string(),
+            "Restore the directory from a backup, or move it away",
+            "forwarded again",
+        ] {
+            assert!(error.contains(part), "{part:?} is not in {error:?}");
+        }
+        let left = fs::read(&journal).unwrap();
+        assert!(left.starts_with(&bytes[..journal::written(&bytes)]), "left as it was");
+    }
+    assert!(reported > 10, "{reported} of 20 damages are reported");
 }

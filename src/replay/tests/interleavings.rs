@@ -12,26 +12,32 @@ use self::{
 use super::*;
 use crate::{
     metrics::ReplayMetrics,
-    replay::record::{Identities, Record},
+    replay::{
+        clock::millis,
+        record::{Identities, Record},
+    },
 };
 
 // The shipped sources, with the scheduler's locks.
 #[allow(dead_code, reason = "the map's work with a store behind is not tried here")]
+#[path = "../capacity.rs"]
+mod capacity;
+#[allow(dead_code, reason = "the map's work with a store behind is not tried here")]
 #[path = "../claims.rs"]
 mod claims;
-#[allow(dead_code, reason = "the map's work with a store behind is not tried here")]
-#[path = "../eviction.rs"]
-mod eviction;
 #[allow(dead_code, reason = "the map's work with a store behind is not tried here")]
 #[path = "../expiry.rs"]
 mod expiry;
 #[allow(dead_code, reason = "the map's work with a store behind is not tried here")]
 #[path = "../in_flight.rs"]
 mod in_flight;
+#[allow(dead_code, reason = "the test has one share")]
+#[path = "../shares.rs"]
+mod shares;
 mod sync {
     pub(crate) use shuttle::sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     };
 
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -111,7 +117,7 @@ fn copies() {
 /// More events than there is room for, while old ones may be given up.
 fn crowd() {
     let map = Arc::new(local(2));
-    let later = NOW + 2 * 300_000 + 1;
+    let later = NOW + millis(PROTECTED) + 1;
     for event in [1, 2] {
         let arrival = arrival(event, 1);
         let Ok(Found::Free { ticket, .. }) = map.claim(&arrival, false, NOW) else { panic!() };

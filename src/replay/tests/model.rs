@@ -32,8 +32,15 @@ use crate::{
 /// So many schedules in each of the three tests, 102,000 in all.
 const SCHEDULES: u32 = 34_000;
 const EVENTS: u64 = 3;
-const SHORT: Terms =
-    Terms { window: Some(Duration::from_secs(20)), ttl: Duration::from_secs(1_000) };
+const WINDOW: Millis = 20_000;
+const LIVES: Duration = Duration::from_secs(1_000);
+/// The route of most events, and the quiet route of one.
+const ROUTES: [ShareId; 2] = [ShareId(1), ShareId(2)];
+const QUIET: u64 = 1;
+
+fn route_of(event: u64) -> ShareId {
+    ROUTES[usize::from(event == QUIET)]
+}
 
 /// What a world is made of.
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +54,12 @@ struct Setting {
 impl Setting {
     /// How long a success must be known, in milliseconds.
     fn protects(&self) -> Millis {
-        match SHORT.window {
-            Some(window) if !self.shared && self.max_entries < 10 => millis(window * 2),
-            Some(_) | None => millis(SHORT.ttl),
-        }
+        if !self.shared && self.max_entries < 10 { WINDOW } else { millis(LIVES) }
+    }
+
+    /// Whether the quiet route is guaranteed its one event.
+    fn guarantees(&self) -> bool {
+        self.max_entries / 2 / ROUTES.len() > 0
     }
 }
 
@@ -177,6 +186,7 @@ impl World {
         let metrics =
             ReplayMetrics { in_flight: gauge(), done: gauge(), failed: gauge(), capacity: gauge() };
         let local = Arc::new(Claims::new(max_entries, shared, None, metrics));
+        local.assign_shares(&ROUTES.map(|route| (route, vec![route.of_key("key")])));
         let (server, clock) = (Arc::clone(&self.server), self.clock.clone());
         let backend = if shared {
             Store::Shared(SharedStore::Simulated(Simulated { server, clock: clock.clone() }))
@@ -202,24 +212,26 @@ impl World {
             13 if self.setting.shared && how % 2 == 0 => self.trouble(how / 2),
             13 => drop(finish(self.processes[process].guard.write_behind())),
             14 if how % 2 == 0 => self.crash(process),
-            _ => self.processes[process].guard.claims.remove_expired(self.clock.now()),
+            14 if how % 4 == 1 => self.flood(process, how / 4),
+            _ => {
+                let claims = &self.processes[process].guard.claims;
+                claims.remove_expired(self.clock.now());
+                claims.compact();
+            }
         }
         let wrong = &self.ledger.borrow().wrong;
         assert!(wrong.is_empty(), "{wrong:?}");
     }
 
-    fn arrive(&mut self, index: usize, event: usize, how: u8) {
-        let event = event as u64 % EVENTS;
+    fn arrive(&mut self, index: usize, choice: usize, how: u8) {
+        let event = choice as u64 % EVENTS;
         let identity = 1 + how % 3;
         // One of eight comes in another context, one of eight is stale.
         let pin = if (how / 8).is_multiple_of(8) { 2 } else { 1 };
         let stale = how / 8 % 8 == 1;
-        let arrival = Arrival {
-            pin: ContextPin([pin; 16]),
-            stale,
-            terms: SHORT,
-            ..super::arrival(event, identity)
-        };
+        let arrival =
+            Arrival { pin: ContextPin([pin; 16]), stale, ..timed(super::arrival(event, identity)) };
+        let late = choice % 8 == 3;
         let process = &mut self.processes[index];
         let detached = Rc::new(Cell::new(false));
         let request = Request {
@@ -234,8 +246,20 @@ impl World {
             server: Arc::clone(&self.server),
             clock: self.clock.clone(),
             detached: Rc::clone(&detached),
+            late,
         };
         process.tasks.push(Task { run: Box::pin(request.run()), detached });
+    }
+
+    /// Other events of the busy route arrive and succeed.
+    fn flood(&mut self, process: usize, how: u8) {
+        let guard = &self.processes[process].guard;
+        for event in 0..u64::from(how % 8) {
+            let arrival = timed(super::arrival(1_000 + u64::from(how) * 8 + event, 1));
+            let claimed = decision::admit(guard, arrival, Instant::now());
+            let Some(Ok(Claimed::Won(claim))) = poll_some(claimed) else { continue };
+            let _ = poll_some(claim.done(&ok(), false));
+        }
     }
 
     fn go_on(&mut self, process: usize, task: usize) {
@@ -341,10 +365,11 @@ impl World {
 
     fn trouble(&mut self, how: u8) {
         let mut server = self.server.lock().unwrap();
-        match how % 4 {
+        match how % 5 {
             0 => server.lose_answer = true,
             1 => server.down = true,
-            _ => server.down = false,
+            2 => server.hangs = true,
+            _ => (server.down, server.hangs) = (false, false),
         }
     }
 
@@ -368,6 +393,7 @@ impl World {
         {
             let mut server = self.server.lock().unwrap();
             server.down = false;
+            server.hangs = false;
             server.lose_answer = false;
         }
         self.come_to_an_end();
@@ -381,7 +407,10 @@ impl World {
             }
             process.tasks.retain_mut(|task| !task.poll());
             assert!(process.tasks.is_empty(), "I8: a request waits for ever");
-            assert!(process.guard.claims.leases().is_empty(), "I8: a claim has not ended");
+            assert!(
+                process.guard.claims.leases_due(Millis::MAX).is_empty(),
+                "I8: a claim has not ended"
+            );
         }
         let wrong = &self.ledger.borrow().wrong;
         assert!(wrong.is_empty(), "{wrong:?}");
@@ -391,11 +420,8 @@ impl World {
             }
             // The context that counts is that of the first request, which may not have been forwarded.
             let answers = [1, 2].map(|pin| {
-                let arrival = Arrival {
-                    pin: ContextPin([pin; 16]),
-                    terms: SHORT,
-                    ..super::arrival(event, 9)
-                };
+                let arrival = timed(super::arrival(event, 9));
+                let arrival = Arrival { pin: ContextPin([pin; 16]), ..arrival };
                 let guard = &self.processes[0].guard;
                 finish(decision::admit(guard, arrival, Instant::now() + Duration::from_secs(9)))
             });
@@ -423,6 +449,8 @@ struct Request {
     server: Arc<Mutex<Server>>,
     clock: Clock,
     detached: Rc<Cell<bool>>,
+    /// The sender no longer waits when the upstream responds.
+    late: bool,
 }
 
 impl Request {
@@ -440,9 +468,9 @@ impl Request {
         let answered_here = written
             .clone()
             .any(|w| w.life == self.life && done_here.is_some_and(|at| at <= w.at && protects(at)));
-        let mut result =
-            decision::admit(&self.guard, self.arrival, Instant::now() + Duration::from_secs(3_600))
-                .await;
+        let patience = Duration::from_secs(if self.late { 0 } else { 3_600 });
+        let answer_by = Instant::now() + patience;
+        let mut result = decision::admit(&self.guard, self.arrival, answer_by).await;
         while let Ok(Claimed::InFlight(joined)) = result {
             result = match joined.outcome().await {
                 Ok(Ended::Settled(settled)) => return self.relay(settled),
@@ -486,8 +514,11 @@ impl Request {
             Err(Reject::StoreUnavailable) if !self.setting.shared => {
                 self.wrong("a store that does not exist is out of reach");
             }
-            Err(Reject::GuardFull) if self.setting.max_entries > 10 => {
-                self.wrong("a guard with room is full");
+            Err(Reject::GuardFull) if self.setting.max_entries >= 1_000 => {
+                self.wrong("a guard with capacity is full");
+            }
+            Err(Reject::GuardFull) if self.event == QUIET && self.setting.guarantees() => {
+                self.wrong("a route below its share is rejected");
             }
             Ok(Claimed::InFlight(_)) | Err(_) => {}
         }
@@ -617,6 +648,23 @@ impl Request {
     }
 }
 
+/// Gives an arrival the times and the share of its route.
+fn timed(arrival: Arrival) -> Arrival {
+    let event = u64::from_le_bytes(*arrival.key.0.first_chunk().unwrap());
+    let terms = Terms { route: route_of(event), ttl: LIVES };
+    Arrival { terms, fresh_for: Some(WINDOW), share: terms.route.of_key("key"), ..arrival }
+}
+
+/// Drives a future that may not end now.
+fn poll_some<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    (0..10).find_map(|_| match future.as_mut().poll(&mut context) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    })
+}
+
 /// Drives a future that waits for nothing but to be polled.
 fn finish<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
@@ -645,8 +693,8 @@ fn run(setting: impl Strategy<Value = Setting>) {
 
 #[test]
 fn invariants_hold_in_one_process() {
-    let room = prop_oneof![Just(2usize), Just(100)];
-    run(room.prop_map(|max_entries| Setting {
+    let capacity = prop_oneof![Just(2usize), Just(8), Just(1_000)];
+    run(capacity.prop_map(|max_entries| Setting {
         processes: 1,
         shared: false,
         on_store_failure: OnStoreFailure::Refuse,
@@ -656,8 +704,8 @@ fn invariants_hold_in_one_process() {
 
 #[test]
 fn invariants_hold_in_replicas_that_refuse_without_their_store() {
-    let room = prop_oneof![Just(2usize), Just(100)];
-    run((1..=3usize, room).prop_map(|(processes, max_entries)| Setting {
+    let capacity = prop_oneof![Just(2usize), Just(8), Just(1_000)];
+    run((1..=3usize, capacity).prop_map(|(processes, max_entries)| Setting {
         processes,
         shared: true,
         on_store_failure: OnStoreFailure::Refuse,
@@ -667,8 +715,8 @@ fn invariants_hold_in_replicas_that_refuse_without_their_store() {
 
 #[test]
 fn invariants_hold_in_replicas_that_go_on_without_their_store() {
-    let room = prop_oneof![Just(2usize), Just(100)];
-    run((1..=3usize, room).prop_map(|(processes, max_entries)| Setting {
+    let capacity = prop_oneof![Just(2usize), Just(8), Just(1_000)];
+    run((1..=3usize, capacity).prop_map(|(processes, max_entries)| Setting {
         processes,
         shared: true,
         on_store_failure: OnStoreFailure::Local,

@@ -386,7 +386,7 @@ async fn a_record_of_another_format_is_left_alone() {
 async fn a_record_in_the_server_lasts_as_long_as_the_route_says() {
     let Some(server) = Server::start().await else { return };
     let f = server.replica(OnStoreFailure::Refuse).await;
-    let terms = Terms { window: Some(WINDOW), ttl: Duration::from_secs(50) };
+    let terms = Terms { route: ROUTE, ttl: Duration::from_secs(50) };
     let _ = f.won(Arrival { terms, ..arrival(1, 1) }).await.done(&ok(), false).await;
     let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(1, 1).key.0));
     let ::redis::Value::Int(left) = server.cli(&["PTTL", &key]).await else { panic!() };

@@ -56,7 +56,7 @@ impl Verifier {
     /// Returns which event an authentic request is about, and what distinguishes the request from
     /// others for the same event.
     pub(super) fn name(&self, request: &RequestValues<'_>, proof: &Authenticated<'_>) -> Verified {
-        let Authenticated { key, mac, stale, age } = proof;
+        let Authenticated { key, mac, stale, fresh_for, age } = proof;
         let scheme = &*self.scheme;
         let id = scheme.event.id().and_then(|id| values(request, &id.from));
         Verified {
@@ -67,6 +67,7 @@ impl Verifier {
             identity: identity(request, &scheme.identity, mac),
             pin: pin(request, scheme),
             stale: *stale,
+            fresh_for: *fresh_for,
             age: *age,
         }
     }

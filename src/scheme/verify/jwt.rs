@@ -170,18 +170,35 @@ fn hashes_agree(rules: &TokenRules, found: &[JsonMatch<'_>], request: &RequestVa
     })
 }
 
+/// Returns a date of the claims, in milliseconds since the Unix epoch.
+fn date(found: &[JsonMatch<'_>], pointer: u16) -> Option<i64> {
+    match one(found, pointer) {
+        // In range: claims() admits no date that overflows in milliseconds.
+        Some(Scalar::Integer(seconds)) => Some(seconds * 1000),
+        _ => None,
+    }
+}
+
+/// Returns for how long after `now` the token is accepted, in milliseconds; `None` if it never
+/// expires.
+pub(in crate::scheme) fn fresh_for(
+    rules: &TokenRules,
+    found: &[JsonMatch<'_>],
+    now: i64,
+) -> Option<i64> {
+    let expires = date(found, 0).map(|exp| exp.saturating_add(rules.leeway));
+    let ages = rules.max_age.zip(date(found, 2)).map(|(limit, iat)| iat.saturating_add(limit));
+    let until = expires.into_iter().chain(ages).min()?;
+    Some(until.saturating_sub(now))
+}
+
 /// What the dates say at `now`, in milliseconds, and how long ago the token was issued.
 pub(in crate::scheme) fn age(
     rules: &TokenRules,
     found: &[JsonMatch<'_>],
     now: i64,
 ) -> (Freshness, Option<i64>) {
-    let date = |pointer| match one(found, pointer) {
-        // In range: claims() admits no date that overflows in milliseconds.
-        Some(Scalar::Integer(seconds)) => Some(seconds * 1000),
-        _ => None,
-    };
-    let (exp, nbf, iat) = (date(0), date(1), date(2));
+    let (exp, nbf, iat) = (date(found, 0), date(found, 1), date(found, 2));
     let age = iat.map(|iat| now.saturating_sub(iat));
     let expired = exp.is_some_and(|exp| now.saturating_sub(exp) > rules.leeway);
     let old = rules.max_age.zip(age).is_some_and(|(limit, age)| age > limit);

@@ -1,17 +1,17 @@
-//! A record as it stands in the files.
-
-use std::time::Duration;
+//! A record as it is stored in the files.
 
 use crate::replay::{
     clock::{Millis, millis},
-    record::{ContextPin, Identities, Record, RequestIdentity, State, Terms},
+    record::{ContextPin, Identities, Record, RequestIdentity, ShareId, State, Terms},
 };
 
-/// The version of the format; an entry of another one is not read.
-const VERSION: u8 = 1;
-/// Version, state, status, pin, touched, expires, ttl, window.
-const FIXED: usize = 1 + 1 + 2 + 16 + 4 * 8;
-/// Stands for no window.
+/// The version of the format.
+const VERSION: u8 = 2;
+/// The first version: without a share, and with the scheme's window in place of the protection.
+const WITHOUT_SHARES: u8 = 1;
+/// Version, stage, status, pin, touched, expires, ttl, protects, share.
+const FIXED: usize = 1 + 1 + 2 + 16 + 5 * 8;
+/// The window of a scheme without one, in the first version.
 const NO_WINDOW: u64 = u64::MAX;
 
 const CLAIMED: u8 = 0;
@@ -19,19 +19,19 @@ const FAILED: u8 = 1;
 const UNKNOWN: u8 = 2;
 const DONE: u8 = 3;
 
-/// How an event stood when the entry was written.
+/// The state of an event when the entry was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// In flight: if nothing follows, the outcome is unknown.
+    /// In flight: without a later entry, the outcome is unknown.
     Claimed,
     /// The last attempt failed.
     Failed {
         /// The upstream may have acted.
         unknown: bool,
     },
-    /// The upstream answered 2xx.
+    /// The upstream responded 2xx.
     Done {
-        /// With this status.
+        /// The status of the response.
         status: u16,
     },
 }
@@ -43,15 +43,14 @@ pub(crate) struct Entry {
     pub(crate) pin: ContextPin,
     pub(crate) touched: Millis,
     pub(crate) expires: Millis,
-    /// In milliseconds.
-    pub(crate) ttl: u64,
-    /// In milliseconds.
-    pub(crate) window: Option<u64>,
+    pub(crate) ttl: Millis,
+    pub(crate) protects: Millis,
+    pub(crate) share: ShareId,
     pub(crate) answered: Identities,
 }
 
 impl Entry {
-    /// The entry of a record.
+    /// Returns the entry of a record.
     pub(crate) fn of(record: &Record, terms: Terms) -> Self {
         Entry {
             stage: match record.state {
@@ -62,12 +61,13 @@ impl Entry {
             touched: record.touched,
             expires: record.expires,
             ttl: millis(terms.ttl),
-            window: terms.window.map(millis),
+            protects: record.protects,
+            share: record.share,
             answered: record.answered.clone(),
         }
     }
 
-    /// The record, in a process that did not make it.
+    /// Returns the record, in a process that did not write it.
     pub(crate) fn into_record(self) -> Record {
         Record {
             state: match self.stage {
@@ -80,18 +80,12 @@ impl Entry {
             answered: self.answered,
             expires: self.expires,
             touched: self.touched,
+            protects: self.protects,
+            share: self.share,
         }
     }
 
-    /// The times of the route that it was made for.
-    pub(crate) fn terms(&self) -> Terms {
-        Terms {
-            window: self.window.map(Duration::from_millis),
-            ttl: Duration::from_millis(self.ttl),
-        }
-    }
-
-    /// The bytes of the entry.
+    /// Returns the bytes of the entry.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let (stage, status) = match self.stage {
             Stage::Claimed => (CLAIMED, 0),
@@ -103,27 +97,32 @@ impl Entry {
         bytes.extend([VERSION, stage]);
         bytes.extend(status.to_le_bytes());
         bytes.extend(self.pin.0);
-        for number in [self.touched, self.expires, self.ttl, self.window.unwrap_or(NO_WINDOW)] {
+        for number in [self.touched, self.expires, self.ttl, self.protects, self.share.0] {
             bytes.extend(number.to_le_bytes());
         }
         self.answered.encode_into(&mut bytes);
         bytes
     }
 
-    /// The entry of these bytes; `None` if they are not one of this version.
+    /// Reads an entry; returns `None` if the bytes are none of a known version.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (&[version, stage], rest) = bytes.split_first_chunk()?;
         let (&status, rest) = rest.split_first_chunk()?;
         let (&pin, rest) = rest.split_first_chunk()?;
-        let (&touched, rest) = rest.split_first_chunk()?;
-        let (&expires, rest) = rest.split_first_chunk()?;
-        let (&ttl, rest) = rest.split_first_chunk()?;
-        let (&window, rest) = rest.split_first_chunk()?;
-        let answered = Identities::decode(rest)?;
-        if version != VERSION {
-            return None;
-        }
-        let window = u64::from_le_bytes(window);
+        let (touched, rest) = number(rest)?;
+        let (expires, rest) = number(rest)?;
+        let (ttl, rest) = number(rest)?;
+        let (protects, rest) = number(rest)?;
+        let (protects, share, rest) = match version {
+            VERSION => {
+                let (share, rest) = number(rest)?;
+                (protects, ShareId(share), rest)
+            }
+            WITHOUT_SHARES if protects == NO_WINDOW => (ttl, ShareId::GUARD, rest),
+            // A copy may have been signed for a window before or after the request came.
+            WITHOUT_SHARES => (protects.saturating_mul(2).min(ttl), ShareId::GUARD, rest),
+            _ => return None,
+        };
         Some(Entry {
             stage: match stage {
                 CLAIMED => Stage::Claimed,
@@ -133,11 +132,17 @@ impl Entry {
                 _ => return None,
             },
             pin: ContextPin(pin),
-            touched: u64::from_le_bytes(touched),
-            expires: u64::from_le_bytes(expires),
-            ttl: u64::from_le_bytes(ttl),
-            window: (window != NO_WINDOW).then_some(window),
-            answered,
+            touched,
+            expires,
+            ttl,
+            protects: if stage == DONE { protects } else { ttl },
+            share,
+            answered: Identities::decode(rest)?,
         })
     }
+}
+
+fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    Some((u64::from_le_bytes(*number), rest))
 }

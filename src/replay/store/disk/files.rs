@@ -1,6 +1,11 @@
-//! The files of the store, which fjall keeps.
+//! The files of the store, managed by fjall.
 
-use std::{collections::HashMap, path::Path, sync::mpsc};
+use std::{
+    fmt,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::mpsc,
+};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
@@ -11,35 +16,105 @@ use crate::replay::{
     store::disk::{
         entry::Entry,
         journal,
-        queue::{DiskOp, PendingWrite},
+        queue::{Batch, WriteQueue},
     },
     sync::lock,
 };
 
+/// The largest number of records that are made durable together.
+const COMMIT: usize = 4096;
+
 /// The open files.
 pub(super) struct Files {
+    path: PathBuf,
     database: Database,
     records: Keyspace,
 }
 
-impl Files {
-    /// Opens them, after dropping a torn last batch.
-    pub(super) fn open(path: &Path) -> fjall::Result<Self> {
-        match Files::try_open(path) {
-            Err(fjall::Error::JournalRecovery(_)) => {
-                let torn = journal::cut_torn_tail(path)?;
-                let opened = Files::try_open(path);
-                match &opened {
-                    Ok(_) => tracing::warn!(
-                        path = %path.display(),
-                        "the replay store's last records were written in part and are dropped"
-                    ),
-                    Err(_) => torn.restore()?,
-                }
-                opened
-            }
-            other => other,
+/// A damaged part of the store.
+#[derive(Debug)]
+pub(crate) struct Damage {
+    file: PathBuf,
+    cause: String,
+}
+
+impl Damage {
+    /// Returns the part of the store at `path` that `error` is about. fjall names the kind of file
+    /// and not the file, so below `keyspaces` this is a directory.
+    pub(super) fn of(path: &Path, error: &fjall::Error) -> Self {
+        let file = match error {
+            fjall::Error::JournalRecovery(_)
+            | fjall::Error::InvalidTag(_)
+            | fjall::Error::InvalidTrailer => journal::newest(path).ok().flatten(),
+            fjall::Error::Storage(_) | fjall::Error::Unrecoverable => Some(path.join("keyspaces")),
+            _ => None,
+        };
+        Damage { file: file.unwrap_or_else(|| path.into()), cause: reason(error) }
+    }
+
+    fn unreadable_record(path: &Path) -> Self {
+        let cause = "a record was written by a newer version of sealgate, or overwritten";
+        Damage { file: path.join("keyspaces"), cause: cause.into() }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.file.is_dir() { "a file in " } else { "" };
+        write!(f, "{kind}{} cannot be read ({})", self.file.display(), self.cause)
+    }
+}
+
+/// Returns the text of the innermost error. fjall's own text is the `Debug` form of its error.
+pub(super) fn reason(error: &fjall::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// Returns whether the error is about the content of the files.
+pub(super) fn is_damage(error: &fjall::Error) -> bool {
+    match error {
+        fjall::Error::Locked => false,
+        fjall::Error::Io(error) => {
+            matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData)
         }
+        _ => true,
+    }
+}
+
+impl Files {
+    /// Opens the files, after dropping a last batch that was written in part.
+    ///
+    /// # Errors
+    /// Also if other batches cannot be read; the journal is then left as it was.
+    pub(super) fn open(path: &Path) -> fjall::Result<Self> {
+        let before = journal::Before::read(path)?;
+        let (opened, cut) = match (Files::try_open(path), &before) {
+            (Err(fjall::Error::JournalRecovery(_)), Some(before)) => {
+                before.cut_last_batch()?;
+                (Files::try_open(path), true)
+            }
+            (opened, _) => (opened, false),
+        };
+        if let Some(before) = before {
+            if opened.is_ok() && before.has_lost_batches()? {
+                drop(opened);
+                before.restore()?;
+                return Err(fjall::Error::InvalidTrailer);
+            }
+            match &opened {
+                Ok(_) if cut => tracing::warn!(
+                    path = %path.display(),
+                    "the replay store's last records were written in part and are dropped"
+                ),
+                Err(_) if cut => before.restore()?,
+                Ok(_) | Err(_) => {}
+            }
+        }
+        opened
     }
 
     fn try_open(path: &Path) -> fjall::Result<Self> {
@@ -50,17 +125,19 @@ impl Files {
             .open()?;
         let records = database
             .keyspace("records", || KeyspaceCreateOptions::default().max_memtable_size(8 << 20))?;
-        Ok(Files { database, records })
+        Ok(Files { path: path.into(), database, records })
     }
 
-    /// Reads the records into `local`, with two threads, since that is most of the work. `None` if
-    /// there is something that is not a record of this version.
+    /// Reads the records into `claims`, with two threads, because decoding is most of the work.
+    ///
+    /// # Errors
+    /// The inner one if a record cannot be decoded.
     pub(super) fn load(
         &self,
         claims: &Claims,
         now: Millis,
-        ops: &mpsc::Sender<DiskOp>,
-    ) -> fjall::Result<Option<()>> {
+        queue: &WriteQueue,
+    ) -> fjall::Result<Result<(), Damage>> {
         const CHUNK: usize = 4096;
         let (sender, receiver) = mpsc::sync_channel::<Vec<(EventKey, Entry)>>(8);
         let receiver = std::sync::Mutex::new(receiver);
@@ -70,31 +147,30 @@ impl Files {
                 let chunk = lock(&receiver).recv();
                 let Ok(chunk) = chunk else { return queued };
                 queued.extend(chunk.into_iter().map(|(key, entry)| {
-                    let terms = entry.terms();
-                    claims.restore(key, entry.into_record(), terms)
+                    let ttl = entry.ttl;
+                    claims.restore(key, entry.into_record(), ttl)
                 }));
             }
         };
         let queued = std::thread::scope(|scope| {
             let workers = [scope.spawn(restore), scope.spawn(restore)];
-            // Owned here, so that the workers end when reading does, whichever way.
+            // Owned here, so that the workers end when reading does, also after an error.
             let sender = sender;
             let mut chunk = Vec::with_capacity(CHUNK);
             for found in self.records.iter() {
                 let (key, value) = found.into_inner()?;
-                let (Ok(key), Some(entry)) = (<[u8; 16]>::try_from(&*key), Entry::decode(&value))
+                let (Ok(key), Some(entry)) = (key.as_ref().try_into(), Entry::decode(&value))
                 else {
                     return Ok(None);
                 };
                 let key = EventKey(key);
                 if entry.expires <= now {
-                    // The receiver is the caller's and stands until the thread is started.
-                    let _ = ops.send(DiskOp::Forget(key));
+                    queue.forget(key);
                     continue;
                 }
                 chunk.push((key, entry));
                 if chunk.len() == CHUNK {
-                    // An error means that both workers panicked; joining them tells.
+                    // An error means that both workers panicked, which joining them reports.
                     let _ = sender.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK)));
                 }
             }
@@ -109,18 +185,24 @@ impl Files {
             }
             Ok::<_, fjall::Error>(Some(queued))
         })?;
-        Ok(queued.map(|queued| claims.enqueue_restored(queued)))
+        let damage = || Damage::unreadable_record(&self.path);
+        Ok(queued.map(|queued| claims.enqueue_restored(queued)).ok_or_else(damage))
     }
 
-    /// One batch at a time is not yet durable, so that at most the last one can be torn.
-    pub(super) fn write(&self, pending: &HashMap<EventKey, PendingWrite>) -> fjall::Result<()> {
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        for (key, pending) in pending {
-            match &pending.entry {
-                Some(entry) => batch.insert(&self.records, key.0, entry.encode()),
-                None => batch.remove(&self.records, key.0),
+    /// Writes records. Each commit is durable before the next one starts, so at most the last one can
+    /// be written in part.
+    pub(super) fn write(&self, records: &Batch) -> fjall::Result<()> {
+        let mut records = records.iter().peekable();
+        while records.peek().is_some() {
+            let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+            for (key, pending) in records.by_ref().take(COMMIT) {
+                match &pending.entry {
+                    Some(entry) => batch.insert(&self.records, key.0, entry.encode()),
+                    None => batch.remove(&self.records, key.0),
+                }
             }
+            batch.commit()?;
         }
-        batch.commit()
+        Ok(())
     }
 }

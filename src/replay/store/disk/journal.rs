@@ -1,9 +1,12 @@
-//! The journal's torn end, after a loss of power.
+//! The end of the journal after a loss of power, and damage before its end.
 //!
-//! fjall drops a batch that ends early. One whose end reached the disk while a page before it did
-//! not fails its checksum, and then fjall opens nothing. Since batches are made durable one after the
-//! other, such a batch is the last one of the journal and nobody was told that it is durable: it
-//! may be cut off.
+//! fjall drops a batch that ends early. If the end of a batch reached the disk and a page before it
+//! did not, its checksum is wrong, and fjall opens nothing. Since each batch is durable before the
+//! next one is written, such a batch is the last one of the journal and nobody relies on it: it may
+//! be cut off.
+//!
+//! For the same reason, any other batch that cannot be read is damage. fjall may then silently drop
+//! it with everything after it.
 
 use std::{
     fs::{self, OpenOptions},
@@ -11,37 +14,54 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What ends a batch: a tag, a checksum of eight bytes, and four fixed bytes.
+/// The end of a batch: a tag, a checksum of eight bytes, and four fixed bytes.
 const END_TAG: u8 = 3;
 const END_FIXED: &[u8; 4] = b"FJL\x03";
 const END: usize = 1 + 8 + 4;
 
-/// A journal whose last batch was cut off.
-pub(super) struct Torn {
+/// The journal as it was before it was opened.
+pub(super) struct Before {
     path: PathBuf,
-    tail: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
-impl Torn {
-    /// Puts the last batch back: it was not what is wrong with the journal.
+impl Before {
+    /// Reads the newest journal under `path`; `None` if there is none.
+    pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
+        let Some(path) = newest(path).unwrap_or_default() else { return Ok(None) };
+        let mut bytes = fs::read(&path)?;
+        bytes.truncate(written(&bytes));
+        Ok(Some(Before { path, bytes }))
+    }
+
+    /// Returns whether batches are missing now that were not the last one.
+    pub(super) fn has_lost_batches(&self) -> io::Result<bool> {
+        let Some(needed) = ends(&self.bytes).rev().nth(1) else { return Ok(false) };
+        match fs::read(&self.path) {
+            Ok(bytes) => Ok(written(&bytes) < needed),
+            // Its records are in other files now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Cuts the last batch off.
+    pub(super) fn cut_last_batch(&self) -> io::Result<()> {
+        let cut = ends(&self.bytes).rev().nth(1).unwrap_or(0);
+        let file = OpenOptions::new().write(true).open(&self.path)?;
+        file.set_len(cut as u64)?;
+        file.sync_all()
+    }
+
+    /// Writes the journal as it was.
     pub(super) fn restore(&self) -> io::Result<()> {
-        OpenOptions::new().append(true).open(&self.path)?.write_all(&self.tail)
+        let mut file = OpenOptions::new().write(true).open(&self.path)?;
+        file.write_all(&self.bytes)?;
+        file.sync_all()
     }
 }
 
-/// Cuts the last batch off the newest journal under `path`.
-pub(super) fn cut_torn_tail(path: &Path) -> io::Result<Torn> {
-    let path = newest(path)?.ok_or(io::ErrorKind::NotFound)?;
-    let mut bytes = fs::read(&path)?;
-    bytes.truncate(written(&bytes));
-    let cut = ends(&bytes).rev().nth(1).unwrap_or(0);
-    let file = OpenOptions::new().write(true).open(&path)?;
-    file.set_len(cut as u64)?;
-    file.sync_all()?;
-    Ok(Torn { path, tail: bytes.split_off(cut) })
-}
-
-/// The journal that is written to.
+/// Returns the journal that is written to.
 pub(crate) fn newest(path: &Path) -> io::Result<Option<PathBuf>> {
     let mut newest: Option<(u64, PathBuf)> = None;
     for entry in fs::read_dir(path)? {
@@ -58,7 +78,7 @@ pub(crate) fn newest(path: &Path) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|(_, path)| path))
 }
 
-/// How many bytes of a journal are written: its file is made with a long rest of zeroes.
+/// Returns how many bytes of a journal are written: its file is created with a long rest of zeros.
 pub(crate) fn written(bytes: &[u8]) -> usize {
     const PAGE: usize = 4096;
     let rest = bytes.rchunks(PAGE).take_while(|page| **page == [0; PAGE][..page.len()]).count();
@@ -66,7 +86,7 @@ pub(crate) fn written(bytes: &[u8]) -> usize {
     bytes[..pages].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
-/// Where batches end.
+/// Returns the ends of the batches.
 fn ends(bytes: &[u8]) -> impl DoubleEndedIterator<Item = usize> + '_ {
     (END..=bytes.len()).filter(|end| {
         let batch_end = &bytes[end - END..*end];
