@@ -29,7 +29,7 @@ pub enum Failure {
 /// The right to forward an event, held by one request at a time.
 ///
 /// It ends by [`Claim::done`] or [`Claim::failed`]. If it is dropped without either, it is released
-/// as an attempt with an unknown outcome, and the copies that joined are told to retry.
+/// as an attempt with an unknown outcome, and the copies that joined get 503 and `Retry-After`.
 #[derive(Debug)]
 #[must_use = "dropping a claim releases it"]
 pub struct Claim(Option<Box<HeldClaim>>);

@@ -13,7 +13,7 @@ use moka::sync::Cache;
 use super::{
     expiry::ExpiryQueues,
     in_flight::{ActiveClaim, ClaimEnd, ClaimState, Found, HeldLease, Shard, take},
-    shares::{RouteShare, Shares},
+    shares::{RouteKeys, Shares},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock},
 };
 use crate::{
@@ -77,7 +77,7 @@ impl Claims {
     }
 
     /// Divides the capacity among routes and their keys.
-    pub(crate) fn assign_shares(&self, routes: &[RouteShare]) {
+    pub(crate) fn assign_shares(&self, routes: &[RouteKeys]) {
         self.shares.assign(routes);
     }
 

@@ -1,7 +1,7 @@
 //! The guard: the claim map, and the store behind it where there is one.
 //!
 //! A success is recorded in the store, then in the claim map, and only then reported to the copies
-//! that wait, so whoever learns of it can rely on it.
+//! that wait, so all who learn of it can rely on it.
 
 use std::{fmt, sync::Arc, time::Duration};
 

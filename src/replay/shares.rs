@@ -36,7 +36,7 @@ struct Tree {
 }
 
 /// The names that shares are computed from: a route and its keys.
-pub(crate) type RouteShare = (ShareId, Vec<ShareId>);
+pub(crate) type RouteKeys = (ShareId, Vec<ShareId>);
 
 impl Shares {
     pub(crate) fn new(max_entries: usize) -> Self {
@@ -46,7 +46,7 @@ impl Shares {
     }
 
     /// Replaces the shares by those of `routes`. Events keep the share that they are charged to.
-    pub(crate) fn assign(&self, routes: &[RouteShare]) {
+    pub(crate) fn assign(&self, routes: &[RouteKeys]) {
         let per_route = self.max_entries / 2 / routes.len().max(1);
         let mut shares = HashMap::new();
         for (route, keys) in routes {

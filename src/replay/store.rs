@@ -19,7 +19,7 @@ pub(crate) mod redis;
 #[cfg(test)]
 pub(crate) mod simulated;
 
-/// Where records are kept besides the claim map.
+/// Where records are kept in addition to the claim map.
 #[derive(Debug)]
 pub(crate) enum Store {
     Memory,

@@ -104,10 +104,10 @@ impl Fixture {
         }
     }
 
-    async fn refused(&self, arrival: Arrival) -> Reject {
+    async fn rejected(&self, arrival: Arrival) -> Reject {
         match self.admit(arrival).await {
             Err(reject) => reject,
-            other => panic!("expected a refusal, got {other:?}"),
+            other => panic!("expected a rejection, got {other:?}"),
         }
     }
 
@@ -122,7 +122,7 @@ impl Fixture {
     }
 }
 
-/// What became of the copy that was joined.
+/// Returns the outcome of the copy that was joined.
 async fn landed(joined: Joined) -> Settled {
     match joined.outcome().await {
         Ok(Ended::Settled(settled)) => settled,
@@ -135,7 +135,7 @@ fn ok() -> SanitizedResponse {
 }
 
 #[tokio::test]
-async fn a_copy_in_flight_joins_and_gets_the_answer() {
+async fn a_copy_of_an_event_in_flight_gets_its_response() {
     let f = fixture(10);
     let claim = f.won(arrival(1, 1)).await;
     assert!(!claim.possible_duplicate());
@@ -152,10 +152,10 @@ async fn a_copy_in_flight_joins_and_gets_the_answer() {
 }
 
 #[tokio::test]
-async fn a_replay_is_the_same_request_after_its_answer_was_written_out() {
+async fn a_request_is_a_replay_once_its_response_was_written_out() {
     let f = fixture(10);
     let first = f.won(arrival(1, 1)).await.done(&ok(), false).await;
-    // The sender hung up before the answer: the very same request again is a retry.
+    // The sender disconnected before the response: the same request again is a retry.
     let again = f.retry(arrival(1, 1)).await;
     first.written();
     assert!(f.is_replay(arrival(1, 1)).await);
@@ -170,7 +170,7 @@ async fn a_replay_is_the_same_request_after_its_answer_was_written_out() {
 }
 
 #[tokio::test]
-async fn a_sender_that_waits_has_its_answer_when_the_success_is_recorded() {
+async fn a_success_counts_as_written_out_if_the_sender_waits() {
     let f = fixture(10);
     let claim = f.won(arrival(1, 1)).await;
     let joined = f.joined(arrival(1, 2)).await;
@@ -184,7 +184,7 @@ async fn a_sender_that_waits_has_its_answer_when_the_success_is_recorded() {
 }
 
 #[tokio::test]
-async fn a_joined_copy_whose_answer_was_written_out_is_a_replay_afterwards() {
+async fn a_joined_copy_is_a_replay_once_its_response_was_written_out() {
     let f = fixture(10);
     let claim = f.won(arrival(1, 1)).await;
     let joined = f.joined(arrival(1, 2)).await;
@@ -204,7 +204,7 @@ async fn a_scheme_that_signs_nothing_fresh_has_no_replays() {
 }
 
 #[tokio::test]
-async fn a_failure_releases_and_is_not_remembered_as_an_answer() {
+async fn a_failure_releases_the_event_and_is_not_stored_as_a_response() {
     let f = fixture(10);
     let claim = f.won(arrival(1, 1)).await;
     let joined = f.joined(arrival(1, 2)).await;
@@ -241,25 +241,25 @@ async fn a_dropped_claim_is_released_as_unknown() {
 }
 
 #[tokio::test]
-async fn another_context_is_refused_in_every_state() {
+async fn another_context_is_rejected_in_every_state() {
     let f = fixture(10);
     let other = |request| Arrival { pin: ContextPin([2; 16]), ..arrival(1, request) };
     let mismatch = Reject::NotAccepted(Reason::ContextMismatch);
     let claim = f.won(arrival(1, 1)).await;
-    assert_eq!(f.refused(other(2)).await, mismatch, "in flight");
+    assert_eq!(f.rejected(other(2)).await, mismatch, "in flight");
     claim.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
-    assert_eq!(f.refused(other(3)).await, mismatch, "failed");
+    assert_eq!(f.rejected(other(3)).await, mismatch, "failed");
     f.won(arrival(1, 1)).await.done(&ok(), false).await.written();
-    assert_eq!(f.refused(other(4)).await, mismatch, "done");
-    assert_eq!(f.refused(Arrival { stale: true, ..other(4) }).await, mismatch, "done, stale");
+    assert_eq!(f.rejected(other(4)).await, mismatch, "done");
+    assert_eq!(f.rejected(Arrival { stale: true, ..other(4) }).await, mismatch, "done, stale");
     assert_eq!(f.gauges(), (0, 1, 0));
 }
 
 #[tokio::test]
-async fn a_stale_copy_is_a_retry_of_an_event_on_record_and_nothing_else() {
+async fn a_stale_copy_is_accepted_only_for_an_event_on_record() {
     let f = fixture(10);
     let stale = |event| Arrival { stale: true, ..arrival(event, 1) };
-    assert_eq!(f.refused(stale(1)).await, Reject::NotAccepted(Reason::Stale));
+    assert_eq!(f.rejected(stale(1)).await, Reject::NotAccepted(Reason::Stale));
     assert_eq!(f.gauges(), (0, 0, 0));
     let claim = f.won(arrival(1, 1)).await;
     let _ = f.joined(stale(1)).await;
@@ -267,11 +267,11 @@ async fn a_stale_copy_is_a_retry_of_an_event_on_record_and_nothing_else() {
     let _ = f.won(stale(1)).await.done(&ok(), false).await;
     let _ = f.retry(stale(1)).await;
     f.clock.advance(TTL);
-    assert_eq!(f.refused(stale(1)).await, Reject::NotAccepted(Reason::Stale));
+    assert_eq!(f.rejected(stale(1)).await, Reject::NotAccepted(Reason::Stale));
 }
 
 #[tokio::test]
-async fn a_record_ends_with_its_time_to_live_and_not_before() {
+async fn a_record_expires_with_its_time_to_live() {
     let f = fixture(10);
     let _ = f.won(arrival(1, 1)).await.done(&ok(), false).await;
     f.clock.advance(TTL - Duration::from_millis(1));
@@ -288,22 +288,22 @@ async fn a_record_ends_with_its_time_to_live_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_full_guard_refuses_and_forgets_nothing_that_protects() {
+async fn a_full_guard_rejects_new_events_and_evicts_no_record_that_protects() {
     let f = fixture(3);
     let _ = f.won(arrival(1, 1)).await.done(&ok(), false).await;
     f.won(arrival(2, 1)).await.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
     let claim = f.won(arrival(3, 1)).await;
-    assert_eq!(f.refused(arrival(4, 1)).await, Reject::GuardFull);
-    // A copy of an event on record needs no room.
+    assert_eq!(f.rejected(arrival(4, 1)).await, Reject::GuardFull);
+    // A copy of an event on record needs no capacity.
     let _ = f.retry(arrival(1, 2)).await;
     let _ = f.won(arrival(2, 1)).await.done(&ok(), false).await;
     let _ = f.joined(arrival(3, 1)).await;
     f.clock.advance(PROTECTED);
-    assert_eq!(f.refused(arrival(4, 1)).await, Reject::GuardFull, "not yet older");
+    assert_eq!(f.rejected(arrival(4, 1)).await, Reject::GuardFull, "still protected");
     f.clock.advance(Duration::from_millis(1));
     let _ = f.won(arrival(4, 1)).await.done(&ok(), false).await;
     let _ = f.won(arrival(5, 1)).await.done(&ok(), false).await;
-    assert_eq!(f.refused(arrival(6, 1)).await, Reject::GuardFull, "only in flight and fresh");
+    assert_eq!(f.rejected(arrival(6, 1)).await, Reject::GuardFull, "only in flight and fresh");
     assert_eq!(f.gauges(), (1, 2, 0));
     let _ = claim.done(&ok(), false).await;
     assert_eq!(f.gauges(), (0, 3, 0));
@@ -311,37 +311,37 @@ async fn a_full_guard_refuses_and_forgets_nothing_that_protects() {
 }
 
 #[tokio::test]
-async fn a_fresh_copy_prolongs_the_protection() {
+async fn a_fresh_copy_extends_the_protection() {
     let f = fixture(2);
     let _ = f.won(arrival(1, 1)).await.done(&ok(), false).await;
     let _ = f.won(arrival(2, 1)).await.done(&ok(), false).await;
     f.clock.advance(WINDOW);
-    // Signed anew, so that its copies are fresh for another window to both sides.
+    // Signed again, so its copies are fresh for another window.
     f.retry(arrival(1, 2)).await.written();
     let _ = f.retry(Arrival { stale: true, ..arrival(2, 1) }).await;
     f.clock.advance(PROTECTED - WINDOW + Duration::from_millis(1));
     let _ = f.won(arrival(3, 1)).await.done(&ok(), false).await;
     assert!(f.is_replay(arrival(1, 2)).await);
     assert_eq!(
-        f.refused(Arrival { stale: true, ..arrival(2, 1) }).await,
+        f.rejected(Arrival { stale: true, ..arrival(2, 1) }).await,
         Reject::NotAccepted(Reason::Stale),
-        "given up",
+        "evicted",
     );
 }
 
 #[tokio::test]
-async fn a_scheme_without_a_window_gives_no_record_up() {
+async fn records_of_a_scheme_without_a_window_are_never_evicted() {
     let f = fixture(1);
     let untimed = |event| Arrival { fresh_for: None, ..arrival(event, 1) };
     let _ = f.won(untimed(1)).await.done(&ok(), false).await;
     f.clock.advance(TTL - Duration::from_millis(1));
-    assert_eq!(f.refused(untimed(2)).await, Reject::GuardFull);
+    assert_eq!(f.rejected(untimed(2)).await, Reject::GuardFull);
     f.clock.advance(Duration::from_millis(1));
     let _ = f.won(untimed(2)).await;
 }
 
 #[tokio::test]
-async fn deliveries_that_are_alike_on_purpose_are_not_recorded() {
+async fn unrecorded_claims_leave_no_record() {
     let f = fixture(1);
     let claim = Claim::unrecorded();
     assert!(!claim.possible_duplicate());
@@ -351,7 +351,7 @@ async fn deliveries_that_are_alike_on_purpose_are_not_recorded() {
 }
 
 #[tokio::test]
-async fn repeated_attempts_leave_no_places_in_line() {
+async fn repeated_attempts_leave_no_queue_entries() {
     let f = fixture(100);
     for _ in 0..10_000 {
         f.clock.advance(Duration::from_millis(1));
@@ -363,7 +363,7 @@ async fn repeated_attempts_leave_no_places_in_line() {
 }
 
 #[test]
-fn identities_are_bounded_and_the_newest_stay() {
+fn identities_are_bounded_and_the_newest_are_kept() {
     let mut identities = Identities::default();
     let identity = |n: usize| RequestIdentity([u8::try_from(n + 1).unwrap(); 16]);
     for n in 0..2 * Identities::LIMIT {
@@ -382,14 +382,14 @@ async fn a_thousand_events_in_fifty_copies_are_forwarded_once_each() {
     const EVENTS: u64 = 1_000;
     const COPIES: u8 = 50;
     let f = Arc::new(fixture(10_000));
-    let under_way = Arc::new(Mutex::new(HashSet::<u64>::new()));
+    let forwarding = Arc::new(Mutex::new(HashSet::<u64>::new()));
     let successes = Arc::new(AtomicU64::new(0));
     let failures = Arc::new(AtomicU64::new(0));
     let mut copies = tokio::task::JoinSet::new();
     for copy in 0..COPIES {
         for event in 0..EVENTS {
             let f = Arc::clone(&f);
-            let under_way = Arc::clone(&under_way);
+            let forwarding = Arc::clone(&forwarding);
             let (successes, failures) = (Arc::clone(&successes), Arc::clone(&failures));
             copies.spawn(async move {
                 let mut attempt = 0u64;
@@ -397,10 +397,10 @@ async fn a_thousand_events_in_fifty_copies_are_forwarded_once_each() {
                     attempt += 1;
                     match f.admit(arrival(event, copy + 1)).await.unwrap() {
                         Claimed::Won(claim) => {
-                            let news = under_way.lock().unwrap().insert(event);
-                            assert!(news, "two forwards of event {event} at one time");
+                            let only = forwarding.lock().unwrap().insert(event);
+                            assert!(only, "two concurrent forwards of event {event}");
                             tokio::task::yield_now().await;
-                            under_way.lock().unwrap().remove(&event);
+                            forwarding.lock().unwrap().remove(&event);
                             match (event + u64::from(copy) + attempt) % 5 {
                                 0 => {
                                     successes.fetch_add(1, Ordering::Relaxed);
@@ -421,7 +421,7 @@ async fn a_thousand_events_in_fifty_copies_are_forwarded_once_each() {
                             }
                         }
                         Claimed::Done(Repeat::Retry(receipt)) => return receipt.written(),
-                        Claimed::Done(Repeat::Replay) => panic!("copy {copy} has no answer yet"),
+                        Claimed::Done(Repeat::Replay) => panic!("copy {copy} has no response yet"),
                     }
                 }
             });
@@ -431,7 +431,7 @@ async fn a_thousand_events_in_fifty_copies_are_forwarded_once_each() {
         ended.unwrap();
     }
     assert_eq!(successes.load(Ordering::Relaxed), EVENTS);
-    assert!(failures.load(Ordering::Relaxed) > EVENTS, "the upstream failed now and then");
+    assert!(failures.load(Ordering::Relaxed) > EVENTS, "the upstream failed sometimes");
     assert_eq!(f.gauges(), (0, 1_000, 0));
     for event in 0..EVENTS {
         for copy in 0..COPIES {

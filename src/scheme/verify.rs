@@ -92,14 +92,6 @@ impl Verifier {
         self.slots.names()
     }
 
-    /// How old a request may be and still count as fresh; `None` without a timestamp.
-    pub fn window(&self) -> Option<Duration> {
-        match &self.scheme.token {
-            Some(rules) => Some(rules.lifetime),
-            None => self.window.map(|(past, _)| Duration::from_millis(past.unsigned_abs())),
-        }
-    }
-
     /// The sender's published keys, which must be kept fresh while the route lives.
     pub fn key_set(&self) -> Option<&Arc<KeySet>> {
         self.key_set.as_ref()

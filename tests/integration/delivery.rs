@@ -274,3 +274,37 @@ async fn observing_forwards_everything_and_marks_it() {
     assert_eq!(upstream.requests().len(), 4);
     assert_eq!(gateway.rejections("bad_signature").await, 1.0);
 }
+
+#[tokio::test]
+async fn a_token_that_fills_the_guard_leaves_the_share_of_another_route() {
+    let upstream = Upstream::start().await;
+    let telegram = format!(
+        "[[route]]\nname = \"telegram\"\npath = \"/webhooks/telegram\"\nscheme = \"telegram\"\n\
+         upstream = \"http://{}\"\nsecret = \"a-token-of-the-tests\"",
+        upstream.address()
+    );
+    let setup = Setup::new(&upstream).plain().section("[replay]\nmax_entries = 40");
+    let gateway = setup.route(&telegram).start();
+    let mut connection = gateway.connect_plain().await;
+    let mut taken = 0;
+    let full = loop {
+        let body = format!("{{\"update_id\": {taken}}}");
+        let request = format!(
+            "POST /webhooks/telegram HTTP/1.1\r\nHost: localhost\r\n\
+             X-Telegram-Bot-Api-Secret-Token: a-token-of-the-tests\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let reply = connection.exchange(request.as_bytes()).await;
+        if reply.status != 200 {
+            break reply.status;
+        }
+        taken += 1;
+    };
+    // A quarter of the guard is guaranteed to each of the two routes, and half is for both.
+    assert_eq!((full, taken), (503, 30));
+    for _ in 0..10 {
+        assert_eq!(connection.exchange(&Event::default().request()).await.status, 200);
+    }
+    assert_eq!(connection.exchange(&Event::default().request()).await.status, 503);
+}

@@ -1,4 +1,5 @@
-//! A shared store for tests: it answers when it is polled, can be out of reach, and can lose an answer.
+//! A shared store for tests. It replies when it is polled, can be unreachable or hang, and can lose a
+//! reply.
 
 use std::{
     collections::HashMap,
@@ -22,7 +23,7 @@ use crate::{
 /// How often a request that hangs is polled before it times out.
 const HANG: usize = 5;
 
-/// One process' way to the store.
+/// The connection of one process to the store.
 #[derive(Clone, Debug)]
 pub(crate) struct Simulated {
     pub(crate) server: Arc<Mutex<Server>>,
@@ -37,9 +38,9 @@ pub(crate) struct Server {
     pub(crate) down: bool,
     /// Requests time out, or arrive late if this ends before.
     pub(crate) hangs: bool,
-    /// The next request arrives, its answer does not.
-    pub(crate) lose_answer: bool,
-    /// How many answers nobody got.
+    /// The next request arrives, its reply does not.
+    pub(crate) lose_reply: bool,
+    /// The number of replies that did not arrive.
     pub(crate) failures: u64,
 }
 
@@ -76,22 +77,21 @@ impl Simulated {
                 pause().await;
             }
         }
-        let answer = {
+        let reply = {
             let mut server = self.server.lock().unwrap();
-            let answer =
-                (!server.down && !server.hangs).then(|| ask(&mut server, self.clock.now()));
-            let lost = std::mem::take(&mut server.lose_answer);
-            let answer = answer.filter(|_| !lost);
-            server.failures += u64::from(answer.is_none());
-            answer.ok_or(Unreachable)
+            let reply = (!server.down && !server.hangs).then(|| ask(&mut server, self.clock.now()));
+            let lost = std::mem::take(&mut server.lose_reply);
+            let reply = reply.filter(|_| !lost);
+            server.failures += u64::from(reply.is_none());
+            reply.ok_or(Unreachable)
         };
         pause().await;
-        // An answer that comes too late is none.
-        if answer.is_ok() && self.clock.now() > start + millis(STORE_TIMEOUT) {
+        // A reply that comes too late does not count.
+        if reply.is_ok() && self.clock.now() > start + millis(STORE_TIMEOUT) {
             self.server.lock().unwrap().failures += 1;
             return Err(Unreachable);
         }
-        answer
+        reply
     }
 
     pub(crate) async fn claim(

@@ -33,7 +33,7 @@ impl Fixture {
         self.disk().faults.broken.store(broken, Ordering::Relaxed);
     }
 
-    /// Everything handed over is in the files, as far as they can be written.
+    /// Everything queued is in the files, as far as they can be written.
     async fn flush(&self) {
         self.replay.flush(Instant::now() + Duration::from_secs(30)).await;
     }
@@ -50,7 +50,7 @@ async fn until(mut condition: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn what_was_known_is_known_after_a_restart() {
+async fn records_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(1_000_000);
     let f = open(dir.path(), &clock);
@@ -60,7 +60,7 @@ async fn what_was_known_is_known_after_a_restart() {
     f.won(arrival(3, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
     let in_flight = f.won(arrival(4, 1)).await;
     f.flush().await;
-    // As after kill -9: nothing of the claim in flight is told any more.
+    // As after kill -9: nothing more is recorded about the claim in flight.
     std::mem::forget(in_flight);
     let Fixture { replay, .. } = f;
     let guard = replay.0;
@@ -75,7 +75,7 @@ async fn what_was_known_is_known_after_a_restart() {
     let mismatch = Reject::NotAccepted(Reason::ContextMismatch);
     for event in 1..=4 {
         let other = Arrival { pin: ContextPin([2; 16]), ..arrival(event, 2) };
-        assert_eq!(f.refused(other).await, mismatch, "event {event}");
+        assert_eq!(f.rejected(other).await, mismatch, "event {event}");
     }
     assert!(!f.won(arrival(2, 2)).await.possible_duplicate());
     assert!(f.won(arrival(3, 2)).await.possible_duplicate());
@@ -84,7 +84,7 @@ async fn what_was_known_is_known_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_success_is_in_the_files_before_anybody_hears_of_it() {
+async fn a_success_is_durable_before_it_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let copy = tempfile::tempdir().unwrap();
     let clock = Clock::manual(1_000_000);
@@ -104,7 +104,7 @@ async fn a_success_is_in_the_files_before_anybody_hears_of_it() {
 }
 
 #[tokio::test]
-async fn a_second_process_is_refused_with_a_clear_message() {
+async fn a_second_process_cannot_open_the_files() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(1_000_000);
     let f = open(dir.path(), &clock);
@@ -136,7 +136,7 @@ async fn a_path_that_cannot_be_used_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn a_disk_that_cannot_be_written_loses_nothing_and_refuses_what_is_new() {
+async fn a_disk_that_cannot_be_written_keeps_records_and_rejects_new_events() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(1_000_000);
     let f = open(dir.path(), &clock);
@@ -145,10 +145,10 @@ async fn a_disk_that_cannot_be_written_loses_nothing_and_refuses_what_is_new() {
     first.done(&ok(), false).await.written();
     assert_eq!(f.store_up(), 0);
     assert!(f.is_replay(arrival(1, 1)).await, "kept in this process");
-    assert_eq!(f.refused(arrival(2, 1)).await, Reject::StoreUnavailable);
-    assert_eq!(f.gauges(), (0, 1, 0), "the refused one left nothing");
+    assert_eq!(f.rejected(arrival(2, 1)).await, Reject::StoreUnavailable);
+    assert_eq!(f.gauges(), (0, 1, 0), "the rejected one left nothing");
     f.clock.advance(WINDOW * 3);
-    assert!(behind(&f, 1), "not to be given up before it is written");
+    assert!(behind(&f, 1), "not evicted before it is written");
     f.break_disk(false);
     until(|| !behind(&f, 1)).await;
     until(|| f.store_up() == 1).await;
@@ -165,7 +165,7 @@ fn behind(f: &Fixture, event: u64) -> bool {
 }
 
 #[tokio::test]
-async fn with_local_a_disk_that_cannot_be_written_stops_nothing() {
+async fn with_local_events_are_forwarded_while_the_disk_cannot_be_written() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(1_000_000);
     let f = Fixture::open(options(dir.path(), OnStoreFailure::Local), &clock);
@@ -181,7 +181,7 @@ async fn with_local_a_disk_that_cannot_be_written_stops_nothing() {
 }
 
 #[tokio::test]
-async fn records_that_are_over_leave_the_files() {
+async fn expired_records_leave_the_files() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(1_000_000);
     let f = open(dir.path(), &clock);
@@ -198,7 +198,7 @@ async fn records_that_are_over_leave_the_files() {
     drop(f);
     clock.advance(TTL);
     let f = open(dir.path(), &clock);
-    assert_eq!(f.gauges(), (0, 0, 0), "over while no process ran");
+    assert_eq!(f.gauges(), (0, 0, 0), "expired while no process ran");
     f.flush().await;
     drop(f);
     let f = open(dir.path(), &Clock::manual(1_000_000));
@@ -206,7 +206,7 @@ async fn records_that_are_over_leave_the_files() {
 }
 
 #[tokio::test]
-async fn more_records_than_there_may_be_are_all_kept() {
+async fn records_beyond_max_entries_are_kept_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::manual(1_000_000);
     let f = open(dir.path(), &clock);
@@ -217,7 +217,7 @@ async fn more_records_than_there_may_be_are_all_kept() {
     let smaller = Options { max_entries: 10, ..options(dir.path(), OnStoreFailure::Refuse) };
     let f = Fixture::open(smaller, &clock);
     assert_eq!(f.gauges(), (0, 20, 0));
-    assert_eq!(f.refused(arrival(20, 1)).await, Reject::GuardFull);
+    assert_eq!(f.rejected(arrival(20, 1)).await, Reject::GuardFull);
     let _ = f.retry(arrival(0, 2)).await;
 }
 
@@ -421,11 +421,14 @@ async fn a_disk_that_hangs_counts_as_down_and_its_queue_is_bounded() {
         f.store_up() == 0
     })
     .await;
-    assert_eq!(f.refused(arrival(2, 1)).await, Reject::StoreUnavailable);
+    assert_eq!(f.rejected(arrival(2, 1)).await, Reject::StoreUnavailable);
     assert!(f.is_replay(arrival(1, 1)).await, "kept in this process");
     for request in 2..100 {
         f.retry(arrival(0, request)).await.written();
-        assert_eq!(f.refused(arrival(100 + u64::from(request), 1)).await, Reject::StoreUnavailable);
+        assert_eq!(
+            f.rejected(arrival(100 + u64::from(request), 1)).await,
+            Reject::StoreUnavailable
+        );
     }
     assert!(f.disk().queued() <= 10, "{}", f.disk().queued());
     drop(hang.0);
@@ -463,7 +466,7 @@ async fn a_damaged_store_is_an_error_that_says_what_to_do() {
         let error = match replay {
             // Not every byte matters.
             Ok(replay) => {
-                assert_eq!(replay.0.claims.used(), 20, "records are lost without a word");
+                assert_eq!(replay.0.claims.used(), 20, "records are lost silently");
                 continue;
             }
             Err(error) => error.to_string(),

@@ -63,7 +63,7 @@ fn explore(test: impl Fn() + Send + Sync + Clone + 'static) {
     check_pct(test, 2_000, 3);
 }
 
-/// Copies that come at one time: some forwards fail, some are withdrawn, at most one succeeds.
+/// Concurrent copies: some forwards fail, some are withdrawn, at most one succeeds.
 fn copies() {
     let map = Arc::new(local(10));
     let forwarding = Arc::new(AtomicU64::new(0));
@@ -103,10 +103,10 @@ fn copies() {
         })
         .collect();
     let waiting: Vec<_> = copies.into_iter().filter_map(|copy| copy.join().unwrap()).collect();
-    for flight in waiting {
-        let told =
-            matches!(&*flight.borrow(), ClaimState::Settled(_) | ClaimState::Withdrawn(None));
-        assert!(told, "a copy that nobody wakes: {:?}", flight.borrow());
+    for claim in waiting {
+        let notified =
+            matches!(&*claim.borrow(), ClaimState::Settled(_) | ClaimState::Withdrawn(None));
+        assert!(notified, "a copy is never notified: {:?}", claim.borrow());
     }
     assert!(successes.load(Ordering::SeqCst) <= 1, "forwarded again after its success");
     let record = map.record(&arrival(1, 1).key);
@@ -114,7 +114,7 @@ fn copies() {
     assert_eq!(map.used(), usize::from(record.is_some()));
 }
 
-/// More events than there is room for, while old ones may be given up.
+/// More events than there is capacity for, while old records may be evicted.
 fn crowd() {
     let map = Arc::new(local(2));
     let later = NOW + millis(PROTECTED) + 1;
@@ -150,11 +150,11 @@ fn crowd() {
 }
 
 #[test]
-fn copies_at_one_time_are_forwarded_one_after_the_other_until_one_succeeds() {
+fn concurrent_copies_are_forwarded_one_by_one_until_one_succeeds() {
     explore(copies);
 }
 
 #[test]
-fn room_is_made_once_for_each_event_that_comes_in() {
+fn one_record_is_evicted_for_each_new_event() {
     explore(crowd);
 }

@@ -1,9 +1,9 @@
 //! The delivery invariants, over random schedules of the shipped code.
 //!
-//! A schedule is a list of small numbers: who comes, which request goes on, what the upstream does, who
-//! goes away or dies, what the store and the clock do. The world below knows nothing of records
-//! and claims; it keeps the ledgers of the upstream and of the senders, and compares them with what
-//! must never happen.
+//! A schedule is a list of small numbers. They select which request arrives or continues, what the
+//! upstream does, which sender disconnects, which process crashes, and what the store and the clock
+//! do. The world below knows nothing of records and claims: it keeps the ledgers of the upstream and
+//! of the senders, and checks them against the invariants.
 
 use std::{
     cell::{Cell, RefCell},
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// So many schedules in each of the three tests, 102,000 in all.
+/// The number of schedules in each of the three tests, 102,000 in all.
 const SCHEDULES: u32 = 34_000;
 const EVENTS: u64 = 3;
 const WINDOW: Millis = 20_000;
@@ -42,7 +42,7 @@ fn route_of(event: u64) -> ShareId {
     ROUTES[usize::from(event == QUIET)]
 }
 
-/// What a world is made of.
+/// The settings of a world.
 #[derive(Clone, Copy, Debug)]
 struct Setting {
     processes: usize,
@@ -57,7 +57,7 @@ impl Setting {
         if !self.shared && self.max_entries < 10 { WINDOW } else { millis(LIVES) }
     }
 
-    /// Whether the quiet route is guaranteed its one event.
+    /// Returns whether the quiet route is guaranteed its one event.
     fn guarantees(&self) -> bool {
         self.max_entries / 2 / ROUTES.len() > 0
     }
@@ -90,8 +90,8 @@ struct Forward {
     over: bool,
     /// The process has seen what came of it.
     seen: bool,
-    /// The guard was told, and has answered.
-    told: bool,
+    /// The guard has recorded the outcome.
+    recorded: bool,
     crashed: bool,
     /// Its lease may have ended before it did.
     lapsed: bool,
@@ -144,7 +144,7 @@ struct Task {
 }
 
 impl Task {
-    /// Whether it has come to its end.
+    /// Polls the task; returns whether it has ended.
     fn poll(&mut self) -> bool {
         self.run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
@@ -185,8 +185,8 @@ impl World {
         let gauge = || IntGauge::new("gauge", "gauge").unwrap();
         let metrics =
             ReplayMetrics { in_flight: gauge(), done: gauge(), failed: gauge(), capacity: gauge() };
-        let local = Arc::new(Claims::new(max_entries, shared, None, metrics));
-        local.assign_shares(&ROUTES.map(|route| (route, vec![route.of_key("key")])));
+        let claims = Arc::new(Claims::new(max_entries, shared, None, metrics));
+        claims.assign_shares(&ROUTES.map(|route| (route, vec![route.of_key("key")])));
         let (server, clock) = (Arc::clone(&self.server), self.clock.clone());
         let backend = if shared {
             Store::Shared(SharedStore::Simulated(Simulated { server, clock: clock.clone() }))
@@ -196,7 +196,7 @@ impl World {
         let mut name = [7; 8];
         name[0] = u8::try_from(index).unwrap();
         name[4..].copy_from_slice(&life.to_le_bytes());
-        Arc::new(Guard::new(local, backend, clock, on_store_failure, name))
+        Arc::new(Guard::new(claims, backend, clock, on_store_failure, name))
     }
 
     fn step(&mut self, (what, which, how): (u8, u8, u8)) {
@@ -204,8 +204,8 @@ impl World {
         let choice = usize::from(which / 4);
         match what % 16 {
             0..=3 => self.arrive(process, choice, how),
-            4..=6 => self.go_on(process, choice),
-            7 | 8 => self.go_on_all(),
+            4..=6 => self.proceed(process, choice),
+            7 | 8 => self.proceed_all(),
             9 | 10 => self.answer(choice, how),
             11 => self.hang_up(process, choice),
             12 => self.advance(how),
@@ -262,7 +262,7 @@ impl World {
         }
     }
 
-    fn go_on(&mut self, process: usize, task: usize) {
+    fn proceed(&mut self, process: usize, task: usize) {
         let tasks = &mut self.processes[process].tasks;
         if !tasks.is_empty() {
             let task = task % tasks.len();
@@ -272,7 +272,7 @@ impl World {
         }
     }
 
-    fn go_on_all(&mut self) {
+    fn proceed_all(&mut self) {
         for process in &mut self.processes {
             process.tasks.retain_mut(|task| !task.poll());
         }
@@ -313,12 +313,12 @@ impl World {
             let mut ledger = self.ledger.borrow_mut();
             ledger.crashes += 1;
             for forward in &mut ledger.forwards {
-                if forward.life == life && !forward.told {
+                if forward.life == life && !forward.recorded {
                     (forward.over, forward.crashed) = (true, true);
                 }
             }
         }
-        // What is dropped here tells the store nothing: for that it would have to be polled.
+        // Dropping a task sends nothing to the store: for that, it would have to be polled.
         process.tasks.clear();
         process.life += 1;
         let life = (index, process.life);
@@ -352,7 +352,7 @@ impl World {
         let mut ledger = self.ledger.borrow_mut();
         ledger.lapses += 1;
         for forward in &mut ledger.forwards {
-            forward.lapsed |= !forward.told;
+            forward.lapsed |= !forward.recorded;
         }
     }
 
@@ -366,20 +366,20 @@ impl World {
     fn trouble(&mut self, how: u8) {
         let mut server = self.server.lock().unwrap();
         match how % 5 {
-            0 => server.lose_answer = true,
+            0 => server.lose_reply = true,
             1 => server.down = true,
             2 => server.hangs = true,
             _ => (server.down, server.hangs) = (false, false),
         }
     }
 
-    /// The upstream gives up what it has, the store is told what it is owed, who waits goes on.
-    fn come_to_an_end(&mut self) {
+    /// The upstream resets what it has, updates are written behind, and requests that wait continue.
+    fn wind_down(&mut self) {
         for _ in 0..60 {
             for forward in &mut self.ledger.borrow_mut().forwards {
                 forward.upstream.get_or_insert(Upstream::Reset);
             }
-            self.go_on_all();
+            self.proceed_all();
             for process in &self.processes {
                 while finish(process.guard.write_behind()).is_some() {}
             }
@@ -388,19 +388,19 @@ impl World {
         }
     }
 
-    /// Everything comes to an end: nothing hangs, nothing was lost, nothing was made up.
+    /// Ends everything and checks that nothing hangs and nothing was lost.
     fn settle(&mut self) {
         {
             let mut server = self.server.lock().unwrap();
             server.down = false;
             server.hangs = false;
-            server.lose_answer = false;
+            server.lose_reply = false;
         }
-        self.come_to_an_end();
+        self.wind_down();
         // The leases of the dead end, and a full guard has records that it can give up.
         self.clock.advance(Duration::from_millis(LEASE + 41_000));
         // Those who waited for the dead make forwards of their own.
-        self.come_to_an_end();
+        self.wind_down();
         for process in &mut self.processes {
             while process.tasks.iter_mut().any(Task::poll) {
                 process.tasks.clear();
@@ -468,8 +468,8 @@ impl Request {
         let answered_here = written
             .clone()
             .any(|w| w.life == self.life && done_here.is_some_and(|at| at <= w.at && protects(at)));
-        let patience = Duration::from_secs(if self.late { 0 } else { 3_600 });
-        let answer_by = Instant::now() + patience;
+        let waits = Duration::from_secs(if self.late { 0 } else { 3_600 });
+        let answer_by = Instant::now() + waits;
         let mut result = decision::admit(&self.guard, self.arrival, answer_by).await;
         while let Ok(Claimed::InFlight(joined)) = result {
             result = match joined.outcome().await {
@@ -509,7 +509,7 @@ impl Request {
                 }
             }
             Err(Reject::NotAccepted(Reason::Stale)) if !self.arrival.stale => {
-                self.wrong("a fresh request is refused as stale");
+                self.wrong("a fresh request is rejected as stale");
             }
             Err(Reject::StoreUnavailable) if !self.setting.shared => {
                 self.wrong("a store that does not exist is out of reach");
@@ -565,7 +565,7 @@ impl Request {
             Upstream::Connect => claim.failed(Failure::Known, Err(Reject::UpstreamConnect)).await,
             Upstream::Panic => drop(claim),
         }
-        self.ledger.borrow_mut().forwards[number].told = true;
+        self.ledger.borrow_mut().forwards[number].recorded = true;
     }
 
     fn begin(&self, claim: &Claim, alone: bool, lapsed: bool) -> usize {
@@ -579,12 +579,12 @@ impl Request {
         let (mut must, mut may) = (false, left || !calm);
         for other in ledger.of(self.event) {
             let same = other.life == self.life;
-            // A process that goes on alone may have given up what the store still has.
+            // A process without its store may have evicted what the store still has.
             let tight = self.setting.max_entries < 10;
             let seen = same && !(alone && tight) || self.setting.shared && !(alone || other.alone);
             let recent = now < other.at + self.setting.protects();
             if !other.over && seen && (other.life == self.life || !other.lapsed) {
-                wrong.push("I4: two forwards at one time");
+                wrong.push("I4: two concurrent forwards");
             }
             // What the store knows takes precedence over what a process pinned alone.
             let pinned = match (other.alone, alone) {
@@ -620,7 +620,7 @@ impl Request {
             upstream: None,
             over: false,
             seen: false,
-            told: false,
+            recorded: false,
             crashed: false,
             lapsed,
             alone,
@@ -631,7 +631,7 @@ impl Request {
     /// The sender gets a 2xx.
     fn acknowledge(&self, receipt: Receipt) {
         let mut ledger = self.ledger.borrow_mut();
-        // Processes that go on alone may each have pinned another context.
+        // Processes without their store may each have pinned another context.
         let alone = ledger.of(self.event).any(|forward| forward.alone);
         if !ledger.succeeded(self.event).any(|forward| forward.pin == self.pin || alone) {
             let what = format!("I1, I7: 200 for event {}, which no upstream took so", self.event);
@@ -655,7 +655,7 @@ fn timed(arrival: Arrival) -> Arrival {
     Arrival { terms, fresh_for: Some(WINDOW), share: terms.route.of_key("key"), ..arrival }
 }
 
-/// Drives a future that may not end now.
+/// Polls a future that may not complete now.
 fn poll_some<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = std::pin::pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -665,7 +665,7 @@ fn poll_some<T>(future: impl Future<Output = T>) -> Option<T> {
     })
 }
 
-/// Drives a future that waits for nothing but to be polled.
+/// Completes a future that only needs to be polled.
 fn finish<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     for _ in 0..10_000 {
@@ -673,7 +673,7 @@ fn finish<T>(future: impl Future<Output = T>) -> T {
             return value;
         }
     }
-    panic!("a future that does not end");
+    panic!("a future that does not complete");
 }
 
 fn run(setting: impl Strategy<Value = Setting>) {
@@ -703,7 +703,7 @@ fn invariants_hold_in_one_process() {
 }
 
 #[test]
-fn invariants_hold_in_replicas_that_refuse_without_their_store() {
+fn invariants_hold_in_replicas_that_reject_without_their_store() {
     let capacity = prop_oneof![Just(2usize), Just(8), Just(1_000)];
     run((1..=3usize, capacity).prop_map(|(processes, max_entries)| Setting {
         processes,
@@ -714,7 +714,7 @@ fn invariants_hold_in_replicas_that_refuse_without_their_store() {
 }
 
 #[test]
-fn invariants_hold_in_replicas_that_go_on_without_their_store() {
+fn invariants_hold_in_replicas_that_continue_without_their_store() {
     let capacity = prop_oneof![Just(2usize), Just(8), Just(1_000)];
     run((1..=3usize, capacity).prop_map(|(processes, max_entries)| Setting {
         processes,

@@ -163,7 +163,7 @@ async fn two_replicas_know_the_same() {
     let _ = b.retry(arrival(1, 2)).await;
     assert!(b.is_replay(arrival(1, 1)).await);
     let other = Arrival { pin: ContextPin([2; 16]), ..arrival(1, 3) };
-    assert_eq!(b.refused(other).await, Reject::NotAccepted(Reason::ContextMismatch));
+    assert_eq!(b.rejected(other).await, Reject::NotAccepted(Reason::ContextMismatch));
     // Also where the other has it in its own memory already.
     a.retry(arrival(1, 4)).await.written();
     a.flushed().await;
@@ -172,14 +172,14 @@ async fn two_replicas_know_the_same() {
     // Failed on one: pin and mark stand on the other.
     a.won(arrival(2, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
     let other = Arrival { pin: ContextPin([2; 16]), ..arrival(2, 2) };
-    assert_eq!(b.refused(other).await, Reject::NotAccepted(Reason::ContextMismatch));
+    assert_eq!(b.rejected(other).await, Reject::NotAccepted(Reason::ContextMismatch));
     let claim = b.won(Arrival { stale: true, ..arrival(2, 2) }).await;
     assert!(claim.possible_duplicate());
     claim.failed(Failure::Known, Err(Reject::UpstreamConnect)).await;
     assert!(a.won(arrival(2, 3)).await.possible_duplicate(), "the first may still have arrived");
 
     let stale = Arrival { stale: true, ..arrival(3, 1) };
-    assert_eq!(a.refused(stale).await, Reject::NotAccepted(Reason::Stale));
+    assert_eq!(a.rejected(stale).await, Reject::NotAccepted(Reason::Stale));
     let _ = b.won(arrival(3, 1)).await;
 }
 
@@ -192,7 +192,7 @@ async fn a_copy_on_another_replica_gets_the_outcome() {
     let claim = a.won(arrival(1, 1)).await;
     let joined = b.joined(arrival(1, 2)).await;
     let other = Arrival { pin: ContextPin([2; 16]), ..arrival(1, 3) };
-    assert_eq!(b.refused(other).await, Reject::NotAccepted(Reason::ContextMismatch));
+    assert_eq!(b.rejected(other).await, Reject::NotAccepted(Reason::ContextMismatch));
     let answer = SanitizedResponse::empty(StatusCode::CREATED);
     let (_receipt, settled) = tokio::join!(claim.done(&answer, false), landed(joined));
     assert_eq!(settled.outcome.unwrap().status, StatusCode::CREATED);
@@ -298,7 +298,7 @@ async fn a_frozen_server_costs_a_second_and_loses_nothing() {
     let start = std::time::Instant::now();
     let answer = ok();
     let late = tokio::time::timeout(Duration::from_secs(4), async {
-        tokio::join!(refusing.refused(arrival(3, 1)), in_flight.done(&answer, false))
+        tokio::join!(refusing.rejected(arrival(3, 1)), in_flight.done(&answer, false))
     });
     let (refused, receipt) = late.await.unwrap();
     assert_eq!(refused, Reject::StoreUnavailable);
@@ -320,7 +320,7 @@ async fn a_frozen_server_costs_a_second_and_loses_nothing() {
     let _ = claim.done(&ok(), false).await;
     assert!(landed(joined).await.outcome.is_ok());
     let unseen = Arrival { stale: true, ..arrival(6, 1) };
-    assert_eq!(going_on.refused(unseen).await, Reject::StoreUnavailable);
+    assert_eq!(going_on.rejected(unseen).await, Reject::StoreUnavailable);
     going_on.won(arrival(7, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
     assert!(going_on.won(arrival(7, 2)).await.possible_duplicate());
 
@@ -343,7 +343,7 @@ async fn a_killed_server_that_comes_back_knows_what_it_knew() {
     let _ = f.won(arrival(1, 1)).await.done(&ok(), false).await;
     let in_flight = f.won(arrival(2, 1)).await;
     server.kill();
-    assert_eq!(f.refused(arrival(3, 1)).await, Reject::StoreUnavailable);
+    assert_eq!(f.rejected(arrival(3, 1)).await, Reject::StoreUnavailable);
     let _ = in_flight.done(&ok(), false).await;
     server.restart().await;
     f.until_store(1).await;
@@ -378,7 +378,7 @@ async fn a_record_of_another_format_is_left_alone() {
     let f = server.replica(OnStoreFailure::Refuse).await;
     let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(1, 1).key.0));
     server.cli(&["HSET", &key, "v", "2", "s", "x"]).await;
-    assert_eq!(f.refused(arrival(1, 1)).await, Reject::StoreUnavailable);
+    assert_eq!(f.rejected(arrival(1, 1)).await, Reject::StoreUnavailable);
     assert_eq!(server.cli(&["HGET", &key, "s"]).await, ::redis::Value::BulkString(b"x".to_vec()));
 }
 

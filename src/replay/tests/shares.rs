@@ -100,13 +100,13 @@ async fn a_record_protects_its_event_until_a_copy_would_be_rejected() {
     let f = fixture(1);
     let _ = f.won(long(1)).await.done(&ok(), false).await;
     f.clock.advance(Duration::from_millis(3_600_000));
-    assert_eq!(f.refused(arrival(2, 1)).await, Reject::GuardFull);
+    assert_eq!(f.rejected(arrival(2, 1)).await, Reject::GuardFull);
     f.clock.advance(Duration::from_millis(900_000));
     let _ = f.won(arrival(2, 1)).await.done(&ok(), false).await;
     // A copy with a newer token extends the protection of the same event.
     let _ = f.retry(Arrival { identity: None, ..long(2) }).await;
     f.clock.advance(PROTECTED * 2);
-    assert_eq!(f.refused(arrival(3, 1)).await, Reject::GuardFull);
+    assert_eq!(f.rejected(arrival(3, 1)).await, Reject::GuardFull);
 }
 
 #[test]

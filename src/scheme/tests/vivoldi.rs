@@ -301,7 +301,12 @@ fn tolerance_replaces_the_window_to_both_sides() {
     assert_eq!(judge(NOW - 60_000), None);
     assert_eq!(judge(NOW - 60_001), Some(Reason::Stale));
     assert_eq!(judge(NOW + 60_001), Some(Reason::Future));
-    assert_eq!(verifier.window(), Some(Duration::from_secs(60)));
+    for (t, left) in [(NOW, 60_000), (NOW + 60_000, 120_000), (NOW - 60_000, 0), (NOW - 90_000, 0)]
+    {
+        let signature = header(SECRET, &t.to_string(), BODY);
+        let verified = judge_with(&verifier, &signature, &[], BODY.as_bytes()).unwrap();
+        assert_eq!(verified.fresh_for(), Some(Duration::from_millis(left)), "{t}");
+    }
 }
 
 #[test]
