@@ -11,7 +11,7 @@ pub(super) mod request;
 pub(super) mod signature;
 mod subject;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{HeaderName, request::Parts};
 
