@@ -1,9 +1,9 @@
-//! What is done about refused requests besides answering them: a diagnosis into the log, and a copy
-//! into a file. Both happen on threads of their own, never on the way of a request.
+//! Diagnosis and capture of rejected requests: a diagnosis in the log, and a copy in a file. Both run
+//! on separate threads, never on the path of a request.
 //!
-//! Limits: one diagnosis a second for each route, with [`Effort::LIVE`], and at most one that waits; at
-//! most 32 copies that wait. What waits holds its share of the memory for bodies; what finds
-//! no room is left undone. The way of a request costs one look at a clock, whatever a stranger sends.
+//! Limits: one diagnosis per second and route, with [`Effort::LIVE`], and at most one in the queue; at
+//! most 32 copies in the queue. A queued request holds its share of the memory for bodies, and a
+//! request that finds a full queue is skipped. The path of a request costs one clock reading.
 
 mod capture;
 
@@ -28,13 +28,13 @@ use crate::{
     scheme::UnixMillis,
 };
 
-/// Between two diagnoses of a route.
+/// The time between two diagnoses of a route.
 const PACE: Duration = Duration::from_secs(1);
-/// How many requests wait to be written into files.
-const WAITING: usize = 32;
+/// How many requests can be queued for a file.
+const QUEUED: usize = 32;
 
-/// A refused request.
-struct Refusal {
+/// A rejected request.
+struct Rejection {
     route: Arc<Route>,
     reason: Reason,
     request_id: HeaderValue,
@@ -43,17 +43,17 @@ struct Refusal {
     payload: Payload,
 }
 
-/// Takes note of refused requests. Its threads end when it is dropped and their work is done.
+/// Queues rejected requests for its threads, which end after it is dropped and the queues are empty.
 pub struct Rejections {
     began: Instant,
-    /// The routes, each with when its next diagnosis is due: milliseconds since `began`.
+    /// The routes, each with the time of its next diagnosis, in milliseconds since `began`.
     due: Vec<(Arc<Route>, AtomicU64)>,
-    diagnosing: SyncSender<Arc<Refusal>>,
-    capturing: Option<SyncSender<Arc<Refusal>>>,
+    diagnosing: SyncSender<Arc<Rejection>>,
+    capturing: Option<SyncSender<Arc<Rejection>>>,
 }
 
 impl Rejections {
-    /// Starts the threads. With `capture`, refused requests are written into files.
+    /// Starts the threads. With `capture`, rejected requests are written to files.
     pub fn start<'r>(
         routes: impl Iterator<Item = &'r Arc<Route>>,
         capture: Option<CaptureOptions>,
@@ -61,9 +61,9 @@ impl Rejections {
         let routes: Vec<_> = routes.cloned().collect();
         let (diagnosing, rejections) = sync_channel(1);
         let all = routes.clone();
-        spawn("diagnose", move || tell(&rejections, &all));
+        spawn("diagnose", move || diagnose_all(&rejections, &all));
         let capturing = capture.map(|options| {
-            let (capturing, rejections) = sync_channel(WAITING);
+            let (capturing, rejections) = sync_channel(QUEUED);
             spawn("capture", move || capture::write_all(&rejections, &options));
             capturing
         });
@@ -71,8 +71,8 @@ impl Rejections {
         Rejections { began: Instant::now(), due, diagnosing, capturing }
     }
 
-    /// Takes note of a request that `route` refused, or would refuse if it did not only observe. What
-    /// was not judged for its authenticity is passed over.
+    /// Queues a request that `route` rejected, or would reject if it enforced. Requests whose
+    /// authenticity was not checked are skipped.
     pub fn note(
         &self,
         route: &Arc<Route>,
@@ -89,7 +89,7 @@ impl Rejections {
             return;
         }
         let Some(payload) = payload.shared() else { return };
-        let refusal = Arc::new(Refusal {
+        let rejection = Arc::new(Rejection {
             route: Arc::clone(route),
             reason,
             request_id: request_id.clone(),
@@ -98,16 +98,16 @@ impl Rejections {
             payload,
         });
         if let Some(capturing) = &self.capturing {
-            // Full: the disk is slower than strangers are. Nothing waits for it.
-            let _ = capturing.try_send(Arc::clone(&refusal));
+            // Full: the disk is slower than the requests arrive. Nothing waits for it.
+            let _ = capturing.try_send(Arc::clone(&rejection));
         }
         if diagnosed {
-            // Full: another route's request is being diagnosed; the next one will be.
-            let _ = self.diagnosing.try_send(refusal);
+            // Full: a request of another route is being diagnosed.
+            let _ = self.diagnosing.try_send(rejection);
         }
     }
 
-    /// Whether the route's next diagnosis is due; then the one after it is not, for a while.
+    /// Returns whether the next diagnosis of a route is due, and if so, delays the one after it.
     fn is_due(&self, route: &Arc<Route>) -> bool {
         let Some((_, due)) = self.due.iter().find(|(known, _)| Arc::ptr_eq(known, route)) else {
             return false;
@@ -121,24 +121,24 @@ impl Rejections {
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
-        tracing::warn!(%error, thread = name, "refused requests are not looked into");
+        tracing::warn!(%error, thread = name, "rejected requests are neither diagnosed nor captured");
     }
 }
 
-/// Diagnoses what comes, into the log.
-fn tell(rejections: &Receiver<Arc<Refusal>>, routes: &[Arc<Route>]) {
-    for refusal in rejections {
+/// Diagnoses queued requests, and logs the results.
+fn diagnose_all(rejections: &Receiver<Arc<Rejection>>, routes: &[Arc<Route>]) {
+    for rejection in rejections {
         let others: Vec<_> = routes
             .iter()
-            .filter(|route| !Arc::ptr_eq(route, &refusal.route))
+            .filter(|route| !Arc::ptr_eq(route, &rejection.route))
             .map(|route| (&*route.name, route.verifier.hypothesis()))
             .collect();
         let case = Case {
-            head: &refusal.head,
-            payload: &refusal.payload,
-            now: refusal.at,
-            reason: refusal.reason,
-            route: &refusal.route.verifier.hypothesis(),
+            head: &rejection.head,
+            payload: &rejection.payload,
+            now: rejection.at,
+            reason: rejection.reason,
+            route: &rejection.route.verifier.hypothesis(),
             others: &others,
         };
         let found = diagnose(case, Effort::LIVE);
@@ -146,12 +146,12 @@ fn tell(rejections: &Receiver<Arc<Refusal>>, routes: &[Arc<Route>]) {
             |part: fn(&NearMiss) -> String| found.iter().map(part).collect::<Vec<_>>().join(" ");
         let codes = joined(|near_miss| near_miss.code().to_owned());
         tracing::info!(
-            route = %refusal.route.name,
-            request_id = refusal.request_id.to_str().unwrap_or(""),
-            reason = refusal.reason.label(),
+            route = %rejection.route.name,
+            request_id = rejection.request_id.to_str().unwrap_or(""),
+            reason = rejection.reason.label(),
             diagnosis = if codes.is_empty() { "none" } else { &codes },
             detail = joined(NearMiss::text),
-            "refused request looked into"
+            "diagnosis of a rejected request"
         );
     }
 }

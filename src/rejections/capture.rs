@@ -1,7 +1,8 @@
-//! Refused requests as files that `sealgate verify` reads.
+//! Rejected requests as files that `sealgate verify` reads.
 //!
-//! A file is written beside its place and then renamed, so that nobody reads half of one. Its name is
-//! made of the time and of our request id; only files with such names are counted and removed.
+//! A file is written under a temporary name and then renamed, so that nobody reads an incomplete one.
+//! Its name consists of the time and the request ID; only files with such names are counted and
+//! removed.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -14,20 +15,20 @@ use std::{
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 
-use super::Refusal;
+use super::Rejection;
 use crate::target;
 
-/// How names of captured requests end.
+/// The extension of captured requests.
 const ENDING: &str = ".http";
-/// How names of files end that are not yet whole.
+/// The extension of incomplete files.
 const UNFINISHED: &str = ".http.part";
-/// Between two lines of the log about a disk that does not take files.
+/// The time between two log lines about files that cannot be written.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Where refused requests are kept, and how many.
+/// Where captured requests are stored, and how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaptureOptions {
-    /// The directory; made if it is not there, for the gateway's user only.
+    /// The directory; created if it is missing, for the user of the gateway only.
     pub dir: PathBuf,
     /// The most files.
     pub keep: usize,
@@ -35,56 +36,56 @@ pub struct CaptureOptions {
     pub max_bytes: u64,
 }
 
-/// Writes what comes. A disk that takes nothing is told in the log, once a minute.
-pub(super) fn write_all(rejections: &Receiver<Arc<Refusal>>, options: &CaptureOptions) {
-    let mut told: Option<Instant> = None;
+/// Writes queued requests. Failures are logged once a minute.
+pub(super) fn write_all(rejections: &Receiver<Arc<Rejection>>, options: &CaptureOptions) {
+    let mut logged: Option<Instant> = None;
     let result = remove_unfinished(&options.dir);
     for failed in std::iter::once(result).chain(rejections.iter().map(|r| write(&r, options))) {
         if let Err(error) = failed
-            && told.is_none_or(|at| at.elapsed() > QUIET)
+            && logged.is_none_or(|at| at.elapsed() > QUIET)
         {
             let dir = options.dir.display();
-            tracing::warn!(%dir, %error, "refused requests cannot be written into files");
-            told = Some(Instant::now());
+            tracing::warn!(%dir, %error, "rejected requests cannot be written to files");
+            logged = Some(Instant::now());
         }
     }
 }
 
-/// Writes one request, and removes old ones so that the bounds hold.
-fn write(refusal: &Refusal, options: &CaptureOptions) -> io::Result<()> {
-    let head = head(refusal);
-    let length = (head.len() + refusal.payload.len()) as u64;
+/// Writes one request, and removes old ones to keep within the limits.
+fn write(rejection: &Rejection, options: &CaptureOptions) -> io::Result<()> {
+    let head = head(rejection);
+    let length = (head.len() + rejection.payload.len()) as u64;
     if length > options.max_bytes {
         return Err(io::Error::other("a request is longer than `max_bytes`"));
     }
     let dir = &options.dir;
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    make_room(options, length)?;
-    let id = refusal.request_id.to_str().unwrap_or("");
-    let name = format!("{:013}-{id}", refusal.at.0);
+    remove_oldest(options, length)?;
+    let id = rejection.request_id.to_str().unwrap_or("");
+    let name = format!("{:013}-{id}", rejection.at.0);
     let unfinished = dir.join(format!("{name}{UNFINISHED}"));
-    let written = write_file(&unfinished, &head, refusal)
+    let written = write_file(&unfinished, &head, rejection)
         .and_then(|()| fs::rename(&unfinished, dir.join(format!("{name}{ENDING}"))));
     if written.is_err() {
-        // What is left of it is removed at the next start, if it cannot be now.
+        // If this fails, the file is removed at the next start.
         let _ = fs::remove_file(&unfinished);
     }
     written
 }
 
-fn write_file(path: &Path, head: &[u8], refusal: &Refusal) -> io::Result<()> {
+fn write_file(path: &Path, head: &[u8], rejection: &Rejection) -> io::Result<()> {
     let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let mut out = BufWriter::new(&mut file);
     out.write_all(head)?;
-    for chunk in refusal.payload.chunks() {
+    for chunk in rejection.payload.chunks() {
         out.write_all(chunk)?;
     }
     out.flush()
 }
 
-/// The head of a request as HTTP/1.1 would have it, whatever it came by.
-fn head(refusal: &Refusal) -> Vec<u8> {
-    let head = &refusal.head;
+/// Returns the head of a request in HTTP/1.1, whatever its protocol.
+fn head(rejection: &Rejection) -> Vec<u8> {
+    let head = &rejection.head;
     let path = target::path_and_query(&head.uri).unwrap_or("/".into());
     let mut text = format!("{} {path} HTTP/1.1\r\n", head.method).into_bytes();
     let mut line = |name: &str, value: &[u8]| {
@@ -100,12 +101,12 @@ fn head(refusal: &Refusal) -> Vec<u8> {
             line(name.as_str(), value.as_bytes());
         }
     }
-    line("content-length", refusal.payload.len().to_string().as_bytes());
+    line("content-length", rejection.payload.len().to_string().as_bytes());
     text.extend_from_slice(b"\r\n");
     text
 }
 
-/// The captured requests of a directory, oldest first, with their lengths.
+/// Returns the captured requests in a directory, oldest first, with their lengths.
 fn captured(dir: &Path, ending: &str) -> io::Result<Vec<(PathBuf, u64)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -118,7 +119,7 @@ fn captured(dir: &Path, ending: &str) -> io::Result<Vec<(PathBuf, u64)>> {
     Ok(files)
 }
 
-/// Whether a name is made of 13 digits, a request id and the ending.
+/// Returns whether a name consists of 13 digits, a request ID and the extension.
 fn is_ours(name: &str, ending: &str) -> bool {
     let parts = name.strip_suffix(ending).and_then(|name| name.split_once('-'));
     parts.is_some_and(|(time, id)| {
@@ -129,8 +130,8 @@ fn is_ours(name: &str, ending: &str) -> bool {
     })
 }
 
-/// Removes the oldest files until another one of `length` bytes may be written.
-fn make_room(options: &CaptureOptions, length: u64) -> io::Result<()> {
+/// Removes the oldest files until one of `length` bytes can be added.
+fn remove_oldest(options: &CaptureOptions, length: u64) -> io::Result<()> {
     let files = captured(&options.dir, ENDING)?;
     let mut bytes = files.iter().map(|(_, length)| length).sum::<u64>();
     let mut left = files.len();
@@ -145,7 +146,7 @@ fn make_room(options: &CaptureOptions, length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what a process left that ended while it wrote.
+/// Removes files that a process left incomplete.
 fn remove_unfinished(dir: &Path) -> io::Result<()> {
     if !dir.exists() {
         return Ok(());
@@ -161,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_files_of_our_names_are_ours() {
+    fn recognizes_only_its_own_file_names() {
         let id = "0123456789abcdef0000000000000001";
         assert!(is_ours(&format!("1758184391752-{id}.http"), ENDING));
         for foreign in [

@@ -1,18 +1,17 @@
-//! Who may enter a route, and how often: allow-lists and rate limits, by the address of the client as
-//! the trusted proxies tell it.
+//! Admission: allowlists and rate limits, by the client address that trusted proxies report.
 
 use crate::kit::{Event, Gateway, Reply, Setup, Upstream};
 
 const TRUSTED: &str = "trusted_proxies = [\"127.0.0.0/8\"]";
 
-/// Sends an event as a trusted proxy does for this chain of clients.
+/// Sends an event like a trusted proxy with this chain of clients.
 async fn from(gateway: &Gateway, chain: &str) -> Reply {
     let event = Event::default().with(&[&format!("X-Forwarded-For: {chain}")]);
     gateway.connect_plain().await.exchange(&event.request()).await
 }
 
 #[tokio::test]
-async fn only_clients_of_the_allow_list_enter() {
+async fn admits_only_clients_on_the_allowlist() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream)
         .plain()
@@ -44,7 +43,7 @@ async fn only_clients_of_the_allow_list_enter() {
 }
 
 #[tokio::test]
-async fn without_trusted_proxies_only_the_connection_counts() {
+async fn ignores_forwarded_addresses_without_trusted_proxies() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).plain().route("allow = \"192.0.2.7\"").start();
     assert_eq!(from(&gateway, "192.0.2.7").await.status, 403);
@@ -54,7 +53,7 @@ async fn without_trusted_proxies_only_the_connection_counts() {
 }
 
 #[tokio::test]
-async fn who_may_not_enter_is_answered_before_the_body() {
+async fn rejects_other_clients_before_the_body() {
     let upstream = Upstream::start().await;
     for (line, status) in [
         ("allow = \"192.0.2.7\"", 403),
@@ -74,7 +73,7 @@ async fn who_may_not_enter_is_answered_before_the_body() {
 }
 
 #[tokio::test]
-async fn each_address_has_its_limit_and_the_route_has_one() {
+async fn limits_each_address_and_the_route() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream)
         .plain()
@@ -100,7 +99,7 @@ async fn each_address_has_its_limit_and_the_route_has_one() {
 }
 
 #[tokio::test]
-async fn an_ipv6_customer_has_one_limit() {
+async fn limits_ipv6_addresses_by_network() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream)
         .plain()
@@ -115,7 +114,7 @@ async fn an_ipv6_customer_has_one_limit() {
 }
 
 #[tokio::test]
-async fn a_limit_lets_in_again_when_it_says() {
+async fn admits_again_after_the_announced_time() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream)
         .plain()
@@ -131,7 +130,7 @@ async fn a_limit_lets_in_again_when_it_says() {
 }
 
 #[tokio::test]
-async fn observing_tells_who_would_not_have_entered() {
+async fn observing_routes_count_clients_that_would_not_be_admitted() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream)
         .plain()
@@ -155,7 +154,7 @@ async fn observing_tells_who_would_not_have_entered() {
 }
 
 #[tokio::test]
-async fn behind_a_tls_balancer_the_upstream_is_told_https() {
+async fn reports_https_behind_a_tls_load_balancer() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).plain().server(TRUSTED).start();
     let chain = "X-Forwarded-For: 192.0.2.7";

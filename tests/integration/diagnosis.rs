@@ -141,7 +141,7 @@ async fn a_broken_secret_file_is_found_by_one_command() {
 }
 
 /// The message of the log line that tells a diagnosis.
-const LOOKED_INTO: &str = "refused request looked into";
+const LOOKED_INTO: &str = "diagnosis of a rejected request";
 
 #[tokio::test]
 async fn the_running_gateway_tells_its_log_and_not_more_than_once_a_second() {
@@ -314,7 +314,7 @@ async fn a_disk_that_takes_nothing_is_told_and_changes_no_answer() {
     for _ in 0..5 {
         assert_eq!(connection.exchange(&event.request()).await.status, 401);
     }
-    let message = "refused requests cannot be written into files";
+    let message = "rejected requests cannot be written to files";
     until("it is told", || async { !process.lines(message).is_empty() }).await;
     assert_eq!(connection.exchange(&Event::default().request()).await.status, 200);
     assert_eq!(process.lines(message).len(), 1, "once a minute is enough");

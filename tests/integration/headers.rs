@@ -1,4 +1,4 @@
-//! Limits, headers inward and outward, routes and methods, connections.
+//! Limits, request and response headers, routes and methods, connections.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use sha1::Sha1;
 use crate::kit::{Answer, Call, Event, SECRET, Setup, Upstream, until};
 
 #[tokio::test]
-async fn headers_that_only_the_gateway_may_set_are_dropped_and_set_anew() {
+async fn replaces_headers_that_only_the_gateway_may_set() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     let event = Event::default().with(&[
@@ -45,7 +45,7 @@ async fn headers_that_only_the_gateway_may_set_are_dropped_and_set_anew() {
 }
 
 #[tokio::test]
-async fn the_cookie_headers_of_http2_are_joined() {
+async fn joins_the_cookie_headers_of_http2() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     let mut connection = gateway.connect_http2().await;
@@ -78,7 +78,7 @@ async fn http2_targets_have_the_grammar_of_http1() {
 
 /// Senders that sign their URL sign its query as it is written.
 #[tokio::test]
-async fn the_raw_characters_of_a_query_are_part_of_the_signed_url() {
+async fn verifies_the_raw_characters_of_a_signed_query() {
     let upstream = Upstream::start().await;
     let url = "https://hooks.example.com/twilio";
     let route = format!(
@@ -120,7 +120,7 @@ async fn the_default_port_equals_no_port_in_http2() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_believed() {
+async fn keeps_the_headers_of_a_trusted_proxy() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).server("trusted_proxies = [\"127.0.0.0/8\"]").start();
     let event = Event::default().with(&[
@@ -137,7 +137,7 @@ async fn a_trusted_proxy_is_believed() {
 }
 
 #[tokio::test]
-async fn routes_are_exact_wildcards_and_hosts() {
+async fn selects_routes_by_path_and_host() {
     let upstream = Upstream::start().await;
     let route = |name: &str, lines: &str, upstream_path: &str| {
         format!(
@@ -189,7 +189,7 @@ async fn routes_are_exact_wildcards_and_hosts() {
 }
 
 #[tokio::test]
-async fn other_methods_are_told_what_is_allowed() {
+async fn other_methods_get_405_with_the_allowed_ones() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     for method in ["GET", "PUT", "DELETE", "OPTIONS"] {
@@ -201,7 +201,7 @@ async fn other_methods_are_told_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn bodies_are_bounded_before_they_are_read() {
+async fn rejects_long_bodies_before_reading_them() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).section("[limits]\nbody = \"1KiB\"").start();
     assert_eq!(gateway.send(&Event::new(&[b'x'; 1024])).await.status, 200);
@@ -225,7 +225,7 @@ async fn bodies_are_bounded_before_they_are_read() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_is_forwarded_with_its_length() {
+async fn forwards_a_chunked_body_with_its_length() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     let event = Event::new(b"hello, chunked world");
@@ -245,7 +245,7 @@ async fn a_chunked_body_is_forwarded_with_its_length() {
 }
 
 #[tokio::test]
-async fn the_continue_is_sent_only_for_what_will_be_read() {
+async fn sends_100_only_if_it_reads_the_body() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     let mut event = Event::default().with(&["Expect: 100-continue"]);
@@ -264,7 +264,7 @@ async fn the_continue_is_sent_only_for_what_will_be_read() {
 }
 
 #[tokio::test]
-async fn slow_clients_are_cut_and_idle_ones_kept() {
+async fn closes_slow_connections_and_keeps_idle_ones() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream)
         .section("[limits]\nhead = \"300ms\"\nrequest_body = \"300ms\"\nidle = \"20s\"")
@@ -290,7 +290,7 @@ async fn slow_clients_are_cut_and_idle_ones_kept() {
 }
 
 #[tokio::test]
-async fn heads_are_bounded() {
+async fn rejects_long_heads() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     let long = Event::default().with(&[&format!("X-Long: {}", "x".repeat(40_000))]);
@@ -302,7 +302,7 @@ async fn heads_are_bounded() {
 }
 
 #[tokio::test]
-async fn requests_are_pipelined_and_connections_kept() {
+async fn serves_pipelined_requests_and_reuses_connections() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     let events = [(); 5].map(|()| Event::default());
@@ -321,9 +321,9 @@ async fn requests_are_pipelined_and_connections_kept() {
     assert_eq!(upstream.connections(), 1, "the upstream's connection is reused");
 }
 
-/// After a second without a request a connection lets go of its buffers; it must not show.
+/// A connection releases its buffers one second after its last response, which no client may notice.
 #[tokio::test]
-async fn a_connection_that_rested_is_served_as_before() {
+async fn serves_a_parked_connection_as_before() {
     let upstream = Upstream::start().await;
     let mut gateway = Setup::new(&upstream).start();
     let mut connections = Vec::new();
@@ -336,8 +336,10 @@ async fn a_connection_that_rested_is_served_as_before() {
         <[_; 4]>::try_from(connections).ok().expect("four");
     for _ in 0..2 {
         let idle = Instant::now();
-        until("the connections rest", || async { idle.elapsed() > Duration::from_millis(1300) })
-            .await;
+        until("the connections are parked", || async {
+            idle.elapsed() > Duration::from_millis(1300)
+        })
+        .await;
         assert_eq!(whole.exchange(&Event::default().request()).await.status, 200);
         for piece in Event::default().request().chunks(700) {
             split.write(piece).await;
@@ -374,7 +376,7 @@ async fn an_unfinished_body_is_evicted_when_memory_runs_out() {
 }
 
 #[tokio::test]
-async fn an_answer_of_the_upstream_is_bounded() {
+async fn limits_the_response_of_the_upstream() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).section("[limits]\nupstream_body = \"1KiB\"").start();
     let long = |status: &str| {

@@ -26,7 +26,7 @@ async fn plain(gateway: &Gateway, head: &[u8], event: &Event) -> Option<u16> {
 }
 
 #[tokio::test]
-async fn the_client_is_whom_the_balancer_names() {
+async fn takes_the_client_address_from_the_header() {
     let upstream = Upstream::start().await;
     let gateway = setup(&upstream).plain().start();
     let six = [&[0x20, 1, 0xd, 0xb8][..], &[0; 11], &[7], &[0; 20]].concat();
@@ -61,7 +61,7 @@ async fn the_client_is_whom_the_balancer_names() {
 }
 
 #[tokio::test]
-async fn allow_lists_and_limits_see_the_client_and_not_the_balancer() {
+async fn admission_uses_the_client_address_of_the_header() {
     let upstream = Upstream::start().await;
     let gateway = setup(&upstream).plain().route("allow = \"192.0.2.7\"").start();
     let other = [&[192, 0, 2, 8][..], &FOUR[4..]].concat();
@@ -71,7 +71,7 @@ async fn allow_lists_and_limits_see_the_client_and_not_the_balancer() {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_valid_header_is_closed() {
+async fn closes_a_connection_without_a_valid_header() {
     let upstream = Upstream::start().await;
     let gateway = setup(&upstream).plain().start();
     let long = [FOUR, &[0x04, 0x10, 0x00], &[0; 4096]].concat();
@@ -97,7 +97,7 @@ async fn a_connection_without_a_valid_header_is_closed() {
 }
 
 #[tokio::test]
-async fn only_trusted_proxies_may_speak_it() {
+async fn accepts_the_header_from_trusted_proxies_only() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream)
         .plain()
@@ -110,7 +110,7 @@ async fn only_trusted_proxies_may_speak_it() {
 }
 
 #[tokio::test]
-async fn the_header_stands_before_tls() {
+async fn the_header_precedes_tls() {
     let upstream = Upstream::start().await;
     let gateway = setup(&upstream).start();
     let (address, certificate) = (gateway.addresses().https[0], gateway.certificate());

@@ -1,6 +1,5 @@
-//! Requests that could be read in two ways, on raw sockets, over TLS and without. All are authentic
-//! but for what makes them odd, so that nothing but the reading of HTTP stands between them and the
-//! upstream, which records every byte.
+//! Ambiguous requests on raw sockets, with and without TLS. All of them are authentic, so that only the
+//! HTTP rules can keep them from the upstream, which records every byte.
 
 mod framing;
 mod heads;
@@ -22,8 +21,8 @@ use crate::kit::{Connection, Event, Gateway, SECRET, Setup};
 /// The body of a request, unless the case has its own.
 const BODY: &str = "abcdefghij";
 
-/// A request to a path that no route serves. On a connection that is still at the border between two
-/// requests it is answered 404, on any other it is not.
+/// A request to a path that no route serves. It gets 404 only if the connection is at the boundary
+/// between two requests.
 const PROBE: &[u8] = b"GET /probe HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 /// One conversation. Texts are Latin-1, and these words in them are filled in for each run:
@@ -48,7 +47,7 @@ struct Case {
     closes: Closes,
 }
 
-/// Whether the gateway ends the connection after the last answer.
+/// Whether the gateway closes the connection after the last response.
 #[derive(Clone, Copy)]
 enum Closes {
     Yes,
@@ -57,8 +56,8 @@ enum Closes {
     Maybe,
 }
 
-/// Cases that are answered with one status, and not forwarded.
-fn refused(status: u16, cases: &[(&str, &str)]) -> Vec<Case> {
+/// Returns cases that get one status and are not forwarded.
+fn rejected(status: u16, cases: &[(&str, &str)]) -> Vec<Case> {
     let closes = match status {
         400 | 431 => Closes::Yes,
         401 => Closes::No,
@@ -76,7 +75,7 @@ fn refused(status: u16, cases: &[(&str, &str)]) -> Vec<Case> {
     cases.iter().map(case).collect()
 }
 
-/// A case that is answered 200, and what the upstream sees.
+/// Returns a case that gets 200, with what the upstream sees.
 fn forwarded(name: &str, sent: &str, forwarded: &str) -> Case {
     Case {
         name: name.to_owned(),
@@ -89,12 +88,12 @@ fn forwarded(name: &str, sent: &str, forwarded: &str) -> Case {
     }
 }
 
-/// A case that is forwarded as if it were the most usual of requests.
+/// Returns a case that is forwarded like the most common request.
 fn as_usual(name: &str, sent: &str) -> Case {
     forwarded(name, sent, "{post}Content-Length: {length}\r\n{ours}\r\n{body}")
 }
 
-/// A case whose body came in chunks, and is forwarded with its length.
+/// Returns a case with a chunked body, which is forwarded with its length.
 fn dechunked(name: &str, sent: &str) -> Case {
     forwarded(name, sent, "{post}{ours-dechunked}\r\n{body}")
 }
@@ -236,7 +235,7 @@ impl Recorder {
     }
 }
 
-/// The length of the first request, once its head is whole.
+/// Returns the length of the first request, once its head is complete.
 fn request_length(bytes: &[u8]) -> Option<usize> {
     let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
@@ -260,7 +259,7 @@ async fn start() -> (Gateway, Recorder) {
 }
 
 #[tokio::test]
-async fn the_upstream_sees_one_request_framed_by_us_or_none() {
+async fn the_upstream_sees_one_unambiguous_request_or_none() {
     let cases = [framing::cases(), heads::cases(), targets::cases()].concat();
     let names: HashSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
     let passing = cases.iter().filter(|case| case.forwarded.is_some()).count();

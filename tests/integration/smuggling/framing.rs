@@ -1,13 +1,13 @@
 //! Where a body ends: `Content-Length`, `Transfer-Encoding`, chunks, and what follows.
 
-use super::{Case, as_usual, dechunked, forwarded, refused};
+use super::{Case, as_usual, dechunked, forwarded, rejected};
 
 pub(super) fn cases() -> Vec<Case> {
-    [lengths(), codings(), chunks(), refused_chunks(), borders()].concat()
+    [lengths(), codings(), chunks(), rejected_chunks(), boundaries()].concat()
 }
 
 fn lengths() -> Vec<Case> {
-    let mut cases = refused(
+    let mut cases = rejected(
         400,
         &[
             ("the same length twice", "{post}Content-Length: 10\r\n{end}"),
@@ -50,7 +50,8 @@ fn lengths() -> Vec<Case> {
             ("a length that a bare LF hides", "{post}X: y\nContent-Length: 3\r\n{end}"),
         ],
     );
-    cases.extend(refused(413, &[("a long length", "{post}Content-Length: 1048577\r\n\r\n{body}")]));
+    cases
+        .extend(rejected(413, &[("a long length", "{post}Content-Length: 1048577\r\n\r\n{body}")]));
     cases.extend([
         as_usual("the usual request", "{post}{end}"),
         as_usual("a length without space", "{post}Content-Length:10\r\n\r\n{body}"),
@@ -69,8 +70,9 @@ fn lengths() -> Vec<Case> {
 
 fn codings() -> Vec<Case> {
     let chunks = "\r\n\r\na\r\n{body}\r\n0\r\n\r\n";
-    let coding =
-        |(name, lines): &(&str, &str)| refused(400, &[(name, &format!("{{post}}{lines}{chunks}"))]);
+    let coding = |(name, lines): &(&str, &str)| {
+        rejected(400, &[(name, &format!("{{post}}{lines}{chunks}"))])
+    };
     let mut cases: Vec<Case> = [
         ("length, then chunked", "Content-Length: 10\r\nTransfer-Encoding: chunked"),
         ("chunked, then length", "Transfer-Encoding: chunked\r\nContent-Length: 10"),
@@ -119,7 +121,7 @@ fn codings() -> Vec<Case> {
     .flat_map(coding)
     .collect();
     let old = "POST /hook HTTP/1.0\r\nHost: localhost\r\n{signed}";
-    cases.extend(refused(
+    cases.extend(rejected(
         400,
         &[
             ("chunked in HTTP/1.0", &format!("{old}{{chunked}}a\r\n{{body}}\r\n0\r\n\r\n")),
@@ -170,13 +172,13 @@ fn chunks() -> Vec<Case> {
     ]
 }
 
-fn refused_chunks() -> Vec<Case> {
+fn rejected_chunks() -> Vec<Case> {
     let rest = "\r\n0\r\n\r\n";
     let chunks = |(name, chunks): &(&str, &str)| {
-        refused(400, &[(name, &format!("{{post}}{{chunked}}{chunks}"))])
+        rejected(400, &[(name, &format!("{{post}}{{chunked}}{chunks}"))])
     };
     let size = |(name, size): &(&str, &str)| {
-        refused(400, &[(name, &format!("{{post}}{{chunked}}{size}\r\n{{body}}{rest}"))])
+        rejected(400, &[(name, &format!("{{post}}{{chunked}}{size}\r\n{{body}}{rest}"))])
     };
     let sizes = [
         ("a size with 0x", "0xa"),
@@ -229,7 +231,7 @@ fn refused_chunks() -> Vec<Case> {
     sizes.iter().flat_map(size).chain(others.iter().flat_map(chunks)).collect()
 }
 
-fn borders() -> Vec<Case> {
+fn boundaries() -> Vec<Case> {
     let seen = "{post}Content-Length: {length}\r\n{ours}\r\n{body}";
     let request = "GET /hook HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let first = |name: &str, then: &str| forwarded(name, &format!("{{post}}{{end}}{then}"), seen);
@@ -282,7 +284,7 @@ fn borders() -> Vec<Case> {
         .answers(&[405, 200]),
     ];
     let bad = "{post}Transfer-Encoding: chunked\r\nContent-Length: 10\r\n\r\n";
-    cases.extend(refused(
+    cases.extend(rejected(
         400,
         &[
             ("two readings, then a good request", &format!("{bad}0\r\n\r\n{{post}}{{end}}")),
@@ -298,18 +300,18 @@ fn borders() -> Vec<Case> {
             ),
         ],
     ));
-    cases.extend(refused(
+    cases.extend(rejected(
         404,
         &[(
             "a request in the body that no route takes",
             "POST /none HTTP/1.1\r\nHost: localhost\r\n{end}",
         )],
     ));
-    cases.extend(refused(
+    cases.extend(rejected(
         405,
         &[("a request in the body of a GET", "GET /hook HTTP/1.1\r\nHost: localhost\r\n{end}")],
     ));
-    cases.extend(refused(
+    cases.extend(rejected(
         401,
         &[(
             "a request in a body that is not signed",

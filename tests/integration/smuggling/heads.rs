@@ -1,6 +1,6 @@
-//! Header lines: spellings, twins, repetitions, hop-by-hop headers, hosts.
+//! Header lines: case, twins, repetitions, hop-by-hop headers, hosts.
 
-use super::{Case, as_usual, forwarded, refused};
+use super::{Case, as_usual, forwarded, rejected};
 
 pub(super) fn cases() -> Vec<Case> {
     [lines(), twins(), hops(), hosts(), headers_that_pass()].concat()
@@ -9,7 +9,7 @@ pub(super) fn cases() -> Vec<Case> {
 /// Cases of `{post}`, these lines, and the rest.
 fn with_lines(status: u16, cases: &[(&str, &str)]) -> Vec<Case> {
     let case = |(name, lines): &(&str, &str)| {
-        refused(status, &[(name, &format!("{{post}}{lines}\r\n{{end}}"))])
+        rejected(status, &[(name, &format!("{{post}}{lines}\r\n{{end}}"))])
     };
     cases.iter().flat_map(case).collect()
 }
@@ -42,7 +42,7 @@ fn lines() -> Vec<Case> {
             ("two CRs at a line end", "X: y\r\r"),
         ],
     );
-    cases.extend(refused(
+    cases.extend(rejected(
         400,
         &[
             (
@@ -119,7 +119,7 @@ fn hops() -> Vec<Case> {
             ("two expectations", "Expect: 100-continue\r\nExpect: 100-continue"),
         ],
     );
-    cases.extend(refused(
+    cases.extend(rejected(
         404,
         &[(
             "Expect where no route is",
@@ -155,7 +155,7 @@ fn hops() -> Vec<Case> {
 
 fn hosts() -> Vec<Case> {
     let host = |status: u16, (name, lines): &(&str, &str)| {
-        refused(status, &[(name, &format!("POST /hook HTTP/1.1\r\n{lines}{{signed}}{{end}}"))])
+        rejected(status, &[(name, &format!("POST /hook HTTP/1.1\r\n{lines}{{signed}}{{end}}"))])
     };
     let mut cases: Vec<Case> = [
         ("no Host", ""),

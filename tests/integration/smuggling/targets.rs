@@ -1,6 +1,6 @@
 //! Request lines: methods, targets, versions.
 
-use super::{Case, as_usual, forwarded, refused};
+use super::{Case, as_usual, forwarded, rejected};
 
 pub(super) fn cases() -> Vec<Case> {
     [request_lines(), forms(), exact_paths(), wildcard_paths(), old_versions()].concat()
@@ -9,7 +9,7 @@ pub(super) fn cases() -> Vec<Case> {
 /// Requests with these request lines.
 fn with_request_lines(status: u16, cases: &[(&str, &str)]) -> Vec<Case> {
     let case = |(name, line): &(&str, &str)| {
-        refused(status, &[(name, &format!("{line}\r\nHost: localhost\r\n{{signed}}{{end}}"))])
+        rejected(status, &[(name, &format!("{line}\r\nHost: localhost\r\n{{signed}}{{end}}"))])
     };
     cases.iter().flat_map(case).collect()
 }
@@ -92,7 +92,7 @@ fn forms() -> Vec<Case> {
             ("an empty fragment", "POST /hook# HTTP/1.1"),
         ],
     );
-    cases.extend(refused(
+    cases.extend(rejected(
         400,
         &[
             (
