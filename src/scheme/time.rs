@@ -1,6 +1,8 @@
 //! Senders' timestamps: strict grammars, so that no two texts mean the same instant by accident and
 //! a signed message stays unambiguous.
 
+use ::time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
 use crate::scheme::text::every;
 
 /// Milliseconds since the Unix epoch, by our clock or by a sender's.
@@ -48,13 +50,11 @@ impl TimeUnit {
             TimeUnit::Seconds => format!("{:010}", millis.div_euclid(1000)),
             TimeUnit::Millis | TimeUnit::Auto => format!("{millis:013}"),
             TimeUnit::Rfc3339 => {
-                let (year, month, day) = civil(millis.div_euclid(86_400_000));
-                let within = millis.rem_euclid(86_400_000);
-                let (seconds, millis) = (within / 1000, within % 1000);
-                let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-                format!(
-                    "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"
-                )
+                let nanos = i128::from(millis) * 1_000_000;
+                let at = OffsetDateTime::from_unix_timestamp_nanos(nanos)
+                    .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+                let (date, (hour, minute, second, milli)) = (at.date(), at.time().as_hms_milli());
+                format!("{date}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
             }
         }
     }
@@ -67,73 +67,15 @@ fn digits(text: &[u8]) -> Option<i64> {
     fits.then(|| text.iter().fold(0, value))
 }
 
-/// RFC 3339 with capital letters; a leap second counts as the second after it.
+/// Parses RFC 3339 with capital letters and at most nine decimals.
 fn rfc3339(text: &[u8]) -> Option<i64> {
-    let (head, tail) = text.split_at_checked(19)?;
-    let number = |at: usize, length: usize| digits(&head[at..at + length]);
-    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if marks.iter().any(|(at, mark)| head[*at] != *mark) {
-        return None;
-    }
-    let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
-    let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let longest = match month {
-        4 | 6 | 9 | 11 => 30,
-        2 if leap => 29,
-        2 => 28,
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-        _ => return None,
-    };
-    if !(1..=longest).contains(&day) || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let (millis, zone) = match tail.strip_prefix(b".") {
-        None => (0, tail),
-        Some(tail) => {
-            let length = tail.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            if !(1..=9).contains(&length) {
-                return None;
-            }
-            let kept = length.min(3);
-            let scale = [100, 10, 1][kept - 1];
-            (digits(&tail[..kept])? * scale, &tail[length..])
-        }
-    };
-    let offset = match zone {
-        [b'Z'] => 0,
-        [sign @ (b'+' | b'-'), rest @ ..] if rest.len() == 5 && rest[2] == b':' => {
-            let (hours, minutes) = (digits(&rest[..2])?, digits(&rest[3..])?);
-            if hours > 23 || minutes > 59 {
-                return None;
-            }
-            let offset = hours * 60 + minutes;
-            if *sign == b'-' { -offset } else { offset }
-        }
-        _ => return None,
-    };
-    let minutes = (days(year, month, day) * 24 + hour) * 60 + minute - offset;
-    Some((minutes * 60 + second) * 1000 + millis)
-}
-
-/// Days from 1970-01-01 in the proleptic Gregorian calendar, counted in years that begin in March.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// The inverse of [`days`].
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
+    let decimals = text.get(20..).unwrap_or_default();
+    let decimals = decimals.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let strict =
+        text.get(10) == Some(&b'T') && !text.iter().any(u8::is_ascii_lowercase) && decimals <= 9;
+    let text = std::str::from_utf8(text).ok().filter(|_| strict)?;
+    let instant = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    i64::try_from(instant.unix_timestamp_nanos().div_euclid(1_000_000)).ok()
 }
 
 #[cfg(test)]
