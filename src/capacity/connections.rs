@@ -86,7 +86,7 @@ impl Connections {
             this.shed.count(Shed::Connections);
             let evicted = match exceeded {
                 Exceeded::Share => this.unproven.pop_oldest_of(account.network()),
-                Exceeded::Limit => this.unproven.pop_oldest(),
+                Exceeded::Limit => this.unproven.pop_oldest(account.is_known()),
             };
             this.evict(&*evicted?);
         }

@@ -23,14 +23,20 @@ pub(super) struct EvictionQueue<H> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     network: Network,
+    age: Age,
+}
+
+/// The order of eviction: holders of unknown networks first, then the oldest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Age {
+    is_known: bool,
     number: u64,
 }
 
 #[derive(Debug)]
 struct Shard<H> {
-    by_network: HashMap<Network, BTreeMap<u64, H>>,
-    /// The holders that other networks may evict: not those of known networks.
-    by_age: BTreeMap<u64, Network>,
+    by_network: HashMap<Network, BTreeMap<Age, H>>,
+    by_age: BTreeMap<Age, Network>,
 }
 
 impl<H> EvictionQueue<H> {
@@ -45,14 +51,12 @@ impl<H> EvictionQueue<H> {
 
     /// Adds a holder as the youngest.
     pub(super) fn push(&self, account: &Account, holder: H) -> Ticket {
-        let (network, known) = (account.network(), account.is_known());
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (network, number) = (account.network(), self.next.fetch_add(1, Ordering::Relaxed));
+        let age = Age { is_known: account.is_known(), number };
         let mut shard = self.shard(network);
-        shard.by_network.entry(network).or_default().insert(number, holder);
-        if !known {
-            shard.by_age.insert(number, network);
-        }
-        Ticket { network, number }
+        shard.by_network.entry(network).or_default().insert(age, holder);
+        shard.by_age.insert(age, network);
+        Ticket { network, age }
     }
 
     /// Removes a holder, which may have been evicted already.
@@ -63,18 +67,22 @@ impl<H> EvictionQueue<H> {
     /// Removes and returns the oldest holder of a network.
     pub(super) fn pop_oldest_of(&self, network: Network) -> Option<H> {
         let mut shard = self.shard(network);
-        let number = *shard.by_network.get(&network)?.first_key_value()?.0;
-        shard.take(Ticket { network, number })
+        let age = *shard.by_network.get(&network)?.first_key_value()?.0;
+        shard.take(Ticket { network, age })
     }
 
-    /// Removes and returns the oldest holder of all networks that are not known.
-    pub(super) fn pop_oldest(&self) -> Option<H> {
+    /// Removes and returns the oldest holder of all unknown networks or, if there is none and the
+    /// capacity is for a known network, of all known ones.
+    pub(super) fn pop_oldest(&self, for_known: bool) -> Option<H> {
         let oldest = |shard: &Mutex<Shard<H>>| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.by_age.first_key_value().map(|(number, network)| (*number, *network))
+            shard.by_age.first_key_value().map(|(age, network)| (*age, *network))
         };
-        let (number, network) = self.shards.iter().filter_map(oldest).min()?;
-        self.shard(network).take(Ticket { network, number })
+        let (age, network) = self.shards.iter().filter_map(oldest).min()?;
+        if age.is_known && !for_known {
+            return None;
+        }
+        self.shard(network).take(Ticket { network, age })
     }
 
     fn shard(&self, network: Network) -> MutexGuard<'_, Shard<H>> {
@@ -84,10 +92,10 @@ impl<H> EvictionQueue<H> {
 }
 
 impl<H> Shard<H> {
-    fn take(&mut self, Ticket { network, number }: Ticket) -> Option<H> {
-        self.by_age.remove(&number);
+    fn take(&mut self, Ticket { network, age }: Ticket) -> Option<H> {
+        self.by_age.remove(&age);
         let holders = self.by_network.get_mut(&network)?;
-        let holder = holders.remove(&number);
+        let holder = holders.remove(&age);
         if holders.is_empty() {
             self.by_network.remove(&network);
         }

@@ -117,7 +117,7 @@ impl Memory {
         while let Err(exceeded) = self.try_charge(account, bytes, most) {
             let evicted = match exceeded {
                 Exceeded::Share => self.waiting.pop_oldest_of(account.network()),
-                Exceeded::Limit => self.waiting.pop_oldest(),
+                Exceeded::Limit => self.waiting.pop_oldest(account.is_known()),
             };
             self.evict(evicted)?;
         }
@@ -261,7 +261,7 @@ impl Reservation {
         self.account.bytes().fetch_add(more, Ordering::Relaxed);
         let held = memory.held.fetch_add(more, Ordering::Relaxed) + more;
         while held + memory.receiving.load(Ordering::Relaxed) > memory.limit {
-            memory.evict(memory.waiting.pop_oldest())?;
+            memory.evict(memory.waiting.pop_oldest(true))?;
         }
         Ok(())
     }

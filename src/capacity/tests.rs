@@ -58,7 +58,21 @@ fn the_oldest_unproven_connection_goes_when_all_are_used_and_known_networks_have
     capacity.account(address(201)).note_authentic();
     let known = connect(201).expect("of the reserve");
     assert_eq!(used(&capacity).0, 76);
-    drop((slots, more, known));
+    // Known networks are evicted for each other, when no unknown ones are left.
+    drop(slots);
+    let all_known: Vec<_> = (0..98u8)
+        .map(|n| {
+            capacity.account(address(n)).note_authentic();
+            connect(n).expect("within the limit")
+        })
+        .collect();
+    assert_eq!(used(&capacity).0, 100);
+    capacity.account(address(202)).note_authentic();
+    let first = connect(202).expect("the unknown one was evicted");
+    let second = connect(202).expect("the oldest known one was evicted");
+    assert!(!more.is_counted() && !known.is_counted() && all_known[0].is_counted());
+    assert!(connect(203).is_none(), "unknown networks evict no known ones");
+    drop((more, known, all_known, first, second));
     assert_eq!(used(&capacity).0, 0);
 }
 

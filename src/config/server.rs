@@ -36,7 +36,7 @@ pub(super) fn read(
     let empty = |field: &Option<Field<'_>>| field.as_ref().is_none_or(|f| f.items().is_empty());
     if empty(&listen_field) && empty(&http_field) {
         let help = "listen = \"0.0.0.0:8443\" for TLS, http_listen = \"127.0.0.1:8081\" without";
-        section.error("the gateway listens nowhere", Some(help.to_owned()));
+        section.error("there is no listener", Some(help.to_owned()));
     }
     match (&listen_field, &tls_field) {
         (Some(field), None) if !listen.is_empty() => {
@@ -57,7 +57,7 @@ pub(super) fn read(
     {
         let help = "name the proxy that terminates TLS in `trusted_proxies`, or listen on loopback";
         field.warning(
-            "`server.http_listen` is reachable from outside and takes requests without TLS",
+            "`server.http_listen` is reachable from outside and accepts requests without TLS",
             Some(help.to_owned()),
         );
     }
@@ -66,7 +66,7 @@ pub(super) fn read(
         if on && trusted_proxies.is_empty() {
             let help = "name the load balancer in `trusted_proxies`".to_owned();
             field.error(
-                "`server.proxy_protocol` without trusted proxies lets nobody in",
+                "`server.proxy_protocol` without trusted proxies rejects every connection",
                 Some(help),
             );
         }
@@ -126,7 +126,7 @@ pub(super) fn admin(section: Option<Section<'_>>, taken: &[SocketAddr]) -> Vec<S
     let listen = section.get("listen").map(|field| {
         let listen = addresses(&field);
         if listen.iter().any(|address| !address.ip().is_loopback()) {
-            let help = "it shows counts and no payload; let only your scraper reach it";
+            let help = "it exposes no payload, but let only your monitoring reach it";
             field.warning("`admin.listen` is reachable from outside", Some(help.to_owned()));
         }
         if let Some(twice) = listen.iter().find(|a| a.port() != 0 && taken.contains(a)) {
@@ -158,7 +158,7 @@ fn address(field: &Field<'_>, others: &[SocketAddr]) -> Option<SocketAddr> {
         Ok(address) => Some(address),
         Err(_) => {
             let help = "write address and port: 0.0.0.0:8443, [::]:8443, 127.0.0.1:9464";
-            field.error(format!("`{text}` is no socket address"), Some(help.to_owned()));
+            field.error(format!("`{text}` is not a socket address"), Some(help.to_owned()));
             None
         }
     }
@@ -202,7 +202,10 @@ fn health_path(field: &Field<'_>) -> Option<String> {
     let callable = path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.path() == path);
     if !path.starts_with('/') || !callable {
         let help = "health_path = \"/healthz\"".to_owned();
-        field.error(format!("`{path}` is no path: it begins with / and has no query"), Some(help));
+        field.error(
+            format!("`{path}` is not a path: it must begin with / and have no query"),
+            Some(help),
+        );
         return None;
     }
     Some(path)
@@ -211,7 +214,7 @@ fn health_path(field: &Field<'_>) -> Option<String> {
 fn trusted_proxies(field: &Field<'_>) -> Networks {
     admission::networks(field, |field, text| {
         let help = "name only the addresses of your own proxies".to_owned();
-        field.warning(format!("`{text}` trusts everybody's X-Forwarded-For"), Some(help));
+        field.warning(format!("`{text}` trusts X-Forwarded-For from any client"), Some(help));
     })
 }
 
@@ -227,7 +230,7 @@ fn pair(section: Section<'_>, surroundings: &Surroundings<'_>) -> Option<Certifi
     let pair = pair.map(|((cert, key), self_signed)| CertificatePair { cert, key, self_signed });
     if let Some(pair) = &pair {
         if let Err(error) = pair.check() {
-            let made = "for development, self_signed = [\"localhost\"] makes the pair at start";
+            let made = "for development, self_signed = [\"localhost\"] creates the pair at start";
             let help = (pair.self_signed.is_empty() && !pair.cert.exists()).then_some(made);
             section.error(error.to_string(), help.map(str::to_owned));
         }

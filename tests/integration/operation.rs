@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::kit::{self, Answer, Event, SECRET, Setup, Upstream, sealgate, tool, until};
 
 #[tokio::test]
-async fn the_admin_pages_tell_and_refuse_writes() {
+async fn the_admin_listener_serves_its_pages_and_rejects_writes() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     assert_eq!(gateway.admin("/livez").await.status, 200);
@@ -83,7 +83,7 @@ async fn the_metrics_are_those_of_the_interface_and_promtool_likes_them() {
 }
 
 #[tokio::test]
-async fn draining_finishes_what_is_in_flight_and_takes_nothing_new() {
+async fn a_drain_finishes_what_is_in_flight_and_accepts_nothing_new() {
     let upstream = Upstream::start().await;
     let mut gateway = Setup::new(&upstream).start();
     upstream.answer([Answer::Held]);
@@ -97,7 +97,7 @@ async fn draining_finishes_what_is_in_flight_and_takes_nothing_new() {
         until("the listener is closed", || async { TcpStream::connect(public).await.is_err() })
             .await;
         upstream.release();
-        connection.read().await.expect("the answer of what was in flight")
+        connection.read().await.expect("the response of what was in flight")
     });
     assert_eq!(reply.status, 200);
     assert_eq!(upstream.requests().len(), 1);

@@ -409,16 +409,17 @@ fn serve(pieces: &[&[u8]]) -> (Vec<Request1>, usize, String) {
     let requests = RefCell::new(Vec::new());
     let rejected = RefCell::new(0);
     let service = service_fn(async |request: Request<Incoming>| {
-        let facts = facts.pop();
-        if facts.rejection.is_none() {
+        let wire = facts.pop();
+        if wire.rejection.is_none() {
             let (head, body) = request.into_parts();
-            let lines = lines(&head.headers, &facts.header_case);
+            let lines = lines(&head.headers, &wire.header_case);
             let body = body.collect().await.ok().map(|body| body.to_bytes().to_vec());
             let request = (head.method.to_string(), head.uri.to_string(), lines, body);
             requests.borrow_mut().push(request);
         } else {
             *rejected.borrow_mut() += 1;
         }
+        facts.finish();
         let response = Response::builder().header("x-service", "1").body(Full::new(Bytes::new()));
         Ok::<_, Infallible>(response.expect("a response"))
     });

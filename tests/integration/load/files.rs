@@ -2,7 +2,7 @@
 
 use crate::kit::{Process, Setup, Upstream};
 
-const WARNING: &str = "does not fit into the limit of open files";
+const WARNING: &str = "exceeds the limit on open files";
 
 /// Returns the soft and the hard limit of open files.
 fn limits(process: &Process) -> Vec<String> {
