@@ -1,5 +1,5 @@
-//! Handshakes through a running gateway: each exchange as the sender's documents describe it. The gateway
-//! answers by itself, `Allow` lists what it takes, and nothing reaches the upstream.
+//! Handshakes through a running gateway: each exchange as the sender's documents describe it. The
+//! gateway answers by itself, `Allow` lists what it takes, and nothing reaches the upstream.
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use data_encoding::{BASE64, HEXLOWER};
@@ -202,7 +202,8 @@ async fn what_is_no_handshake_or_no_authentic_one_is_refused() {
         assert_eq!((reply.status, reason.as_str()), (401, expected), "{name}: {}", reply.head);
         assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{name}");
     }
-    // An answered challenge is no event: X signs the bare body, and the gateway gave a MAC of a word.
+    // An answered challenge is no event: X signs the bare body, and the gateway gave a MAC of a
+    // word.
     let stolen = Call::post("/x", "word")
         .with("x-twitter-webhooks-signature", &format!("sha256={}", hmac_base64("word")));
     let (reply, reason) = gateway.refused(&stolen).await;

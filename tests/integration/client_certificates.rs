@@ -1,4 +1,4 @@
-//! Clients that must show a certificate, in real handshakes.
+//! Client certificates in real handshakes.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,13 +12,13 @@ use tokio::net::TcpStream;
 
 use crate::kit::{self, Connection, Event, Setup, Upstream};
 
-/// An authority that makes certificates for clients.
+/// Certificate authority for clients.
 struct Authority {
     certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// What a client shows.
+/// Certificate and key of a client.
 type Shown = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 impl Authority {
@@ -41,7 +41,7 @@ impl Authority {
     }
 }
 
-/// A client that trusts the gateway and shows this.
+/// Returns a client that trusts the gateway and presents this certificate.
 fn client(gateway: &[u8], shown: Option<&Shown>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(gateway).expect("PEM")).expect("a certificate");
@@ -58,8 +58,8 @@ fn client(gateway: &[u8], shown: Option<&Shown>) -> ClientConfig {
     }
 }
 
-/// The status of an event sent by such a client; `None` if it is not let in. In TLS 1.3 a client learns
-/// that after its own handshake.
+/// Sends an event as this client; returns the status, or `None` if the handshake failed. In TLS
+/// 1.3, a client learns that after its own handshake.
 async fn status(address: SocketAddr, gateway: &[u8], shown: Option<&Shown>) -> Option<u16> {
     let stream = TcpStream::connect(address).await.expect("the gateway listens");
     let mut connection = Connection::tls_with(stream, client(gateway, shown)).await.ok()?;
@@ -83,7 +83,7 @@ fn start(setup: &Setup, toml: &str) -> sealgate::gateway::Gateway {
 const FOR_ALL: &str = "listen = \"127.0.0.1:0\"\nclient_ca = \"clients.pem\"\nhttp_listen";
 
 #[tokio::test]
-async fn only_clients_with_a_valid_certificate_are_let_in() {
+async fn accepts_only_clients_with_a_valid_certificate() {
     let upstream = Upstream::start().await;
     let (authority, stranger) = (Authority::new(), Authority::new());
     let (setup, toml) = setup(&upstream, &authority, FOR_ALL);
@@ -112,7 +112,7 @@ async fn only_clients_with_a_valid_certificate_are_let_in() {
 }
 
 #[tokio::test]
-async fn a_listener_can_have_an_authority_of_its_own() {
+async fn a_listener_can_have_its_own_authority() {
     let upstream = Upstream::start().await;
     let authority = Authority::new();
     let listen = "listen = [\"127.0.0.1:0\", { address = \"127.0.0.1:0\", client_ca = \
@@ -129,7 +129,7 @@ async fn a_listener_can_have_an_authority_of_its_own() {
 }
 
 #[tokio::test]
-async fn no_session_is_resumed_where_a_certificate_counts() {
+async fn does_not_resume_sessions_with_client_certificates() {
     let upstream = Upstream::start().await;
     let authority = Authority::new();
     let (setup, toml) = setup(&upstream, &authority, FOR_ALL);
@@ -149,7 +149,7 @@ async fn no_session_is_resumed_where_a_certificate_counts() {
 }
 
 #[tokio::test]
-async fn a_reload_takes_another_authority_and_a_bad_one_changes_nothing() {
+async fn a_reload_replaces_the_authority_and_an_invalid_one_changes_nothing() {
     let upstream = Upstream::start().await;
     let (first, second) = (Authority::new(), Authority::new());
     let (setup, toml) = setup(&upstream, &first, FOR_ALL);

@@ -1,4 +1,4 @@
-//! What happens to an event: the table of answers, one test a row.
+//! Delivery: one test for each row of the response table.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn a_retry_of_a_done_event_is_acknowledged_and_not_forwarded() {
 }
 
 #[tokio::test]
-async fn a_replay_is_refused_or_acknowledged_and_never_forwarded() {
+async fn a_replay_is_rejected_or_acknowledged_and_never_forwarded() {
     for (on_replay, status) in [("reject", 409), ("acknowledge", 200)] {
         let upstream = Upstream::start().await;
         let gateway = Setup::new(&upstream)
@@ -66,7 +66,7 @@ async fn failures_are_passed_on_and_the_retry_is_forwarded() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_again_after_a_failure_are_forwarded() {
+async fn forwards_identical_bytes_after_a_failure() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     let event = Event::default();
@@ -131,7 +131,7 @@ async fn a_late_answer_is_504_for_the_sender_and_done_for_its_retry() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_never_answers_is_an_unknown_outcome() {
+async fn an_upstream_that_never_responds_is_an_unknown_outcome() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream)
         .route("answer_within = \"600ms\"\nupstream_timeout = \"700ms\"")
@@ -146,7 +146,7 @@ async fn an_upstream_that_never_answers_is_an_unknown_outcome() {
 }
 
 #[tokio::test]
-async fn a_sender_that_hangs_up_cancels_nothing() {
+async fn a_sender_that_disconnects_cancels_nothing() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     let event = Event::default();
@@ -255,7 +255,7 @@ async fn an_old_copy_of_a_known_event_is_its_retry() {
 }
 
 #[tokio::test]
-async fn observing_forwards_everything_and_marks_it() {
+async fn observe_mode_forwards_and_marks_everything() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).route("mode = \"observe\"").start();
     let event = Event::default();

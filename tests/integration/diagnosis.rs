@@ -1,5 +1,5 @@
-//! Why was it refused: `verify` on the command line, the running gateway's log, captured requests, and
-//! the page that explains it all.
+//! Why was it refused: `verify` on the command line, the running gateway's log, captured requests,
+//! and the page that explains it all.
 
 use std::{
     fs,

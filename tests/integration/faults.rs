@@ -1,4 +1,4 @@
-//! Faults: after each of them the ledgers of upstream and sender must agree.
+//! Faults: after each of them, the ledger of upstream and senders must be consistent.
 
 mod copies;
 mod hang_ups;

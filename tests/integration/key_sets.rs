@@ -1,5 +1,5 @@
-//! A server of key sets that fails, rotates and lies, behind a running gateway: what cannot be judged is
-//! 503, what is proven bad 403, and no token makes the gateway fetch more than it should.
+//! A server of key sets that fails, rotates and lies, behind a running gateway: what cannot be
+//! judged is 503, what is proven bad 403, and no token makes the gateway fetch more than it should.
 
 use std::{process::Command, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! The tests at the boundary: a running gateway, real TLS, raw sockets, a recording upstream.
+//! Tests at the boundary: a running gateway, real TLS, raw sockets, a recording upstream.
 
 mod kit;
 

@@ -1,5 +1,5 @@
-//! The senders of the catalogue through a running gateway: what each of them sends is accepted, retried
-//! and refused as its documents demand.
+//! Built-in senders through a running gateway: their requests are accepted, retried and rejected as
+//! their documents describe.
 
 mod catalogue;
 mod copies;
@@ -10,7 +10,8 @@ mod vivreal;
 
 use crate::kit::{Call, Gateway};
 
-/// Sends requests that must be refused, each with the reason for it; all get `status` and one answer.
+/// Sends requests that must be rejected, each for its reason; all get `status` and the same
+/// response.
 async fn all_refused(gateway: &Gateway, status: u16, cases: Vec<(&str, Call, &str)>) {
     assert!(!cases.is_empty());
     let mut answers = std::collections::BTreeSet::new();

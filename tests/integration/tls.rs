@@ -1,4 +1,4 @@
-//! TLS as clients see it: versions, ALPN, SNI, HTTP/2, silence.
+//! TLS as clients see it: versions, ALPN, SNI, HTTP/2, silent connections.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ async fn handshake(
 }
 
 #[tokio::test]
-async fn versions_and_protocols_are_negotiated() {
+async fn negotiates_versions_and_protocols() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).start();
     for (offered, chosen) in [
@@ -41,7 +41,7 @@ async fn versions_and_protocols_are_negotiated() {
 }
 
 #[tokio::test]
-async fn certificates_are_chosen_by_name() {
+async fn selects_certificates_by_name() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream)
         .section(
@@ -84,7 +84,7 @@ async fn http2_requests_are_served() {
 }
 
 #[tokio::test]
-async fn a_silent_connection_is_cut() {
+async fn cuts_off_silent_connections() {
     let upstream = Upstream::start().await;
     let gateway = Setup::new(&upstream).section("[limits]\nfirst_request = \"300ms\"").start();
     let mut silent = crate::kit::Connection::plain(gateway.addresses().https[0]).await;

@@ -177,8 +177,8 @@ async fn a_client_certificate_is_presented_on_request() {
     assert!(gateway.metric(&expiry).await > 0.0, "its expiry is in the metrics");
 }
 
-/// Sends to an upstream whose certificate is rejected, or which rejects ours: the response is 502, nothing
-/// reaches the upstream, and the log says what to do.
+/// Sends to an upstream whose certificate is rejected, or which rejects ours: the response is 502,
+/// nothing reaches the upstream, and the log says what to do.
 async fn fails(config: rustls::ServerConfig, trusted: &Authority, advice: &str) {
     let upstream = Upstream::start().await;
     let front = Front::tls(config, &upstream).await;

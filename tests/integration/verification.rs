@@ -1,5 +1,5 @@
-//! The verification matrix: what is authentic is forwarded byte for byte, every mutation of it is
-//! refused with one answer and its exact reason.
+//! The verification matrix: authentic requests are forwarded byte for byte, and every mutation is
+//! rejected with the same response and its exact reason.
 
 use crate::kit::{Event, Gateway, SECRET, Setup, Upstream};
 
@@ -18,7 +18,8 @@ async fn gateway(upstream: &Upstream) -> Gateway {
         .start()
 }
 
-/// A request: what it is, how it is made, and the key or the reason that the gateway must tell.
+/// Request: its description, how it is built, and the key or the reason that the gateway must
+/// report.
 type Case = (&'static str, fn() -> Event, &'static str);
 
 fn event(change: impl FnOnce(&mut Event)) -> Event {
@@ -31,7 +32,7 @@ fn group(resource: &str, secret: &str, body: &str) -> Event {
     Event::group(resource, secret, body.as_bytes())
 }
 
-/// Authentic requests, each with the name of the key that verifies it.
+/// Returns authentic requests, each with the name of the key that verifies it.
 const ACCEPTED: &[Case] = &[
     ("the guide's example", Event::default, "global"),
     ("seconds", || event(|e| e.timestamp.truncate(10)), "global"),
@@ -90,7 +91,7 @@ const ACCEPTED: &[Case] = &[
     ("a link group by the samples' name", || group("LINK", LINK, r#"{"grpIdx":574}"#), "link/574"),
 ];
 
-/// Mutations of authentic requests, each with the reason for its refusal.
+/// Returns mutations of authentic requests, each with the reason for its rejection.
 const REFUSED: &[Case] = &[
     ("no signature", || event(|e| e.without = vec!["X-Vivoldi-Signature"]), "missing_header"),
     ("no event id", || event(|e| e.without = vec!["X-Vivoldi-Event-Id"]), "missing_header"),
@@ -321,7 +322,7 @@ const REFUSED: &[Case] = &[
 ];
 
 #[tokio::test]
-async fn authentic_events_reach_the_upstream_as_they_came() {
+async fn authentic_events_reach_the_upstream_unchanged() {
     let upstream = Upstream::start().await;
     let gateway = gateway(&upstream).await;
     assert!(!ACCEPTED.is_empty());
@@ -354,7 +355,7 @@ async fn authentic_events_reach_the_upstream_as_they_came() {
 }
 
 #[tokio::test]
-async fn every_mutation_is_refused_with_its_reason_and_one_answer() {
+async fn rejects_every_mutation_with_its_reason_and_the_same_response() {
     let upstream = Upstream::start().await;
     let gateway = gateway(&upstream).await;
     let mut answers = std::collections::BTreeSet::new();
@@ -390,7 +391,7 @@ async fn a_shop_with_stamps_only_needs_no_global_secret() {
 }
 
 #[tokio::test]
-async fn the_first_reason_in_order_is_told() {
+async fn reports_the_first_reason_in_order() {
     let upstream = Upstream::start().await;
     let gateway = gateway(&upstream).await;
     let mut event = event(|e| {

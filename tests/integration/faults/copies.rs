@@ -1,4 +1,4 @@
-//! Many copies of many events at one time.
+//! Many concurrent copies of many events.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use crate::kit::{Answer, Entry, Event, Gateway, Ledger, Setup, Upstream, ask};
 
 const EVENTS: usize = 1_000;
 const COPIES: usize = 50;
-/// So many events are under way at one time.
+/// Number of concurrent events.
 const LANES: usize = 4;
 
-/// Each event comes in [`COPIES`] requests at one time, half of them the same bytes and half of them
-/// signed anew; whoever is not acknowledged comes again. The first of them is not answered by the
-/// upstream before all of them are sent.
+/// Sends each event in [`COPIES`] concurrent requests, half of them identical and half of them
+/// signed again. A sender that gets no acknowledgement retries. The upstream responds to the first
+/// request only after all of them were sent.
 async fn send_all(gateway: &Arc<Gateway>, ledger: &Ledger) {
     let mut senders = JoinSet::new();
     for lane in 0..LANES {
@@ -44,7 +44,7 @@ async fn send_all(gateway: &Arc<Gateway>, ledger: &Ledger) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_events_in_fifty_copies_reach_the_upstream_once() {
+async fn forwards_a_thousand_events_in_fifty_copies_once() {
     let ledger = Ledger::default();
     let upstream = Upstream::keeping(&ledger, |_, _| Answer::Gathered(COPIES, 200)).await;
     let gateway = Arc::new(Setup::new(&upstream).plain().start());
@@ -59,8 +59,8 @@ async fn a_thousand_events_in_fifty_copies_reach_the_upstream_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn failing_upstreams_in_between_change_nothing_about_it() {
-    // What comes before the success, by the first letter of the event's number.
+async fn forwards_events_once_although_the_upstream_fails_in_between() {
+    // The faults before the success, by the first letter of the event's number.
     const FAILURES: [&[Answer]; 4] =
         [&[], &[Answer::Status(500)], &[Answer::Reset], &[Answer::Reset, Answer::Status(503)]];
     let failures = |event: &str| FAILURES[event.bytes().last().map_or(0, usize::from) % 4];

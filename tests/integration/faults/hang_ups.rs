@@ -1,4 +1,4 @@
-//! Senders that hang up, over HTTP/1.1 and HTTP/2.
+//! Senders that disconnect, over HTTP/1.1 and HTTP/2.
 
 use http_body_util::Full;
 
@@ -7,18 +7,19 @@ use crate::kit::{Answer, Entry, Event, Gateway, Ledger, Setup, Upstream, ask, un
 const CONNECTIONS: &str = "sealgate_connections{listener=\"https\"}";
 const DONE: &str = "sealgate_replay_entries{state=\"done\"}";
 
-/// How a sender hangs up.
+/// How a sender disconnects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HangUp {
-    /// HTTP/1.1: the connection ends.
+    /// HTTP/1.1: the connection is closed.
     Http1,
-    /// HTTP/2: the connection ends.
+    /// HTTP/2: the connection is closed.
     Http2,
-    /// HTTP/2: the stream is reset, the connection goes on.
+    /// HTTP/2: the stream is reset, the connection continues.
     Stream,
 }
 
-/// Sends a request and hangs up when `upstream` has it; returns when the gateway has seen that.
+/// Sends a request and disconnects when the upstream has received it; returns when the gateway has
+/// noticed that.
 async fn send_and_hang_up(how: HangUp, gateway: &Gateway, ledger: &Ledger, event: &Event) {
     ledger.note(&event.id, Entry::Asked);
     let gone = || async { gateway.metric(CONNECTIONS).await == 0.0 };
@@ -34,7 +35,7 @@ async fn send_and_hang_up(how: HangUp, gateway: &Gateway, ledger: &Ledger, event
         ledger.reached(event).await;
         pending.abort();
         if how == HangUp::Stream {
-            // What comes after the reset on the same connection is answered after it.
+            // A request after the reset on the same connection is handled after it.
             let greeting = http::Request::get("https://localhost/nowhere");
             let greeting = greeting.body(Full::default()).expect("a request");
             let reply = connection.send(greeting).await.expect("an answer");
@@ -99,7 +100,7 @@ async fn a_late_failure_is_forgotten_and_its_retry_is_forwarded() {
 }
 
 #[tokio::test]
-async fn a_request_that_breaks_off_changes_nothing() {
+async fn an_incomplete_request_changes_nothing() {
     let ledger = Ledger::default();
     let upstream = Upstream::keeping(&ledger, |_, _| Answer::Status(200)).await;
     let gateway = Setup::new(&upstream).start();

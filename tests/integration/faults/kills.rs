@@ -1,5 +1,5 @@
-//! `kill -9` under load, at chosen moments: nothing that was acknowledged is forwarded again, and
-//! nothing that the upstream did not take is swallowed.
+//! SIGKILL under load, at chosen moments: no acknowledged event is forwarded again, and no event
+//! that the upstream did not accept is acknowledged.
 
 use std::{
     collections::BTreeMap,
@@ -13,36 +13,36 @@ use tokio::task::JoinSet;
 
 use crate::kit::{Answer, Entry, Event, Hook, Ledger, Process, Setup, Stage, Upstream, ask};
 
-/// So many rounds, unless `SEALGATE_KILL_ROUNDS` says otherwise.
+/// Default number of rounds; `SEALGATE_KILL_ROUNDS` overrides it.
 const ROUNDS: usize = 20;
 const SENDERS: usize = 12;
-/// In each round so many events reach the upstream before the kill.
+/// Number of events that reach the upstream before the kill in each round.
 const BEFORE: usize = 24;
 
-/// When the gateway is killed.
+/// Moment at which the gateway is killed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Moment {
-    /// When the upstream has the request, and has not answered.
+    /// The upstream has received the request and has not responded.
     #[default]
     Claimed,
-    /// When the upstream has answered, and before the gateway, which is frozen, can read that.
+    /// The upstream has responded, and the stopped gateway cannot have read the response.
     Answered,
-    /// Right after the upstream has answered; the gateway may have got further or not.
+    /// The upstream has just responded; the progress of the gateway is unknown.
     SoonAfter,
-    /// When the gateway has begun to reply, and before any sender has read it.
+    /// The gateway has begun to respond, and no sender has read the response.
     Replying,
 }
 
 const MOMENTS: [Moment; 4] =
     [Moment::Claimed, Moment::Answered, Moment::SoonAfter, Moment::Replying];
 
-/// One gateway after the other, over the same files, with the same upstream and senders.
+/// One gateway after another with the same files, upstream and senders.
 #[derive(Default)]
 struct Rig {
     ledger: Ledger,
     gateway: Mutex<Option<Arc<Process>>>,
     moment: Mutex<Moment>,
-    /// How many more forwards there are until the kill.
+    /// Number of further forwards until the kill.
     left: AtomicUsize,
 }
 
@@ -52,7 +52,7 @@ impl Rig {
         *self.gateway.lock().expect("not poisoned") = Some(Arc::new(process));
     }
 
-    /// The newest gateway.
+    /// Returns the current gateway.
     fn gateway(&self) -> Arc<Process> {
         self.gateway.lock().expect("not poisoned").clone().expect("it was started")
     }
@@ -65,13 +65,13 @@ impl Rig {
         self.ledger.kill(|| self.gateway().kill());
     }
 
-    /// Whether this forward is the one that the round waits for.
+    /// Returns whether the kill is due at this forward.
     fn is_due(&self) -> bool {
         let count = |left: usize| left.checked_sub(1);
         self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) == Ok(1)
     }
 
-    /// The sender comes again with everything: what is done stays done, what is open gets done.
+    /// Retries all events: those that are done are acknowledged, and the others are forwarded.
     async fn come_again(&self, events: &[Event]) {
         let mut connection = self.gateway().connect().await;
         for event in events {
@@ -81,7 +81,7 @@ impl Rig {
     }
 }
 
-/// How the upstream answers.
+/// Returns the response of the upstream.
 fn plan(rig: &Arc<Rig>) -> Answer {
     if !rig.is_due() {
         return Answer::Status(200);
@@ -104,7 +104,7 @@ fn plan(rig: &Arc<Rig>) -> Answer {
     }
 }
 
-/// Sends events until the gateway dies.
+/// Sends events until the gateway is dead.
 async fn load(rig: Arc<Rig>) -> Vec<Event> {
     let mut events = Vec::new();
     let mut connection = rig.gateway().connect().await;
@@ -128,7 +128,7 @@ async fn load(rig: Arc<Rig>) -> Vec<Event> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_gateways_forget_nothing_and_swallow_nothing() {
+async fn killed_gateways_lose_no_record_and_no_event() {
     let rounds = match std::env::var("SEALGATE_KILL_ROUNDS") {
         Ok(rounds) => rounds.parse().expect("a number of rounds"),
         Err(_) => ROUNDS,

@@ -1,4 +1,4 @@
-//! Two gateways with one Redis, each of which may freeze, die and come back.
+//! Two gateways with one Redis; each of the three can be stopped, killed and restarted.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,7 +20,7 @@ fn setup(upstream: &Upstream, redis: &Redis, on_store_failure: &str) -> Setup {
     ))
 }
 
-/// A gateway that has reached its store.
+/// Starts a gateway and waits until it has reached its store.
 async fn replica(upstream: &Upstream, redis: &Redis, on_store_failure: &str) -> Gateway {
     let gateway = setup(upstream, redis, on_store_failure).start();
     store_is(&gateway, 1.0).await;
@@ -31,13 +31,13 @@ async fn store_is(gateway: &Gateway, up: f64) {
     until("the metric tells", || async { gateway.metric(STORE_UP).await == up }).await;
 }
 
-/// Sends an event's request on a connection of its own.
+/// Sends an event's request on a new connection.
 async fn send(gateway: &Gateway, ledger: &Ledger, event: &Event) -> u16 {
     let mut connection = gateway.connect_plain().await;
     ask(&mut connection, ledger, event).await.expect("an answer").status
 }
 
-/// Whether the last forward of an event was marked as a possible duplicate.
+/// Returns whether the last forward of an event was marked as a possible duplicate.
 fn marked(ledger: &Ledger, event: &Event) -> Option<bool> {
     ledger.of(&event.id).iter().rev().find_map(|entry| match entry {
         Entry::Forwarded { marked } => Some(*marked),
@@ -125,11 +125,12 @@ async fn a_frozen_store_is_503_in_time_or_does_without() {
         redis.thaw();
         store_is(&refusing, 1.0).await;
         store_is(&going_on, 1.0).await;
-        // Where the lease that was asked for in vain is not given back yet, the retry waits for that.
+        // If the lease of the failed claim is not released yet, the retry waits for it.
         assert_eq!(send(&refusing, &ledger, &refused.retried()).await, 200);
         assert_eq!(forwards(&ledger, &refused), 1);
         assert_eq!(marked(&ledger, &refused), Some(false), "it was never forwarded before");
-        // The success that could not be recorded is written behind; only then do others know it.
+        // The success that could not be recorded is written later; only then do other replicas see
+        // it.
         let fresh = replica(&upstream, &redis, "refuse").await;
         let written = || async { redis.successes().await == 3 };
         until("the success is written behind", written).await;
@@ -140,7 +141,7 @@ async fn a_frozen_store_is_503_in_time_or_does_without() {
 }
 
 #[tokio::test]
-async fn a_store_that_dies_and_comes_back_costs_no_event() {
+async fn a_store_that_is_killed_and_restarted_loses_no_event() {
     for redis in Redis::each().await {
         let ledger = Ledger::default();
         let held = Event::default();
@@ -175,7 +176,7 @@ async fn a_store_that_dies_and_comes_back_costs_no_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_gateways_claim_is_taken_over_when_its_lease_ends() {
+async fn a_dead_gateways_claim_is_taken_over_when_its_lease_expires() {
     for redis in Redis::each().await {
         let ledger = Ledger::default();
         let doomed: Arc<Mutex<Option<Process>>> = Arc::default();

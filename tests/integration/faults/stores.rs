@@ -1,4 +1,4 @@
-//! Stores that cannot be used: held by another, full, behind a certificate that nobody vouches for.
+//! Stores that cannot be used: held by another process, full, or with an untrusted certificate.
 
 use std::process::{Command, Stdio};
 
@@ -16,7 +16,7 @@ async fn send(gateway: &Process, ledger: &Ledger, event: &Event) -> u16 {
 }
 
 #[tokio::test]
-async fn files_that_another_process_holds_are_refused_with_a_clear_message() {
+async fn rejects_files_that_another_process_holds_with_a_clear_message() {
     let upstream = Upstream::start().await;
     let setup = Setup::new(&upstream).plain().section(DISK);
     let dir = setup.dir.path();
@@ -42,13 +42,13 @@ async fn a_full_disk_is_503_until_there_is_room_and_loses_nothing() {
     let ledger = Ledger::default();
     let upstream = Upstream::keeping(&ledger, |_, _| Answer::Status(200)).await;
     let setup = Setup::new(&upstream).plain().section(DISK);
-    // It gets an error, and no signal, when it writes more than it may.
+    // The process gets an error and not a signal when it exceeds the limit.
     let gateway = Process::start_limited(setup.dir.path(), &setup.toml(), "trap '' XFSZ").await;
     let (before, last, refused) = (Event::default(), Event::default(), Event::default());
     assert_eq!(send(&gateway, &ledger, &before).await, 200);
     assert_eq!(gateway.metric(DISK_UP).await, 1.0);
 
-    // Neither the store nor the log can be written from now on.
+    // From now on, neither the store nor the log can be written.
     gateway.limit_files(Some(1));
     assert_eq!(send(&gateway, &ledger, &last).await, 200, "the upstream did take it");
     until("the metric tells", || async { gateway.metric(DISK_UP).await == 0.0 }).await;
@@ -72,7 +72,7 @@ async fn a_full_disk_is_503_until_there_is_room_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_behind_tls_is_used_if_the_named_authority_vouches_for_it() {
+async fn uses_a_store_with_tls_if_the_configured_authority_signed_its_certificate() {
     let Some(redis) = Redis::with_tls().await else { return };
     let upstream = Upstream::start().await;
     let setup = |ca: &str| {

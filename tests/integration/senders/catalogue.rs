@@ -1,5 +1,5 @@
-//! The catalogue as the operator meets it: listed, described, warned of at start, and extended by senders of
-//! one's own without a new build.
+//! The catalog as the operator sees it: the list, the descriptions, the warnings at start, and
+//! custom senders without a rebuild.
 
 use std::{
     io::{BufRead, BufReader},
@@ -23,7 +23,7 @@ fn said(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn thirty_senders_and_more_are_listed_with_what_they_do_not_sign() {
+fn lists_the_senders_with_what_they_do_not_sign() {
     let listed = said(&["schemes"]);
     assert!(listed.lines().count() >= 30, "{listed}");
     let line = |id: &str| {
@@ -41,7 +41,7 @@ fn thirty_senders_and_more_are_listed_with_what_they_do_not_sign() {
 }
 
 #[test]
-fn each_sender_is_described_with_its_file() {
+fn describes_each_sender_with_its_file() {
     let listed = said(&["schemes"]);
     let ids: Vec<_> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert!(!ids.is_empty());
@@ -75,7 +75,7 @@ fn each_sender_is_described_with_its_file() {
 }
 
 #[test]
-fn what_is_not_signed_or_not_confirmed_is_told_at_start() {
+fn warns_at_start_about_what_is_unsigned_or_unconfirmed() {
     let dir = tempfile::tempdir().expect("a directory");
     let route = |id: &str| {
         format!(
@@ -124,7 +124,7 @@ fn what_is_not_signed_or_not_confirmed_is_told_at_start() {
     }
 }
 
-/// The blocks of a page that are written in `language`.
+/// Returns the code blocks of a page in `language`.
 fn blocks(page: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     let after = page.split(&fence).skip(1);
@@ -132,7 +132,7 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_page_about_adding_a_sender_is_true_to_the_letter() {
+fn the_page_about_adding_a_sender_works_as_shown() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/add-a-sender.md");
     let page = std::fs::read_to_string(page).expect("the page");
     let (toml, http, shell) = (blocks(&page, "toml"), blocks(&page, "http"), blocks(&page, "sh"));
@@ -145,7 +145,7 @@ fn the_page_about_adding_a_sender_is_true_to_the_letter() {
     write("gateway.toml", &toml[0]);
     write("acme.toml", &toml[1]);
     write("captured.http", http[0].trim_end_matches('\n'));
-    // All of its commands but the last, which would serve for ever.
+    // All commands except the last one, which would serve forever.
     let commands: Vec<&str> =
         shell[0].lines().filter(|line| !line.starts_with("sealgate  ")).collect();
     assert_eq!(commands.len(), shell[0].lines().count() - 1, "{}", shell[0]);
@@ -166,7 +166,7 @@ fn the_page_about_adding_a_sender_is_true_to_the_letter() {
 }
 
 #[tokio::test]
-async fn senders_of_ones_own_need_no_new_build() {
+async fn custom_senders_need_no_rebuild() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/add-a-sender.md");
     let page = std::fs::read_to_string(page).expect("the page");
     let scheme = &blocks(&page, "toml")[1];

@@ -1,4 +1,4 @@
-//! GoValid: the body's digest names the event, and the signed body tells the time.
+//! GoValid: the body's digest identifies the event, and the signed body contains the timestamp.
 
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -18,7 +18,7 @@ fn start(upstream: &Upstream) -> Gateway {
         .start()
 }
 
-/// The payload of the guide, so many seconds old; every scan has its own number.
+/// Returns the payload of the guide with this age in seconds; every scan has its own number.
 fn scan(number: u32, age: i64) -> String {
     let at = OffsetDateTime::now_utc() - Duration::seconds(age);
     let at = at.replace_nanosecond(0).expect("a time").format(&Rfc3339).expect("a time");
@@ -40,12 +40,12 @@ async fn each_payload_is_an_event_and_its_copies_are_retries() {
     let first = signed(&scan(1, 0));
     upstream.answer([Answer::Status(500)]);
     assert_eq!(gateway.call(&first).await.status, 500);
-    // The sender signs a retry like the first attempt: the very same bytes.
+    // The sender signs a retry like the first attempt, so the bytes are identical.
     assert_eq!(gateway.call(&first).await.status, 200);
     let again = gateway.call(&first).await;
     assert_eq!((again.status, again.header("sealgate-answer")), (200, Some("duplicate")));
     assert_eq!(upstream.requests().len(), 2);
-    // The subscription is the same, the event is not.
+    // The same subscription, but another event.
     let second = signed(&scan(2, 0));
     assert_eq!(gateway.call(&second).await.status, 200);
     let requests = upstream.requests();
@@ -54,7 +54,7 @@ async fn each_payload_is_an_event_and_its_copies_are_retries() {
     assert_eq!(requests[2].header("sealgate-event-id"), Some(id.as_str()));
     assert_eq!(requests[2].header("sealgate-verified"), Some("govalid"));
     assert_eq!(requests[2].body, second.body);
-    // The last retry is 81 minutes after the event.
+    // The last retry is sent 81 minutes after the event.
     assert_eq!(gateway.call(&signed(&scan(3, 81 * 60))).await.status, 200);
 }
 

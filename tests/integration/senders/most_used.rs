@@ -1,4 +1,4 @@
-//! The senders that most people meet: what each of them repeats, what it sends twice on purpose, and what only
+//! The most used senders: what each of them repeats, what it sends twice on purpose, and what only
 //! looks like a repetition.
 
 use data_encoding::BASE64;
@@ -27,7 +27,8 @@ fn start(upstream: &Upstream) -> Gateway {
     Setup::new(upstream).routes(&ids.map(route).concat()).start()
 }
 
-/// How an answer came about: its status, and what the gateway says of it if the answer is its own.
+/// Returns the status and the outcome of a response; the outcome is present if the gateway
+/// generated the response.
 fn ended(reply: &Reply) -> (u16, Option<&str>) {
     (reply.status, reply.header("sealgate-answer"))
 }
@@ -43,7 +44,7 @@ fn stripe(at: u64, body: &str) -> Call {
 }
 
 #[tokio::test]
-async fn stripe_signs_each_attempt_anew() {
+async fn stripe_signs_each_attempt_again() {
     let upstream = Upstream::start().await;
     let gateway = start(&upstream);
     let (now, event) = (seconds(), "{\"id\":\"evt_1\",\"object\":\"event\"}");
@@ -52,7 +53,7 @@ async fn stripe_signs_each_attempt_anew() {
     assert_eq!(ended(&gateway.call(&stripe(now - 10, event)).await), (200, None));
     let attempt = stripe(now, event);
     assert_eq!(ended(&gateway.call(&attempt).await), (200, Some("duplicate")));
-    // The very same attempt once more is nobody's retry.
+    // An identical attempt is a replay, not a retry.
     assert_eq!(ended(&gateway.call(&attempt).await), (409, Some("replay")));
     assert_eq!(upstream.requests().len(), 2);
     let (reply, reason) = gateway.refused(&stripe(now - 301, "{\"id\":\"evt_2\"}")).await;
@@ -84,7 +85,7 @@ async fn github_delivers_again_by_hand() {
 }
 
 #[tokio::test]
-async fn slack_sends_events_by_id_and_commands_without() {
+async fn slack_sends_events_with_an_id_and_commands_without() {
     let upstream = Upstream::start().await;
     let gateway = start(&upstream);
     let slack = |at: u64, body: &str| {
@@ -98,7 +99,7 @@ async fn slack_sends_events_by_id_and_commands_without() {
     assert_eq!(ended(&gateway.call(&slack(now, event)).await), (200, None));
     let retry = slack(now + 1, event).with("X-Slack-Retry-Num", "1");
     assert_eq!(ended(&gateway.call(&retry).await), (200, Some("duplicate")));
-    // A person types a command twice: each has a trigger of its own.
+    // A user types a command twice: each has its own trigger ID.
     let command = |trigger: &str| slack(now, &format!("command=%2Fdo&text=&trigger_id={trigger}"));
     upstream.answer([Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nDone".to_vec())]);
     let reply = gateway.call(&command("1.a")).await;
@@ -136,7 +137,7 @@ async fn shopify_delivers_one_event_under_several_topics() {
 }
 
 #[tokio::test]
-async fn twilio_asks_alike_and_means_it() {
+async fn twilio_sends_identical_requests_on_purpose() {
     let upstream = Upstream::start().await;
     let gateway = start(&upstream);
     let sign = |signed: &str| {
@@ -150,14 +151,15 @@ async fn twilio_asks_alike_and_means_it() {
             .with("I-Twilio-Idempotency-Token", token)
             .with("X-Twilio-Signature", &sign(&format!("{PUBLIC_URL}CallSidCA12Digits1")))
     };
-    // The caller presses the same key twice: two requests with the same fields, each to be answered.
+    // The caller presses the same key twice: two requests with the same fields, each of which needs
+    // a response.
     assert_eq!(ended(&gateway.call(&pressed("t-1")).await), (200, None));
     assert_eq!(ended(&gateway.call(&pressed("t-2")).await), (200, None));
     assert_eq!(ended(&gateway.call(&pressed("t-2")).await), (200, Some("duplicate")));
     let without = pressed("").without("I-Twilio-Idempotency-Token");
     assert_eq!(ended(&gateway.call(&without).await), (200, None));
     assert_eq!(ended(&gateway.call(&without).await), (200, Some("duplicate")));
-    // By GET, everything stands in the signed address.
+    // With GET, the signed URL contains everything.
     let target = "/twilio?CallSid=CA12&Digits=1";
     let signature = sign(&format!("{PUBLIC_URL}?CallSid=CA12&Digits=1"));
     let asked = Call::new("GET", target, "").with("X-Twilio-Signature", &signature);
@@ -171,7 +173,7 @@ async fn twilio_asks_alike_and_means_it() {
 }
 
 #[tokio::test]
-async fn recurly_names_the_object_and_not_the_event() {
+async fn recurly_identifies_the_object_and_not_the_event() {
     let upstream = Upstream::start().await;
     let gateway = start(&upstream);
     let changed = |event: &str| {

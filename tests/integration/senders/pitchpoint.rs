@@ -1,5 +1,5 @@
-//! Pitchpoint: a token that proves the sender and not the body, keys from a file or over HTTPS, 403 for
-//! a proven bad token and 503 for what cannot be judged now.
+//! Pitchpoint: a token that proves the sender but not the body, keys from a file or over HTTPS, 403
+//! for an invalid token and 503 for one that cannot be verified now.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::kit::{
 
 const PATH: &str = "/webhooks/pitchpoint";
 
-/// The route, with `jwks` lines of its own.
+/// Returns the route with these `jwks` lines.
 pub(crate) fn route(upstream: &Upstream, jwks: &str) -> String {
     format!(
         "[[route]]\nname = \"pitchpoint\"\npath = \"{PATH}\"\nscheme = \"pitchpoint\"\n\
@@ -22,7 +22,7 @@ pub(crate) fn route(upstream: &Upstream, jwks: &str) -> String {
     )
 }
 
-/// The claims of a token of now.
+/// Returns the claims of a token issued now.
 pub(crate) fn claims() -> Value {
     let now = now_ms() / 1000;
     json!({
@@ -32,7 +32,7 @@ pub(crate) fn claims() -> Value {
     })
 }
 
-/// Some claims are others, or gone (`null`).
+/// Returns the claims with some replaced or removed (`null`).
 fn but(changes: &Value) -> Value {
     let mut claims = claims();
     let all = claims.as_object_mut().expect("an object");
@@ -45,7 +45,7 @@ fn but(changes: &Value) -> Value {
     claims
 }
 
-/// A call as the guide describes it, with this token.
+/// Returns a request as the guide describes it, with this token.
 pub(crate) fn call(token: &str, id: &str, body: &str) -> Call {
     Call::post(PATH, body)
         .with("Authorization", &format!("Bearer {token}"))
@@ -63,7 +63,7 @@ fn with_file(upstream: &Upstream, issuers: &[&Issuer]) -> Gateway {
 }
 
 #[tokio::test]
-async fn webhook_id_and_body_name_the_event() {
+async fn webhook_id_and_body_identify_the_event() {
     let upstream = Upstream::start().await;
     let issuer = Issuer::new("k1");
     let gateway = with_file(&upstream, &[&issuer]);
@@ -80,16 +80,16 @@ async fn webhook_id_and_body_name_the_event() {
     assert_eq!(seen.header("sealgate-event-id"), Some("279e4e55"));
     assert_eq!(seen.header("sealgate-verified"), Some("pitchpoint"));
     assert_eq!(seen.header("x-pps-topic"), Some("orders/placed"));
-    // The token covers neither: another body or another id is another event, not a silent duplicate.
+    // The token covers neither: another body or another ID is another event, not a duplicate.
     let token = issuer.token(&claims());
     assert_eq!(gateway.call(&call(&token, "279e4e55", "{\"order\":2}")).await.status, 200);
     assert_eq!(gateway.call(&call(&token, "279e4e56", "{\"order\":1}")).await.status, 200);
     assert_eq!(upstream.requests().len(), 4);
-    // The same event under another topic is nobody's retry.
+    // The same event with another topic is not a retry.
     let other = first.clone().set("X-Pps-Topic", "orders/cancelled");
     assert_eq!(gateway.call(&other).await.status, 409);
     assert_eq!(upstream.requests().len(), 4);
-    // Without an id, which every call should have, the body names the event.
+    // Without an ID, which every request should have, the body identifies the event.
     let nameless = call(&token, "", "{\"order\":3}").without("X-Pps-Webhook-Id");
     assert_eq!(gateway.call(&nameless).await.status, 200);
     assert_eq!(gateway.call(&nameless).await.header("sealgate-answer"), Some("duplicate"));
@@ -207,7 +207,7 @@ async fn a_bad_token_is_403_with_its_reason() {
     )
     .await;
     assert!(upstream.requests().is_empty(), "nothing was forwarded");
-    // What the cases change is good: an audience among several, the other subject.
+    // Valid variants: one of several audiences, the other subject.
     for (number, changes) in
         [json!({}), json!({"aud": ["x", "acme"]}), json!({"sub": "svc-other"})].iter().enumerate()
     {
@@ -217,7 +217,7 @@ async fn a_bad_token_is_403_with_its_reason() {
 }
 
 #[tokio::test]
-async fn keys_over_https_with_an_authority_of_ones_own() {
+async fn fetches_keys_over_https_with_a_private_authority() {
     let upstream = Upstream::start().await;
     let issuer = Issuer::new("k1");
     let setup = Setup::new(&upstream);
@@ -227,7 +227,7 @@ async fn keys_over_https_with_an_authority_of_ones_own() {
     let server = KeyServer::start_tls(Serves::Set(key_set(&[&issuer])), tls).await;
     let jwks = format!("jwks = \"{}\"\njwks_ca = \"authority.pem\"", server.url());
     let setup = setup.routes(&route(&upstream, &jwks));
-    // The machine's authorities do not vouch for it.
+    // The system's root CAs did not sign its certificate.
     let strict = route(&upstream, &format!("jwks = \"{}\"", server.url()));
     let strict = strict.replace("pitchpoint\"\npath = \"/webhooks", "strict\"\npath = \"/strict");
     let routes = format!("{}{strict}", route(&upstream, &jwks));
@@ -247,7 +247,7 @@ async fn keys_over_https_with_an_authority_of_ones_own() {
 }
 
 #[tokio::test]
-async fn observing_tells_the_subject_of_a_valid_token_so_that_it_can_be_pinned() {
+async fn observe_mode_logs_the_subject_of_a_valid_token() {
     let upstream = Upstream::start().await;
     let (issuer, stranger) = (Issuer::new("k1"), Issuer::new("k1"));
     let text = route(&upstream, "jwks = \"file:keys.json\"")
@@ -261,7 +261,7 @@ async fn observing_tells_the_subject_of_a_valid_token_so_that_it_can_be_pinned()
             Some("a\\nb \\\"c\\\" \\u{1b}[31m\\u{e9}".to_owned()),
         ),
         (issuer.token(&but(&json!({"sub": long}))), Some("x".repeat(128))),
-        // Not the operator's: whoever made it chose the subject.
+        // Of another project, whose owner can choose the subject.
         (issuer.token(&but(&json!({"sub": "svc-evil", "aud": "evil"}))), None),
         (issuer.token(&but(&json!({"sub": "svc-evil", "iss": "evil"}))), None),
         (stranger.token(&but(&json!({"sub": "svc-evil"}))), None),

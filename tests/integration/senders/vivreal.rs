@@ -1,4 +1,4 @@
-//! Vivreal: bare hexadecimal and `sha256=`, and the event named by the signed member `id`.
+//! Vivreal: hexadecimal with and without `sha256=`; the signed member `id` identifies the event.
 
 use super::all_refused;
 use crate::kit::{Answer, Call, Gateway, Setup, Upstream, hmac_sha256};
@@ -24,12 +24,13 @@ fn payload(id: &str) -> String {
     )
 }
 
-/// Signed as the seed's guide says: bare hexadecimal.
+/// Returns a request signed as the original guide says: hexadecimal without a prefix.
 fn bare(body: &str) -> Call {
     Call::post(PATH, body).with(NAME, &hmac_sha256(SECRET, body.as_bytes()))
 }
 
-/// Signed as the current guide says, with an id of the delivery that differs on each attempt.
+/// Returns a request signed as the current guide says, with a delivery ID that differs in each
+/// attempt.
 fn prefixed(body: &str, delivery: &str) -> Call {
     let signature = format!("sha256={}", hmac_sha256(SECRET, body.as_bytes()));
     Call::post(PATH, body)
@@ -39,7 +40,7 @@ fn prefixed(body: &str, delivery: &str) -> Call {
 }
 
 #[tokio::test]
-async fn both_generations_are_taken_and_the_signed_id_names_the_event() {
+async fn accepts_both_formats_and_the_signed_id_identifies_the_event() {
     let upstream = Upstream::start().await;
     let gateway = start(&upstream);
     let body = payload("5f0c-1");
@@ -48,7 +49,7 @@ async fn both_generations_are_taken_and_the_signed_id_names_the_event() {
     assert_eq!(gateway.call(&prefixed(&body, "d-2")).await.status, 200);
     let again = gateway.call(&prefixed(&body, "d-3")).await;
     assert_eq!((again.status, again.header("sealgate-answer")), (200, Some("duplicate")));
-    // The same event in other bytes, signed: the id decides.
+    // The same event with other signed bytes: the ID decides.
     let spaced = gateway.call(&bare(&body.replace(':', ": "))).await;
     assert_eq!((spaced.status, spaced.header("sealgate-answer")), (200, Some("duplicate")));
     assert_eq!(upstream.requests().len(), 2);

@@ -1,4 +1,4 @@
-//! Where a body ends: `Content-Length`, `Transfer-Encoding`, chunks, and what follows.
+//! The end of a body: `Content-Length`, `Transfer-Encoding`, chunks, and what follows.
 
 use super::{Case, as_usual, dechunked, forwarded, rejected};
 

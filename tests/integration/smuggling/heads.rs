@@ -6,7 +6,7 @@ pub(super) fn cases() -> Vec<Case> {
     [lines(), twins(), hops(), hosts(), headers_that_pass()].concat()
 }
 
-/// Cases of `{post}`, these lines, and the rest.
+/// Returns cases with these additional header lines.
 fn with_lines(status: u16, cases: &[(&str, &str)]) -> Vec<Case> {
     let case = |(name, lines): &(&str, &str)| {
         rejected(status, &[(name, &format!("{{post}}{lines}\r\n{{end}}"))])

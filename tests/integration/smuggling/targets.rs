@@ -6,7 +6,7 @@ pub(super) fn cases() -> Vec<Case> {
     [request_lines(), forms(), exact_paths(), wildcard_paths(), old_versions()].concat()
 }
 
-/// Requests with these request lines.
+/// Returns cases with these request lines.
 fn with_request_lines(status: u16, cases: &[(&str, &str)]) -> Vec<Case> {
     let case = |(name, line): &(&str, &str)| {
         rejected(status, &[(name, &format!("{line}\r\nHost: localhost\r\n{{signed}}{{end}}"))])
@@ -178,7 +178,7 @@ fn exact_paths() -> Vec<Case> {
     cases
 }
 
-/// A target that reaches the upstream as it came.
+/// Returns a case whose target reaches the upstream unchanged.
 fn kept(name: &str, target: &str) -> Case {
     let line = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{{signed}}");
     forwarded(

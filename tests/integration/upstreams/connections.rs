@@ -1,5 +1,5 @@
-//! One response after the other on connections to an upstream: what becomes of each, and whether its
-//! connection serves the next request.
+//! One response after the other on connections to an upstream: what becomes of each, and whether
+//! its connection serves the next request.
 
 use std::{
     collections::VecDeque,

@@ -1,5 +1,5 @@
-//! Responses of upstreams: what becomes of valid, faulty and incomplete ones. No byte of one response
-//! gets into another.
+//! Responses of upstreams: what becomes of valid, faulty and incomplete ones. No byte of one
+//! response gets into another.
 
 use std::time::{Duration, Instant};
 
@@ -87,8 +87,8 @@ async fn a_response_ends_where_its_framing_says() {
     }
 }
 
-/// What real servers send although it is not valid HTTP (`|` is a line end): the upstream has done its
-/// work, so the sender gets its success. The second value is a header that the sender sees.
+/// What real servers send although it is not valid HTTP (`|` is a line end): the upstream has done
+/// its work, so the sender gets its success. The second value is a header that the sender sees.
 const FAULTY: &[(&str, &str)] = &[
     // No or an odd reason phrase, white space in the status line, later minor versions, odd codes.
     ("HTTP/1.1 200|Content-Length: 2||ok", ""),
