@@ -4,7 +4,7 @@
 //! Every part is preceded by its length, and an absent part differs from an empty one, so two
 //! different lists of parts never become the same bytes.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use http::{HeaderValue, Method};
@@ -15,7 +15,7 @@ use crate::{
         buffered_hash::BufferedHash,
         compiled::{
             Scheme,
-            event::{IdRule, Identification, IdentityRule},
+            event::{Identification, IdentityRule},
             template::{TemplatePiece, TemplateValue, ValueSource},
         },
         verified::{ContextPin, EventKey, RequestIdentity, Verified},
@@ -43,6 +43,17 @@ impl DigestParts {
         self.0.push(part.unwrap_or_default());
     }
 
+    /// Adds the values of all sources and returns `true`; adds nothing if there are none or one is
+    /// absent.
+    fn add_all(&mut self, request: &RequestValues<'_>, sources: &[ValueSource]) -> bool {
+        let present = |source: &ValueSource| request.value(source, &[], 0).is_some();
+        let all = !sources.is_empty() && sources.iter().all(present);
+        for source in sources.iter().filter(|_| all) {
+            self.add(request.value(source, &[], 0).as_deref());
+        }
+        all
+    }
+
     fn whole(self) -> [u8; 32] {
         self.0.taken().finalize().into()
     }
@@ -58,12 +69,11 @@ impl Verifier {
     pub(super) fn name(&self, request: &RequestValues<'_>, proof: &Authenticated<'_>) -> Verified {
         let Authenticated { key, mac, stale, fresh_for, age } = proof;
         let scheme = &*self.scheme;
-        let id = scheme.event.id().and_then(|id| values(request, &id.from));
         Verified {
             scheme: Arc::clone(&scheme.id),
             key: Arc::clone(&key.name),
-            record: self.record(request, key, id.as_deref()),
-            event_id: self.event_id_header(request, id.as_deref()),
+            record: self.record(request, key),
+            event_id: self.event_id_header(request),
             identity: identity(request, &scheme.identity, mac),
             pin: pin(request, scheme),
             stale: *stale,
@@ -74,34 +84,21 @@ impl Verifier {
 
     /// Returns the key of the event's record. Requests by GET or HEAD ask for something and are no
     /// events, unless they carry a signed ID or a value that distinguishes them.
-    fn record(
-        &self,
-        request: &RequestValues<'_>,
-        key: &VerificationKey,
-        id: Option<&[Cow<'_, [u8]>]>,
-    ) -> Option<EventKey> {
+    fn record(&self, request: &RequestValues<'_>, key: &VerificationKey) -> Option<EventKey> {
         let rule = &self.scheme.event;
         let mut parts = DigestParts::after(key.record.clone());
-        let add_all = |parts: &mut DigestParts, values: &[Cow<'_, [u8]>]| {
-            values.iter().for_each(|value| parts.add(Some(value)));
-        };
-        let signed_id = match (&rule.identified_by, id) {
-            (Identification::None, _) => return None,
-            (Identification::SignedId(_), Some(id)) => {
-                add_all(&mut parts, id);
-                true
-            }
-            (Identification::SignedId(_) | Identification::SignedParts, _) => {
+        let id = rule.id().map(|id| id.from.as_slice()).unwrap_or_default();
+        let signed_id = match &rule.identified_by {
+            Identification::None => return None,
+            Identification::SignedId(_) if parts.add_all(request, id) => true,
+            Identification::SignedId(_) | Identification::SignedParts => {
                 parts.add(None);
                 self.add_signed_parts(request, &mut parts);
                 false
             }
-            (Identification::Label, Some(label)) => {
-                add_all(&mut parts, label);
-                false
-            }
-            (Identification::Label | Identification::LabelAndBody, label) => {
-                add_all(&mut parts, label.unwrap_or_default());
+            Identification::Label if parts.add_all(request, id) => false,
+            Identification::Label | Identification::LabelAndBody => {
+                parts.add_all(request, id);
                 parts.add(Some(request.payload.sha256()));
                 false
             }
@@ -162,35 +159,27 @@ impl Verifier {
     }
 
     /// Returns the event ID for the log and the header; the digest of the body if there is none.
-    fn event_id_header(
-        &self,
-        request: &RequestValues<'_>,
-        id: Option<&[Cow<'_, [u8]>]>,
-    ) -> Option<HeaderValue> {
-        if let Some(IdRule { from, .. }) = self.scheme.event.id()
-            && let [ValueSource::Header(slot)] = from.as_slice()
+    fn event_id_header(&self, request: &RequestValues<'_>) -> Option<HeaderValue> {
+        let rule = &self.scheme.event;
+        let sources = rule.id().map(|id| id.from.as_slice()).unwrap_or_default();
+        if let [ValueSource::Header(slot)] = sources
             && let Some(id) = request.headers[*slot]
         {
             return Some(id.clone());
         }
-        match (id, &self.scheme.event.identified_by) {
+        let values = sources.iter().map(|source| request.value(source, &[], 0));
+        let id = values.collect::<Option<Vec<_>>>().filter(|values| !values.is_empty());
+        let asks = matches!(request.head.method, Method::GET | Method::HEAD);
+        match (id, &rule.identified_by) {
             (Some(id), _) => HeaderValue::from_bytes(&id.join(&b':')).ok(),
             (None, Identification::None) => None,
-            (None, _) if matches!(request.head.method, Method::GET | Method::HEAD) => None,
+            (None, _) if asks => None,
             (None, _) => {
                 let text = format!("sha256-{}", HEXLOWER.encode(request.payload.sha256()));
                 HeaderValue::try_from(text).ok()
             }
         }
     }
-}
-
-/// Returns the values of all these sources; `None` if one is absent.
-fn values<'r>(
-    request: &'r RequestValues<'_>,
-    sources: &[ValueSource],
-) -> Option<Vec<Cow<'r, [u8]>>> {
-    sources.iter().map(|source| request.value(source, &[], 0)).collect()
 }
 
 /// Returns the digest of what is fresh in each request; `None` if the scheme declares nothing.
