@@ -1,20 +1,19 @@
-//! Why a request was refused, in words that a person can act on: near misses are tried until one would
-//! have verified.
+//! Diagnoses of rejected requests: near misses are tried until one would have verified.
 //!
-//! A near miss is a finding and never an acceptance: it is made from [`Hypothesis`], which gives no
-//! proof. The refused request is the attacker's to choose, so the work is bounded by [`Effort`]: the
-//! number of attempts, the bytes that they read, and the length of bodies that are read as JSON.
+//! A near miss is a finding, never an acceptance: it comes from a [`Hypothesis`], which produces no
+//! proof. The rejected request is under the attacker's control, so a [`WorkBudget`] bounds all that
+//! is done for it: verifying, parsing, rewriting and compressing.
 
 mod body;
-mod json;
 mod near_miss;
+mod rewrite;
 mod shape;
 
 use http::request::Parts;
 
 pub use self::{
-    json::{Escapes, Layout},
     near_miss::NearMiss,
+    rewrite::{JsonEscapes, JsonLayout},
 };
 use crate::{
     body::Payload,
@@ -23,43 +22,51 @@ use crate::{
     secret::Secret,
 };
 
-/// How much work one diagnosis may be.
+/// How much work one diagnosis may do.
+///
+/// A unit is the work of hashing one byte, about a nanosecond.
 #[derive(Clone, Copy, Debug)]
-pub struct Effort {
-    /// How many near misses are judged.
-    pub attempts: u32,
-    /// How many bytes of bodies are judged, all attempts together.
-    pub bytes: u64,
-    /// The longest body that is written anew: as JSON, compressed, decompressed.
-    pub rewritten: usize,
+pub struct WorkBudget {
+    /// The units that are left.
+    pub units: u64,
+    /// The longest body that is rewritten (as JSON, compressed, decompressed): several copies of it
+    /// are in memory at the same time.
+    pub rewrite: usize,
 }
 
-impl Effort {
-    /// For a running gateway, which has other things to do.
-    pub const LIVE: Effort = Effort { attempts: 400, bytes: 32 << 20, rewritten: 256 << 10 };
-    /// For a person who waits for an answer.
-    pub const OFFLINE: Effort = Effort { attempts: 20_000, bytes: 4 << 30, rewritten: 32 << 20 };
+impl WorkBudget {
+    /// For a running gateway, which has other work to do.
+    pub const LIVE: WorkBudget = WorkBudget { units: 50_000_000, rewrite: 256 << 10 };
+    /// For a person who waits for the answer.
+    pub const OFFLINE: WorkBudget = WorkBudget { units: 20_000_000_000, rewrite: 32 << 20 };
+
+    /// Spends `units`; returns `false` and spends what is left if there are not as many.
+    fn spend(&mut self, units: u64) -> bool {
+        let left = self.units.checked_sub(units);
+        self.units = left.unwrap_or(0);
+        left.is_some()
+    }
 }
 
-/// A refused request, and what it could have been meant for.
+/// A rejected request, and what it could have been meant for.
 #[derive(Clone, Copy)]
-pub struct Case<'c> {
+pub struct RejectedRequest<'c> {
     /// Its head.
     pub head: &'c Parts,
     /// Its body.
     pub payload: &'c Payload,
-    /// When it came.
+    /// When it arrived.
     pub now: UnixMillis,
-    /// Why it was refused.
+    /// Why it was rejected.
     pub reason: Reason,
-    /// The route that refused it.
+    /// The route that rejected it.
     pub route: &'c Hypothesis,
-    /// The other routes, by their names.
+    /// The other routes, by name.
     pub others: &'c [(&'c str, Hypothesis)],
 }
 
-/// Whether a refusal for this reason can have a near miss.
-pub fn makes_sense(reason: Reason) -> bool {
+/// Whether a rejection for this reason can have a near miss.
+pub fn is_useful(reason: Reason) -> bool {
     match reason {
         Reason::MissingHeader
         | Reason::DuplicateHeader
@@ -82,19 +89,19 @@ pub fn makes_sense(reason: Reason) -> bool {
     }
 }
 
-/// The near misses of a refused request: those of the first kind of which there is one. None if
-/// nothing that was tried would have verified.
-pub fn diagnose(case: Case<'_>, effort: Effort) -> Vec<NearMiss> {
-    if !makes_sense(case.reason) {
+/// Returns the near misses of a rejected request: those of the first kind that has one. The list is
+/// empty if nothing that was tried within `budget` would have verified.
+pub fn diagnose(request: RejectedRequest<'_>, budget: WorkBudget) -> Vec<NearMiss> {
+    if !is_useful(request.reason) {
         return Vec::new();
     }
-    if matches!(case.reason, Reason::Stale | Reason::Future) {
-        return clock(&case).into_iter().collect();
+    if matches!(request.reason, Reason::Stale | Reason::Future) {
+        return clock(&request).into_iter().collect();
     }
-    let mut trials = Trials { case, left: effort };
+    let mut trials = Trials { request, budget };
     let kinds = [
         shape::headers,
-        shape::spelling,
+        shape::signature,
         shape::timestamp,
         other_keys,
         secrets,
@@ -106,47 +113,45 @@ pub fn diagnose(case: Case<'_>, effort: Effort) -> Vec<NearMiss> {
     kinds.iter().map(|kind| kind(&mut trials)).find(|found| !found.is_empty()).unwrap_or_default()
 }
 
-/// A diagnosis under way.
+/// A diagnosis in progress: the request and the work that is left.
 struct Trials<'c> {
-    case: Case<'c>,
-    left: Effort,
+    request: RejectedRequest<'c>,
+    budget: WorkBudget,
 }
 
 impl Trials<'_> {
-    /// Whether the request as it came would verify under `hypothesis`.
+    /// Whether the request as it arrived would verify under `hypothesis`.
     fn fits(&mut self, hypothesis: &Hypothesis) -> bool {
-        self.fits_with(hypothesis, self.case.head, self.case.payload)
+        self.fits_with(hypothesis, self.request.head, self.request.payload)
     }
 
-    /// Whether this request would verify under `hypothesis`. No, once the effort is spent.
+    /// Whether this request would verify under `hypothesis`; `false` once the budget is spent.
     fn fits_with(&mut self, hypothesis: &Hypothesis, head: &Parts, payload: &Payload) -> bool {
-        let bytes = payload.len() as u64 + 1024;
-        if self.left.attempts == 0 || self.left.bytes < bytes {
-            return false;
-        }
-        self.left.attempts -= 1;
-        self.left.bytes -= bytes;
-        hypothesis.fits(head, payload, self.case.now)
+        self.budget.spend(hypothesis.work(payload.len() as u64))
+            && hypothesis.fits(head, payload, self.request.now)
     }
 }
 
 /// Authentic, and only the time is wrong.
-fn clock(case: &Case<'_>) -> Option<NearMiss> {
-    let sent = case.route.unverified_details(case.head, case.payload).timestamp?;
-    Some(NearMiss::Clock { age: case.now.0.saturating_sub(sent.0) })
+fn clock(request: &RejectedRequest<'_>) -> Option<NearMiss> {
+    let sent = request.route.unverified_details(request.head, request.payload).timestamp?;
+    Some(NearMiss::Clock { age: request.now.0.saturating_sub(sent.0) })
 }
 
 /// Another key of this route, or a key of another route.
 fn other_keys(trials: &mut Trials<'_>) -> Vec<NearMiss> {
-    let case = trials.case;
-    for (key, secret) in case.route.secrets() {
-        if case.route.under(secret).is_some_and(|other| trials.fits(&other)) {
+    let request = trials.request;
+    for (key, secret) in request.route.secrets() {
+        if request.route.under(secret).is_some_and(|other| trials.fits(&other)) {
             return vec![NearMiss::OtherKey { key: key.to_owned() }];
         }
     }
-    for (route, other) in case.others {
+    for (route, other) in request.others {
         for (key, secret) in other.secrets() {
-            if case.route.under(secret).is_some_and(|other| trials.fits(&other)) {
+            if trials.budget.units == 0 {
+                return Vec::new();
+            }
+            if request.route.under(secret).is_some_and(|other| trials.fits(&other)) {
                 return vec![NearMiss::OtherRoutesKey {
                     route: (*route).to_owned(),
                     key: key.to_owned(),
@@ -159,8 +164,8 @@ fn other_keys(trials: &mut Trials<'_>) -> Vec<NearMiss> {
 
 /// A configured secret with white space or quotes too many or too few, or read in another form.
 fn secrets(trials: &mut Trials<'_>) -> Vec<NearMiss> {
-    let case = trials.case;
-    for (key, secret) in case.route.secrets() {
+    let request = trials.request;
+    for (key, secret) in request.route.secrets() {
         let key = || key.to_owned();
         let text = secret.expose();
         let trimmed = text.trim_ascii();
@@ -179,24 +184,27 @@ fn secrets(trials: &mut Trials<'_>) -> Vec<NearMiss> {
             tried.push((Some(spaced), NearMiss::SecretLacksSpace { key: key() }));
         }
         for (bytes, near_miss) in tried {
-            let other = bytes.and_then(|bytes| case.route.under(&Secret::new(bytes)));
+            let other = bytes.and_then(|bytes| request.route.under(&Secret::new(bytes)));
             if other.is_some_and(|other| trials.fits(&other)) {
                 return vec![near_miss];
             }
         }
         for form in [SecretForm::Text, SecretForm::Hex, SecretForm::Base64] {
-            let other = case.route.under_in_form(secret, form);
+            let other = request.route.under_in_form(secret, form);
             if other.is_some_and(|other| trials.fits(&other)) {
                 return vec![NearMiss::SecretForm { key: key(), form }];
             }
+        }
+        if trials.budget.units == 0 {
+            return Vec::new();
         }
     }
     Vec::new()
 }
 
-/// Another route, which would have taken the request as it came.
+/// Another route, which would have accepted the request as it arrived.
 fn other_routes(trials: &mut Trials<'_>) -> Vec<NearMiss> {
-    for (route, other) in trials.case.others {
+    for (route, other) in trials.request.others {
         if trials.fits(other) {
             return vec![NearMiss::OtherRoute { route: (*route).to_owned() }];
         }
@@ -206,17 +214,20 @@ fn other_routes(trials: &mut Trials<'_>) -> Vec<NearMiss> {
 
 /// One of the built-in schemes, with a secret of this route.
 fn other_schemes(trials: &mut Trials<'_>) -> Vec<NearMiss> {
-    let case = trials.case;
+    let request = trials.request;
     let present = |scheme: &Scheme| {
         let mut headers = scheme.signature_headers();
-        headers.any(|name| case.head.headers.contains_key(name))
+        headers.any(|name| request.head.headers.contains_key(name))
     };
     for scheme in Scheme::builtins() {
-        if scheme.id() == case.route.scheme().id() || !present(scheme) {
+        if scheme.id() == request.route.scheme().id() || !present(scheme) {
             continue;
         }
-        for (_, secret) in case.route.secrets() {
-            if case.route.of(scheme, secret).is_some_and(|other| trials.fits(&other)) {
+        for (_, secret) in request.route.secrets() {
+            if trials.budget.units == 0 {
+                return Vec::new();
+            }
+            if request.route.of(scheme, secret).is_some_and(|other| trials.fits(&other)) {
                 return vec![NearMiss::OtherScheme { scheme: scheme.id().to_owned() }];
             }
         }

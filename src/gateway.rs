@@ -254,7 +254,11 @@ fn site(
 ) -> Site {
     let routes = Routes::new(routes, metrics);
     Site {
-        rejections: Rejections::start(routes.iter(), server.capture_rejected.clone()),
+        rejections: Rejections::start(
+            routes.iter(),
+            server.capture_rejected.clone(),
+            metrics.diagnoses.clone(),
+        ),
         routes,
         acknowledge_replays,
         health_path: server.health_path.clone(),

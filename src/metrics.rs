@@ -30,6 +30,8 @@ pub struct Metrics {
     store_up: IntGaugeVec,
     /// Events on record, by state.
     pub replay: ReplayMetrics,
+    /// Diagnoses of rejected requests.
+    pub diagnoses: DiagnosisMetrics,
     reloads: [IntCounter; 2],
     shed: ShedCounters,
     last_reload: LastReload,
@@ -65,6 +67,15 @@ pub struct ReplayMetrics {
     pub capacity: IntGauge,
 }
 
+/// Counters of diagnoses of rejected requests.
+#[derive(Clone)]
+pub struct DiagnosisMetrics {
+    /// Requests that were diagnosed.
+    pub made: IntCounter,
+    /// Requests beyond the limits on diagnoses.
+    pub skipped: IntCounter,
+}
+
 impl Metrics {
     /// Registers every metric of the gateway and of its process.
     ///
@@ -87,6 +98,11 @@ impl Metrics {
             "sealgate_replay_entries",
             "Events on record in the replay guard, by state.",
             &["state"],
+        )?;
+        let diagnoses = counters(
+            "sealgate_diagnoses_total",
+            "Rejected requests that a diagnosis could help with, by what was done.",
+            &["result"],
         )?;
         let reloads = counters(
             "sealgate_config_reloads_total",
@@ -146,6 +162,10 @@ impl Metrics {
                     "sealgate_replay_capacity",
                     "The most events that the replay guard keeps on record.",
                 )?,
+            },
+            diagnoses: DiagnosisMetrics {
+                made: diagnoses.with_label_values(&["made"]),
+                skipped: diagnoses.with_label_values(&["skipped"]),
             },
             reloads: ["ok", "refused"].map(|result| reloads.with_label_values(&[result])),
             shed: ShedCounters(Shed::ALL.map(|cause| shed.with_label_values(&[cause.label()]))),

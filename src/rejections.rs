@@ -1,9 +1,11 @@
-//! Diagnosis and capture of rejected requests: a diagnosis in the log, and a copy in a file. Both run
-//! on separate threads, never on the path of a request.
+//! What happens to rejected requests after the response: a diagnosis in the log and a copy in a file.
+//! Both run on their own threads.
 //!
-//! Limits: one diagnosis per second and route, with [`Effort::LIVE`], and at most one in the queue; at
-//! most 32 copies in the queue. A queued request holds its share of the memory for bodies, and a
-//! request that finds a full queue is skipped. The path of a request costs one clock reading.
+//! Limits: one diagnosis per second and route, with [`WorkBudget::LIVE`]; all diagnoses together use
+//! at most one part in [`CPU_SHARE`] of a core, after a quiet period up to [`CPU_BURST`] at once. One
+//! request waits for a diagnosis and at most [`MAX_CAPTURES`] wait to be captured; each holds its
+//! share of the memory for bodies. Requests beyond a limit are not diagnosed, which is counted, or
+//! not captured. The worker only reads a clock, however many requests are rejected.
 
 mod capture;
 
@@ -22,7 +24,8 @@ use http::{HeaderValue, request::Parts};
 pub use self::capture::CaptureOptions;
 use crate::{
     body::Payload,
-    diagnose::{Case, Effort, NearMiss, diagnose, makes_sense},
+    diagnose::{NearMiss, RejectedRequest, WorkBudget, diagnose, is_useful},
+    metrics::DiagnosisMetrics,
     reject::{Reason, Reject},
     route::Route,
     scheme::UnixMillis,
@@ -30,8 +33,12 @@ use crate::{
 
 /// The time between two diagnoses of a route.
 const PACE: Duration = Duration::from_secs(1);
-/// How many requests can be queued for a file.
-const QUEUED: usize = 32;
+/// How many requests wait to be written to files.
+const MAX_CAPTURES: usize = 32;
+/// All diagnoses together use one part in so many of a core.
+const CPU_SHARE: u32 = 20;
+/// How much CPU time diagnoses may use at once after a quiet period.
+const CPU_BURST: Duration = Duration::from_millis(100);
 
 /// A rejected request.
 struct Rejection {
@@ -43,11 +50,46 @@ struct Rejection {
     payload: Payload,
 }
 
-/// Queues rejected requests for its threads, which end after it is dropped and the queues are empty.
+/// A bound on the CPU time of all diagnoses: a token bucket, kept as the time until which the CPU
+/// time used so far is accounted for.
+struct CpuBudget {
+    began: Instant,
+    /// Nanoseconds since `began`.
+    accounted: AtomicU64,
+}
+
+impl CpuBudget {
+    fn new() -> Self {
+        CpuBudget { began: Instant::now(), accounted: AtomicU64::new(0) }
+    }
+
+    /// Whether CPU time is left.
+    fn has_time(&self) -> bool {
+        let ahead = nanos(self.began.elapsed()).saturating_add(nanos(CPU_BURST * CPU_SHARE));
+        self.accounted.load(Ordering::Relaxed) <= ahead
+    }
+
+    /// Accounts for CPU time that was used.
+    fn charge(&self, used: Duration) {
+        let now = nanos(self.began.elapsed());
+        let cost = nanos(used.saturating_mul(CPU_SHARE));
+        // Only the diagnosing thread writes.
+        let accounted = self.accounted.load(Ordering::Relaxed).max(now).saturating_add(cost);
+        self.accounted.store(accounted, Ordering::Relaxed);
+    }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Receives rejected requests. Its threads end when it is dropped and their work is done.
 pub struct Rejections {
     began: Instant,
-    /// The routes, each with the time of its next diagnosis, in milliseconds since `began`.
+    /// The routes, each with the time of its next diagnosis: milliseconds since `began`.
     due: Vec<(Arc<Route>, AtomicU64)>,
+    cpu: Arc<CpuBudget>,
+    metrics: DiagnosisMetrics,
     diagnosing: SyncSender<Arc<Rejection>>,
     capturing: Option<SyncSender<Arc<Rejection>>>,
 }
@@ -57,22 +99,24 @@ impl Rejections {
     pub fn start<'r>(
         routes: impl Iterator<Item = &'r Arc<Route>>,
         capture: Option<CaptureOptions>,
+        metrics: DiagnosisMetrics,
     ) -> Rejections {
         let routes: Vec<_> = routes.cloned().collect();
+        let cpu = Arc::new(CpuBudget::new());
         let (diagnosing, rejections) = sync_channel(1);
-        let all = routes.clone();
-        spawn("diagnose", move || diagnose_all(&rejections, &all));
+        let (all, budget, counters) = (routes.clone(), Arc::clone(&cpu), metrics.clone());
+        spawn("diagnose", move || diagnose_all(&rejections, &all, &budget, &counters));
         let capturing = capture.map(|options| {
-            let (capturing, rejections) = sync_channel(QUEUED);
+            let (capturing, rejections) = sync_channel(MAX_CAPTURES);
             spawn("capture", move || capture::write_all(&rejections, &options));
             capturing
         });
         let due = routes.into_iter().map(|route| (route, AtomicU64::new(0))).collect();
-        Rejections { began: Instant::now(), due, diagnosing, capturing }
+        Rejections { began: Instant::now(), due, cpu, metrics, diagnosing, capturing }
     }
 
-    /// Queues a request that `route` rejected, or would reject if it enforced. Requests whose
-    /// authenticity was not checked are skipped.
+    /// Receives a request that `route` rejected, or would have rejected if it did not only observe.
+    /// Requests that were not verified are ignored.
     pub fn note(
         &self,
         route: &Arc<Route>,
@@ -84,7 +128,7 @@ impl Rejections {
         let Some(reason) = reject.reason().filter(|reason| *reason > Reason::RateLimited) else {
             return;
         };
-        let diagnosed = makes_sense(reason) && self.is_due(route);
+        let diagnosed = is_useful(reason) && self.takes_turn(route);
         if !diagnosed && self.capturing.is_none() {
             return;
         }
@@ -98,42 +142,55 @@ impl Rejections {
             payload,
         });
         if let Some(capturing) = &self.capturing {
-            // Full: the disk is slower than the requests arrive. Nothing waits for it.
+            // Full: requests are rejected faster than the disk writes. Nothing waits for it.
             let _ = capturing.try_send(Arc::clone(&rejection));
         }
-        if diagnosed {
+        if diagnosed && self.diagnosing.try_send(rejection).is_err() {
             // Full: a request of another route is being diagnosed.
-            let _ = self.diagnosing.try_send(rejection);
+            self.metrics.skipped.inc();
         }
     }
 
-    /// Returns whether the next diagnosis of a route is due, and if so, delays the one after it.
-    fn is_due(&self, route: &Arc<Route>) -> bool {
+    /// Whether a diagnosis of this route may start now. If so, the route's next one is due after
+    /// [`PACE`]; if not, the request is counted as skipped.
+    fn takes_turn(&self, route: &Arc<Route>) -> bool {
         let Some((_, due)) = self.due.iter().find(|(known, _)| Arc::ptr_eq(known, route)) else {
             return false;
         };
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let (now, at) = (millis(self.began.elapsed()), due.load(Ordering::Relaxed));
         let next = now.saturating_add(millis(PACE));
-        now >= at && due.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let takes_turn = now >= at
+            && self.cpu.has_time()
+            && due.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if !takes_turn {
+            self.metrics.skipped.inc();
+        }
+        takes_turn
     }
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
-        tracing::warn!(%error, thread = name, "rejected requests are neither diagnosed nor captured");
+        tracing::warn!(%error, thread = name, "cannot start a thread for rejected requests");
     }
 }
 
-/// Diagnoses queued requests, and logs the results.
-fn diagnose_all(rejections: &Receiver<Arc<Rejection>>, routes: &[Arc<Route>]) {
+/// Diagnoses what arrives and logs the result.
+fn diagnose_all(
+    rejections: &Receiver<Arc<Rejection>>,
+    routes: &[Arc<Route>],
+    cpu: &CpuBudget,
+    metrics: &DiagnosisMetrics,
+) {
     for rejection in rejections {
+        let started = Instant::now();
         let others: Vec<_> = routes
             .iter()
             .filter(|route| !Arc::ptr_eq(route, &rejection.route))
             .map(|route| (&*route.name, route.verifier.hypothesis()))
             .collect();
-        let case = Case {
+        let request = RejectedRequest {
             head: &rejection.head,
             payload: &rejection.payload,
             now: rejection.at,
@@ -141,7 +198,10 @@ fn diagnose_all(rejections: &Receiver<Arc<Rejection>>, routes: &[Arc<Route>]) {
             route: &rejection.route.verifier.hypothesis(),
             others: &others,
         };
-        let found = diagnose(case, Effort::LIVE);
+        let found = diagnose(request, WorkBudget::LIVE);
+        // Never less than the CPU time, and more of it when the machine is busy.
+        cpu.charge(started.elapsed());
+        metrics.made.inc();
         let joined =
             |part: fn(&NearMiss) -> String| found.iter().map(part).collect::<Vec<_>>().join(" ");
         let codes = joined(|near_miss| near_miss.code().to_owned());
@@ -153,5 +213,22 @@ fn diagnose_all(rejections: &Receiver<Arc<Rejection>>, routes: &[Arc<Route>]) {
             detail = joined(NearMiss::text),
             "diagnosis of a rejected request"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_beyond_the_burst_has_to_be_earned() {
+        let cpu = CpuBudget::new();
+        assert!(cpu.has_time());
+        cpu.charge(CPU_BURST / 2);
+        assert!(cpu.has_time(), "half of the burst is left");
+        cpu.charge(CPU_BURST);
+        assert!(!cpu.has_time(), "more than the burst was used");
+        let accounted = cpu.accounted.load(Ordering::Relaxed);
+        assert!(accounted >= nanos(CPU_BURST * CPU_SHARE), "each use is paid {CPU_SHARE} times");
     }
 }

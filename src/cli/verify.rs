@@ -10,7 +10,7 @@ use super::{Status, capture, invalid, now};
 use crate::{
     body::Payload,
     config::{self, Config},
-    diagnose::{Case, Effort, NearMiss, diagnose},
+    diagnose::{NearMiss, RejectedRequest, WorkBudget, diagnose},
     reject::{Reason, Reject},
     route::RouteOptions,
     scheme::{UnixMillis, UnverifiedDetails, Verified, Verifier},
@@ -100,8 +100,8 @@ fn near_misses(
     let others: Vec<_> =
         others.iter().map(|other| (other.name.as_str(), other.verifier.hypothesis())).collect();
     let route = &route.verifier.hypothesis();
-    let case = Case { head, payload, now, reason, route, others: &others };
-    diagnose(case, Effort::OFFLINE)
+    let case = RejectedRequest { head, payload, now, reason, route, others: &others };
+    diagnose(case, WorkBudget::OFFLINE)
 }
 
 /// Returns the reason why a request was rejected, as a word.

@@ -1,4 +1,4 @@
-//! Bodies that were changed on the way, or signed otherwise than sent.
+//! Bodies that were changed on the way, or that are not what was signed.
 
 use std::{
     collections::HashSet,
@@ -8,59 +8,86 @@ use std::{
 use bytes::Bytes;
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 
-use super::{NearMiss, Trials, json};
+use super::{NearMiss, Trials, rewrite};
 use crate::body::Payload;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How compressed data begins (RFC 1952, section 2.3.1).
 const GZIP: &[u8] = b"\x1f\x8b";
 
-/// The body as it was before somebody changed it.
+/// The work for each byte of the body, in the units of [`WorkBudget`](super::WorkBudget).
+mod work {
+    /// Copies with other line ends and byte order marks.
+    pub(super) const PLAIN: u64 = 16;
+    /// Parsing JSON into tokens.
+    pub(super) const PARSE: u64 = 32;
+    /// Writing JSON from tokens, for each byte of the original.
+    pub(super) const WRITE: u64 = 16;
+    /// Decompression, for each byte that may come out.
+    pub(super) const DECOMPRESS: u64 = 16;
+    /// Compression at the levels that are tried.
+    pub(super) const COMPRESS: u64 = 100;
+}
+
+/// The body as it was before something changed it.
 pub(super) fn bodies(trials: &mut Trials<'_>) -> Vec<NearMiss> {
-    if !trials.case.route.scheme().covers_body() || trials.case.payload.is_empty() {
+    let request = trials.request;
+    if !request.route.scheme().covers_body() || request.payload.is_empty() {
         return Vec::new();
     }
-    let case = trials.case;
-    let body = case.payload.whole();
-    let limit = trials.left.rewritten;
+    let body = request.payload.whole();
+    let length = body.len() as u64;
+    let limit = trials.budget.rewrite;
     let mut tried = HashSet::from([Bytes::copy_from_slice(body)]);
-    let mut fits = |bytes: Vec<u8>| {
+    let mut fits = |trials: &mut Trials<'_>, bytes: Vec<u8>| {
         let bytes = Bytes::from(bytes);
         tried.insert(bytes.clone())
-            && trials.fits_with(case.route, case.head, &Payload::from(bytes))
+            && trials.fits_with(request.route, request.head, &Payload::from(bytes))
     };
+    if !trials.budget.spend(work::PLAIN * length) {
+        return Vec::new();
+    }
     for (candidate, near_miss) in plain(body) {
-        if fits(candidate) {
+        if fits(trials, candidate) {
             return vec![near_miss];
         }
     }
-    if body.len() > limit {
+    if body.len() > limit || !trials.budget.spend(work::PARSE * length) {
         return Vec::new();
     }
-    if let Some(tokens) = json::tokens(body) {
-        for (layout, escapes) in json::ways() {
-            let written = json::write(&tokens, layout, escapes, limit.saturating_mul(4));
+    if let Some(tokens) = rewrite::tokens(body) {
+        for (layout, escapes) in rewrite::variants() {
+            if !trials.budget.spend(work::WRITE * length) {
+                return Vec::new();
+            }
+            let written = rewrite::write(&tokens, layout, escapes, limit.saturating_mul(4));
             if let Some(written) = written
-                && fits(written)
+                && trials.budget.spend(written.len() as u64)
+                && fits(trials, written)
             {
                 return vec![NearMiss::Json { layout, escapes }];
             }
         }
     }
-    if let Some(plain) = decompressed(body, limit)
-        && fits(plain)
+    if body.starts_with(GZIP)
+        && trials.budget.spend(work::DECOMPRESS * limit as u64)
+        && let Some(plain) = decompressed(body, limit)
+        && fits(trials, plain)
     {
         return vec![NearMiss::BodyCompressed];
     }
     for level in [6, 9, 1] {
-        if compressed(body, level).is_some_and(&mut fits) {
+        if !trials.budget.spend(work::COMPRESS * length) {
+            return Vec::new();
+        }
+        if compressed(body, level).is_some_and(|bytes| fits(trials, bytes)) {
             return vec![NearMiss::BodyDecompressed];
         }
     }
     Vec::new()
 }
 
-/// The bodies that differ in their ends, line ends and byte order mark only.
+/// Bodies that differ only in their last bytes, line ends and byte order mark.
 fn plain(body: &[u8]) -> Vec<(Vec<u8>, NearMiss)> {
     let mut candidates = Vec::new();
     let mut add = |bytes: Vec<u8>, near_miss| candidates.push((bytes, near_miss));
@@ -111,17 +138,14 @@ fn to_crlf(body: &[u8]) -> Vec<u8> {
     text
 }
 
-/// What was compressed by gzip, if it is and is not longer than `limit`.
+/// Decompresses gzip; `None` if the body is not gzip, or more than `limit` bytes come out.
 fn decompressed(body: &[u8], limit: usize) -> Option<Vec<u8>> {
-    if !body.starts_with(GZIP) {
-        return None;
-    }
     let mut plain = Vec::new();
     MultiGzDecoder::new(body).take(limit as u64 + 1).read_to_end(&mut plain).ok()?;
     (plain.len() <= limit).then_some(plain)
 }
 
-/// The body compressed by gzip, without name and time.
+/// Compresses the body with gzip, without a name and a time.
 fn compressed(body: &[u8], level: u32) -> Option<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(level));
     encoder.write_all(body).ok()?;

@@ -1,9 +1,10 @@
-//! The closed list of near misses: a stable code for tools, and what it means and what to do for people.
+//! The closed list of near misses. Each has a stable code for tools, and a text for people that says
+//! what it means and what to do.
 
-use super::json::{Escapes, Layout};
+use super::rewrite::{JsonEscapes, JsonLayout};
 use crate::scheme::SecretForm;
 
-/// What would have made a refused request verify.
+/// A change under which a rejected request would have verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NearMiss {
     /// Another key of the route signed.
@@ -18,7 +19,7 @@ pub enum NearMiss {
         /// The key's name.
         key: String,
     },
-    /// Another route would have taken the request as it is.
+    /// Another route would have accepted the request as it is.
     OtherRoute {
         /// Its name.
         route: String,
@@ -28,56 +29,56 @@ pub enum NearMiss {
         /// Its id.
         scheme: String,
     },
-    /// The configured secret has white space around it that the sender's has not.
+    /// The configured secret has white space around it that the sender's does not have.
     SecretHasSpace {
         /// The key's name.
         key: String,
     },
-    /// The sender's secret has white space around it that the configured one has not.
+    /// The sender's secret has white space around it that the configured one does not have.
     SecretLacksSpace {
         /// The key's name.
         key: String,
     },
-    /// The configured secret stands in quotation marks.
+    /// The configured secret is in quotation marks.
     SecretQuoted {
         /// The key's name.
         key: String,
     },
-    /// The sender makes its key from the secret in another way than the scheme.
+    /// The sender derives its key from the secret differently than the scheme.
     SecretForm {
         /// The key's name.
         key: String,
-        /// The sender's way.
+        /// How the sender reads the secret.
         form: SecretForm,
     },
-    /// A newline came to the end of the body.
+    /// A newline was added at the end of the body.
     NewlineAdded,
-    /// The newline at the end of the body went.
+    /// The newline at the end of the body was removed.
     NewlineRemoved,
-    /// LF became CRLF.
+    /// LF was changed to CRLF.
     LineEndsToCrlf,
-    /// CRLF became LF.
+    /// CRLF was changed to LF.
     LineEndsToLf,
-    /// A byte order mark came before the body.
+    /// A byte order mark was added before the body.
     ByteOrderMarkAdded,
-    /// The byte order mark before the body went.
+    /// The byte order mark before the body was removed.
     ByteOrderMarkRemoved,
-    /// The body is signed as JSON written otherwise.
+    /// The body is signed as the same JSON with other white space or escapes.
     Json {
-        /// Where its white space is.
-        layout: Layout,
-        /// What it escapes.
-        escapes: Escapes,
+        /// Where the signed text has white space.
+        layout: JsonLayout,
+        /// What the signed text escapes.
+        escapes: JsonEscapes,
     },
-    /// The body came compressed, and is signed as it was before.
+    /// The body arrived compressed and was signed before compression.
     BodyCompressed,
-    /// The body is signed compressed, and came decompressed.
+    /// The body was signed compressed and arrived decompressed.
     BodyDecompressed,
     /// The body's digest is signed instead of the body.
     DigestForBody,
     /// The body is signed instead of its digest.
     BodyForDigest,
-    /// The timestamp is in another unit than the scheme's, and signed so.
+    /// The timestamp is sent and signed in another unit than the scheme's.
     TimestampUnit {
         /// The unit in the request.
         sent: &'static str,
@@ -94,31 +95,31 @@ pub enum NearMiss {
         /// The encoding that was used.
         encoding: &'static str,
     },
-    /// What must stand before the signature does not.
+    /// The signature lacks its prefix.
     PrefixMissing {
         /// The signature's header.
         header: String,
-        /// What must stand there.
+        /// The prefix.
         prefix: String,
     },
-    /// Something stands before the signature that must not.
+    /// The signature has a prefix that it must not have.
     PrefixExtra {
         /// The signature's header.
         header: String,
-        /// What stands there.
+        /// The prefix.
         prefix: &'static str,
     },
-    /// The signature is in its header, but the header is not divided as the scheme says.
+    /// The signature is in its header, but the header has another format than the scheme's.
     SignatureForm {
         /// The signature's header.
         header: String,
     },
-    /// A header came under another name.
+    /// A header arrived under another name.
     HeaderName {
         /// The scheme's name for it.
         expected: String,
-        /// The name under which it came, if that is like the scheme's: others are the request's to
-        /// choose and are not shown.
+        /// The name under which it arrived, if that is similar to the scheme's. Other names are the
+        /// sender's free choice and are not shown.
         found: Option<String>,
     },
     /// Only the time is wrong.
@@ -163,7 +164,7 @@ impl NearMiss {
         "clock",
     ];
 
-    /// The word for tools and for the log; it stays the same from version to version.
+    /// Returns the code for tools and the log; it stays the same from version to version.
     pub fn code(&self) -> &'static str {
         match self {
             NearMiss::OtherKey { .. } => "other_key",
@@ -180,10 +181,10 @@ impl NearMiss {
             NearMiss::LineEndsToLf => "body_crlf_to_lf",
             NearMiss::ByteOrderMarkAdded => "body_bom_added",
             NearMiss::ByteOrderMarkRemoved => "body_bom_removed",
-            NearMiss::Json { layout: Layout::Compact, .. } => "body_json_compact",
-            NearMiss::Json { layout: Layout::Spaced, .. } => "body_json_spaced",
-            NearMiss::Json { layout: Layout::Indented2, .. } => "body_json_indented_2",
-            NearMiss::Json { layout: Layout::Indented4, .. } => "body_json_indented_4",
+            NearMiss::Json { layout: JsonLayout::Compact, .. } => "body_json_compact",
+            NearMiss::Json { layout: JsonLayout::Spaced, .. } => "body_json_spaced",
+            NearMiss::Json { layout: JsonLayout::Indented2, .. } => "body_json_indented_2",
+            NearMiss::Json { layout: JsonLayout::Indented4, .. } => "body_json_indented_4",
             NearMiss::BodyCompressed => "body_compressed",
             NearMiss::BodyDecompressed => "body_decompressed",
             NearMiss::DigestForBody => "digest_for_body",
@@ -199,38 +200,39 @@ impl NearMiss {
         }
     }
 
-    /// What it means and what to do.
+    /// Describes what it means and what to do.
     pub fn text(&self) -> String {
-        let between = "Something between the sender and here changes bodies (a proxy, a firewall, a \
-                       script that saves and sends on): let it pass the bytes as they come.";
+        let between = "Something between the sender and the gateway changes bodies (a proxy, a \
+                       firewall, a script that stores and forwards): configure it to pass the bytes \
+                       unchanged.";
         match self {
             NearMiss::OtherKey { key } => format!(
-                "Signed with the secret of the key `{key}`, which is not the key that the request \
-                 names. Give the key that it names this secret too, or have the sender sign with the \
-                 right one."
+                "Signed with the secret of the key `{key}`, but the request names another key. Add \
+                 this secret to the key that the request names, or have the sender use the right \
+                 secret."
             ),
             NearMiss::OtherRoutesKey { route, key } => format!(
-                "Signed with the secret `{key}` of the route `{route}`. Either the sender calls the \
-                 wrong address, or the secrets of the two routes are mixed up."
+                "Signed with the secret `{key}` of the route `{route}`. Either the sender uses the \
+                 wrong URL, or the secrets of the two routes are swapped."
             ),
             NearMiss::OtherRoute { route } => format!(
-                "The route `{route}` would take this request as it is: the sender calls the wrong \
-                 address. Register the path of `{route}` there."
+                "The route `{route}` would accept this request as it is: the sender uses the wrong \
+                 URL. Register the path of `{route}` at the sender."
             ),
             NearMiss::OtherScheme { scheme } => format!(
-                "Signed with this secret, but as the scheme `{scheme}` says. Write \
-                 scheme = \"{scheme}\" if that is the sender."
+                "Signed with this secret, but in the format of the scheme `{scheme}`. If that is the \
+                 sender, set scheme = \"{scheme}\"."
             ),
             NearMiss::SecretHasSpace { key } => format!(
-                "The configured secret of `{key}` has white space around it that the sender's has \
-                 not. Remove it; a file may end in one newline, not in more."
+                "The configured secret of `{key}` has white space around it that the sender's \
+                 secret does not have. Remove it; a file may end with at most one newline."
             ),
             NearMiss::SecretLacksSpace { key } => format!(
                 "The sender's secret of `{key}` has white space around it (usually a newline that was \
-                 copied along). Enter it anew at the sender without it."
+                 copied with it). Enter the secret again at the sender without it."
             ),
             NearMiss::SecretQuoted { key } => format!(
-                "The configured secret of `{key}` stands in quotation marks that are not part of it. \
+                "The configured secret of `{key}` is in quotation marks that are not part of it. \
                  Remove them."
             ),
             NearMiss::SecretForm { key, form } => {
@@ -240,37 +242,37 @@ impl NearMiss {
                     SecretForm::Base64 => "as base64, decoded",
                 };
                 format!(
-                    "The sender takes the secret of `{key}` {form}; the scheme reads it otherwise. Use \
-                     the sender's own scheme, or a scheme of your own with another [key]."
+                    "The sender uses the secret of `{key}` {form}; the scheme reads it differently. Use \
+                     the sender's own scheme, or write a scheme with another [key]."
                 )
             }
             NearMiss::NewlineAdded => {
-                format!("The body fits without the newline at its end. {between}")
+                format!("The body verifies without the newline at its end. {between}")
             }
             NearMiss::NewlineRemoved => {
-                format!("The body fits with a newline at its end, which is missing. {between}")
+                format!("The body verifies with a newline at its end, which is missing. {between}")
             }
             NearMiss::LineEndsToCrlf => {
-                format!("The body fits with LF where it has CRLF. {between}")
+                format!("The body verifies with LF in place of CRLF. {between}")
             }
             NearMiss::LineEndsToLf => {
-                format!("The body fits with CRLF where it has LF. {between}")
+                format!("The body verifies with CRLF in place of LF. {between}")
             }
             NearMiss::ByteOrderMarkAdded => {
-                format!("The body fits without the byte order mark at its start. {between}")
+                format!("The body verifies without the byte order mark at its start. {between}")
             }
             NearMiss::ByteOrderMarkRemoved => {
-                format!("The body fits with a byte order mark at its start. {between}")
+                format!("The body verifies with a byte order mark at its start. {between}")
             }
             NearMiss::Json { layout, escapes } => format!(
-                "The body fits when its JSON is written {}{}. Either something between the sender and \
-                 here parses bodies and writes them anew (let it pass the bytes as they come), or the \
-                 sender signs another text than it sends.",
+                "The body verifies when its JSON is written {}{}. Either something between the \
+                 sender and the gateway parses bodies and serializes them again (configure it to pass \
+                 the bytes unchanged), or the sender signs a different text than it sends.",
                 match layout {
-                    Layout::Compact => "without white space",
-                    Layout::Spaced => "with a space after each comma and colon",
-                    Layout::Indented2 => "in lines indented by two spaces",
-                    Layout::Indented4 => "in lines indented by four spaces",
+                    JsonLayout::Compact => "without white space",
+                    JsonLayout::Spaced => "with a space after each comma and colon",
+                    JsonLayout::Indented2 => "with an indentation of two spaces",
+                    JsonLayout::Indented4 => "with an indentation of four spaces",
                 },
                 match (escapes.slash, escapes.unicode, escapes.html) {
                     (false, false, false) => "",
@@ -281,47 +283,52 @@ impl NearMiss {
                 }
             ),
             NearMiss::BodyCompressed => format!(
-                "The body came compressed by gzip and is signed as it was before. {between}"
+                "The body arrived compressed with gzip and was signed before compression. {between}"
             ),
             NearMiss::BodyDecompressed => format!(
-                "The body is signed compressed by gzip and came decompressed. {between}"
+                "The body was signed compressed with gzip and arrived decompressed. {between}"
             ),
-            NearMiss::DigestForBody => "The body's SHA-256 is signed where the scheme signs the body. \
-                 If you made the sender: sign the body's bytes; otherwise use the sender's own scheme."
-                .to_owned(),
-            NearMiss::BodyForDigest => "The body is signed where the scheme signs its SHA-256. If you \
-                 made the sender: sign the digest in lower-case hexadecimal; otherwise use the \
-                 sender's own scheme."
-                .to_owned(),
+            NearMiss::DigestForBody => {
+                "The body's SHA-256 is signed where the scheme signs the body. \
+                 If the sender is your own, sign the bytes of the body; otherwise use the sender's \
+                 scheme."
+                    .to_owned()
+            }
+            NearMiss::BodyForDigest => {
+                "The body is signed where the scheme signs its SHA-256. If the \
+                 sender is your own, sign the digest in lower-case hexadecimal; otherwise use the \
+                 sender's scheme."
+                    .to_owned()
+            }
             NearMiss::TimestampUnit { sent } => format!(
-                "The timestamp is in {sent}, the scheme has the other of seconds and milliseconds. \
-                 The sender must send the scheme's unit, or the scheme of your own must say \
+                "The timestamp is in {sent}; the scheme expects the other of seconds and \
+                 milliseconds. The sender must use the scheme's unit, or your own scheme must set \
                  unit = \"auto\"."
             ),
             NearMiss::TimestampSigned { sent } => format!(
-                "The timestamp was sent in {sent} and signed in the other of seconds and milliseconds. \
-                 The sender must sign the text that it sends."
+                "The timestamp was sent in {sent} and signed in the other of seconds and \
+                 milliseconds. The sender must sign the text that it sends."
             ),
             NearMiss::Encoding { header, encoding } => format!(
-                "The signature in `{header}` is right, but written as {encoding}. If you made the \
-                 sender: write it as the scheme says (`sealgate schemes` tells how)."
+                "The signature in `{header}` is right, but its encoding is {encoding}. If the sender \
+                 is your own, use the scheme's encoding (`sealgate schemes` shows it)."
             ),
             NearMiss::PrefixMissing { header, prefix } => format!(
-                "The signature in `{header}` is right, but `{prefix}` is missing before it. If you \
-                 made the sender: write it there; otherwise look for what removes it."
+                "The signature in `{header}` is right, but its prefix `{prefix}` is missing. If the \
+                 sender is your own, add the prefix; otherwise find out what removes it."
             ),
             NearMiss::PrefixExtra { header, prefix } => format!(
-                "The signature in `{header}` is right, but `{prefix}` stands before it. If you made \
-                 the sender: leave it out."
+                "The signature in `{header}` is right, but has the prefix `{prefix}`. If the sender \
+                 is your own, omit the prefix."
             ),
             NearMiss::SignatureForm { header } => format!(
-                "The signature in `{header}` is right, but the header is not divided as the scheme \
-                 says. `sealgate sign` shows how it must look."
+                "The signature in `{header}` is right, but the format of the header is not the \
+                 scheme's. `sealgate sign` prints the right format."
             ),
             NearMiss::HeaderName { expected, found } => format!(
-                "What must stand in the header `{expected}` came in {}. If a proxy renames headers, let \
-                 it pass them as they come; if you made the sender, correct the name.",
-                found.as_ref().map_or("another one".to_owned(), |found| format!("`{found}`"))
+                "The value of the header `{expected}` arrived in {}. If a proxy renames headers, \
+                 configure it to pass them unchanged; if the sender is your own, correct the name.",
+                found.as_ref().map_or("another header".to_owned(), |found| format!("`{found}`"))
             ),
             NearMiss::Clock { age } => clock(*age),
         }
@@ -338,8 +345,8 @@ fn clock(age: i64) -> String {
     } else {
         format!(
             "Authentic, but {seconds:.0} s old by this machine's clock. Check the clock \
-             (`timedatectl`, chrony); if it is right, the request was held up on its way or was sent \
-             once more by somebody. To judge a capture as of its own time: --at."
+             (`timedatectl`, chrony); if it is right, the request was delayed on its way or sent \
+             again by someone else. To verify a capture as of its own time, use --at."
         )
     }
 }

@@ -1,24 +1,31 @@
-//! Headers under other names, signatures in other spellings, messages of other parts.
+//! Headers under other names, signatures in other formats, and messages with other parts.
 
 use http::{HeaderName, request::Parts};
 
 use super::{NearMiss, Trials};
 use crate::scheme::Hypothesis;
 
-/// How many headers are tried as the signature's.
-const STRAY: usize = 8;
+/// How many headers are tried in place of the signature's.
+const MAX_STRAY: usize = 8;
+/// How many headers of a request are compared with the expected names.
+const MAX_COMPARED: usize = 64;
+/// The work of comparing two names, in the units of [`WorkBudget`](super::WorkBudget).
+const COMPARE: u64 = 2_000;
 
-/// Headers that came under names which are nearly those of the scheme.
+/// Headers that arrived under names similar to those of the scheme.
 pub(super) fn headers(trials: &mut Trials<'_>) -> Vec<NearMiss> {
-    let case = trials.case;
-    let present = |name: &HeaderName| case.head.headers.contains_key(name);
-    let mut head = case.head.clone();
+    let request = trials.request;
+    let present = |name: &HeaderName| request.head.headers.contains_key(name);
+    let mut head = request.head.clone();
     let mut renamed = Vec::new();
-    for expected in case.route.headers().iter().filter(|name| !present(name)) {
-        let like = |name: &&HeaderName| {
-            !case.route.headers().contains(name) && is_like(name.as_str(), expected.as_str())
-        };
-        if let Some(found) = case.head.headers.keys().find(like) {
+    let unknown = |name: &&HeaderName| !request.route.headers().contains(name);
+    let unknown: Vec<_> = request.head.headers.keys().filter(unknown).take(MAX_COMPARED).collect();
+    for expected in request.route.headers().iter().filter(|name| !present(name)) {
+        if !trials.budget.spend(COMPARE * unknown.len() as u64) {
+            return Vec::new();
+        }
+        let similar = |name: &&&HeaderName| is_similar(name.as_str(), expected.as_str());
+        if let Some(found) = unknown.iter().find(similar) {
             rename(&mut head, found, expected);
             renamed.push(NearMiss::HeaderName {
                 expected: expected.to_string(),
@@ -26,31 +33,35 @@ pub(super) fn headers(trials: &mut Trials<'_>) -> Vec<NearMiss> {
             });
         }
     }
-    // A twin beside the right one is told apart from what an attacker adds by the signature, which
-    // fits in any case.
-    if !renamed.is_empty() && trials.fits_with(case.route, &head, case.payload) {
+    // Only a signature that fits makes this a near miss, so it does not matter who added the twin.
+    if !renamed.is_empty() && trials.fits_with(request.route, &head, request.payload) {
         return renamed;
     }
-    let Some(expected) = case.route.scheme().signature_headers().find(|name| !present(name)) else {
+    let Some(expected) = request.route.scheme().signature_headers().find(|name| !present(name))
+    else {
         return Vec::new();
     };
-    let stray = case.head.headers.keys().filter(|name| {
+    let stray = request.head.headers.keys().filter(|name| {
         let words = ["sign", "hmac", "hash", "digest", "token", "auth"];
-        !case.route.headers().contains(name) && words.iter().any(|w| name.as_str().contains(w))
+        !request.route.headers().contains(name) && words.iter().any(|w| name.as_str().contains(w))
     });
-    for found in stray.take(STRAY) {
+    for found in stray.take(MAX_STRAY) {
         let mut moved = head.clone();
         rename(&mut moved, found, expected);
-        if fits_in_some_spelling(trials, case.route, &moved) {
+        if fits_in_some_format(trials, request.route, &moved) {
             return vec![NearMiss::HeaderName { expected: expected.to_string(), found: None }];
         }
     }
     Vec::new()
 }
 
-/// Whether two names of headers are the same but for case, `_`, an `X-` or `HTTP_` before them, or a
-/// slip of the pen.
-fn is_like(found: &str, expected: &str) -> bool {
+/// Whether two header names differ only in case, in `_` and `-`, in an `X-` or `HTTP_` prefix, or by
+/// a typing error.
+fn is_similar(found: &str, expected: &str) -> bool {
+    // Prefixes and dashes account for a few characters, the typing error for two.
+    if found.len().abs_diff(expected.len()) > 16 {
+        return false;
+    }
     let plain = |name: &str| {
         let name = name.to_ascii_lowercase().replace('_', "-");
         let name = name.strip_prefix("http-").unwrap_or(&name);
@@ -66,35 +77,35 @@ fn rename(head: &mut Parts, found: &HeaderName, expected: &HeaderName) {
     }
 }
 
-fn fits_in_some_spelling(trials: &mut Trials<'_>, route: &Hypothesis, head: &Parts) -> bool {
-    if trials.fits_with(route, head, trials.case.payload) {
+fn fits_in_some_format(trials: &mut Trials<'_>, route: &Hypothesis, head: &Parts) -> bool {
+    if trials.fits_with(route, head, trials.request.payload) {
         return true;
     }
     route.reformatted(head).into_iter().any(|(name, value, _)| {
         let mut head = head.clone();
         head.headers.insert(name, value);
-        trials.fits_with(route, &head, trials.case.payload)
+        trials.fits_with(route, &head, trials.request.payload)
     })
 }
 
-/// The right signature, written otherwise.
-pub(super) fn spelling(trials: &mut Trials<'_>) -> Vec<NearMiss> {
-    let case = trials.case;
-    for (name, value, spelling) in case.route.reformatted(case.head) {
-        let mut head = case.head.clone();
+/// The right signature in another encoding, with another prefix or in another format.
+pub(super) fn signature(trials: &mut Trials<'_>) -> Vec<NearMiss> {
+    let request = trials.request;
+    for (name, value, deviation) in request.route.reformatted(request.head) {
+        let mut head = request.head.clone();
         let header = name.to_string();
         head.headers.insert(name, value);
-        if !trials.fits_with(case.route, &head, case.payload) {
+        if !trials.fits_with(request.route, &head, request.payload) {
             continue;
         }
         let mut found = Vec::new();
-        if let Some(prefix) = spelling.lacks {
+        if let Some(prefix) = deviation.lacks {
             found.push(NearMiss::PrefixMissing { header: header.clone(), prefix });
         }
-        if let Some(prefix) = spelling.extra {
+        if let Some(prefix) = deviation.extra {
             found.push(NearMiss::PrefixExtra { header: header.clone(), prefix });
         }
-        if let Some(encoding) = spelling.encoding {
+        if let Some(encoding) = deviation.encoding {
             found.push(NearMiss::Encoding { header: header.clone(), encoding });
         }
         if found.is_empty() {
@@ -105,10 +116,11 @@ pub(super) fn spelling(trials: &mut Trials<'_>) -> Vec<NearMiss> {
     Vec::new()
 }
 
-/// Seconds for milliseconds, or the other way round: in the request, or in the signed message.
+/// Seconds in place of milliseconds or the reverse, in the request or in the signed message.
 pub(super) fn timestamp(trials: &mut Trials<'_>) -> Vec<NearMiss> {
-    let case = trials.case;
-    let Some(digits) = case.route.unverified_details(case.head, case.payload).digits else {
+    let request = trials.request;
+    let Some(digits) = request.route.unverified_details(request.head, request.payload).digits
+    else {
         return Vec::new();
     };
     let (sent, other) = match digits.len() {
@@ -116,18 +128,18 @@ pub(super) fn timestamp(trials: &mut Trials<'_>) -> Vec<NearMiss> {
         13 => ("milliseconds", digits[..10].to_owned()),
         _ => return Vec::new(),
     };
-    if trials.fits(&case.route.with_any_unit()) {
+    if trials.fits(&request.route.with_any_unit()) {
         return vec![NearMiss::TimestampUnit { sent }];
     }
-    if trials.fits(&case.route.timestamp_signed_as(&other)) {
+    if trials.fits(&request.route.timestamp_signed_as(&other)) {
         return vec![NearMiss::TimestampSigned { sent }];
     }
     Vec::new()
 }
 
-/// The digest in the place of the body, or the body in the place of the digest.
+/// The digest in place of the body, or the body in place of the digest.
 pub(super) fn messages(trials: &mut Trials<'_>) -> Vec<NearMiss> {
-    let route = trials.case.route;
+    let route = trials.request.route;
     if route.digest_for_body().is_some_and(|other| trials.fits(&other)) {
         return vec![NearMiss::DigestForBody];
     }

@@ -1,4 +1,4 @@
-//! Each near miss is made by a sender of its own, and must be named exactly.
+//! Each near miss is produced by a sender that makes exactly this mistake, and must be named exactly.
 
 use std::collections::BTreeSet;
 
@@ -42,7 +42,7 @@ fn global(scheme: &str, text: &str) -> Verifier {
     verifier(scheme, Credentials { global: vec![secret(text)], ..Credentials::default() })
 }
 
-/// A refused request and where it came.
+/// A rejected request and the routes of the gateway that received it.
 struct Made {
     route: Verifier,
     others: Vec<(&'static str, Verifier)>,
@@ -72,22 +72,23 @@ impl Made {
     }
 
     fn diagnose(&self) -> Option<(Reason, Vec<NearMiss>)> {
-        self.diagnose_with(Effort::LIVE)
+        self.diagnose_with(WorkBudget::LIVE)
     }
 
-    /// Why it is refused, and the near misses; `None` if it is accepted.
-    fn diagnose_with(&self, effort: Effort) -> Option<(Reason, Vec<NearMiss>)> {
+    /// Returns why it is rejected, and the near misses; `None` if it is accepted.
+    fn diagnose_with(&self, budget: WorkBudget) -> Option<(Reason, Vec<NearMiss>)> {
         let (head, payload) = (self.head(), Payload::from(Bytes::from(self.body.clone())));
         let now = UnixMillis(NOW);
         let reason = match self.route.verify(&head, &payload, now) {
             Ok(verified) if verified.is_stale() => Reason::Stale,
             Ok(_) => return None,
-            Err(reject) => reject.reason().expect("a refusal"),
+            Err(reject) => reject.reason().expect("a rejection"),
         };
         let route = &self.route.hypothesis();
         let others: Vec<_> = self.others.iter().map(|(name, v)| (*name, v.hypothesis())).collect();
-        let case = Case { head: &head, payload: &payload, now, reason, route, others: &others };
-        Some((reason, diagnose(case, effort)))
+        let case =
+            RejectedRequest { head: &head, payload: &payload, now, reason, route, others: &others };
+        Some((reason, diagnose(case, budget)))
     }
 }
 
@@ -150,7 +151,7 @@ fn seconds() -> String {
     (NOW / 1000).to_string()
 }
 
-/// Every near miss: its code, the reason for which it is refused, and the request.
+/// Every near miss: its code, the reason for which the request is rejected, and the request.
 fn table() -> Vec<(&'static str, Reason, Made)> {
     use Reason::{
         BadSignature, Future, MalformedBody, MalformedSignature, MalformedTimestamp, MissingHeader,
@@ -368,19 +369,19 @@ fn every_near_miss_is_named() {
     let table = table();
     let mut named = BTreeSet::new();
     for (row, (codes, reason, made)) in table.iter().enumerate() {
-        let (refused, found) = made.diagnose().expect("refused");
-        assert_eq!(refused, *reason, "row {row}: {codes}");
+        let (rejected, found) = made.diagnose().expect("rejected");
+        assert_eq!(rejected, *reason, "row {row}: {codes}");
         let found: Vec<_> = found.iter().map(NearMiss::code).collect();
         assert_eq!(found.join(" "), *codes, "row {row}");
         named.extend(found);
     }
-    assert_eq!(named, BTreeSet::from(NearMiss::CODES), "each has a row");
+    assert_eq!(named, BTreeSet::from(NearMiss::CODES), "every code has a row");
 }
 
 #[test]
-fn what_is_named_is_told_with_its_name_and_without_secrets() {
+fn texts_contain_names_and_no_secrets() {
     for (codes, _, made) in table() {
-        let (_, found) = made.diagnose().expect("refused");
+        let (_, found) = made.diagnose().expect("rejected");
         for near_miss in found {
             let text = near_miss.text();
             assert!(text.len() > 40, "{codes}: {text}");
@@ -390,20 +391,20 @@ fn what_is_named_is_told_with_its_name_and_without_secrets() {
         }
     }
     let table = table();
-    let told = |code: &str| {
+    let text_of = |code: &str| {
         let (_, _, made) = table.iter().find(|(known, ..)| *known == code).expect("a row");
-        made.diagnose().expect("refused").1[0].text()
+        made.diagnose().expect("rejected").1[0].text()
     };
-    assert!(told("other_key").contains("`coupon/574`"));
-    assert!(told("other_route_key").contains("`second`"));
-    assert!(told("other_route").contains("`hub`"));
-    assert!(told("other_scheme").contains("scheme = \"shopify\""));
-    assert!(told("header_name").contains("`x_hub_signature_256`"));
-    assert!(told("clock").contains("600 s old"));
+    assert!(text_of("other_key").contains("`coupon/574`"));
+    assert!(text_of("other_route_key").contains("`second`"));
+    assert!(text_of("other_route").contains("`hub`"));
+    assert!(text_of("other_scheme").contains("scheme = \"shopify\""));
+    assert!(text_of("header_name").contains("`x_hub_signature_256`"));
+    assert!(text_of("clock").contains("600 s old"));
 }
 
 #[test]
-fn an_unrelated_secret_is_no_near_miss() {
+fn an_unrelated_secret_is_not_a_near_miss() {
     let now = NOW.to_string();
     let json = "{\"grpIdx\":574}\n";
     let message = vivoldi_message(&now, json.as_bytes());
@@ -415,76 +416,82 @@ fn an_unrelated_secret_is_no_near_miss() {
         github_as("X-Other", "1", "{}"),
     ];
     for (row, made) in requests.iter().enumerate() {
-        let (_, found) = made.diagnose_with(Effort::OFFLINE).expect("refused");
+        let (_, found) = made.diagnose_with(WorkBudget::OFFLINE).expect("rejected");
         assert_eq!(found, [], "row {row}");
     }
 }
 
 #[test]
-fn upper_case_hexadecimal_and_standard_secrets_are_simply_accepted() {
+fn upper_case_hexadecimal_is_accepted() {
     let upper = format!("sha256={}", hex_mac(SECRET, "{}").to_uppercase());
     assert_eq!(github_as("X-Hub-Signature-256", &upper, "{}").diagnose(), None);
     assert_eq!(github_as("x-HUB-signature-256", &upper, "{}").diagnose(), None);
 }
 
 #[test]
-fn the_effort_is_bounded() {
-    let nothing = Effort { attempts: 0, ..Effort::LIVE };
-    let few_bytes = Effort { bytes: 1000, ..Effort::LIVE };
-    for effort in [nothing, few_bytes] {
-        let (_, found) = github("{}", "{}\n").diagnose_with(effort).expect("refused");
+fn a_diagnosis_stays_within_its_budget() {
+    for units in [0, 1000] {
+        let budget = WorkBudget { units, ..WorkBudget::LIVE };
+        let (_, found) = github("{}", "{}\n").diagnose_with(budget).expect("rejected");
         assert_eq!(found, []);
     }
     let large = format!("{{\"a\": \"{}\"}}", "x".repeat(300 << 10));
     let signed = large.replace(": ", ":");
-    let (_, found) = github(&signed, &large).diagnose().expect("refused");
-    assert_eq!(found, [], "too long to be written anew by a running gateway");
-    let (_, found) = github(&signed, &large).diagnose_with(Effort::OFFLINE).expect("refused");
+    let (_, found) = github(&signed, &large).diagnose().expect("rejected");
+    assert_eq!(found, [], "too long to be rewritten by a running gateway");
+    let (_, found) = github(&signed, &large).diagnose_with(WorkBudget::OFFLINE).expect("rejected");
     assert_eq!(found.len(), 1);
     let bomb = gzip(&vec![0; 4 << 20]);
     assert!(bomb.len() < 16 << 10);
-    let (_, found) = github(vec![0; 4 << 20], &bomb).diagnose().expect("refused");
-    assert_eq!(found, [], "what is compressed is not blown up");
+    let (_, found) = github(vec![0; 4 << 20], &bomb).diagnose().expect("rejected");
+    assert_eq!(found, [], "the decompressed body is too long");
     let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
-    assert_eq!(github("{}", &deep).diagnose().expect("refused").1, []);
+    assert_eq!(github("{}", &deep).diagnose().expect("rejected").1, []);
 }
 
 #[test]
-fn reasons_without_near_misses_are_not_tried() {
+fn does_nothing_for_reasons_without_near_misses() {
     let made = github("{}", "{}\n");
     let (head, payload) = (made.head(), Payload::from(Bytes::from(made.body.clone())));
     let route = made.route.hypothesis();
-    for reason in Reason::ALL.into_iter().filter(|reason| !makes_sense(*reason)) {
+    for reason in Reason::ALL.into_iter().filter(|reason| !is_useful(*reason)) {
         let now = UnixMillis(NOW);
-        let case = Case { head: &head, payload: &payload, now, reason, route: &route, others: &[] };
-        assert_eq!(diagnose(case, Effort::LIVE), []);
+        let case = RejectedRequest {
+            head: &head,
+            payload: &payload,
+            now,
+            reason,
+            route: &route,
+            others: &[],
+        };
+        assert_eq!(diagnose(case, WorkBudget::LIVE), []);
     }
 }
 
-fn written(text: &str, layout: Layout, slash: bool, unicode: bool) -> String {
-    let tokens = json::tokens(text.as_bytes()).expect("JSON");
-    let escapes = Escapes { slash, unicode, html: false };
-    let bytes = json::write(&tokens, layout, escapes, 1 << 20).expect("short");
+fn written(text: &str, layout: JsonLayout, slash: bool, unicode: bool) -> String {
+    let tokens = rewrite::tokens(text.as_bytes()).expect("JSON");
+    let escapes = JsonEscapes { slash, unicode, html: false };
+    let bytes = rewrite::write(&tokens, layout, escapes, 1 << 20).expect("short");
     String::from_utf8(bytes).expect("text")
 }
 
 #[test]
-fn json_is_written_as_php_and_python_write_it() {
+fn writes_json_like_php_and_python() {
     let text = r#" {"a" : "x/é\u0001\"\\\u2028😀" , "b":[ ] , "a": -1.0E+2 } "#;
     assert_eq!(
-        written(text, Layout::Compact, true, true),
+        written(text, JsonLayout::Compact, true, true),
         r#"{"a":"x\/\u00e9\u0001\"\\\u2028\ud83d\ude00","b":[],"a":-1.0E+2}"#
     );
     assert_eq!(
-        written(text, Layout::Spaced, false, true),
+        written(text, JsonLayout::Spaced, false, true),
         r#"{"a": "x/\u00e9\u0001\"\\\u2028\ud83d\ude00", "b": [], "a": -1.0E+2}"#
     );
     assert_eq!(
-        written(r#"{"a":[1,{"b":[]}]}"#, Layout::Indented4, false, false),
+        written(r#"{"a":[1,{"b":[]}]}"#, JsonLayout::Indented4, false, false),
         "{\n    \"a\": [\n        1,\n        {\n            \"b\": []\n        }\n    ]\n}"
     );
     for wrong in ["", "{", "{} {}", "nul", "{\"a\":}", "\"\\ud800\""] {
-        assert!(json::tokens(wrong.as_bytes()).is_none(), "{wrong}");
+        assert!(rewrite::tokens(wrong.as_bytes()).is_none(), "{wrong}");
     }
 }
 
@@ -509,23 +516,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn json_written_anew_means_the_same(value in value()) {
+    fn rewritten_json_has_the_same_meaning(value in value()) {
         let text = serde_json::to_string_pretty(&value).expect("JSON");
-        let tokens = json::tokens(text.as_bytes()).expect("JSON");
-        let plain = Escapes { slash: false, unicode: false, html: false };
-        let compact = json::write(&tokens, Layout::Compact, plain, 1 << 20).expect("short");
+        let tokens = rewrite::tokens(text.as_bytes()).expect("JSON");
+        let plain = JsonEscapes { slash: false, unicode: false, html: false };
+        let compact = rewrite::write(&tokens, JsonLayout::Compact, plain, 1 << 20).expect("short");
         prop_assert_eq!(String::from_utf8(compact).ok(), serde_json::to_string(&value).ok());
-        let two = json::write(&tokens, Layout::Indented2, plain, 1 << 20).expect("short");
+        let two = rewrite::write(&tokens, JsonLayout::Indented2, plain, 1 << 20).expect("short");
         prop_assert_eq!(String::from_utf8(two).ok(), Some(text.clone()));
-        for (layout, escapes) in json::ways() {
-            let bytes = json::write(&tokens, layout, escapes, 1 << 20).expect("short");
+        for (layout, escapes) in rewrite::variants() {
+            let bytes = rewrite::write(&tokens, layout, escapes, 1 << 20).expect("short");
             let read: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
             prop_assert_eq!(&read, &value);
         }
     }
 
     #[test]
-    fn nothing_that_a_stranger_sends_makes_it_panic_or_fit(
+    fn no_unsigned_request_panics_or_fits(
         body in prop::collection::vec(any::<u8>(), 0..200),
         signature in "[ -~]{0,90}",
         scheme in prop::sample::select(vec!["vivoldi", "github", "stripe", "svix", "shopify"]),
@@ -538,7 +545,7 @@ proptest! {
         let names: Vec<_> = route.headers().iter().map(ToString::to_string).collect();
         let headers: Vec<_> = names.iter().map(|name| (name.as_str(), signature.as_str())).collect();
         let made = Made::new(route, &headers, &body);
-        let (_, found) = made.diagnose().expect("refused");
+        let (_, found) = made.diagnose().expect("rejected");
         prop_assert_eq!(found, []);
     }
 }

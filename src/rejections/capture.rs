@@ -1,8 +1,7 @@
 //! Rejected requests as files that `sealgate verify` reads.
 //!
-//! A file is written under a temporary name and then renamed, so that nobody reads an incomplete one.
-//! Its name consists of the time and the request ID; only files with such names are counted and
-//! removed.
+//! A file is written under a temporary name and then renamed, so that nobody reads half of one. Its
+//! name consists of the time and the request ID; only files with such names are counted and removed.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -18,17 +17,17 @@ use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use super::Rejection;
 use crate::target;
 
-/// The extension of captured requests.
-const ENDING: &str = ".http";
-/// The extension of incomplete files.
+/// The suffix of captured requests.
+const SUFFIX: &str = ".http";
+/// The suffix of files that are still being written.
 const UNFINISHED: &str = ".http.part";
 /// The time between two log lines about files that cannot be written.
-const QUIET: Duration = Duration::from_secs(60);
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// Where captured requests are stored, and how many.
+/// Where rejected requests are kept, and how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaptureOptions {
-    /// The directory; created if it is missing, for the user of the gateway only.
+    /// The directory; created if necessary, readable by the gateway's user only.
     pub dir: PathBuf,
     /// The most files.
     pub keep: usize,
@@ -36,22 +35,22 @@ pub struct CaptureOptions {
     pub max_bytes: u64,
 }
 
-/// Writes queued requests. Failures are logged once a minute.
+/// Writes what arrives. Errors are logged once a minute.
 pub(super) fn write_all(rejections: &Receiver<Arc<Rejection>>, options: &CaptureOptions) {
-    let mut logged: Option<Instant> = None;
+    let mut warned: Option<Instant> = None;
     let result = remove_unfinished(&options.dir);
     for failed in std::iter::once(result).chain(rejections.iter().map(|r| write(&r, options))) {
         if let Err(error) = failed
-            && logged.is_none_or(|at| at.elapsed() > QUIET)
+            && warned.is_none_or(|at| at.elapsed() > WARN_EVERY)
         {
             let dir = options.dir.display();
             tracing::warn!(%dir, %error, "rejected requests cannot be written to files");
-            logged = Some(Instant::now());
+            warned = Some(Instant::now());
         }
     }
 }
 
-/// Writes one request, and removes old ones to keep within the limits.
+/// Writes one request and removes old ones to stay within the limits.
 fn write(rejection: &Rejection, options: &CaptureOptions) -> io::Result<()> {
     let head = head(rejection);
     let length = (head.len() + rejection.payload.len()) as u64;
@@ -65,9 +64,9 @@ fn write(rejection: &Rejection, options: &CaptureOptions) -> io::Result<()> {
     let name = format!("{:013}-{id}", rejection.at.0);
     let unfinished = dir.join(format!("{name}{UNFINISHED}"));
     let written = write_file(&unfinished, &head, rejection)
-        .and_then(|()| fs::rename(&unfinished, dir.join(format!("{name}{ENDING}"))));
+        .and_then(|()| fs::rename(&unfinished, dir.join(format!("{name}{SUFFIX}"))));
     if written.is_err() {
-        // If this fails, the file is removed at the next start.
+        // If it cannot be removed now, the next start removes it.
         let _ = fs::remove_file(&unfinished);
     }
     written
@@ -83,7 +82,7 @@ fn write_file(path: &Path, head: &[u8], rejection: &Rejection) -> io::Result<()>
     out.flush()
 }
 
-/// Returns the head of a request in HTTP/1.1, whatever its protocol.
+/// The head of a request in the form of HTTP/1.1, whatever its protocol was.
 fn head(rejection: &Rejection) -> Vec<u8> {
     let head = &rejection.head;
     let path = target::path_and_query(&head.uri).unwrap_or("/".into());
@@ -106,12 +105,12 @@ fn head(rejection: &Rejection) -> Vec<u8> {
     text
 }
 
-/// Returns the captured requests in a directory, oldest first, with their lengths.
-fn captured(dir: &Path, ending: &str) -> io::Result<Vec<(PathBuf, u64)>> {
+/// Returns the captured requests of a directory, oldest first, with their lengths.
+fn captured(dir: &Path, suffix: &str) -> io::Result<Vec<(PathBuf, u64)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if is_ours(&entry.file_name().to_string_lossy(), ending) {
+        if is_capture(&entry.file_name().to_string_lossy(), suffix) {
             files.push((entry.path(), entry.metadata().map_or(0, |metadata| metadata.len())));
         }
     }
@@ -119,9 +118,9 @@ fn captured(dir: &Path, ending: &str) -> io::Result<Vec<(PathBuf, u64)>> {
     Ok(files)
 }
 
-/// Returns whether a name consists of 13 digits, a request ID and the extension.
-fn is_ours(name: &str, ending: &str) -> bool {
-    let parts = name.strip_suffix(ending).and_then(|name| name.split_once('-'));
+/// Whether a name consists of 13 digits, a request ID and the suffix.
+fn is_capture(name: &str, suffix: &str) -> bool {
+    let parts = name.strip_suffix(suffix).and_then(|name| name.split_once('-'));
     parts.is_some_and(|(time, id)| {
         time.len() == 13
             && time.bytes().all(|byte| byte.is_ascii_digit())
@@ -130,9 +129,9 @@ fn is_ours(name: &str, ending: &str) -> bool {
     })
 }
 
-/// Removes the oldest files until one of `length` bytes can be added.
+/// Removes the oldest files until another one of `length` bytes may be written.
 fn remove_oldest(options: &CaptureOptions, length: u64) -> io::Result<()> {
-    let files = captured(&options.dir, ENDING)?;
+    let files = captured(&options.dir, SUFFIX)?;
     let mut bytes = files.iter().map(|(_, length)| length).sum::<u64>();
     let mut left = files.len();
     for (path, old) in files {
@@ -146,7 +145,7 @@ fn remove_oldest(options: &CaptureOptions, length: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes files that a process left incomplete.
+/// Removes files that a process left unfinished when it ended.
 fn remove_unfinished(dir: &Path) -> io::Result<()> {
     if !dir.exists() {
         return Ok(());
@@ -162,9 +161,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recognizes_only_its_own_file_names() {
+    fn other_files_are_not_captures() {
         let id = "0123456789abcdef0000000000000001";
-        assert!(is_ours(&format!("1758184391752-{id}.http"), ENDING));
+        assert!(is_capture(&format!("1758184391752-{id}.http"), SUFFIX));
         for foreign in [
             "notes.http".to_owned(),
             format!("{id}.http"),
@@ -172,7 +171,7 @@ mod tests {
             format!("1758184391752-{id}.http.part"),
             format!("1758184391752-{id}"),
         ] {
-            assert!(!is_ours(&foreign, ENDING), "{foreign}");
+            assert!(!is_capture(&foreign, SUFFIX), "{foreign}");
         }
     }
 }

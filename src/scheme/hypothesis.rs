@@ -94,6 +94,20 @@ impl Hypothesis {
         }
     }
 
+    /// The work of [`Hypothesis::fits`] for a body of `length` bytes, preparing the hypothesis
+    /// included. A unit is the work of hashing one byte.
+    pub fn work(&self, length: u64) -> u64 {
+        let scheme = &*self.0.scheme;
+        let fixed = if scheme.takes_public_key() { 100_000 } else { 10_000 };
+        let is_form = |(value, _): &(&TemplateValue, bool)| {
+            matches!(value.source, ValueSource::Form(_) | ValueSource::FormSorted)
+        };
+        let is_hashed_only = scheme.inputs.pointers.is_empty()
+            && scheme.choice.spaces().is_empty()
+            && !scheme.message.values().iter().any(is_form);
+        fixed + if is_hashed_only { length } else { 4 * length }
+    }
+
     /// The scheme.
     pub fn scheme(&self) -> &Scheme {
         &self.0.scheme

@@ -1,14 +1,14 @@
-//! JSON written anew, as the usual languages write it: the order of members, numbers and duplicate
-//! names are kept as they came, only white space and escapes change.
+//! JSON as other libraries would write it. Only white space and escapes change; the order of members,
+//! numbers and duplicate names stay as they are.
 
 use std::ops::ControlFlow;
 
-/// Deeper JSON is not written anew: its indentation would grow with the square of its length.
+/// Deeper JSON is not rewritten: its indentation would grow with the square of its length.
 const DEEPEST: usize = 64;
 
-/// Where white space goes.
+/// Where a JSON text has white space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum JsonLayout {
     /// Nowhere: JavaScript, PHP, Go, Jackson.
     Compact,
     /// After `,` and `:`, as Python's `json.dumps`.
@@ -19,9 +19,9 @@ pub enum Layout {
     Indented4,
 }
 
-/// What is escaped in strings besides what must be.
+/// What a JSON text escapes in addition to what it must.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Escapes {
+pub struct JsonEscapes {
     /// `/` as `\/`, as PHP's `json_encode`.
     pub slash: bool,
     /// What is not ASCII as `\u….`, as PHP's `json_encode` and Python's `json.dumps`.
@@ -30,19 +30,20 @@ pub struct Escapes {
     pub html: bool,
 }
 
-/// Every way of writing that is tried, the usual ones first.
-pub(super) fn ways() -> impl Iterator<Item = (Layout, Escapes)> {
-    let layouts = [Layout::Compact, Layout::Spaced, Layout::Indented4, Layout::Indented2];
+/// Every combination that is tried, the most common ones first.
+pub(super) fn variants() -> impl Iterator<Item = (JsonLayout, JsonEscapes)> {
+    let layouts =
+        [JsonLayout::Compact, JsonLayout::Spaced, JsonLayout::Indented4, JsonLayout::Indented2];
     let escapes = [(false, false), (true, true), (false, true), (true, false)];
     let plain = layouts.into_iter().flat_map(move |layout| {
-        escapes.map(|(slash, unicode)| (layout, Escapes { slash, unicode, html: false }))
+        escapes.map(|(slash, unicode)| (layout, JsonEscapes { slash, unicode, html: false }))
     });
-    let html = Escapes { slash: false, unicode: false, html: true };
-    plain.chain([(Layout::Compact, html)])
+    let html = JsonEscapes { slash: false, unicode: false, html: true };
+    plain.chain([(JsonLayout::Compact, html)])
 }
 
-/// A piece of JSON.
-pub(super) enum Token<'t> {
+/// A token of a JSON text.
+pub(super) enum JsonToken<'t> {
     /// `{` or `[`.
     Open(u8),
     /// `}` or `]`.
@@ -53,12 +54,12 @@ pub(super) enum Token<'t> {
     Colon,
     /// A string, unescaped.
     Text(String),
-    /// A number, `true`, `false` or `null`, as it came.
+    /// A number, `true`, `false` or `null`, as written.
     Word(&'t [u8]),
 }
 
-/// Takes JSON apart; `None` if the body is not JSON or too deep.
-pub(super) fn tokens(body: &[u8]) -> Option<Vec<Token<'_>>> {
+/// Splits JSON into tokens; `None` if the body is not JSON or nested too deep.
+pub(super) fn tokens(body: &[u8]) -> Option<Vec<JsonToken<'_>>> {
     serde_json::from_slice::<serde::de::IgnoredAny>(body).ok()?;
     let mut tokens = Vec::new();
     let mut depth = 0usize;
@@ -71,22 +72,22 @@ pub(super) fn tokens(body: &[u8]) -> Option<Vec<Token<'_>>> {
             }
             b'{' | b'[' => {
                 depth += 1;
-                (Token::Open(*first), tail)
+                (JsonToken::Open(*first), tail)
             }
             b'}' | b']' => {
                 depth = depth.checked_sub(1)?;
-                (Token::Close(*first), tail)
+                (JsonToken::Close(*first), tail)
             }
-            b',' => (Token::Comma, tail),
-            b':' => (Token::Colon, tail),
+            b',' => (JsonToken::Comma, tail),
+            b':' => (JsonToken::Colon, tail),
             b'"' => {
                 let (text, left) = rest.split_at(string_length(rest)?);
-                (Token::Text(serde_json::from_slice(text).ok()?), left)
+                (JsonToken::Text(serde_json::from_slice(text).ok()?), left)
             }
             _ => {
                 let end = |byte: &u8| b" \t\r\n,:]}".contains(byte);
                 let (word, left) = rest.split_at(rest.iter().position(end).unwrap_or(rest.len()));
-                (Token::Word(word), left)
+                (JsonToken::Word(word), left)
             }
         };
         if depth > DEEPEST {
@@ -98,7 +99,7 @@ pub(super) fn tokens(body: &[u8]) -> Option<Vec<Token<'_>>> {
     Some(tokens)
 }
 
-/// The length of the string with which `text` begins, with its quotes.
+/// The length of the string at the start of `text`, quotes included.
 fn string_length(text: &[u8]) -> Option<usize> {
     let mut escaped = false;
     let found = text.iter().enumerate().skip(1).try_for_each(|(at, byte)| {
@@ -112,17 +113,17 @@ fn string_length(text: &[u8]) -> Option<usize> {
     found.break_value()
 }
 
-/// Writes JSON; `None` if it becomes longer than `limit`.
+/// Writes JSON; `None` if it would be longer than `limit`.
 pub(super) fn write(
-    tokens: &[Token<'_>],
-    layout: Layout,
-    escapes: Escapes,
+    tokens: &[JsonToken<'_>],
+    layout: JsonLayout,
+    escapes: JsonEscapes,
     limit: usize,
 ) -> Option<Vec<u8>> {
     let indent = match layout {
-        Layout::Compact | Layout::Spaced => None,
-        Layout::Indented2 => Some(2),
-        Layout::Indented4 => Some(4),
+        JsonLayout::Compact | JsonLayout::Spaced => None,
+        JsonLayout::Indented2 => Some(2),
+        JsonLayout::Indented4 => Some(4),
     };
     let mut out = Vec::new();
     let mut depth = 0;
@@ -134,35 +135,35 @@ pub(super) fn write(
     };
     for (at, token) in tokens.iter().enumerate() {
         match token {
-            Token::Open(byte) => {
+            JsonToken::Open(byte) => {
                 out.push(*byte);
                 depth += 1;
-                if !matches!(tokens.get(at + 1), Some(Token::Close(_))) {
+                if !matches!(tokens.get(at + 1), Some(JsonToken::Close(_))) {
                     line(&mut out, depth);
                 }
             }
-            Token::Close(byte) => {
+            JsonToken::Close(byte) => {
                 depth -= 1;
-                if !matches!(at.checked_sub(1).map(|at| &tokens[at]), Some(Token::Open(_))) {
+                if !matches!(at.checked_sub(1).map(|at| &tokens[at]), Some(JsonToken::Open(_))) {
                     line(&mut out, depth);
                 }
                 out.push(*byte);
             }
-            Token::Comma => {
+            JsonToken::Comma => {
                 out.push(b',');
-                if layout == Layout::Spaced {
+                if layout == JsonLayout::Spaced {
                     out.push(b' ');
                 }
                 line(&mut out, depth);
             }
-            Token::Colon => {
+            JsonToken::Colon => {
                 out.push(b':');
-                if layout != Layout::Compact {
+                if layout != JsonLayout::Compact {
                     out.push(b' ');
                 }
             }
-            Token::Text(text) => write_text(text, escapes, &mut out),
-            Token::Word(word) => out.extend_from_slice(word),
+            JsonToken::Text(text) => write_text(text, escapes, &mut out),
+            JsonToken::Word(word) => out.extend_from_slice(word),
         }
         if out.len() > limit {
             return None;
@@ -171,7 +172,7 @@ pub(super) fn write(
     Some(out)
 }
 
-fn write_text(text: &str, escapes: Escapes, out: &mut Vec<u8>) {
+fn write_text(text: &str, escapes: JsonEscapes, out: &mut Vec<u8>) {
     out.push(b'"');
     for c in text.chars() {
         let mut unit = |unit: u16| out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
