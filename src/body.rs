@@ -135,6 +135,14 @@ impl From<Bytes> for Payload {
     }
 }
 
+/// Checks the length that `Content-Length` announces.
+///
+/// # Errors
+/// [`Reject::BodyTooLarge`].
+pub fn check_announced(body: &impl Body, limits: Limits) -> Result<(), Reject> {
+    if body.size_hint().lower() > limits.bytes { Err(Reject::BodyTooLarge) } else { Ok(()) }
+}
+
 /// Receives a body. With `digest`, SHA-256 is computed piece by piece as they arrive.
 ///
 /// # Errors
@@ -149,10 +157,7 @@ pub async fn receive<B>(
 where
     B: Body<Data = Bytes>,
 {
-    let announced = body.size_hint().lower();
-    if announced > limits.bytes {
-        return Err(Reject::BodyTooLarge);
-    }
+    check_announced(&body, limits)?;
     tokio::time::timeout(limits.time, collect(body, limits.bytes, reservation, digest))
         .await
         .unwrap_or(Err(Reject::BodyTimeout))

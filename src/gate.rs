@@ -8,6 +8,7 @@ mod pipeline;
 mod request_id;
 mod sampler;
 mod trace;
+mod verification;
 
 use std::sync::Arc;
 

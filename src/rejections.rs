@@ -79,6 +79,10 @@ impl CpuBudget {
     }
 }
 
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -151,13 +155,27 @@ impl Rejections {
         }
     }
 
-    /// Whether a diagnosis of this route may start now. If so, the route's next one is due after
-    /// [`PACE`]; if not, the request is counted as skipped.
+    /// Whether [`Rejections::note`] would do anything with a request that `route` rejected.
+    pub fn wants(&self, route: &Arc<Route>, reject: &Reject) -> bool {
+        let Some(reason) = reject.reason().filter(|reason| *reason > Reason::RateLimited) else {
+            return false;
+        };
+        self.capturing.is_some() || (is_useful(reason) && self.is_due(route))
+    }
+
+    /// Whether a diagnosis of this route may start now.
+    fn is_due(&self, route: &Arc<Route>) -> bool {
+        let due = self.due.iter().find(|(known, _)| Arc::ptr_eq(known, route));
+        let now = millis(self.began.elapsed());
+        due.is_some_and(|(_, due)| now >= due.load(Ordering::Relaxed)) && self.cpu.has_time()
+    }
+
+    /// Reserves the diagnosis of this route that is due; the next one is due after [`PACE`]. If none
+    /// is, the request is counted as skipped.
     fn takes_turn(&self, route: &Arc<Route>) -> bool {
         let Some((_, due)) = self.due.iter().find(|(known, _)| Arc::ptr_eq(known, route)) else {
             return false;
         };
-        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let (now, at) = (millis(self.began.elapsed()), due.load(Ordering::Relaxed));
         let next = now.saturating_add(millis(PACE));
         let takes_turn = now >= at

@@ -31,7 +31,7 @@ pub use self::{
     sign::Draft,
     time::UnixMillis,
     verified::{ContextPin, EventKey, RequestIdentity, Verified},
-    verify::{Verifier, details::UnverifiedDetails},
+    verify::{Verifier, details::UnverifiedDetails, head::HeadCheck},
 };
 
 #[cfg(test)]

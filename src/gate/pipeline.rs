@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     access_log::LogEntry,
     http_rules::{self, WireFacts},
-    observe,
+    observe, verification,
 };
 use crate::{
     body,
@@ -69,7 +69,7 @@ impl Pipeline {
         B: Body<Data = Bytes>,
     {
         // HTTP rules and route.
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let host = http_rules::check(&head, wire)?;
         let route = Arc::clone(site.routes.find(&head.uri, host)?);
         entry.set_route(&route);
@@ -80,10 +80,20 @@ impl Pipeline {
             admitted.clone()?;
         }
         route.check_head(&head)?;
+        body::check_announced(&body, route.body)?;
+        let account = self.account(&client, connection);
+        let check = match (route.mode, route.verifier.check_head(&head)) {
+            (Mode::Enforce, Err(reject)) => {
+                let reserve = |bytes| self.capacity.receive(&account, bytes);
+                let (request, rejections) = ((&head, body), &site.rejections);
+                verification::note(rejections, &route, &reject, entry, request, reserve).await;
+                return Err(reject);
+            }
+            (_, check) => check.unwrap_or_default(),
+        };
 
         // Body.
         let with_digest = route.verifier.wants_digest();
-        let account = self.account(&client, connection);
         let reservation = self.capacity.receive(&account, route.body.bytes)?;
         let mut payload = body::receive(body, route.body, reservation, with_digest).await?;
 
@@ -93,8 +103,11 @@ impl Pipeline {
         }
 
         // Scheme: is the request authentic?
-        let verify = |()| route.verifier.verify(&head, &payload, entry.arrived());
-        let verified = admitted.and_then(verify);
+        let now = entry.arrived();
+        let verified = match admitted {
+            Ok(()) => verification::verify(&route, check, &mut head, &mut payload, now).await,
+            Err(reject) => Err(reject),
+        };
         if let Ok(verified) = &verified {
             entry.set_verified(verified);
             account.note_authentic();

@@ -213,6 +213,22 @@ impl Scheme {
         configured.unwrap_or_default().iter().any(|name| **name == *"subject")
     }
 
+    /// Returns whether the head alone proves a request: a token or a password, and nothing that
+    /// covers the body.
+    pub(super) fn is_proven_by_head(&self) -> bool {
+        let is_in_header = matches!(self.signature.from[0], ValueSource::Header(_));
+        match self.kind {
+            ProofKind::Jwt => true,
+            ProofKind::Token | ProofKind::Basic => is_in_header && self.each.is_none(),
+            ProofKind::Hmac(_) | ProofKind::Digest(_) | ProofKind::PublicKey(_) => false,
+        }
+    }
+
+    /// Returns whether responses to challenges contain MACs of texts that the request chooses.
+    pub fn answers_with_macs(&self) -> bool {
+        self.challenges.iter().any(|challenge| challenge.mac.is_some())
+    }
+
     /// Returns whether requests are verified with a public key.
     pub fn takes_public_key(&self) -> bool {
         match (self.kind, &self.token) {

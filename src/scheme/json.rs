@@ -1,44 +1,88 @@
 //! Reads scalars out of a JSON body that is not yet authentic.
 //!
-//! One walk serves every pointer of a scheme. What an attacker could use to make this reader and the
-//! upstream's parser see different things is refused: text that is not UTF-8, a byte order mark,
-//! trailing bytes, and a second member with the name of a wanted one, or of one on the way to it, after
-//! unescaping. Nesting is bounded by [`MAX_DEPTH`] everywhere, wanted or not.
+//! One pass serves every pointer of a scheme, and its cost is linear in the body. Input that this
+//! reader and the upstream's parser could understand differently is rejected: text that is not
+//! UTF-8, a byte order mark, trailing bytes, and a second member with the name of a wanted one, or
+//! of one on the way to it. Names are compared after unescaping and without regard to case, because
+//! parsers in Go and .NET ignore the case of names.
+//!
+//! Members that nobody wants are checked for syntax only: a lone surrogate or a number that no
+//! `f64` can hold does not make the rest unreadable.
+//!
+//! Limits: nesting up to [`MAX_DEPTH`], [`MAX_VALUES`] values in total, and [`MAX_ITEMS`] elements
+//! of an array that a `*` step enters.
 
-use std::{borrow::Cow, fmt};
+mod scanner;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
+
+use self::scanner::{Scanner, Text};
 
 /// The deepest nesting of arrays and objects; the outermost one is at depth 1.
 pub(super) const MAX_DEPTH: u32 = 64;
+/// The most values (members, elements and the document itself) in one body.
+pub(super) const MAX_VALUES: u32 = 100_000;
+/// The most elements of an array whose elements are read.
+pub(super) const MAX_ITEMS: u32 = 4096;
+/// The longest string that is read, in bytes of the body: longer ones count as [`Scalar::Other`].
+pub(super) const MAX_TEXT: usize = 16 * 1024;
 
-/// The body is not JSON as this reader takes it.
+/// The body is not JSON, or not within the limits of this reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MalformedJson;
 
-/// A value that a pointer led to.
+/// A value that a pointer leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scalar<'a> {
     /// A string, unescaped.
     Text(Cow<'a, str>),
     /// An integer without fraction, exponent or negative zero, within the range of `i64`.
     Integer(i64),
-    /// Anything else: null, a boolean, another number, an array, an object.
+    /// Anything else: null, a boolean, another number, an array, an object, a string with a lone
+    /// surrogate or of more than [`MAX_TEXT`] bytes.
     Other,
 }
 
 /// One value that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct JsonMatch<'a> {
-    /// Which pointer, as numbered by [`JsonPointers::add`].
+    /// The pointer, as numbered by [`JsonPointers::add`].
     pub(super) pointer: u16,
-    /// Which element of the outermost `*` on the way; 0 without one.
+    /// The element of the outermost `*` step; 0 without one.
     pub(super) item: u32,
     /// The value.
     pub(super) value: Scalar<'a>,
 }
 
-/// A compiled set of JSON pointers (RFC 6901), in which a `*` step stands for every array element.
+/// The values that the pointers of a set lead to, indexed by pointer and item.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct JsonMatches<'a>(Vec<JsonMatch<'a>>);
+
+impl<'a> JsonMatches<'a> {
+    /// All values, by pointer.
+    pub(super) fn all(&self) -> &[JsonMatch<'a>] {
+        &self.0
+    }
+
+    /// All values of a pointer, in the order of the body.
+    pub(super) fn of(&self, pointer: u16) -> &[JsonMatch<'a>] {
+        let start = self.0.partition_point(|found| found.pointer < pointer);
+        let end = self.0.partition_point(|found| found.pointer <= pointer);
+        &self.0[start..end]
+    }
+
+    /// The only value of a pointer in an item.
+    pub(super) fn only(&self, pointer: u16, item: u32) -> Option<&Scalar<'a>> {
+        let place = (pointer, item);
+        let at = self.0.partition_point(|found| (found.pointer, found.item) < place);
+        let mut values = self.0[at..].iter();
+        let is_here = |found: &&JsonMatch<'_>| (found.pointer, found.item) == place;
+        let first = values.next().filter(is_here)?;
+        values.next().filter(is_here).is_none().then_some(&first.value)
+    }
+}
+
+/// A compiled set of JSON pointers (RFC 6901), in which a `*` step matches every array element.
 #[derive(Clone, Debug)]
 pub(super) struct JsonPointers {
     nodes: Vec<PointerNode>,
@@ -64,12 +108,12 @@ impl JsonPointers {
         self.names.is_empty()
     }
 
-    /// The pointer with this number, as it was written.
+    /// Returns the pointer with this number, as it was written.
     pub(super) fn name(&self, pointer: u16) -> &str {
         &self.names[usize::from(pointer)]
     }
 
-    /// Adds a pointer such as `/data/id` or `/items/*/id`; gives its number.
+    /// Adds a pointer such as `/data/id` or `/items/*/id` and returns its number.
     ///
     /// # Errors
     /// A pointer that does not start with `/`, has an empty step, or would want more members of one
@@ -112,176 +156,153 @@ impl JsonPointers {
         Ok(number)
     }
 
-    /// Walks `body` once; gives every value that a pointer leads to, in the body's order.
-    pub(super) fn read<'a>(&self, body: &'a [u8]) -> Result<Vec<JsonMatch<'a>>, MalformedJson> {
+    /// Reads `body` once and returns every value that a pointer leads to.
+    ///
+    /// # Errors
+    /// [`MalformedJson`] if the body is not JSON, exceeds a limit, or has two members with the name
+    /// of a wanted one.
+    pub(super) fn read<'a>(&self, body: &'a [u8]) -> Result<JsonMatches<'a>, MalformedJson> {
         let text = std::str::from_utf8(body).map_err(|_| MalformedJson)?;
-        let mut found = Vec::new();
-        let mut reader = serde_json::Deserializer::from_str(text);
-        let walk = Walk { tree: self, node: Some(0), depth: 1, item: None, found: &mut found };
-        walk.deserialize(&mut reader).map_err(|_| MalformedJson)?;
-        reader.end().map_err(|_| MalformedJson)?;
-        Ok(found)
+        let mut reader =
+            Reader { tree: self, scanner: Scanner::new(text, MAX_VALUES), found: Vec::new() };
+        reader.value(0, 1, None)?;
+        reader.scanner.end()?;
+        let mut found = reader.found;
+        // The values of one pointer are in the order of their items, and the sort is stable.
+        found.sort_by_key(|found| found.pointer);
+        Ok(JsonMatches(found))
     }
 }
 
-/// The value that stands next in the body; `node` says what is wanted at or below it, `depth` how
-/// deep it would be as an array or object.
-struct Walk<'w, 'a> {
+/// The position in the body, and what was found before it.
+struct Reader<'w, 'a> {
     tree: &'w JsonPointers,
-    node: Option<usize>,
-    depth: u32,
-    item: Option<u32>,
-    found: &'w mut Vec<JsonMatch<'a>>,
+    scanner: Scanner<'a>,
+    found: Vec<JsonMatch<'a>>,
 }
 
-impl<'a> Walk<'_, 'a> {
-    fn take(self, value: Scalar<'a>) {
-        if let Some(pointer) = self.node.and_then(|node| self.tree.nodes[node].wanted) {
-            self.found.push(JsonMatch { pointer, item: self.item.unwrap_or(0), value });
+impl<'a> Reader<'_, 'a> {
+    /// Reads the next value. `node` says what is wanted at or below it, `depth` how deep it is
+    /// nested as an array or object.
+    fn value(&mut self, node: usize, depth: u32, item: Option<u32>) -> Result<(), MalformedJson> {
+        let tree = self.tree;
+        let node = &tree.nodes[node];
+        if node.members.is_empty() && node.each.is_none() && node.wanted.is_none() {
+            return self.scanner.skip_value(depth);
         }
-    }
-
-    fn enter<E: Error>(&mut self) -> Result<(), E> {
-        if self.depth > MAX_DEPTH {
-            return Err(E::custom("nested too deep"));
-        }
-        if let Some(pointer) = self.node.and_then(|node| self.tree.nodes[node].wanted) {
-            let item = self.item.unwrap_or(0);
-            self.found.push(JsonMatch { pointer, item, value: Scalar::Other });
-        }
-        Ok(())
-    }
-}
-
-impl<'a> DeserializeSeed<'a> for Walk<'_, 'a> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'a>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'a> Visitor<'a> for Walk<'_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        self.take(Scalar::Other);
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.take(Scalar::Integer(value));
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.take(i64::try_from(value).map_or(Scalar::Other, Scalar::Integer));
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        self.take(Scalar::Other);
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        self.take(Scalar::Other);
-        Ok(())
-    }
-
-    fn visit_borrowed_str<E>(self, value: &'a str) -> Result<(), E> {
-        self.take(Scalar::Text(Cow::Borrowed(value)));
-        Ok(())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        if self.node.is_some() {
-            self.take(Scalar::Text(Cow::Owned(value.to_owned())));
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(mut self, mut elements: A) -> Result<(), A::Error> {
-        self.enter()?;
-        let node = self.node.and_then(|node| self.tree.nodes[node].each);
-        for number in 0u32.. {
-            let walk = Walk {
-                tree: self.tree,
-                node,
-                depth: self.depth + 1,
-                item: self.item.or(Some(number)),
-                found: &mut *self.found,
-            };
-            if elements.next_element_seed(walk)?.is_none() {
-                break;
+        let value = match self.scanner.peek()? {
+            b'{' if !node.members.is_empty() => {
+                self.matched(node, item, Scalar::Other);
+                return self.object(&node.members, depth, item);
             }
-        }
+            b'[' if let Some(each) = node.each => {
+                self.matched(node, item, Scalar::Other);
+                return self.array(each, depth, item);
+            }
+            b'"' => {
+                self.scanner.count_value()?;
+                let text = self.scanner.text()?;
+                let is_short = text.raw_len() <= MAX_TEXT;
+                let text = if is_short { text.unescaped() } else { None };
+                text.map_or(Scalar::Other, Scalar::Text)
+            }
+            b'-' | b'0'..=b'9' => {
+                self.scanner.count_value()?;
+                integer(self.scanner.number()?)
+            }
+            _ => {
+                self.scanner.skip_value(depth)?;
+                Scalar::Other
+            }
+        };
+        self.matched(node, item, value);
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'a>>(mut self, mut members: A) -> Result<(), A::Error> {
-        self.enter()?;
-        let wanted = match self.node {
-            Some(node) => self.tree.nodes[node].members.as_slice(),
-            None => &[],
-        };
+    fn matched(&mut self, node: &PointerNode, item: Option<u32>, value: Scalar<'a>) {
+        if let Some(pointer) = node.wanted {
+            self.found.push(JsonMatch { pointer, item: item.unwrap_or(0), value });
+        }
+    }
+
+    fn array(&mut self, each: usize, depth: u32, item: Option<u32>) -> Result<(), MalformedJson> {
+        self.scanner.open(depth)?;
+        if self.scanner.closes(b']')? {
+            return Ok(());
+        }
+        for number in 0..MAX_ITEMS {
+            self.value(each, depth + 1, item.or(Some(number)))?;
+            if self.scanner.closes(b']')? {
+                return Ok(());
+            }
+            self.scanner.expect(b',')?;
+        }
+        Err(MalformedJson)
+    }
+
+    fn object(
+        &mut self,
+        wanted: &[(Box<str>, usize)],
+        depth: u32,
+        item: Option<u32>,
+    ) -> Result<(), MalformedJson> {
+        self.scanner.open(depth)?;
+        if self.scanner.closes(b'}')? {
+            return Ok(());
+        }
         let mut seen = 0u64;
         loop {
-            let node = if wanted.is_empty() {
-                if members.next_key::<IgnoredAny>()?.is_none() {
-                    return Ok(());
-                }
-                None
-            } else {
-                match members.next_key_seed(MemberName { wanted })? {
-                    None => return Ok(()),
-                    Some(None) => None,
-                    Some(Some(index)) if seen & (1 << index) != 0 => {
-                        return Err(A::Error::custom("a wanted member comes twice"));
-                    }
-                    Some(Some(index)) => {
-                        seen |= 1 << index;
-                        Some(wanted[index].1)
+            let name = self.scanner.name()?;
+            match position(wanted, &name) {
+                None => self.scanner.skip_value(depth + 1)?,
+                Some((index, _)) if seen & (1 << index) != 0 => return Err(MalformedJson),
+                Some((index, exact)) => {
+                    seen |= 1 << index;
+                    if exact {
+                        self.value(wanted[index].1, depth + 1, item)?;
+                    } else {
+                        self.scanner.skip_value(depth + 1)?;
                     }
                 }
-            };
-            members.next_value_seed(Walk {
-                tree: self.tree,
-                node,
-                depth: self.depth + 1,
-                item: self.item,
-                found: &mut *self.found,
-            })?;
+            }
+            if self.scanner.closes(b'}')? {
+                return Ok(());
+            }
+            self.scanner.expect(b',')?;
         }
     }
 }
 
-/// A member's name: which of the wanted ones it is.
-struct MemberName<'w> {
-    wanted: &'w [(Box<str>, usize)],
+/// The wanted member that a name means, and whether it is exactly that name.
+fn position(wanted: &[(Box<str>, usize)], name: &Text<'_>) -> Option<(usize, bool)> {
+    let folded = match name.as_plain_ascii() {
+        Some(name) => wanted.iter().position(|(known, _)| known.eq_ignore_ascii_case(name)),
+        None => {
+            let chars = || name.chars().map(|c| fold(c.unwrap_or_default()));
+            wanted.iter().position(|(known, _)| chars().eq(known.chars().map(fold)))
+        }
+    }?;
+    // Two wanted names may differ only in case; then the exact one is meant.
+    let exact = |(known, _): &(Box<str>, usize)| name.chars().eq(known.chars().map(Some));
+    let exact = wanted.iter().position(exact);
+    Some((exact.unwrap_or(folded), exact.is_some()))
 }
 
-impl<'a> DeserializeSeed<'a> for MemberName<'_> {
-    type Value = Option<usize>;
-
-    fn deserialize<D: Deserializer<'a>>(self, reader: D) -> Result<Self::Value, D::Error> {
-        reader.deserialize_str(self)
+/// A character without regard to the case of ASCII letters; `ſ` and the Kelvin sign count as `s` and
+/// `k`, as they do in Go.
+fn fold(c: char) -> char {
+    match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
     }
 }
 
-impl Visitor<'_> for MemberName<'_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a member's name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.wanted.iter().position(|(wanted, _)| **wanted == *name))
+fn integer(number: &str) -> Scalar<'static> {
+    match number.parse() {
+        Ok(0) if number.starts_with('-') => Scalar::Other,
+        Ok(value) => Scalar::Integer(value),
+        Err(_) => Scalar::Other,
     }
 }
 

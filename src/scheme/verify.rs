@@ -1,9 +1,10 @@
-//! Judging a request, in the order in which reasons are told.
+//! Verification of a request, in the order of precedence of the reasons.
 
 pub(super) mod challenge;
 mod checks;
 pub(super) mod details;
 mod event;
+pub(super) mod head;
 pub(super) mod jwt;
 pub(super) mod keys;
 mod prove;
@@ -24,11 +25,12 @@ use crate::{
             event::IdRule,
             template::{MAX_HEADERS, MAX_ITEMS, ValueSource},
         },
-        json::JsonPointers,
+        json::{JsonMatches, JsonPointers},
         keyset::KeySet,
         time::UnixMillis,
         verified::Verified,
         verify::{
+            head::{CheckedHead, HeadCheck},
             jwt::{Freshness, PinnedClaims, SignedToken},
             keys::{NamedKey, RouteKeys, VerificationKey},
             request::{HeaderSlots, RequestValues, scalar},
@@ -102,23 +104,39 @@ impl Verifier {
         self.ring.iter().map(|key| &*key.name)
     }
 
-    /// Judges a request. A request that is authentic but too old is given as [`Verified`] with
+    /// Verifies a request. One that is authentic but too old is returned as [`Verified`] with
     /// [`Verified::is_stale`]: whether that matters depends on the record of its event.
     ///
     /// # Errors
-    /// The first [`Reason`], in their order, for which the request is not authentic.
+    /// The first [`Reason`] in order of precedence. What the head proves on its own (a token, a
+    /// password) is checked before the body, so a body is malformed only if its head is authentic.
     pub fn verify(
         &self,
         head: &Parts,
         payload: &Payload,
         now: UnixMillis,
     ) -> Result<Verified, Reject> {
+        self.verify_after(HeadCheck::default(), head, payload, now)
+    }
+
+    /// Verifies a request after [`Verifier::check_head`] has accepted its head, without repeating
+    /// the expensive part of that check.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`].
+    pub fn verify_after(
+        &self,
+        check: HeadCheck,
+        head: &Parts,
+        payload: &Payload,
+        now: UnixMillis,
+    ) -> Result<Verified, Reject> {
         let mut request = self.request(head, payload);
-        let proof = self.judge(&mut request, now)?;
+        let proof = self.authenticated(&mut request, check, now)?;
         Ok(self.name(&request, &proof))
     }
 
-    /// As [`Verifier::verify`], without saying which event the request is about.
+    /// As [`Verifier::verify`], without naming the event that the request is about.
     ///
     /// # Errors
     /// As [`Verifier::verify`].
@@ -128,46 +146,38 @@ impl Verifier {
         payload: &Payload,
         now: UnixMillis,
     ) -> Result<(), Reject> {
-        self.judge(&mut self.request(head, payload), now).map(drop)
+        self.authenticated(&mut self.request(head, payload), HeadCheck::default(), now).map(drop)
     }
 
-    fn judge<'a>(
+    fn authenticated<'a>(
         &'a self,
         request: &mut RequestValues<'a>,
+        check: HeadCheck,
         now: UnixMillis,
     ) -> Result<Authenticated<'a>, Reject> {
         let scheme = &*self.scheme;
         let named = scheme.choice.named(request);
 
-        self.headers_present(request, named)?;
-        if request.duplicate {
-            return Err(Reason::DuplicateHeader.into());
-        }
-        let mut candidates = ClaimedSignatures::default();
-        self.signature_in_headers(request, &mut candidates)?;
+        let CheckedHead { signatures, token, check } = self.head(request, named, check)?;
         let body = self.read_body(request, named);
         if body.is_ok() {
             self.signature_in_body(request)?;
         }
         let millis = self.timestamp(request, body.is_ok())?;
         self.algorithm(request)?;
-        let token = self.token(request)?;
-        let claims = match (&token, &scheme.token) {
-            (Some(token), Some(rules)) => token.claims(rules)?,
-            _ => Vec::new(),
-        };
         body?;
         self.values_present(request)?;
         let key = self.key(request, named)?;
-        let judge = key.unwrap_or(&self.ring.dummy);
-        let proven = match &token {
-            Some(token) => self.token_proven(judge, token)?,
-            None => self.proven_at_any_address(judge, request, &candidates),
+        let (key, mac) = match (key, check.proven) {
+            (Some(key), Some(mac)) => (key, mac),
+            _ => self.prove(key, request, token.as_ref(), &signatures)?,
         };
-        let key = key.ok_or(Reason::UnknownKey)?;
-        let mac = proven.ok_or(Reason::BadSignature)?;
         let rules = scheme.token.as_ref();
-        if rules.is_some_and(|rules| !jwt::agrees(rules, &self.pinned, &claims, request)) {
+        let claims = match (&token, rules) {
+            (Some(token), Some(rules)) => token.claims(rules)?,
+            _ => JsonMatches::default(),
+        };
+        if rules.is_some_and(|rules| !jwt::hashes_agree(rules, &claims, request)) {
             return Err(Reason::Claim.into());
         }
         self.consistent(request)?;
@@ -190,6 +200,30 @@ impl Verifier {
         Ok(Authenticated { key, mac, stale, fresh_for, age })
     }
 
+    /// Verifies the signature, the password, or the token with the claims that do not depend on the
+    /// body, and returns the key and the start of the MAC. Without a key, the work is the same.
+    fn prove<'a>(
+        &'a self,
+        key: Option<&'a VerificationKey>,
+        request: &mut RequestValues<'a>,
+        token: Option<&SignedToken<'_>>,
+        signatures: &ClaimedSignatures,
+    ) -> Result<(&'a VerificationKey, [u8; 16]), Reject> {
+        let prover = key.unwrap_or(&self.ring.dummy);
+        let mut agrees = true;
+        let proven = match (token, &self.scheme.token) {
+            (Some(token), Some(rules)) => {
+                let claims = token.claims(rules)?;
+                agrees = jwt::agrees(rules, &self.pinned, &claims);
+                self.token_proven(prover, token)?
+            }
+            _ => self.proven_at_any_address(prover, request, signatures),
+        };
+        let key = key.ok_or(Reason::UnknownKey)?;
+        let mac = proven.ok_or(Reason::BadSignature)?;
+        if agrees { Ok((key, mac)) } else { Err(Reason::Claim.into()) }
+    }
+
     /// A request with its headers.
     #[inline]
     pub(super) fn request<'a>(
@@ -203,56 +237,13 @@ impl Verifier {
             headers: [None; MAX_HEADERS],
             duplicate: false,
             items: [None; MAX_ITEMS],
-            json: Vec::new(),
+            json: JsonMatches::default(),
             timestamp: None,
             public_url: self.public_urls.first().map(String::as_str),
             url_rule: &self.scheme.url,
         };
         request.duplicate = self.slots.gather(&head.headers, &mut request.headers);
         request
-    }
-
-    /// Every header without which the request cannot be judged.
-    fn headers_present(&self, request: &RequestValues<'_>, named: NamedKey) -> Result<(), Reject> {
-        let scheme = &*self.scheme;
-        let absent = |slot: &usize| request.headers[*slot].is_none();
-        let unsigned = scheme.signature.from.iter().all(|source| match source {
-            ValueSource::Header(slot) => absent(slot),
-            _ => false,
-        });
-        if named == NamedKey::Missing || unsigned || scheme.required.headers.iter().any(absent) {
-            return Err(Reason::MissingHeader.into());
-        }
-        Ok(())
-    }
-
-    /// The signatures in headers, and the grammar of an event id in a header.
-    fn signature_in_headers(
-        &self,
-        request: &mut RequestValues<'_>,
-        candidates: &mut ClaimedSignatures,
-    ) -> Result<(), Reject> {
-        let scheme = &*self.scheme;
-        if scheme.token.is_some() {
-            return self.event_id(request, |source| matches!(source, ValueSource::Header(_)));
-        }
-        for source in &scheme.signature.from {
-            if let ValueSource::Header(slot) = source
-                && let Some(text) = request.header(*slot)
-            {
-                let names = &scheme.inputs.items;
-                let parsed = scheme.signature.parse(text, names, &mut request.items, candidates);
-                parsed.map_err(|_| Reason::MalformedSignature)?;
-            }
-        }
-        let in_header = matches!(scheme.signature.from[0], ValueSource::Header(_));
-        if in_header && candidates.iter().next().is_none() {
-            return Err(Reason::MalformedSignature.into());
-        }
-        if scheme.required.items.iter().any(|slot| request.items[*slot].is_none()) {
-            return Err(Reason::MalformedSignature.into());
-        }
-        self.event_id(request, |source| matches!(source, ValueSource::Header(_)))
     }
 
     /// The signatures outside of headers, and an event id in the body: its grammar and presence.
@@ -327,25 +318,6 @@ impl Verifier {
         let text = request.timestamp.as_deref().ok_or(Reason::MalformedTimestamp)?;
         let millis = timestamp.unit.parse(text).ok_or(Reason::MalformedTimestamp)?;
         Ok(Some(millis))
-    }
-
-    /// The token, if the scheme has tokens.
-    pub(super) fn token<'a>(
-        &self,
-        request: &RequestValues<'a>,
-    ) -> Result<Option<SignedToken<'a>>, Reject> {
-        let Some(rules) = &self.scheme.token else { return Ok(None) };
-        let prefix = self.scheme.signature.prefix.as_bytes();
-        let mut found = self.scheme.signature.from.iter().filter_map(|source| match source {
-            ValueSource::Header(slot) => request.header(*slot),
-            _ => None,
-        });
-        let text = found.next().ok_or(Reason::MissingHeader)?;
-        let (scheme, token) = text.split_at_checked(prefix.len()).ok_or(Reason::MalformedToken)?;
-        if !scheme.eq_ignore_ascii_case(prefix) {
-            return Err(Reason::MalformedToken.into());
-        }
-        Ok(Some(SignedToken::parse(token, rules.algorithm)?))
     }
 
     /// The key that judges; `None` if no configured key serves what the request names.

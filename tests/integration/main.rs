@@ -29,3 +29,4 @@ mod smuggling;
 mod tls;
 mod upstreams;
 mod verification;
+mod work;

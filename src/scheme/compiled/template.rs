@@ -38,6 +38,26 @@ pub(in crate::scheme) enum ValueSource {
     Form(Box<str>),
 }
 
+impl ValueSource {
+    /// Whether the value is read from the head of a request.
+    pub(in crate::scheme) fn is_in_head(&self) -> bool {
+        match self {
+            ValueSource::Url
+            | ValueSource::Method
+            | ValueSource::Path
+            | ValueSource::Header(_)
+            | ValueSource::Query(_) => true,
+            ValueSource::Body
+            | ValueSource::Timestamp
+            | ValueSource::Secret
+            | ValueSource::FormSorted
+            | ValueSource::Item(_)
+            | ValueSource::Json(_)
+            | ValueSource::Form(_) => false,
+        }
+    }
+}
+
 /// Everything that a scheme reads from a request; filled while the scheme is compiled.
 #[derive(Clone, Debug, Default)]
 pub(in crate::scheme) struct Inputs {

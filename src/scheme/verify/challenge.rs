@@ -26,6 +26,8 @@ use crate::{
 
 /// The longest challenge that is echoed.
 const MAX_CHALLENGE: usize = 1024;
+/// The longest body of a challenge request; a longer one is an event, and is read only once.
+pub(in crate::scheme) const MAX_CHALLENGE_BODY: usize = 16 * 1024;
 
 impl Verifier {
     /// Whether the scheme has handshakes at all.
@@ -43,6 +45,9 @@ impl Verifier {
         payload: &Payload,
         now: UnixMillis,
     ) -> Option<Result<SanitizedResponse, Reject>> {
+        if payload.len() > MAX_CHALLENGE_BODY {
+            return None;
+        }
         let handshakes = self.scheme.challenges.iter().filter(|h| h.method == head.method);
         for handshake in handshakes {
             let mut request = self.request(head, payload);

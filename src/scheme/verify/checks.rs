@@ -5,7 +5,11 @@ use http::HeaderValue;
 use crate::{
     reject::{Reason, Reject},
     scheme::{
-        compiled::{ProofKind, template::ValueSource},
+        compiled::{
+            ProofKind,
+            template::{TemplatePiece, ValueSource},
+        },
+        form,
         json::{JsonMatch, Scalar},
         text::{is_word, same, same_letters},
         verify::{Verifier, jwt::Freshness, request::RequestValues},
@@ -31,6 +35,16 @@ impl Verifier {
         if self.scheme.oracle && is_word(request.payload.whole()) {
             return Err(Reason::MalformedBody.into());
         }
+        let is_form = |piece: &TemplatePiece| match piece {
+            TemplatePiece::Value(value) => {
+                matches!(value.source, ValueSource::Form(_) | ValueSource::FormSorted)
+            }
+            TemplatePiece::Literal(_) | TemplatePiece::Optional(_) => false,
+        };
+        if self.message(request).0.iter().any(is_form) && !form::is_bounded(request.payload.whole())
+        {
+            return Err(Reason::MalformedBody.into());
+        }
         if self.scheme.each.is_some() && self.items(request) == 0 {
             return Err(Reason::MalformedBody.into());
         }
@@ -49,7 +63,7 @@ impl Verifier {
                 Scalar::Other => true,
             })
         };
-        if !self.scheme.scalars.is_empty() && request.json.iter().any(malformed) {
+        if !self.scheme.scalars.is_empty() && request.json.all().iter().any(malformed) {
             return Err(Reason::MalformedBody.into());
         }
         for (source, grammar) in &self.scheme.event.distinguish {

@@ -11,7 +11,7 @@ use crate::{
     reject::Reason,
     scheme::{
         compiled::token::{HashClaim, HashedPart, TIMES, TokenAlgorithm, TokenRules},
-        json::{JsonMatch, JsonPointers, Scalar},
+        json::{JsonMatches, JsonPointers, Scalar},
         verify::request::RequestValues,
     },
 };
@@ -51,8 +51,8 @@ pub(in crate::scheme) enum Freshness {
     Future,
 }
 
-fn one<'f, 'a>(found: &'f [JsonMatch<'a>], pointer: u16) -> Option<&'f Scalar<'a>> {
-    found.iter().find(|value| value.pointer == pointer).map(|value| &value.value)
+fn one<'f, 'a>(found: &'f JsonMatches<'a>, pointer: u16) -> Option<&'f Scalar<'a>> {
+    found.of(pointer).first().map(|found| &found.value)
 }
 
 impl<'a> SignedToken<'a> {
@@ -106,10 +106,7 @@ impl<'a> SignedToken<'a> {
     ///
     /// # Errors
     /// [`Reason::MalformedToken`] if the payload is not JSON, or a date is not an integer.
-    pub(in crate::scheme) fn claims(
-        &self,
-        rules: &TokenRules,
-    ) -> Result<Vec<JsonMatch<'_>>, Reason> {
+    pub(in crate::scheme) fn claims(&self, rules: &TokenRules) -> Result<JsonMatches<'_>, Reason> {
         let found = rules.claims.read(&self.payload).map_err(|_| Reason::MalformedToken)?;
         for date in 0..TIMES.len() as u16 {
             match one(&found, date) {
@@ -121,16 +118,15 @@ impl<'a> SignedToken<'a> {
     }
 }
 
-/// Whether the claims are those that scheme and operator demand.
+/// Whether the claims are those that the scheme and the operator require, hashes aside.
 pub(in crate::scheme) fn agrees(
     rules: &TokenRules,
     pinned: &PinnedClaims,
-    found: &[JsonMatch<'_>],
-    request: &RequestValues<'_>,
+    found: &JsonMatches<'_>,
 ) -> bool {
     let names = |pointer: usize, allowed: &[String]| {
         let pointer = (TIMES.len() + pointer) as u16;
-        found.iter().filter(|value| value.pointer == pointer).any(|value| match &value.value {
+        found.of(pointer).iter().any(|found| match &found.value {
             Scalar::Text(text) => allowed.iter().any(|known| known == text),
             Scalar::Integer(_) | Scalar::Other => false,
         })
@@ -144,7 +140,7 @@ pub(in crate::scheme) fn agrees(
     });
     let dates = (!rules.expires || one(found, 0).is_some())
         && (rules.max_age.is_none() || one(found, 2).is_some());
-    issuer && audience && subject && fixed && dates && hashes_agree(rules, found, request)
+    issuer && audience && subject && fixed && dates
 }
 
 /// Returns the hash that a claim must have; `None` if the request does not have the registered
@@ -159,7 +155,12 @@ pub(in crate::scheme) fn hashed(
     }
 }
 
-fn hashes_agree(rules: &TokenRules, found: &[JsonMatch<'_>], request: &RequestValues<'_>) -> bool {
+/// Whether the hashes in claims are those of the request.
+pub(in crate::scheme) fn hashes_agree(
+    rules: &TokenRules,
+    found: &JsonMatches<'_>,
+    request: &RequestValues<'_>,
+) -> bool {
     rules.hashes.iter().all(|hash| {
         let Some(digest) = hashed(hash, request) else { return false };
         match one(found, hash.pointer) {
@@ -195,7 +196,7 @@ pub(in crate::scheme) fn fresh_for(
 /// What the dates say at `now`, in milliseconds, and how long ago the token was issued.
 pub(in crate::scheme) fn age(
     rules: &TokenRules,
-    found: &[JsonMatch<'_>],
+    found: &JsonMatches<'_>,
     now: i64,
 ) -> (Freshness, Option<i64>) {
     let (exp, nbf, iat) = (date(found, 0), date(found, 1), date(found, 2));

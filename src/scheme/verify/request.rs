@@ -16,7 +16,7 @@ use crate::{
             url::UrlRule,
         },
         form, hex,
-        json::{JsonMatch, Scalar},
+        json::{JsonMatches, Scalar},
         text::{Likeness, likeness},
     },
     target,
@@ -88,7 +88,7 @@ pub(in crate::scheme) struct RequestValues<'a> {
     /// The items of the signature by slot.
     pub(in crate::scheme) items: [Option<&'a [u8]>; MAX_ITEMS],
     /// The wanted members of the body.
-    pub(in crate::scheme) json: Vec<JsonMatch<'a>>,
+    pub(in crate::scheme) json: JsonMatches<'a>,
     /// The timestamp's text, as it came.
     pub(in crate::scheme) timestamp: Option<Cow<'a, [u8]>>,
     /// The address registered with the sender.
@@ -99,7 +99,7 @@ pub(in crate::scheme) struct RequestValues<'a> {
 
 impl<'a> RequestValues<'a> {
     /// The same request with members of its body.
-    pub(in crate::scheme) fn with_json(mut self, json: Vec<JsonMatch<'a>>) -> Self {
+    pub(in crate::scheme) fn with_json(mut self, json: JsonMatches<'a>) -> Self {
         self.json = json;
         self
     }
@@ -111,9 +111,7 @@ impl<'a> RequestValues<'a> {
 
     /// The member that a pointer led to, in element `item` of `each`.
     pub(in crate::scheme) fn json(&self, pointer: u16, item: u32) -> Option<&Scalar<'a>> {
-        let mut found = self.json.iter().filter(|f| f.pointer == pointer && f.item == item);
-        let first = found.next()?;
-        found.next().is_none().then_some(&first.value)
+        self.json.only(pointer, item)
     }
 
     /// Returns the signed address: the registered one with what the sender appends to its query;

@@ -33,18 +33,18 @@ impl Verifier {
         let key = self.key(&request, self.scheme.choice.named(&request)).ok()??;
         self.token_proven(key, &token).ok()??;
         let but_subject = PinnedClaims { subject: Vec::new(), ..self.pinned.clone() };
-        if !jwt::agrees(rules, &but_subject, &claims, &request) {
+        if !jwt::agrees(rules, &but_subject, &claims)
+            || !jwt::hashes_agree(rules, &claims, &request)
+        {
             return None;
         }
         // The last of the names that every scheme reads.
-        let pointer = TIMES.len() + NAMES.len() - 1;
-        claims.iter().find(|claim| usize::from(claim.pointer) == pointer).and_then(|claim| {
-            match &claim.value {
-                Scalar::Text(text) => {
-                    Some(text.chars().take(LONGEST).flat_map(char::escape_default).collect())
-                }
-                Scalar::Integer(_) | Scalar::Other => None,
+        let pointer = (TIMES.len() + NAMES.len() - 1) as u16;
+        match &claims.of(pointer).first()?.value {
+            Scalar::Text(text) => {
+                Some(text.chars().take(LONGEST).flat_map(char::escape_default).collect())
             }
-        })
+            Scalar::Integer(_) | Scalar::Other => None,
+        }
     }
 }
