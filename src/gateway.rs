@@ -136,10 +136,15 @@ impl Gateway {
         let site = site(config.routes, config.acknowledge_replays, &config.server, &self.metrics);
         // Load the key sets before the new routes start, so that they reject no token meanwhile.
         let running = self.gate.site.load_full();
+        let mut loading = JoinSet::new();
         for set in key_sets(&site) {
             key_sets(&running).into_iter().for_each(|known| set.inherit(known));
-            if let Err(error) = set.load().await {
-                tracing::warn!(%error, "a key set cannot be fetched");
+            let set = Arc::clone(set);
+            loading.spawn(async move { set.load().await });
+        }
+        while let Some(loaded) = loading.join_next().await {
+            if let Ok(Err(error)) = loaded {
+                tracing::warn!(%error, "cannot fetch a key set");
             }
         }
         let expiring: Vec<_> = self.expiries().into_iter().map(|(name, _)| name).collect();

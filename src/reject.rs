@@ -199,6 +199,9 @@ pub enum Reject {
     /// The replay guard is full of records that still protect their events.
     #[error("the replay guard is full")]
     GuardFull,
+    /// The token names a key that the key set does not have yet.
+    #[error("the key set must be fetched again")]
+    KeyPending,
     /// The key set cannot be fetched.
     #[error("the key set is unreachable")]
     KeysUnavailable,
@@ -264,6 +267,7 @@ impl Reject {
             Reject::InFlight
             | Reject::StoreUnavailable
             | Reject::GuardFull
+            | Reject::KeyPending
             | Reject::KeysUnavailable
             | Reject::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Reject::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -289,6 +293,7 @@ impl Reject {
             Reject::InFlight
             | Reject::StoreUnavailable
             | Reject::GuardFull
+            | Reject::KeyPending
             | Reject::KeysUnavailable
             | Reject::Overloaded(_) => Outcome::Unavailable,
             Reject::BodyTooLarge
@@ -325,6 +330,7 @@ impl Reject {
             Reject::NotAccepted(_)
             | Reject::Replay
             | Reject::InFlight
+            | Reject::KeyPending
             | Reject::Overloaded(_)
             | Reject::UpstreamConnect
             | Reject::UpstreamReset

@@ -66,7 +66,14 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
             },
             () = watched.changed() => "a file has changed",
         };
-        reload(&gateway, path, cause, &mut watched).await;
+        // A signal to end does not wait for key sets or slow files.
+        let ended = tokio::select! {
+            () = reload(&gateway, path, cause, &mut watched) => false,
+            () = signals.stop() => true,
+        };
+        if ended {
+            break;
+        }
     }
     tracing::info!("draining");
     tokio::select! {
@@ -177,7 +184,6 @@ fn log(warnings: &Report) {
 }
 
 /// The action that a signal requests.
-#[derive(PartialEq, Eq)]
 enum SignalAction {
     Reload,
     Stop,
@@ -206,7 +212,11 @@ impl Signals {
         }
     }
 
+    /// Waits for a signal to stop; requests to reload stay pending.
     async fn stop(&mut self) {
-        while self.next().await == SignalAction::Reload {}
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

@@ -24,11 +24,6 @@ use crate::{
 const TOLERANCES: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
 
-/// Replaces an invalid secret, so that the remaining keys can be checked. It is valid in every form
-/// of key that a scheme can require. A configuration that contains it is never used, because its
-/// error is already recorded.
-const STAND_IN: [u8; 64] = [b'0'; 64];
-
 /// Key sets, by address and CA file.
 pub(super) type KeySets = HashMap<(String, Option<PathBuf>), Arc<KeySet>>;
 
@@ -45,7 +40,7 @@ pub(super) fn read(
     let errors = section.errors();
     let verifying = |key, what: &str| {
         let field = section.get(key);
-        field.map(|field| verifying(&field, &format!("{what} of {route}"), surroundings))
+        field.map(|field| verifying(&field, &format!("{what} of {route}"), scheme, surroundings))
     };
     let global = verifying("secret", "global");
     let groups = section.get("secrets").map(|field| groups(&field, route, scheme, surroundings));
@@ -60,9 +55,7 @@ pub(super) fn read(
     };
     // The errors of the secrets are already reported; "no secret" would be wrong in addition.
     let has_secrets = section.has("secret") || section.has("secrets");
-    if has_secrets && credentials.groups.is_empty() && section.errors() > errors {
-        credentials.global.push(stand_in());
-    }
+    credentials.has_unusable_secret = has_secrets && section.errors() > errors;
     let public_keys = section.get("public_key").map(|field| public_keys(&field, surroundings));
     let jwt = section.get("jwt").map(|field| jwt(&field, scheme, surroundings));
     if let Some(field) = section.get("require_headers") {
@@ -73,20 +66,18 @@ pub(super) fn read(
     Some(credentials)
 }
 
-fn stand_in() -> Secret {
-    Secret::new(STAND_IN.to_vec())
-}
-
-/// Reads the secrets of one key and records them, so that shared secrets are detected.
-fn verifying(field: &Field<'_>, owner: &str, surroundings: &Surroundings<'_>) -> Vec<Secret> {
+/// Reads the usable secrets of one key; a secret that is also another key's is reported.
+fn verifying(
+    field: &Field<'_>,
+    owner: &str,
+    scheme: Option<&Scheme>,
+    surroundings: &Surroundings<'_>,
+) -> Vec<Secret> {
     let secrets = secret::read_all(field, Use::Verify, surroundings);
     let add = |(item, secret): (Field<'_>, Option<Secret>)| {
-        if let Some(secret) = &secret {
-            surroundings.known.add(&item, secret, owner);
-        }
-        secret.unwrap_or_else(stand_in)
+        secret.inspect(|secret| surroundings.known.add(&item, secret, owner, scheme))
     };
-    secrets.into_iter().map(add).collect()
+    secrets.into_iter().filter_map(add).collect()
 }
 
 /// `[route.secrets.SPACE]`: index = secret(s).
@@ -108,7 +99,8 @@ fn groups(
                 field.error(format!("`{index}` is not an index"), Some(help.to_owned()));
                 continue;
             };
-            let secrets = verifying(&field, &format!("{space}/{index} of {route}"), surroundings);
+            let owner = format!("{space}/{index} of {route}");
+            let secrets = verifying(&field, &owner, scheme, surroundings);
             if known {
                 groups.push((space.clone(), number, secrets));
             }

@@ -14,7 +14,7 @@ use http::HeaderValue;
 use zeroize::Zeroizing;
 
 use super::Surroundings;
-use crate::{document::Field, secret::Secret};
+use crate::{document::Field, scheme::Scheme, secret::Secret};
 
 /// Secrets with fewer bytes than this can be guessed by brute force.
 const SHORT: usize = 16;
@@ -46,27 +46,57 @@ pub(super) enum Use {
     Address,
 }
 
-/// The secrets read so far, to detect one that is configured for two keys.
+/// The secrets that were read so far, to find one that several keys use.
 #[derive(Default)]
 pub(super) struct Known {
-    /// The first owner of each secret, and the line of its key.
-    first: RefCell<HashMap<Secret, (String, usize)>>,
+    first: RefCell<HashMap<Secret, FirstUse>>,
     by_owner: RefCell<BTreeMap<String, Vec<Secret>>>,
 }
 
+/// The key that used a secret first.
+struct FirstUse {
+    owner: String,
+    line: usize,
+    /// The ID of its scheme, and whether the scheme answers challenges with MACs.
+    scheme: Option<(String, bool)>,
+}
+
 impl Known {
-    /// Records that `secret` is a key of `owner`, and warns if another owner has the same secret.
-    pub(super) fn add(&self, field: &Field<'_>, secret: &Secret, owner: &str) {
+    /// Records that `secret` is a key of `owner`, and reports whether another key uses it too.
+    ///
+    /// That is an error between different schemes if one of them answers challenges with MACs:
+    /// anyone could have it sign a text, and send that to the other route as an event.
+    pub(super) fn add(
+        &self,
+        field: &Field<'_>,
+        secret: &Secret,
+        owner: &str,
+        scheme: Option<&Scheme>,
+    ) {
+        let scheme = scheme.map(|scheme| (scheme.id().to_owned(), scheme.answers_with_macs()));
         match self.first.borrow_mut().entry(secret.clone()) {
             Entry::Occupied(other) => {
-                let help = "create a secret for each: with a shared secret, one of them can forge events of the other";
-                let (other, line) = other.get();
+                let FirstUse { owner: other, line, scheme: others } = other.get();
                 let what =
                     format!("the secret for {owner} is the same as for {other} (line {line})");
-                field.warning(what, Some(help.to_owned()));
+                let signing = [&scheme, others].into_iter().flatten().find(|(_, signs)| *signs);
+                match signing {
+                    Some((id, _)) if scheme != *others => {
+                        let help = format!(
+                            "the challenges of `{id}` sign texts that anyone may choose: use \
+                             different secrets"
+                        );
+                        field.error(what, Some(help));
+                    }
+                    _ => {
+                        let help = "create a secret for each: with a shared secret, one of them can \
+                                    forge events of the other";
+                        field.warning(what, Some(help.to_owned()));
+                    }
+                }
             }
             Entry::Vacant(free) => {
-                free.insert((owner.to_owned(), field.line()));
+                free.insert(FirstUse { owner: owner.to_owned(), line: field.line(), scheme });
             }
         }
         self.by_owner.borrow_mut().entry(owner.to_owned()).or_default().push(secret.clone());

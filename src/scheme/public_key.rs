@@ -7,6 +7,7 @@ use aws_lc_rs::signature::{
     RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512, VerificationAlgorithm,
 };
 use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
+use x509_parser::{prelude::FromDer, x509::SubjectPublicKeyInfo};
 
 use crate::{
     scheme::{compiled::key::KeyForm, encoding::Encoding},
@@ -77,6 +78,7 @@ impl PublicKey {
             }
             .ok_or_else(|| "the public key is not written as this sender writes it".to_owned())?
         };
+        check_size(&bytes)?;
         PublicKey::parse(algorithm.verification(), &bytes)
     }
 
@@ -93,6 +95,19 @@ impl PublicKey {
     /// Returns whether the private half of this key signed `message`.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         self.0.verify_sig(message, signature).is_ok()
+    }
+}
+
+/// Rejects an RSA key of a size that no signature can be verified with.
+fn check_size(der: &[u8]) -> Result<(), String> {
+    let Ok((_, info)) = SubjectPublicKeyInfo::from_der(der) else { return Ok(()) };
+    match info.parsed() {
+        Ok(x509_parser::public_key::PublicKey::RSA(key))
+            if !(2048..=8192).contains(&key.key_size()) =>
+        {
+            Err(format!("the public key has {} bits, not 2048 to 8192", key.key_size()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -10,6 +10,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::kit::{Answer, Call, Gateway, Setup, Upstream, hmac_sha256, now_ms};
 
 const SECRET: &str = "a-secret-of-the-handshakes-0001";
+/// Senders that answer challenges with MACs share their secret with no other.
+const X_SECRET: &str = "a-secret-of-the-handshakes-0002";
+const ZOOM_SECRET: &str = "a-secret-of-the-handshakes-0003";
 
 /// The senders with handshakes, the methods that their routes take, and lines for their routes.
 const SENDERS: &[(&str, &str, &str)] = &[
@@ -33,6 +36,8 @@ fn start(upstream: &Upstream, discord: &Ed25519KeyPair) -> Gateway {
     let route = |(id, _, lines): &(&str, &str, &str)| {
         let key = match *id {
             "discord" => format!("public_key = \"{public_key}\""),
+            "x" => format!("secret = \"{X_SECRET}\""),
+            "zoom" => format!("secret = \"{ZOOM_SECRET}\""),
             _ => format!("secret = \"{SECRET}\""),
         };
         format!(
@@ -48,8 +53,8 @@ fn discord_key() -> Ed25519KeyPair {
     Ed25519KeyPair::generate().expect("a key")
 }
 
-fn hmac_base64(message: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length");
+fn hmac_base64(secret: &str, message: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any length");
     mac.update(message.as_bytes());
     BASE64.encode(&mac.finalize().into_bytes())
 }
@@ -75,7 +80,7 @@ fn twitch(secret: &str, kind: &str, body: &str) -> Call {
 }
 
 fn xero(body: &str) -> Call {
-    Call::post("/xero", body).with("x-xero-signature", &hmac_base64(body))
+    Call::post("/xero", body).with("x-xero-signature", &hmac_base64(SECRET, body))
 }
 
 const CHALLENGE_OF_TWITCH: &str = "{\"challenge\":\"pogchamp-kappa-360noscope-vohiyo\",\
@@ -105,10 +110,10 @@ async fn each_sender_is_answered_as_its_documents_say() {
                  \"type\":\"url_verification\"}";
     let zoomed = format!(
         "{{\"plainToken\":\"qgg8vlvZRS6UYooatFL8Aw\",\"encryptedToken\":\"{}\"}}",
-        hmac_sha256(SECRET, b"qgg8vlvZRS6UYooatFL8Aw")
+        hmac_sha256(ZOOM_SECRET, b"qgg8vlvZRS6UYooatFL8Aw")
     );
     let crc = "NzA1MGYyYzUtY2E3NC00YmQ2LWFlZmYtMTRhYTRhNzJiYTAy";
-    let crc_answer = format!("{{\"response_token\":\"sha256={}\"}}", hmac_base64(crc));
+    let crc_answer = format!("{{\"response_token\":\"sha256={}\"}}", hmac_base64(X_SECRET, crc));
     let graph = "/microsoft-graph?validationToken=Validation%3A+Testing+client%20for%20the%3Cb%3E";
     let okta = "Me_rShK8JHsTnbyYrWXCEoMGbM_zsZ6k0hLPZ_Pg";
     let ping = "{\"id\":\"1\",\"token\":\"t\",\"type\":1,\"version\":1}";
@@ -205,7 +210,7 @@ async fn what_is_no_handshake_or_no_authentic_one_is_refused() {
     // An answered challenge is no event: X signs the bare body, and the gateway gave a MAC of a
     // word.
     let stolen = Call::post("/x", "word")
-        .with("x-twitter-webhooks-signature", &format!("sha256={}", hmac_base64("word")));
+        .with("x-twitter-webhooks-signature", &format!("sha256={}", hmac_base64(X_SECRET, "word")));
     let (reply, reason) = gateway.refused(&stolen).await;
     assert_eq!((reply.status, reason.as_str()), (401, "malformed_body"));
     assert!(upstream.requests().is_empty(), "nothing is forwarded");
@@ -245,7 +250,8 @@ async fn xero_gets_answers_without_bodies_and_cookies() {
     upstream.answer([Answer::Raw(answer.as_bytes().to_vec()), Answer::Status(500)]);
     let event = |n: u32| xero(&format!("{{\"events\":[{{}}],\"firstEventSequence\":{n}}}"));
     let forged = event(3).tampered("{\"events\":[]}");
-    let wrong_intent = xero(INTENT_TO_RECEIVE).set("x-xero-signature", &hmac_base64("other"));
+    let wrong_intent =
+        xero(INTENT_TO_RECEIVE).set("x-xero-signature", &hmac_base64(SECRET, "other"));
     let cases =
         [(event(1), 200), (event(2), 500), (event(1), 200), (forged, 401), (wrong_intent, 401)];
     for (call, status) in cases {

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use crate::{
     kit::{
-        Call, Gateway, Issuer, KeyServer, Reply, Serves, Setup, Upstream, hmac_token, key_set,
-        parse, unsigned_token, until,
+        Call, Gateway, Issuer, KeyServer, Process, Reply, Serves, Setup, Upstream, hmac_token,
+        key_set, parse, sealgate, unsigned_token, until,
     },
     senders::pitchpoint::{call, claims, route},
 };
@@ -174,7 +174,7 @@ async fn captured_tokens_are_judged_with_the_published_keys() {
     let judged = judge().await.expect("joined");
     let said = String::from_utf8_lossy(&judged.stderr);
     assert_eq!(judged.status.code(), Some(1), "{said}");
-    assert!(said.contains("the key set cannot be fetched: the answer is 500"), "{said}");
+    assert!(said.contains("the key set cannot be fetched: the response is 500"), "{said}");
 }
 
 #[tokio::test]
@@ -328,4 +328,56 @@ async fn nothing_in_a_token_chooses_its_key() {
     // A set with one key needs no name for it.
     let nameless = good.token_with(&json!({"alg": "RS256"}), &claims());
     assert_eq!(stage.send(&nameless, "nameless").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_key_set_that_can_verify_nothing_is_rejected_at_start() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).routes(&route(&upstream, "jwks = \"file:keys.json\""));
+    let dir = setup.dir.path();
+    std::fs::write(dir.join("gateway.toml"), setup.toml()).expect("written");
+    let short = data_encoding::BASE64URL_NOPAD.encode(&[0xff; 128]);
+    let short = json!({"kty": "RSA", "kid": "short", "n": short, "e": "AQAB"});
+    let other = json!({
+        "kty": "EC", "crv": "P-256", "kid": "other",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+        "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+    });
+    for (key, cause) in [
+        (short, "short: it has 1024 bits, not 2048 to 8192"),
+        (other, "the key set has no key for RS256, which `pitchpoint` uses"),
+    ] {
+        std::fs::write(dir.join("keys.json"), json!({"keys": [key]}).to_string()).expect("written");
+        let output = sealgate(&["check"], dir);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(cause), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_keys_is_no_error_of_the_gateway() {
+    let good = Issuer::new("good");
+    let server = KeyServer::start(set(&[&good])).await;
+    let upstream = Upstream::start().await;
+    let jwks = format!("jwks = \"{}\"", server.url());
+    let setup = Setup::new(&upstream).routes(&route(&upstream, &jwks)).plain();
+    let process = Process::start(setup.dir.path(), &setup.toml()).await;
+    let mut connection = process.connect().await;
+    let accepted = call(&good.token(&claims()), "before", "{}");
+    while connection.exchange(&accepted.bytes()).await.status != 200 {}
+    let errors = |log: &str| log.lines().filter(|line| line.contains("\"ERROR\"")).count();
+    let before = errors(&process.log());
+    let mut statuses = Vec::new();
+    for number in 0..600 {
+        let header = json!({"alg": "RS256", "kid": format!("k{number}")});
+        let token = unsigned_token(&header, &claims()) + "AAAA";
+        statuses.push(connection.exchange(&call(&token, "flood", "{}").bytes()).await.status);
+    }
+    let rejected = statuses.iter().filter(|status| **status == 403).count();
+    assert!(rejected >= 300, "the first 256 may wait for a newer set: {rejected}");
+    assert_eq!(errors(&process.log()), before, "nothing is wrong with the gateway");
+    let after = call(&good.token(&claims()), "after", "{}");
+    assert_eq!(connection.exchange(&after.bytes()).await.status, 200);
 }

@@ -42,6 +42,9 @@ pub struct Credentials {
     pub methods: Option<&'static str>,
     /// `[route.jwt]`
     pub jwt: JwtCredentials,
+    /// Whether a secret is configured that cannot be used. Its problem is reported by the caller;
+    /// such credentials never yield a verifier.
+    pub has_unusable_secret: bool,
 }
 
 /// `[route.jwt]`: what the operator requires of tokens. A name may have several values.
@@ -129,7 +132,7 @@ impl Verifier {
                 return Err(problems);
             }
         };
-        if !problems.is_empty() {
+        if !problems.is_empty() || credentials.has_unusable_secret {
             return Err(problems);
         }
         let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
@@ -163,7 +166,9 @@ impl Scheme {
     /// Returns the problems of credentials that the scheme lacks or does not use.
     fn misfit(&self, given: &Credentials) -> Vec<String> {
         let id = &self.id;
-        let secrets = !given.global.is_empty() || given.groups.iter().any(|g| !g.2.is_empty());
+        let secrets = !given.global.is_empty()
+            || given.groups.iter().any(|g| !g.2.is_empty())
+            || given.has_unusable_secret;
         let public = !given.public_keys.is_empty();
         let jwt = &given.jwt;
         let mut problems = Vec::new();
@@ -187,6 +192,12 @@ impl Scheme {
         }
         if jwt.jwks.is_some() && !(self.takes_public_key() && self.takes_tokens()) {
             problems.push(format!("the scheme `{id}` takes no `jwks`"));
+        }
+        if let (Some(set), Some(rules)) = (&jwt.jwks, &self.token)
+            && set.lacks(rules.algorithm)
+        {
+            let algorithm = rules.algorithm.name();
+            problems.push(format!("the key set has no key for {algorithm}, which `{id}` uses"));
         }
         let pinned =
             [("issuer", &jwt.issuer), ("audience", &jwt.audience), ("subject", &jwt.subject)];

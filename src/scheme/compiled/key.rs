@@ -30,7 +30,11 @@ impl KeyForm {
             Encoding::Base64 => "base64",
             Encoding::Base64Url => "base64url",
         };
-        match self.encoding.decode(text) {
+        // Some senders show base64 without its padding.
+        let padding =
+            if self.encoding == Encoding::Base64 { text.len().wrapping_neg() % 4 } else { 0 };
+        let text = Secret::new([text, &b"==="[..padding]].concat());
+        match self.encoding.decode(text.expose()) {
             Some(bytes) if !bytes.is_empty() => Ok(Secret::new(bytes)),
             _ => Err(format!("the secret is not {form}, as this sender writes it")),
         }

@@ -24,18 +24,18 @@ use tokio_rustls::TlsConnector;
 use super::{FETCHES_A_MINUTE, KeySet, MAX_BYTES, MINUTE};
 use crate::tls::client_config;
 
-/// A whole fetch: connection, TLS, answer.
-const TIME: Duration = Duration::from_secs(5);
-/// Between fetches without a reason.
+/// The timeout of a whole fetch: connection, TLS, response.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The time between fetches that nothing asks for.
 const PERIOD: Duration = Duration::from_secs(3600);
-/// After the first fetch that failed; after each further one three times as long as before.
-const AGAIN: Duration = Duration::from_secs(1);
-/// The longest pause after a fetch that failed.
-const AGAIN_AT_MOST: Duration = Duration::from_secs(15);
+/// The backoff after the first failed fetch; it triples with each further failure.
+const BACKOFF: Duration = Duration::from_secs(1);
+/// The longest backoff.
+const MAX_BACKOFF: Duration = Duration::from_secs(15);
 
-/// Checks the address of a set.
+/// Parses the address of a set.
 pub(super) fn address(text: &str) -> Result<Uri, String> {
-    let uri: Uri = text.parse().map_err(|_| format!("`{text}` is no address"))?;
+    let uri: Uri = text.parse().map_err(|_| format!("`{text}` is not a URL"))?;
     let local = matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
     match uri.scheme_str() {
         Some("https") => Ok(uri),
@@ -44,10 +44,10 @@ pub(super) fn address(text: &str) -> Result<Uri, String> {
     }
 }
 
-/// Fetches at the start, then when a key is asked for that the set does not have, or after a while.
-pub(super) async fn maintain(set: &KeySet, uri: &Uri, trust: &Trust) {
+/// Fetches at the start, then whenever a token names an unknown key, and at least every [`PERIOD`].
+pub(super) async fn maintain(set: &KeySet, uri: &Uri, trust: &ServerTrust) {
     let mut recent: VecDeque<Instant> = VecDeque::new();
-    let mut again = AGAIN;
+    let mut backoff = BACKOFF;
     loop {
         while recent.front().is_some_and(|begun| begun.elapsed() >= MINUTE) {
             recent.pop_front();
@@ -66,32 +66,32 @@ pub(super) async fn maintain(set: &KeySet, uri: &Uri, trust: &Trust) {
         };
         match result {
             Ok(()) => {
-                again = AGAIN;
-                // What was asked for while this fetch was under way can be answered by it.
+                backoff = BACKOFF;
+                // Keys that were named while this fetch ran may be in its set.
                 let wanted = async {
-                    while !set.is_wanting() {
+                    while !set.needs_fetch() {
                         set.wanted.notified().await;
                     }
                 };
                 let _ = timeout(PERIOD, wanted).await;
             }
             Err(error) => {
-                tracing::warn!(%uri, %error, "the key set cannot be fetched");
-                tokio::time::sleep(again).await;
-                again = (again * 3).min(AGAIN_AT_MOST);
+                tracing::warn!(%uri, %error, "cannot fetch the key set");
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 3).min(MAX_BACKOFF);
             }
         }
     }
 }
 
 /// Fetches the text of a set.
-pub(super) async fn get(uri: &Uri, trust: &Trust) -> Result<Bytes, String> {
-    timeout(TIME, exchange(uri, trust))
+pub(super) async fn get(uri: &Uri, trust: &ServerTrust) -> Result<Bytes, String> {
+    timeout(TIMEOUT, exchange(uri, trust))
         .await
-        .unwrap_or_else(|_| Err("no answer in time".to_owned()))
+        .unwrap_or_else(|_| Err("no response in time".to_owned()))
 }
 
-async fn exchange(uri: &Uri, trust: &Trust) -> Result<Bytes, String> {
+async fn exchange(uri: &Uri, trust: &ServerTrust) -> Result<Bytes, String> {
     let host = uri.host().ok_or("no host")?;
     let tls = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
@@ -118,42 +118,42 @@ where
         .header(header::ACCEPT, "application/json")
         .body(Empty::<Bytes>::new())
         .map_err(text)?;
-    let answer = sender.send_request(request).await.map_err(text)?;
-    let status = answer.status();
+    let response = sender.send_request(request).await.map_err(text)?;
+    let status = response.status();
     let body = if status == StatusCode::OK {
-        let body = Limited::new(answer.into_body(), MAX_BYTES);
+        let body = Limited::new(response.into_body(), MAX_BYTES);
         body.collect().await.map(|body| body.to_bytes()).map_err(text)
     } else {
-        Err(format!("the answer is {status}"))
+        Err(format!("the response is {status}"))
     };
     connection.abort();
     body
 }
 
-/// Who vouches for the server of a key set.
+/// The CA certificates that the server of a key set is verified with.
 #[derive(Clone, Debug)]
-pub(super) enum Trust {
-    /// The machine's own authorities, looked up at the first fetch.
-    Machine,
-    /// Authorities that the operator names.
+pub(super) enum ServerTrust {
+    /// Those of the system, loaded at the first fetch.
+    System,
+    /// Those that the operator configured.
     Named(Arc<ClientConfig>),
 }
 
-impl Trust {
-    /// The authorities of a PEM file.
+impl ServerTrust {
+    /// Reads the CA certificates of a PEM file.
     ///
     /// # Errors
     /// Says what is wrong with the file.
-    pub(super) fn read(path: &Path) -> Result<Trust, String> {
-        client_config(Some(path), None).map(Trust::Named).map_err(text)
+    pub(super) fn read(path: &Path) -> Result<ServerTrust, String> {
+        client_config(Some(path), None).map(ServerTrust::Named).map_err(text)
     }
 
     fn client(&self) -> Result<Arc<ClientConfig>, String> {
-        static MACHINE: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
+        static SYSTEM: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
         match self {
-            Trust::Named(config) => Ok(Arc::clone(config)),
-            Trust::Machine => {
-                MACHINE.get_or_init(|| client_config(None, None).map_err(text)).clone()
+            ServerTrust::Named(config) => Ok(Arc::clone(config)),
+            ServerTrust::System => {
+                SYSTEM.get_or_init(|| client_config(None, None).map_err(text)).clone()
             }
         }
     }

@@ -9,6 +9,8 @@ use tokio::{
     net::TcpListener,
 };
 
+use data_encoding::BASE64URL_NOPAD;
+
 use super::*;
 
 const EC: &str = r#"{"kty":"EC","crv":"P-256","kid":"KID","alg":"ES256","use":"sig",
@@ -31,7 +33,7 @@ fn run<F: Future>(test: F) -> F::Output {
     })
 }
 
-/// A server that answers every request with what `answer` gives for its number.
+/// Starts a server whose response to request number n is `answer(n)`.
 async fn serve(
     answer: impl Fn(usize) -> String + Send + Sync + 'static,
 ) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -66,7 +68,7 @@ async fn until(condition: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_file_is_read_at_once_and_again_when_it_changes() {
+fn a_file_is_read_at_the_start_and_when_it_changes() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("keys.json");
     assert!(KeySet::new("file:keys.json", folder.path(), None).is_err());
@@ -83,22 +85,25 @@ fn a_file_is_read_at_once_and_again_when_it_changes() {
         file.set_modified(at).expect("a time");
     };
     write(&set(&["c"]), later);
+    assert!(is_found(&keys.find(Some("a"), TokenAlgorithm::Es256)), "a token reads no file");
+    keys.reread_file();
     assert!(is_found(&keys.find(Some("c"), TokenAlgorithm::Es256)));
     assert!(is_found(&keys.find(None, TokenAlgorithm::Es256)));
     assert!(matches!(keys.find(Some("a"), TokenAlgorithm::Es256), KeyLookup::Unknown));
     write("broken", later + Duration::from_secs(5));
+    keys.reread_file();
     assert!(is_found(&keys.find(Some("c"), TokenAlgorithm::Es256)));
 }
 
 #[test]
-fn what_is_no_set_is_refused() {
+fn rejects_what_is_not_a_key_set() {
     let long = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(MAX_BYTES));
     let encryption = set(&["a"]).replace("\"sig\"", "\"enc\"");
     let other = set(&["a"]).replace("ES256", "RS256");
     let off_curve = set(&["a"]).replace("f83OJ", "f83OK");
     let texts = ["", "[]", "{}", "{\"keys\":[]}", &long, &encryption, &other, &off_curve];
     for text in texts {
-        assert!(parse(text.as_bytes()).is_err(), "{}", &text[..text.len().min(80)]);
+        assert!(jwk::parse(text.as_bytes()).is_err(), "{}", &text[..text.len().min(80)]);
     }
     for address in ["http://example.com/keys", "ftp://localhost/", "keys.json", ""] {
         assert!(KeySet::new(address, Path::new("."), None).is_err(), "{address}");
@@ -121,14 +126,14 @@ fn a_set_is_fetched_and_an_unknown_key_makes_it_fetch_again() {
 }
 
 #[test]
-fn whatever_keys_are_asked_for_fetches_are_few() {
+fn the_number_of_fetches_is_bounded() {
     run(async {
         let (address, requests) = serve(|_| ok(&set(&["a"]))).await;
         let keys = at(address);
         let task = tokio::spawn(Arc::clone(&keys).maintain());
         until(|| is_found(&keys.find(Some("a"), TokenAlgorithm::Es256))).await;
         // Before a fetch that began later came back without it, nobody can say that it is unknown.
-        assert!(matches!(keys.find(Some("x"), TokenAlgorithm::Es256), KeyLookup::Unavailable));
+        assert!(matches!(keys.find(Some("x"), TokenAlgorithm::Es256), KeyLookup::Pending));
         until(|| matches!(keys.find(Some("x"), TokenAlgorithm::Es256), KeyLookup::Unknown)).await;
         for number in 0..1000 {
             let _ = keys.find(Some(&format!("k{number}")), TokenAlgorithm::Es256);
@@ -140,13 +145,13 @@ fn whatever_keys_are_asked_for_fetches_are_few() {
             tokio::task::yield_now().await;
         }
         assert_eq!(requests.load(Ordering::SeqCst), FETCHES_A_MINUTE);
-        assert!(keys.asked.lock().expect("no panic").len() <= MAX_UNKNOWN);
+        assert!(keys.unknown.lock().expect("no panic").first_named.len() <= MAX_UNKNOWN);
         task.abort();
     });
 }
 
 #[test]
-fn servers_that_lie_change_nothing() {
+fn bad_responses_change_nothing() {
     run(async {
         let (address, _) = serve(|n| match n {
             0 => ok(&set(&["a"])),
@@ -162,6 +167,74 @@ fn servers_that_lie_change_nothing() {
         for _ in 1..7 {
             assert!(keys.load().await.is_err());
         }
+        assert!(is_found(&keys.find(Some("a"), TokenAlgorithm::Es256)));
+    });
+}
+
+const RSA_N: &str = "sXchDaQebHnPiGvyDOAT4saGEUetSyo9MKLOoWFsueri23bOdgWp4Dy1WlUzewbgBHod5pcM9H95GQRV3JDXboIRROSBig\
+    eC5yjU1hGzHHyXss8UDprecbAYxknTcQkhslANGRUZmdTOQ5qTRsLAt6BTYuyvVRdhS8exSZEy_c4gs_7svlJJQ4H9_NxsiIo\
+    LwAEk7-Q3UXERGYw_75IDrGA84-lA_-Ct4eTlXHBIY2EaV7t7LjJaynVJCpkv4LKjTTAumiGUIuQhrNhZLuF_RJLqHpM2kgWF\
+    LU7-VTdL1VbC2tejvcI2BlMkEpk1BzBZI0KQB0GaDWFLN-aEAw3vRw";
+
+/// An RSA key whose modulus is the end of [`RSA_N`].
+fn rsa(kid: &str, bytes: usize, zeros: usize, padding: &str) -> String {
+    let n = BASE64URL_NOPAD.decode(RSA_N.as_bytes()).expect("base64url");
+    let mut n = [vec![0; zeros], n[n.len() - bytes..].to_vec()].concat();
+    n[zeros] |= 0x80;
+    let n = BASE64URL_NOPAD.encode(&n);
+    format!(r#"{{"kty":"RSA","kid":"{kid}","n":"{n}{padding}","e":"AAEAAQ=="}}"#)
+}
+
+#[test]
+fn numbers_may_have_leading_zeros_and_padding() {
+    let coordinate =
+        BASE64URL_NOPAD.decode(b"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU").expect("base64url");
+    let zero = BASE64URL_NOPAD.encode(&[&[0], coordinate.as_slice()].concat());
+    let ec = EC.replace("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", &zero);
+    for key in [rsa("k", 256, 0, ""), rsa("k", 256, 1, ""), rsa("k", 256, 2, "=="), ec] {
+        let text = format!("{{\"keys\":[{key}]}}");
+        let (keys, skipped) = jwk::parse(text.as_bytes()).expect("a usable key");
+        assert_eq!((keys.len(), skipped.len()), (1, 0), "{text}");
+    }
+}
+
+#[test]
+fn every_skipped_key_has_a_cause() {
+    let keys = [
+        rsa("short", 128, 0, ""),
+        r#"{"kty":"OKP","crv":"Ed25519","kid":"other"}"#.to_owned(),
+        EC.replace("\"sig\"", "\"enc\"").replace("KID", "enc"),
+        EC.replace("f83OJ", "f8 OJ").replace("KID", "broken"),
+        r#"{"kty":"RSA"}"#.to_owned(),
+        EC.replace("KID", "good"),
+    ];
+    let text = format!("{{\"keys\":[{}]}}", keys.join(","));
+    let (usable, skipped) = jwk::parse(text.as_bytes()).expect("one is usable");
+    assert_eq!(usable[0].kid.as_deref(), Some("good"));
+    let expected = [
+        "short: it has 1024 bits, not 2048 to 8192",
+        "other: its type (kty `OKP`, crv `Ed25519`) is not supported",
+        "enc: its use is `enc`",
+        "broken: `x` is not base64url",
+        "key number 5: `n` is missing",
+    ];
+    assert_eq!(skipped, expected);
+    let error = jwk::parse(format!("{{\"keys\":[{}]}}", keys[0]).as_bytes()).err();
+    assert!(error.is_some_and(|error| error.contains("short: it has 1024 bits")));
+}
+
+#[test]
+fn beyond_the_limit_unknown_keys_are_rejected_at_once() {
+    run(async {
+        let (address, _) = serve(|_| ok(&set(&["a"]))).await;
+        let keys = at(address);
+        assert_eq!(keys.load().await, Ok(()));
+        for number in 0..MAX_UNKNOWN {
+            let found = keys.find(Some(&format!("k{number}")), TokenAlgorithm::Es256);
+            assert!(matches!(found, KeyLookup::Pending), "a newer set could have it");
+        }
+        let found = keys.find(Some("one more"), TokenAlgorithm::Es256);
+        assert!(matches!(found, KeyLookup::Unknown), "the set is fresh");
         assert!(is_found(&keys.find(Some("a"), TokenAlgorithm::Es256)));
     });
 }

@@ -125,6 +125,7 @@ impl Verifier {
                     proven |= Bit::from(u8::from(valid));
                 }
                 KeyLookup::Unknown => return Err(Reason::UnknownKid.into()),
+                KeyLookup::Pending => return Err(Reject::KeyPending),
                 KeyLookup::Unavailable => return Err(Reject::KeysUnavailable),
             }
         }
