@@ -212,7 +212,11 @@ async fn rejects_long_bodies_before_reading_them() {
     assert_eq!(announced.exchange(head.as_bytes()).await.status, 413);
 
     let mut chunked = gateway.connect_plain().await;
-    let head = "POST /webhooks/vivoldi HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let lines = Event::default().header_lines().join("\r\n");
+    let head = format!(
+        "POST /webhooks/vivoldi HTTP/1.1\r\nHost: a\r\n{lines}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n"
+    );
     chunked.write(head.as_bytes()).await;
     chunked.write(format!("400\r\n{}\r\n1\r\nx\r\n", "x".repeat(1024)).as_bytes()).await;
     assert_eq!(chunked.read().await.expect("an answer").status, 413);
