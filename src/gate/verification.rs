@@ -17,7 +17,7 @@ use super::access_log::LogEntry;
 use crate::{
     body::{self, Payload},
     capacity::Reservation,
-    reject::Reject,
+    reject::{Reject, Shed},
     rejections::Rejections,
     route::Route,
     scheme::{HeadCheck, UnixMillis, Verified},
@@ -67,7 +67,7 @@ pub(super) async fn verify(
             verified
         }
         // The thread panicked, or the process ends.
-        Err(_) => Err(Reject::Overloaded("threads for verification")),
+        Err(_) => Err(Reject::Overloaded(Shed::Waited)),
     }
 }
 
