@@ -172,7 +172,7 @@ pub(in crate::scheme) fn hashes_agree(
 }
 
 /// Returns a date of the claims, in milliseconds since the Unix epoch.
-fn date(found: &[JsonMatch<'_>], pointer: u16) -> Option<i64> {
+fn date(found: &JsonMatches<'_>, pointer: u16) -> Option<i64> {
     match one(found, pointer) {
         // In range: claims() admits no date that overflows in milliseconds.
         Some(Scalar::Integer(seconds)) => Some(seconds * 1000),
@@ -184,7 +184,7 @@ fn date(found: &[JsonMatch<'_>], pointer: u16) -> Option<i64> {
 /// expires.
 pub(in crate::scheme) fn fresh_for(
     rules: &TokenRules,
-    found: &[JsonMatch<'_>],
+    found: &JsonMatches<'_>,
     now: i64,
 ) -> Option<i64> {
     let expires = date(found, 0).map(|exp| exp.saturating_add(rules.leeway));
