@@ -1,5 +1,5 @@
-//! The reader of an upstream's response: no bytes panic, the result does not depend on how they are cut
-//! into reads, and a response keeps the limits and has no hop-by-hop header.
+//! The reader of an upstream's response: no bytes panic, the result does not depend on how they are
+//! cut into reads, and a response keeps the limits and has no hop-by-hop header.
 
 #![no_main]
 
