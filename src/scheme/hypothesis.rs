@@ -24,7 +24,7 @@ use crate::{
         time::{TimeUnit, UnixMillis},
         verify::{
             Verifier,
-            keys::{RouteKeys, VerificationKey},
+            keys::{VerificationKey, VerificationKeys},
             request::HeaderSlots,
         },
     },
@@ -179,7 +179,7 @@ impl Hypothesis {
             let prepared = prepared(&other.0.scheme, &secret).ok()?;
             Some(VerificationKey::new("", "", vec![prepared], vec![secret]))
         };
-        let ring = RouteKeys {
+        let ring = VerificationKeys {
             global: Some(key(secret.clone())?),
             groups: Vec::new(),
             dummy: key(secret.clone())?,

@@ -32,7 +32,7 @@ use crate::{
         verify::{
             head::{CheckedHead, HeadCheck},
             jwt::{Freshness, PinnedClaims, SignedToken},
-            keys::{NamedKey, RouteKeys, VerificationKey},
+            keys::{NamedKey, VerificationKey, VerificationKeys},
             request::{HeaderSlots, RequestValues, scalar},
             signature::ClaimedSignatures,
         },
@@ -44,7 +44,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Verifier {
     pub(super) scheme: Arc<Scheme>,
-    pub(super) ring: Arc<RouteKeys>,
+    pub(super) ring: Arc<VerificationKeys>,
     pub(super) methods: &'static str,
     pub(super) slots: HeaderSlots,
     /// Slot and allowed values of each header that the operator requires.

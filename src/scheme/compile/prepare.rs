@@ -14,7 +14,7 @@ use crate::{
         verify::{
             Verifier,
             jwt::PinnedClaims,
-            keys::{PreparedSecret, RouteKeys, VerificationKey},
+            keys::{PreparedSecret, VerificationKey, VerificationKeys},
             request::HeaderSlots,
         },
     },
@@ -141,7 +141,7 @@ impl Verifier {
             None => (millis(timestamp.window), millis(timestamp.future)),
         });
         Ok(Verifier {
-            ring: Arc::new(RouteKeys { global, groups, dummy }),
+            ring: Arc::new(VerificationKeys { global, groups, dummy }),
             methods: credentials.methods.unwrap_or(scheme.sender.methods),
             slots,
             required,

@@ -18,21 +18,21 @@ use crate::{
 /// Reads `kind`, with `hash` if it belongs to the kind.
 pub(super) fn kind(root: &Section<'_>) -> Option<ProofKind> {
     #[derive(Clone, Copy)]
-    enum Word {
+    enum KindWord {
         Hmac,
         HashAlgorithm,
         Rsa,
         Plain(ProofKind),
     }
     let words = [
-        ("hmac", Word::Hmac),
-        ("hash", Word::HashAlgorithm),
-        ("token", Word::Plain(ProofKind::Token)),
-        ("basic", Word::Plain(ProofKind::Basic)),
-        ("ed25519", Word::Plain(ProofKind::PublicKey(PublicKeyAlgorithm::Ed25519))),
-        ("ecdsa-p256", Word::Plain(ProofKind::PublicKey(PublicKeyAlgorithm::EcdsaP256))),
-        ("rsa-pkcs1", Word::Rsa),
-        ("jwt", Word::Plain(ProofKind::Jwt)),
+        ("hmac", KindWord::Hmac),
+        ("hash", KindWord::HashAlgorithm),
+        ("token", KindWord::Plain(ProofKind::Token)),
+        ("basic", KindWord::Plain(ProofKind::Basic)),
+        ("ed25519", KindWord::Plain(ProofKind::PublicKey(PublicKeyAlgorithm::Ed25519))),
+        ("ecdsa-p256", KindWord::Plain(ProofKind::PublicKey(PublicKeyAlgorithm::EcdsaP256))),
+        ("rsa-pkcs1", KindWord::Rsa),
+        ("jwt", KindWord::Plain(ProofKind::Jwt)),
     ];
     let hashes = [
         ("sha1", HashAlgorithm::Sha1),
@@ -46,15 +46,15 @@ pub(super) fn kind(root: &Section<'_>) -> Option<ProofKind> {
     };
     let hash = || root.require("hash").and_then(|field| field.one_of(&hashes));
     match word {
-        Word::Hmac => hash().map(ProofKind::Hmac),
-        Word::HashAlgorithm => hash().map(ProofKind::Digest),
-        Word::Rsa => root.require("hash").and_then(|field| {
+        KindWord::Hmac => hash().map(ProofKind::Hmac),
+        KindWord::HashAlgorithm => hash().map(ProofKind::Digest),
+        KindWord::Rsa => root.require("hash").and_then(|field| {
             field.one_of(&[
                 ("sha256", ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha256)),
                 ("sha512", ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha512)),
             ])
         }),
-        Word::Plain(kind) => Some(kind),
+        KindWord::Plain(kind) => Some(kind),
     }
 }
 
@@ -75,7 +75,7 @@ pub(super) fn signature(
     wanted: &mut Inputs,
 ) -> Option<SignatureRule> {
     #[derive(Clone, Copy, PartialEq)]
-    enum Word {
+    enum FormatWord {
         Raw,
         KeyValue,
         List,
@@ -83,11 +83,11 @@ pub(super) fn signature(
         Positional,
     }
     let words = [
-        ("raw", Word::Raw),
-        ("key-value", Word::KeyValue),
-        ("list", Word::List),
-        ("tagged", Word::Tagged),
-        ("positional", Word::Positional),
+        ("raw", FormatWord::Raw),
+        ("key-value", FormatWord::KeyValue),
+        ("list", FormatWord::List),
+        ("tagged", FormatWord::Tagged),
+        ("positional", FormatWord::Positional),
     ];
     let from = match (section.get("from"), kind) {
         (Some(field), _) => read::signature_sources(&field, wanted),
@@ -98,7 +98,7 @@ pub(super) fn signature(
         (None, None) => None,
     };
     let format = match section.get("format") {
-        None => Word::Raw,
+        None => FormatWord::Raw,
         Some(field) => field.one_of(&words)?,
     };
     let separator = |section: &Section<'_>| {
@@ -114,8 +114,8 @@ pub(super) fn signature(
     };
     let text = |key: &'static str| section.get(key).and_then(|field| field.text());
     let format = match format {
-        Word::Raw => Some(SignatureFormat::Raw),
-        Word::KeyValue => {
+        FormatWord::Raw => Some(SignatureFormat::Raw),
+        FormatWord::KeyValue => {
             let separator = separator(&section);
             let field = section.require("field").and_then(|field| field.text());
             separator.zip(field).map(|(separator, field)| SignatureFormat::KeyValue {
@@ -123,15 +123,17 @@ pub(super) fn signature(
                 field: field.into(),
             })
         }
-        Word::List => separator(&section).map(|separator| SignatureFormat::List { separator }),
-        Word::Tagged => {
+        FormatWord::List => {
+            separator(&section).map(|separator| SignatureFormat::List { separator })
+        }
+        FormatWord::Tagged => {
             let separator = separator(&section);
             let tag = section.require("tag").and_then(|field| field.text());
             separator
                 .zip(tag)
                 .map(|(separator, tag)| SignatureFormat::Tagged { separator, tag: tag.into() })
         }
-        Word::Positional => {
+        FormatWord::Positional => {
             let separator = separator(&section);
             let names = read::texts(section.require("items"));
             for name in &names {

@@ -100,7 +100,7 @@ impl VerificationKey {
 
 /// The keys of one route.
 #[derive(Clone, Debug)]
-pub(in crate::scheme) struct RouteKeys {
+pub(in crate::scheme) struct VerificationKeys {
     /// The global key.
     pub(in crate::scheme) global: Option<VerificationKey>,
     /// Group keys by space and index, sorted.
@@ -109,7 +109,7 @@ pub(in crate::scheme) struct RouteKeys {
     pub(in crate::scheme) dummy: VerificationKey,
 }
 
-impl RouteKeys {
+impl VerificationKeys {
     /// The key of a group.
     pub(in crate::scheme) fn group(&self, space: usize, index: i64) -> Option<&VerificationKey> {
         let found = self.groups.binary_search_by_key(&(space, index), |(place, _)| *place);
