@@ -37,7 +37,7 @@ pub use self::{
     response_reader::{BodyOmission, ReceivedResponse, ResponseLimits, ResponseReader},
 };
 use self::{
-    endpoints::{Endpoint, Endpoints, Lease},
+    endpoints::{Endpoint, EndpointConnection, Endpoints},
     exchange::{ExchangeError, Outgoing, UpstreamConnection},
     permits::{GaugeGuard, Permits},
     request_head::Extra,
@@ -215,7 +215,7 @@ impl Upstream {
         detached::yield_once().await;
         loop {
             let lease = self.endpoints.connect(started, connect_by).await?;
-            let Lease { endpoint, mut connection, is_new } = lease;
+            let EndpointConnection { endpoint, mut connection, is_new } = lease;
             let target = endpoint.origin.target(&request.uri, matched)?;
             let host = match &self.options.host {
                 HostPolicy::Preserve => None,

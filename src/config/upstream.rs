@@ -1,4 +1,4 @@
-//! The keys of a route that say where events go.
+//! The keys of a route that configure its upstreams.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -12,14 +12,14 @@ use crate::{
     upstream::{HostPolicy, Origin, OriginAddress, UpstreamOptions, UpstreamTls},
 };
 
-/// How many requests may wait where `upstream_concurrency` bounds those at the upstream.
+/// The default of `upstream_queue`.
 const QUEUE: u64 = 100;
 
-/// The usual patience with an upstream.
+/// The default of `upstream_timeout`.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 
-/// Reads the upstream's keys; `answer_within` is the route's, if it is known.
+/// Reads the keys; `answer_within` is the route's, if it is known.
 pub(super) fn read(
     section: &Section<'_>,
     limits: &Limits,
@@ -64,10 +64,10 @@ fn origins(field: &Field<'_>) -> Vec<Origin> {
     let mut origins: Vec<Origin> = Vec::new();
     for item in &items {
         let Some(text) = item.text() else { continue };
-        let help = "a path after it is called instead of the sender's".to_owned();
+        let help = "a path after the host replaces the sender's".to_owned();
         if text.contains('@') {
             item.conceal();
-            item.error("the address of an upstream holds no user and no password", Some(help));
+            item.error("the URL of an upstream must not contain a user or a password", Some(help));
             continue;
         }
         match text.parse::<Origin>() {
@@ -81,7 +81,7 @@ fn origins(field: &Field<'_>) -> Vec<Origin> {
     origins
 }
 
-/// How the `https://` upstreams are spoken to; `None` if there is none, or something is wrong.
+/// Reads the TLS keys; `None` if no upstream is `https://`, or after an error.
 fn tls(
     section: &Section<'_>,
     upstream: &Field<'_>,
@@ -92,9 +92,9 @@ fn tls(
     let fields = keys.map(|key| section.get(key));
     let hosts: Vec<&str> = origins.iter().filter_map(secure_host).collect();
     if hosts.is_empty() {
-        // What is wrong with the address is told already.
+        // An invalid address has its own error.
         for field in fields.iter().flatten().filter(|_| !origins.is_empty()) {
-            let help = Some("write https:// if the upstream speaks TLS".to_owned());
+            let help = Some("write https:// if the upstream uses TLS".to_owned());
             field.error(format!("`{}` without an upstream at https://", field.path()), help);
         }
         return None;
@@ -108,7 +108,7 @@ fn tls(
         (None, None) => Some(None),
         (Some(cert), Some(key)) => own_certificate(cert, key, surroundings).map(Some),
         (Some(only), None) | (None, Some(only)) => {
-            only.error("`upstream_cert` and `upstream_key` are there together or not at all", None);
+            only.error("`upstream_cert` and `upstream_key` must be set together", None);
             None
         }
     };
@@ -123,7 +123,7 @@ fn tls(
     Some(UpstreamTls { client, name: name?, client_certificate })
 }
 
-/// The certificate that is shown to the upstream, with its key.
+/// Reads the client certificate and its key.
 fn own_certificate(
     cert_field: &Field<'_>,
     key_field: &Field<'_>,
@@ -146,7 +146,7 @@ fn server_name(field: &Field<'_>) -> Option<ServerName<'static>> {
 fn are_server_names(hosts: &[&str], upstream: &Field<'_>) -> bool {
     let other = hosts.iter().find(|host| ServerName::try_from(**host).is_err());
     if let Some(host) = other {
-        let help = "tell the name that is in its certificate: upstream_server_name";
+        let help = "set upstream_server_name to a name of its certificate";
         upstream.error(format!("no certificate can name `{host}`"), Some(help.to_owned()));
     }
     other.is_none()
@@ -183,7 +183,7 @@ fn timeout(field: &Field<'_>, answer_within: Option<Duration>) -> Option<Duratio
         && timeout < answer_within
     {
         let wait = show_duration(answer_within);
-        let help = format!("the sender waits for {wait}: an answer in that time still counts");
+        let help = format!("the sender waits for {wait}: a response in that time still counts");
         field.warning("`upstream_timeout` is shorter than `answer_within`", Some(help));
     }
     Some(timeout)

@@ -53,7 +53,7 @@ pub(super) struct Endpoints {
 }
 
 /// A connection that serves a request.
-pub(super) struct Lease<'e> {
+pub(super) struct EndpointConnection<'e> {
     pub(super) endpoint: &'e Endpoint,
     pub(super) connection: UpstreamConnection,
     /// Whether it has served no other request.
@@ -94,7 +94,7 @@ impl Endpoints {
         &self,
         now: Instant,
         connect_by: Instant,
-    ) -> Result<Lease<'_>, Reject> {
+    ) -> Result<EndpointConnection<'_>, Reject> {
         let choice = self.choose();
         let idle = match &choice {
             Choice::Available(endpoint) => endpoint.take_idle(now).await,
@@ -134,7 +134,7 @@ impl Endpoints {
         Choice::Wait
     }
 
-    async fn take_any_idle(&self, now: Instant) -> Option<Lease<'_>> {
+    async fn take_any_idle(&self, now: Instant) -> Option<EndpointConnection<'_>> {
         for endpoint in &self.endpoints {
             if let Some(lease) = endpoint.take_idle(now).await {
                 return Some(lease);
@@ -149,7 +149,7 @@ impl Endpoints {
         &'e self,
         mut choice: Choice<'e>,
         connect_by: Instant,
-    ) -> Result<Lease<'e>, Reject> {
+    ) -> Result<EndpointConnection<'e>, Reject> {
         loop {
             // Before the choice, so that no recovery after it is missed.
             let recovered = self.recovered.notified();
@@ -178,7 +178,9 @@ impl Endpoints {
                 }
             };
             match endpoint.dial(connect_by).await {
-                Ok(connection) => return Ok(Lease { endpoint, connection, is_new: true }),
+                Ok(connection) => {
+                    return Ok(EndpointConnection { endpoint, connection, is_new: true });
+                }
                 Err(error) => endpoint.record_failure(&error),
             }
             drop(probe);
@@ -191,9 +193,9 @@ impl Endpoints {
 }
 
 impl Endpoint {
-    async fn take_idle(&self, now: Instant) -> Option<Lease<'_>> {
+    async fn take_idle(&self, now: Instant) -> Option<EndpointConnection<'_>> {
         let connection = self.pool.take(now).await?;
-        Some(Lease { endpoint: self, connection, is_new: false })
+        Some(EndpointConnection { endpoint: self, connection, is_new: false })
     }
 
     async fn dial(&self, connect_by: Instant) -> io::Result<UpstreamConnection> {

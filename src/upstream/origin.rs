@@ -1,4 +1,4 @@
-//! Where an upstream is, and what of the request's target it is asked for.
+//! The address of an upstream, and the request target that it receives.
 
 use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr};
 
@@ -6,13 +6,13 @@ use http::{Uri, uri::PathAndQuery};
 
 use crate::{reject::Reject, target};
 
-/// The longest path of a socket, with the byte that ends it (`sun_path`, unix(7)).
+/// The longest path of a socket, its final zero byte included (`sun_path`, unix(7)).
 const SOCKET_PATH: usize = 108;
 
-/// What `upstream` may be.
+/// The forms of an address, for error messages.
 const FORMS: &str = "http://host:port, https://host:port or unix:/path/of.sock";
 
-/// How an upstream is reached.
+/// The address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OriginAddress {
     /// `http://host:port`.
@@ -33,12 +33,12 @@ pub enum OriginAddress {
     Unix(PathBuf),
 }
 
-/// An upstream: its address, with a path of its own or the sender's.
+/// An upstream, as configured: its address and possibly a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// How it is reached.
+    /// The address.
     pub address: OriginAddress,
-    /// The path to call instead of the sender's; `None` keeps the sender's.
+    /// The path that replaces the sender's.
     pub path: Option<String>,
 }
 
@@ -65,14 +65,14 @@ impl FromStr for Origin {
     }
 }
 
-/// A socket, and after a second colon the path that is called: `unix:/run/app.sock:/hook`.
+/// Parses a socket and, after a second colon, the path: `unix:/run/app.sock:/hook`.
 fn unix(text: &str, rest: &str) -> Result<Origin, String> {
     let (socket, path) = match rest.split_once(":/") {
         Some((socket, path)) => (socket, format!("/{path}")),
         None => (rest, "/".to_owned()),
     };
     if !socket.starts_with('/') || socket.ends_with('/') || socket.len() >= SOCKET_PATH {
-        return Err(format!("`{text}` must name a socket by its whole path, at most 107 bytes"));
+        return Err(format!("`{text}` must be the absolute path of a socket, at most 107 bytes"));
     }
     if path.contains(['?', '#']) || !path.parse::<PathAndQuery>().is_ok_and(|p| p == *path) {
         return Err(format!(
@@ -87,8 +87,8 @@ fn own_path(path: &str) -> Option<String> {
 }
 
 impl Origin {
-    /// The `Host` by which the upstream knows itself: without the port where that is the usual one,
-    /// and `localhost` for a socket.
+    /// Returns the upstream's own `Host`: without the scheme's default port, and `localhost` for a
+    /// socket.
     pub fn authority(&self) -> String {
         let (host, port, usual) = match &self.address {
             OriginAddress::Http { host, port } => (host, port, 80),
@@ -99,11 +99,11 @@ impl Origin {
         if *port == usual { host } else { format!("{host}:{port}") }
     }
 
-    /// The request target here: the sender's path and query, or this origin's path with the sender's
-    /// query; on a wildcard route, what follows the pattern is added to this origin's path.
+    /// Returns the request target: the sender's path and query, or this origin's path and the sender's
+    /// query. On a wildcard route, the rest of the sender's path is appended to the origin's.
     ///
     /// # Errors
-    /// [`Reject::BadRequest`] if there is no such target.
+    /// [`Reject::BadRequest`] if the sender's URI has no path and query.
     pub(super) fn target<'u>(
         &self,
         uri: &'u Uri,
@@ -129,7 +129,7 @@ impl Origin {
     }
 }
 
-/// For the log: as configured, but for the path.
+/// For the log: as configured, without the path.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_read_with_their_defaults() {
+    fn parses_origins_with_their_defaults() {
         let secure = |port| OriginAddress::Https { host: "app".to_owned(), port };
         let socket = || OriginAddress::Unix("/run/app.sock".into());
         for (text, address, path, authority, shown) in [
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_refused() {
+    fn rejects_invalid_origins() {
         let long = format!("unix:/{}", "s".repeat(SOCKET_PATH));
         for wrong in [
             "app:8080",
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_keep_what_the_sender_called() {
+    fn targets_keep_the_senders_path_and_query() {
         let uri: Uri = "/hooks/a/b?q=1".parse().expect("a target");
         let at = |path: Option<&str>, matched| {
             let origin = Origin { address: http("app", 80), path: path.map(str::to_owned) };

@@ -45,7 +45,7 @@ struct IdleConnection {
 }
 
 /// Returns how many threads can run concurrently. The system is asked only once, because it reads a
-/// dozen files to answer and there may be a thousand pools.
+/// dozen files for this and there may be a thousand pools.
 fn parallelism() -> usize {
     static PARALLELISM: LazyLock<usize> =
         LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));

@@ -92,7 +92,7 @@ impl RepairedHead {
             self.fault(match (colon, trimmed) {
                 (None, _) => "a header line without a colon",
                 (Some(_), []) => "a header without a name",
-                (Some(_), _) => "a header name with characters that no name has",
+                (Some(_), _) => "an invalid header name",
             });
             return Ok(Previous::Dropped);
         }

@@ -44,7 +44,7 @@ type Planned = (Vec<u8>, Manner);
 /// An upstream that writes the planned responses, and `418` with `next` to every other request.
 #[derive(Clone, Default)]
 struct Raw {
-    answers: Arc<Mutex<VecDeque<Planned>>>,
+    planned: Arc<Mutex<VecDeque<Planned>>>,
     connections: Arc<AtomicUsize>,
 }
 
@@ -63,8 +63,8 @@ impl Raw {
         (raw, address)
     }
 
-    fn answer(&self, bytes: &[u8], manner: Manner) {
-        self.answers.lock().expect("not poisoned").push_back((bytes.to_vec(), manner));
+    fn plan(&self, bytes: &[u8], manner: Manner) {
+        self.planned.lock().expect("not poisoned").push_back((bytes.to_vec(), manner));
     }
 
     /// Returns the number of connections since the last call.
@@ -75,7 +75,7 @@ impl Raw {
     async fn serve(self, mut stream: TcpStream) {
         stream.set_nodelay(true).expect("a socket");
         while request(&mut stream).await.is_some() {
-            let next = self.answers.lock().expect("not poisoned").pop_front();
+            let next = self.planned.lock().expect("not poisoned").pop_front();
             let (bytes, manner) = next.unwrap_or_else(|| {
                 (b"HTTP/1.1 418 x\r\nContent-Length: 4\r\n\r\nnext".to_vec(), AtOnce)
             });
@@ -239,14 +239,14 @@ async fn responses_do_not_mix_and_connections_are_reused_only_after_a_clear_end(
     let (raw, gateway) = start().await;
     let cases = cases();
     assert!(cases.len() > 50);
-    for (answer, manner, status, body, after) in cases {
-        let shown = format!("{:?} {manner:?}", &answer[..answer.len().min(90)]);
+    for (response, manner, status, body, after) in cases {
+        let shown = format!("{:?} {manner:?}", &response[..response.len().min(90)]);
         // One thread and therefore one pool: both events use one upstream connection.
         let mut connection = gateway.connect_plain().await;
         let warm = connection.exchange(&Event::default().request()).await;
         assert_eq!((warm.status, warm.text().as_str()), (418, "next"), "before {shown}");
         raw.connections();
-        raw.answer(answer.replace('|', "\r\n").as_bytes(), manner);
+        raw.plan(response.replace('|', "\r\n").as_bytes(), manner);
         let reply = connection.exchange(&Event::default().request()).await;
         let seen = if status == 502 { String::new() } else { reply.text() };
         assert_eq!((reply.status, seen.as_str()), (status, body), "{shown}");
@@ -263,7 +263,7 @@ async fn a_connection_that_was_closed_while_idle_is_not_used() {
     let (raw, gateway) = start().await;
     let mut connection = gateway.connect_plain().await;
     for _ in 0..50 {
-        raw.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", ThenClose);
+        raw.plan(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", ThenClose);
         assert_eq!(connection.exchange(&Event::default().request()).await.status, 200);
     }
     assert_eq!(raw.connections(), 50);

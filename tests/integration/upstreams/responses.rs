@@ -72,9 +72,9 @@ async fn a_response_ends_where_its_framing_says() {
         (many, 200, "ok"),
         (long, 200, ""),
     ];
-    for (answer, status, body) in cases {
-        let shown = &answer[..answer.len().min(120)];
-        upstream.answer([raw(&answer), Answer::Status(418)]);
+    for (response, status, body) in cases {
+        let shown = &response[..response.len().min(120)];
+        upstream.answer([raw(&response), Answer::Status(418)]);
         let first = gateway.connect_plain().await.exchange(&Event::default().request()).await;
         assert_eq!(
             (first.status, first.status == 502 || first.text() == body),
@@ -248,7 +248,11 @@ async fn an_incomplete_response_is_an_unknown_outcome() {
 async fn head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.windows(4).any(|window| window == b"\r\n\r\n") {
-        assert_ne!(stream.read_buf(&mut head).await.expect("readable"), 0, "the gateway hung up");
+        assert_ne!(
+            stream.read_buf(&mut head).await.expect("readable"),
+            0,
+            "the gateway closed the connection"
+        );
     }
     String::from_utf8_lossy(&head).to_ascii_lowercase()
 }
@@ -268,8 +272,8 @@ async fn a_response_before_the_end_of_the_body_is_used_at_once() {
         for _ in 0..3 {
             let (mut stream, _) = listener.accept().await.expect("a connection");
             head(&mut stream).await;
-            let refused = b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig";
-            stream.write_all(refused).await.expect("written");
+            let too_large = b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig";
+            stream.write_all(too_large).await.expect("written");
             open.push(stream);
         }
         open
