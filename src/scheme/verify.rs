@@ -57,7 +57,7 @@ pub struct Verifier {
     pub(super) pinned: PinnedClaims,
     /// The sender's published keys.
     pub(super) key_set: Option<Arc<KeySet>>,
-    /// What a handshake must show.
+    /// The token that a challenge must contain.
     pub(super) verify_token: Option<Secret>,
 }
 
@@ -276,7 +276,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// Reads the body for what this request is judged by; most schemes need nothing of it.
+    /// Reads the members of the body that verification needs; most schemes need none.
     fn read_body(&self, request: &mut RequestValues<'_>, named: NamedKey) -> Result<(), Reject> {
         let scheme = &*self.scheme;
         let reader: &JsonPointers = match named {
@@ -320,7 +320,7 @@ impl Verifier {
         Ok(Some(millis))
     }
 
-    /// The key that judges; `None` if no configured key serves what the request names.
+    /// Returns the key that verifies the request; `None` if the key that it names is not configured.
     pub(super) fn key(
         &self,
         request: &RequestValues<'_>,

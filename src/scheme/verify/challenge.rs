@@ -1,9 +1,9 @@
-//! Handshakes: requests by which a sender asks whether the address is ours, answered here.
+//! Challenges: requests by which a sender tests the URL, to which the gateway responds itself.
 //!
-//! An answer may carry a MAC under the key that authenticates events. It must not be an oracle for
-//! that key: what is answered is a word (letters, digits, `_`, `-`), and no event's signed message may
-//! be one. The loader sees to it for messages with fixed text that is no word; for schemes that sign
-//! the bare body, such a body is refused as an event.
+//! A response may contain a MAC under the key that authenticates events, and must not be an oracle
+//! for that key. So only the MAC of a word (letters, digits, `_`, `-`) is sent, and no event's signed
+//! message may be a word. Messages with fixed text that is not a word ensure this; for schemes that
+//! sign the bare body, a body that is a word is rejected as an event.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, request::Parts};
@@ -30,15 +30,16 @@ const MAX_CHALLENGE: usize = 1024;
 pub(in crate::scheme) const MAX_CHALLENGE_BODY: usize = 16 * 1024;
 
 impl Verifier {
-    /// Whether the scheme has handshakes at all.
+    /// Returns whether the scheme has challenges.
     pub fn has_challenges(&self) -> bool {
         !self.scheme.challenges.is_empty()
     }
 
-    /// The answer to a handshake; `None` if the request is none. Ask before [`Verifier::verify`].
+    /// Returns the response to a challenge; `None` if the request is not one. Call it before
+    /// [`Verifier::verify`].
     ///
     /// # Errors
-    /// The reason for which a handshake that must be authentic is not, or shows a wrong token.
+    /// The reason why a challenge that must be authentic is not, or that its token is wrong.
     pub fn challenge(
         &self,
         head: &Parts,

@@ -1,5 +1,4 @@
-//! The computation at the heart of a judgement: does one of the key's secrets make one of the
-//! signatures?
+//! The comparison of signatures: whether one of the key's secrets yields one of them.
 
 use subtle::{Choice as Bit, ConditionallySelectable};
 
@@ -132,7 +131,7 @@ impl Verifier {
         Ok(bool::from(proven).then_some([0; 16]))
     }
 
-    /// The signatures that stand outside of headers, of one item.
+    /// Returns the signatures of one item that are not in headers.
     pub(in crate::scheme) fn candidates(
         &self,
         request: &RequestValues<'_>,

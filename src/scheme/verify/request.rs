@@ -1,5 +1,5 @@
-//! What one request carries of what its scheme reads: gathered in one pass over the headers, then
-//! filled step by step while the request is judged.
+//! The values of a request that its scheme reads: collected in one pass over the headers, then
+//! completed while the request is verified.
 
 use std::borrow::Cow;
 

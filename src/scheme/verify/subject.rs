@@ -1,4 +1,4 @@
-//! Whom a token is about, told before the operator has pinned it.
+//! The subject of a token, which is logged before the operator has pinned it.
 
 use http::request::Parts;
 
@@ -14,14 +14,14 @@ use crate::{
     },
 };
 
-/// The most characters of a subject that are told.
+/// The maximum number of characters of a subject that are logged.
 const LONGEST: usize = 128;
 
 impl Verifier {
-    /// The subject of a token that is signed and says all that it must but for its subject. Other
-    /// tokens tell nothing: where one key set signs for many, as Google's does, anybody can have a token
-    /// with a subject of his choice, but not one with the operator's issuer and audience. Cut off, and
-    /// escaped to printable ASCII.
+    /// Returns the subject of a signed token whose other claims are valid, shortened and escaped to
+    /// printable ASCII. Other tokens yield nothing: where one key set signs for many, as Google's
+    /// does, anyone can get a token with a subject of their choice, but not one with the operator's
+    /// issuer and audience.
     pub fn subject(&self, head: &Parts, payload: &Payload) -> Option<String> {
         let rules = self.scheme.token.as_ref()?;
         let request = self.request(head, payload);
