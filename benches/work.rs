@@ -2,9 +2,10 @@
 //! body whose verification takes the longest, compared with GitHub's scheme, which hashes the body and
 //! does nothing else.
 //!
-//! `cargo bench --bench work` searches for a while; with `-- --targets` it takes a few seconds. Both
-//! fail if a byte costs more than [`MOST`] times what it costs under GitHub's scheme. Times are ratios
-//! of measurements that alternate, so other load on the machine affects both.
+//! `cargo bench --bench work` searches for a while and fails if a byte costs more than [`MOST`] times
+//! what it costs under GitHub's scheme. With `-- --targets` it takes a few seconds and fails above
+//! [`MOST_SHORT`], which only work that is not linear exceeds. Times are ratios of measurements that
+//! alternate, so other load on the machine affects both.
 
 use std::{fs, hint::black_box, path::Path, process::ExitCode, time::Instant};
 
@@ -24,6 +25,8 @@ const NOW: UnixMillis = UnixMillis(1_758_184_391_752);
 const PATH: &str = "/in?a=b";
 /// The most that a byte may cost, as a multiple of its cost under GitHub's scheme.
 const MOST: f64 = 4.0;
+/// The same for the short form, which may run without optimization of the dependencies.
+const MOST_SHORT: f64 = 16.0;
 /// The lengths of bodies: long enough that what a request costs anyway does not count.
 const LENGTHS: [usize; 2] = [64 << 10, 256 << 10];
 /// What the repeated part of a JSON body is made of.
@@ -248,7 +251,8 @@ fn main() -> ExitCode {
         println!("{ratio:5.2} × GitHub's work per byte: {id}, {} bytes, {start}…", body.len());
     }
     let (worst, ..) = results[0];
-    let verdict = if worst <= MOST { "met" } else { "MISSED" };
-    println!("{} schemes, worst {worst:.2}, at most {MOST}: {verdict}", results.len());
-    if worst <= MOST { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let most = if is_short { MOST_SHORT } else { MOST };
+    let verdict = if worst <= most { "met" } else { "MISSED" };
+    println!("{} schemes, worst {worst:.2}, at most {most}: {verdict}", results.len());
+    if worst <= most { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
