@@ -111,7 +111,7 @@ impl Admin {
     }
 
     fn exposition(&self) -> Response<Full<Bytes>> {
-        self.gate.tidy();
+        self.gate.expire();
         match self.metrics.encode() {
             Ok(exposition) => {
                 let mut response = Response::new(Full::from(exposition));

@@ -56,10 +56,13 @@ impl Gate {
         }
     }
 
-    /// Removes expired events, so that the gauges are exact, and logs how many requests of the last
-    /// second have no log line. Must be called once per second.
-    pub fn tidy(&self) {
-        self.pipeline.replay.tidy();
+    /// Removes expired events, so that the gauges are exact.
+    pub fn expire(&self) {
+        self.pipeline.replay.expire();
+    }
+
+    /// Logs how many requests of the last second have no log line. Must be called once per second.
+    pub fn log_omitted(&self) {
         self.sampler.flush();
     }
 

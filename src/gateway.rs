@@ -22,8 +22,8 @@ use crate::{
     tls::{self, Certificates, ClientAuthority},
 };
 
-/// How often expired records are removed, and omitted log lines reported.
-const TIDY: Duration = Duration::from_secs(1);
+/// How often omitted log lines are reported.
+const OMITTED: Duration = Duration::from_secs(1);
 
 /// The reason why a gateway cannot start or reload.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +102,7 @@ impl Gateway {
             Arc::clone(&metrics),
             &handshakes,
         )?;
-        tokio::spawn(tidy(Arc::downgrade(&gate)));
+        tokio::spawn(log_omitted(Arc::downgrade(&gate)));
         let gateway = Gateway {
             server,
             addresses,
@@ -183,7 +183,7 @@ impl Gateway {
     /// # Errors
     /// None in practice: see [`Metrics::encode`].
     pub fn metrics(&self) -> Result<String, prometheus::Error> {
-        self.replay.tidy();
+        self.replay.expire();
         self.metrics.encode()
     }
 
@@ -308,12 +308,12 @@ fn fetch_key_sets(site: &Site) -> JoinSet<()> {
     key_sets(site).into_iter().map(|set| Arc::clone(set).maintain()).collect()
 }
 
-/// Calls [`Gate::tidy`] regularly, as long as the gate exists.
-async fn tidy(gate: Weak<Gate>) {
-    let mut ticks = tokio::time::interval(TIDY);
+/// Calls [`Gate::log_omitted`] regularly, as long as the gate exists.
+async fn log_omitted(gate: Weak<Gate>) {
+    let mut ticks = tokio::time::interval(OMITTED);
     loop {
         ticks.tick().await;
         let Some(gate) = gate.upgrade() else { return };
-        gate.tidy();
+        gate.log_omitted();
     }
 }

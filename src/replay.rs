@@ -147,7 +147,7 @@ impl Replay {
     }
 
     /// Removes expired records, so that the gauges are exact. This also happens once a second.
-    pub fn tidy(&self) {
+    pub fn expire(&self) {
         self.0.claims.remove_expired(self.0.clock.now());
     }
 

@@ -281,7 +281,7 @@ async fn a_record_expires_with_its_time_to_live() {
     assert_eq!(f.gauges(), (1, 0, 0));
     claim.failed(Failure::Unknown, Err(Reject::UpstreamTimeout)).await;
     f.clock.advance(TTL);
-    f.replay.tidy();
+    f.replay.expire();
     assert_eq!(f.gauges(), (0, 0, 0));
     assert_eq!(f.replay.0.claims.used(), 0);
     assert!(!f.won(arrival(1, 4)).await.possible_duplicate());

@@ -189,7 +189,7 @@ async fn expired_records_leave_the_files() {
     f.clock.advance(TTL / 2);
     let _ = f.won(arrival(2, 1)).await.done(&ok(), false).await;
     f.clock.advance(TTL / 2);
-    f.replay.tidy();
+    f.replay.expire();
     f.flush().await;
     drop(f);
     // With the clock set back, what is in the files still lives.

@@ -53,7 +53,7 @@ async fn capacity_that_is_given_back_is_shared_again() {
     assert_eq!((quiet, f.gauges()), (55, (0, 55 + 15, 0)));
     // Expired records leave nothing charged.
     f.clock.advance(TTL);
-    f.replay.tidy();
+    f.replay.expire();
     assert_eq!(f.replay.0.claims.used(), 0);
     assert_eq!(f.fill(2_000, |event| of(QUIET, "b", event)).await, 55);
 }
@@ -89,7 +89,7 @@ async fn shares_can_be_assigned_again_while_they_are_in_use() {
     assert_eq!(f.fill(1_000, |event| of(QUIET, "a", event)).await, 40);
     assert_eq!(f.fill(2_000, |event| of(BUSY, "a", event)).await, 0);
     f.clock.advance(TTL);
-    f.replay.tidy();
+    f.replay.expire();
     assert_eq!(f.replay.0.claims.used(), 0);
     assert_eq!(f.fill(3_000, |event| of(QUIET, "a", event)).await, 80);
 }
