@@ -19,7 +19,10 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use sealgate::{
     body::Payload,
     metrics::Metrics,
-    replay::{Claimed, Clock, OnStoreFailure, Options, Replay, ShareId, StoreOptions, Terms},
+    replay::{
+        Claimed, Clock, OnStoreFailure, Options, RedisOptions, Replay, ShareId, StoreOptions,
+        Terms, Topology,
+    },
     response::SanitizedResponse,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verified, Verifier},
     secret::Secret,
@@ -247,7 +250,8 @@ impl Redis {
 
     fn store(&self) -> StoreOptions {
         let url = Secret::new(format!("redis://127.0.0.1:{}", self.port).into_bytes());
-        StoreOptions::Redis { url, prefix: "bench:".into(), ca: None }
+        let (urls, topology) = (vec![url], Topology::Single);
+        StoreOptions::Redis(RedisOptions { urls, topology, prefix: "bench:".into(), ca: None })
     }
 }
 

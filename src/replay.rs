@@ -56,8 +56,9 @@ pub use self::{
     claim::{Claim, Failure, Receipt},
     clock::Clock,
     decision::{Claimed, Ended, Joined, Repeat, Settled},
-    options::{OnStoreFailure, Options, StoreOptions},
+    options::{OnStoreFailure, Options, RedisOptions, StoreOptions, Topology},
     record::{ShareId, Terms},
+    store::redis::{UrlError, check_urls},
 };
 
 /// The store cannot be opened; the text says which one and why.
@@ -91,8 +92,8 @@ impl Replay {
                     .map_err(|error| OpenError(error.to_string()))?;
                 (claims, Store::Disk(disk))
             }
-            StoreOptions::Redis { url, prefix, ca } => {
-                let redis = Redis::new(url, prefix, ca.as_deref(), metrics.store_up("redis"))
+            StoreOptions::Redis(servers) => {
+                let redis = Redis::new(servers, metrics.store_up("redis"))
                     .map_err(|error| OpenError(error.to_string()))?;
                 let claims = Arc::new(Claims::new(options.max_entries, true, None, replay));
                 (claims, Store::Shared(SharedStore::Redis(Box::new(redis))))
@@ -201,19 +202,18 @@ async fn expire_records(guard: Weak<Guard>) {
 }
 
 async fn renew_leases(guard: Weak<Guard>) {
-    let mut pinged = None;
+    let mut checked = None;
     loop {
         let Some(strong) = guard.upgrade() else { return };
-        if let Store::Shared(store) = &strong.store
-            && pinged.is_none_or(|at: Instant| at.elapsed() >= Duration::from_millis(RENEWAL))
-        {
-            store.ping().await;
-            pinged = Some(Instant::now());
+        let Store::Shared(store) = &strong.store else { return };
+        let recently = |at: Instant| at.elapsed() < Duration::from_millis(RENEWAL);
+        if !store.is_available() || !checked.is_some_and(recently) {
+            store.check().await;
+            checked = Some(Instant::now());
         }
         // An error shows in the gauge and the log; leases that were not renewed are due again.
         let _ = strong.renew().await;
-        drop(strong);
-        tokio::time::sleep(RENEWAL_CHECK).await;
+        store.next_check(RENEWAL_CHECK).await;
     }
 }
 

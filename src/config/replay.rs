@@ -1,19 +1,19 @@
 //! `[replay]`: where events are kept on record, and for how long.
 
+mod redis;
+
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::{Surroundings, secret};
+use super::Surroundings;
 use crate::{
     document::{Field, Section},
     replay::{OnStoreFailure, Options, StoreOptions},
-    tls,
 };
 
 /// Less than a day forgets events whose retries may still come.
 const SHORTEST_TTL: Duration = Duration::from_secs(24 * 3600);
 const TTLS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3660 * 86_400);
 const MAX_ENTRIES: usize = 1_000_000;
-const PREFIX: &str = "sealgate:";
 
 /// The section as read.
 pub(super) struct Replay {
@@ -80,16 +80,16 @@ pub(super) fn read(
 
 /// `store`, with the keys that belong to it and to no other.
 fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<StoreOptions> {
-    let (path, url, prefix) = (section.get("path"), section.get("url"), section.get("prefix"));
-    let ca = section.get("ca");
+    let path = section.get("path");
+    let redis = redis::Keys::of(section);
     let kinds = [("memory", Kind::Memory), ("disk", Kind::Disk), ("redis", Kind::Redis)];
     let kind = match section.get("store") {
         Some(field) => field.one_of(&kinds)?,
         None => Kind::Memory,
     };
-    let of = [(&path, Kind::Disk, "disk"), (&url, Kind::Redis, "redis")];
-    let more = [(&prefix, Kind::Redis, "redis"), (&ca, Kind::Redis, "redis")];
-    for (field, owner, word) in of.into_iter().chain(more) {
+    let of_disk = [(&path, Kind::Disk, "disk")];
+    let of_redis = redis.all().map(|field| (field, Kind::Redis, "redis"));
+    for (field, owner, word) in of_disk.into_iter().chain(of_redis) {
         if let Some(field) = field
             && kind != owner
         {
@@ -98,28 +98,15 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Store
             field.error(format!("`{}` belongs to store = \"{word}\"", field.path()), Some(help));
         }
     }
-    match (kind, path, url) {
-        (Kind::Memory, ..) => Some(StoreOptions::Memory),
-        (Kind::Disk, Some(path), _) => directory(&path, surroundings),
-        (Kind::Disk, None, _) => {
+    match (kind, path) {
+        (Kind::Memory, _) => Some(StoreOptions::Memory),
+        (Kind::Disk, Some(path)) => directory(&path, surroundings),
+        (Kind::Disk, None) => {
             let help = "path = \"data/replay\"".to_owned();
             section.error("store = \"disk\" needs `path`", Some(help));
             None
         }
-        (Kind::Redis, _, Some(url)) => {
-            let prefix = prefix.map(|field| key_prefix(&field));
-            let url = secret::read(&url, secret::Use::Address, surroundings)
-                .filter(|secret| is_redis(&url, secret.expose()));
-            let tls = url.as_ref().is_none_or(|url| url.expose().starts_with(b"rediss://"));
-            let ca = ca.map(|field| authorities(&field, tls, surroundings));
-            let prefix = prefix.unwrap_or(Some(PREFIX.to_owned()));
-            Some(StoreOptions::Redis { url: url?, prefix: prefix?, ca: ca.unwrap_or(Some(None))? })
-        }
-        (Kind::Redis, _, None) => {
-            let help = "url = { env = \"REDIS_URL\" }".to_owned();
-            section.error("store = \"redis\" needs `url`", Some(help));
-            None
-        }
+        (Kind::Redis, _) => redis.read(section, surroundings).map(StoreOptions::Redis),
     }
 }
 
@@ -130,43 +117,4 @@ fn directory(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<Store
         return None;
     }
     Some(StoreOptions::Disk { path })
-}
-
-fn is_redis(field: &Field<'_>, url: &[u8]) -> bool {
-    let known = url.starts_with(b"redis://") || url.starts_with(b"rediss://");
-    if !known {
-        let help = "redis://host:6379/0, or rediss://… for TLS".to_owned();
-        field.error("`replay.url` is no address of a Redis or Valkey", Some(help));
-    }
-    known
-}
-
-/// `ca`: the PEM text of its file. `tls`: the server is called by `rediss://`, or the URL is wrong.
-fn authorities(
-    field: &Field<'_>,
-    tls: bool,
-    surroundings: &Surroundings<'_>,
-) -> Option<Option<Vec<u8>>> {
-    if !tls {
-        let help = "it vouches for a server at rediss://…".to_owned();
-        field.error("`replay.ca` without TLS", Some(help));
-        return None;
-    }
-    let path = surroundings.base.join(super::not_empty(field)?);
-    match tls::authorities_pem(&path) {
-        Ok(pem) => Some(Some(pem)),
-        Err(problem) => {
-            field.error(problem.to_string(), None);
-            None
-        }
-    }
-}
-
-fn key_prefix(field: &Field<'_>) -> Option<String> {
-    let prefix = super::not_empty(field)?;
-    if !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
-        field.error("`replay.prefix` must be ASCII without white space", None);
-        return None;
-    }
-    Some(prefix)
 }

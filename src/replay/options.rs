@@ -26,15 +26,32 @@ pub enum StoreOptions {
         path: PathBuf,
     },
     /// In Redis or Valkey, shared by all replicas.
-    Redis {
-        /// `redis://…` or `rediss://…`; it may contain a password.
-        url: Secret,
-        /// The prefix of every key.
-        prefix: String,
-        /// With `rediss://`: the certificate authorities that the server's certificate is checked
-        /// against, as PEM; `None` for those of the operating system.
-        ca: Option<Vec<u8>>,
-    },
+    Redis(RedisOptions),
+}
+
+/// Where the Redis servers are, and how to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisOptions {
+    /// `redis://…` or `rediss://…`; they may contain a password. They differ in host and port only.
+    pub urls: Vec<Secret>,
+    /// How the servers belong together.
+    pub topology: Topology,
+    /// The prefix of every key.
+    pub prefix: String,
+    /// With `rediss://`: the certificate authorities that the servers' certificates are checked
+    /// against, as PEM; `None` for those of the operating system.
+    pub ca: Option<Vec<u8>>,
+}
+
+/// How Redis servers belong together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// One server, or a name that always leads to the primary.
+    Single,
+    /// The URLs are those of sentinels, which know the primary by this name.
+    Sentinel(String),
+    /// The URLs are those of some servers of a cluster.
+    Cluster,
 }
 
 /// What happens to a new event while the store is unreachable.

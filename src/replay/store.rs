@@ -4,6 +4,8 @@
 //! them only at start. Shared stores decide between processes; each of them implements the calls of
 //! [`SharedStore`], whose types are in `lease`.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use self::{
@@ -93,7 +95,7 @@ impl SharedStore {
         }
     }
 
-    /// Renews leases with one call, in the order given, and returns one result for each.
+    /// Renews leases concurrently, starting with the first, and returns a result for each.
     pub(crate) async fn renew(&self, leases: &[Lease], until: Instant) -> Vec<Renewal> {
         match self {
             SharedStore::Redis(redis) => Box::pin(redis.renew(leases, until)).await,
@@ -115,10 +117,29 @@ impl SharedStore {
         }
     }
 
-    /// Checks whether the store is reachable, and updates its gauge.
-    pub(crate) async fn ping(&self) {
+    /// Checks whether the store accepts writes, and updates its gauge.
+    pub(crate) async fn check(&self) {
         match self {
-            SharedStore::Redis(redis) => redis.ping().await,
+            SharedStore::Redis(redis) => redis.check().await,
+            #[cfg(test)]
+            SharedStore::Simulated(_) => {}
+        }
+    }
+
+    /// Returns whether the last check or call succeeded.
+    pub(crate) fn is_available(&self) -> bool {
+        match self {
+            SharedStore::Redis(redis) => redis.is_available(),
+            #[cfg(test)]
+            SharedStore::Simulated(_) => true,
+        }
+    }
+
+    /// Waits until the next check and the next renewals are due: for `interval`, or until a store
+    /// that was unavailable replies.
+    pub(crate) async fn next_check(&self, interval: Duration) {
+        match self {
+            SharedStore::Redis(redis) => redis.next_check(interval).await,
             #[cfg(test)]
             SharedStore::Simulated(_) => {}
         }

@@ -6,6 +6,9 @@ use std::{collections::BTreeSet, fmt::Write};
 use super::*;
 use crate::document::Reader;
 
+/// The keys of `[replay]` with a default that are rejected without `store = "redis"`.
+const OF_REDIS: [&str; 2] = ["prefix", "cluster"];
+
 /// The documented keys as dotted paths, each with its default if it has one that TOML can express.
 fn documented() -> Vec<(String, Option<String>)> {
     let reference = read("docs/configuration.md");
@@ -91,8 +94,8 @@ fn the_defaults_of_the_reference_change_nothing() {
             let (Some(default), Some((owner, name))) = (default, key.rsplit_once('.')) else {
                 continue;
             };
-            // `prefix` is invalid without its store; `key_prefixes_have_their_default` tests it.
-            if owner == section && name != "prefix" {
+            // Keys of a store are rejected without it; the next test has them.
+            if owner == section && !OF_REDIS.contains(&name) {
                 writeln!(lines, "{name} = {default}").expect("a string");
                 count += 1;
             }
@@ -116,11 +119,13 @@ fn the_defaults_of_the_reference_change_nothing() {
 }
 
 #[test]
-fn key_prefixes_have_their_default() {
-    let (_, default) = documented()
-        .into_iter()
-        .find(|(key, _)| key == "replay.prefix")
-        .expect("the reference has the prefix");
+fn keys_of_the_redis_store_have_their_defaults() {
+    let documented = documented();
+    let lines = OF_REDIS.map(|name| {
+        let found = documented.iter().find(|(key, _)| *key == format!("replay.{name}"));
+        let default = found.and_then(|(_, default)| default.as_deref());
+        format!("{name} = {}\n", default.expect("the reference has a default"))
+    });
     let redis = |lines: &str| {
         format!(
             "[server]\nhttp_listen = \"127.0.0.1:8081\"\n\
@@ -129,8 +134,7 @@ fn key_prefixes_have_their_default() {
              upstream = \"http://127.0.0.1:8080\"\nsecret = {{ env = \"SECRET\" }}\n"
         )
     };
-    let prefix = format!("prefix = {}\n", default.expect("it has a default"));
-    assert_eq!(shown(&redis("")), shown(&redis(&prefix)));
+    assert_eq!(shown(&redis("")), shown(&redis(&lines.concat())));
 }
 
 #[test]

@@ -1,61 +1,108 @@
 //! The store `redis`: Redis or Valkey, shared by all replicas.
 //!
-//! Each event is a hash under `<prefix><event in hex>`: `v` format version, `s` state (`c`laimed,
-//! `f`ailed, `d`one), `p` pin, `t` name and `l` end of the lease (by the server's clock, in ms), `u` whether
-//! an attempt may have reached the upstream, `c` status, `i` the requests whose 2xx was written
-//! out, `n` that the record is no older than the lease. The key itself lasts as long as the record, and not as long as the lease: pin and mark outlive a
-//! process that died with a claim. Every change is one script, so that no other command comes between.
+//! Each event is a hash with the key `<prefix>{<event in hex>}`. The braces make the event the
+//! hash tag, so every script has one slot in a cluster. Fields: `v` format version, `s` state
+//! (`c`laimed, `f`ailed, `d`one), `p` pin, `t` token and `l` end of the lease (by the server's
+//! clock, in ms), `u` whether an attempt may have reached the upstream, `c` status, `i` the requests
+//! whose 2xx was written out, `n` that the record is no older than the lease. The key expires with
+//! the record and not with the lease, so the pin and the mark outlive a process that died with a
+//! claim. Every change is one script.
+//!
+//! Every script is idempotent: a claim gives the same reply under the same token, and the other
+//! scripts record facts. A call whose reply is lost, or that reaches a server that cannot accept
+//! it, is therefore repeated within its deadline (`servers`).
 //!
 //! Limits: replication of Redis is asynchronous. A failover can lose the last writes that were
 //! acknowledged, and an event whose success is among them can be forwarded again.
 
-use std::{
-    fmt,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+mod cluster;
+mod health;
+mod login;
+mod script;
+mod sentinel;
+mod server;
+mod servers;
+
+use std::{fmt, time::Duration};
 
 use data_encoding::HEXLOWER;
 use prometheus::IntGauge;
-use redis::{
-    Client, RedisError, Script, TlsCertificates,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
-use tokio::time::Instant;
+use redis::{ErrorKind, RedisError, RedisResult};
+use tokio::time::{Instant, timeout_at};
 
+use self::{
+    health::Health,
+    login::Login,
+    script::{CLAIM, Call, DONE, FAILED, Key, RENEW, STATUS, Words},
+    servers::Servers,
+};
 use crate::{
     reject::Reason,
     replay::{
         clock::millis,
+        options::{RedisOptions, Topology},
         record::{Arrival, EventKey, Identities, LeaseToken},
         store::lease::{
             Attempt, ClaimReply, DoneEvent, EventStatus, LEASE, Lease, Renewal, Unreachable,
         },
     },
-    secret::Secret,
 };
 
 /// The version of the records' format.
 const VERSION: &str = "1";
 
-/// The URL is none.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "not the URL of a Redis server: redis://[user:password@]host[:port][/database], or rediss:// with TLS"
-)]
-pub(crate) struct NotRedis;
+/// A call that had less time than this does not show that the store is unavailable.
+const CONCLUSIVE: Duration = Duration::from_millis(400);
 
-/// A connection that renews itself, and the scripts.
+/// Why a URL cannot be used. The message does not contain the URL, which may contain a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// It cannot be read.
+    #[error(
+        "not the URL of a Redis server: redis://[user:password@]host[:port][/database], or rediss:// with TLS"
+    )]
+    Malformed,
+    /// It differs from the first one in more than host and port.
+    #[error("not the same scheme, user, password and database in every URL")]
+    Different,
+    /// It names a database of a cluster.
+    #[error("a Redis cluster has no database but 0")]
+    Database,
+}
+
+/// Checks the URLs of the servers.
+///
+/// # Errors
+/// Returns the index of the first one that cannot be used, and why.
+pub fn check_urls(options: &RedisOptions) -> Result<(), (usize, UrlError)> {
+    servers(options).map(drop)
+}
+
+fn servers(options: &RedisOptions) -> Result<Servers, (usize, UrlError)> {
+    let mut first: Option<Login> = None;
+    let mut addresses = Vec::new();
+    for (at, url) in options.urls.iter().enumerate() {
+        let url = std::str::from_utf8(url.expose()).ok().map(str::trim);
+        let login = url.and_then(|url| Login::from_url(url, options.ca.as_deref()));
+        let (login, address) = login.ok_or((at, UrlError::Malformed))?;
+        if options.topology == Topology::Cluster && login.database() != 0 {
+            return Err((at, UrlError::Database));
+        }
+        if first.as_ref().is_some_and(|first| !first.is_same_as(&login)) {
+            return Err((at, UrlError::Different));
+        }
+        first.get_or_insert(login);
+        addresses.push(address);
+    }
+    let servers = first.and_then(|login| Servers::new(&options.topology, login, addresses));
+    servers.ok_or((0, UrlError::Malformed))
+}
+
+/// The store.
 pub(crate) struct Redis {
-    connection: ConnectionManager,
+    servers: Servers,
     prefix: String,
-    claim: Script,
-    done: Script,
-    failed: Script,
-    renew: Script,
-    status: Script,
-    up: AtomicBool,
-    gauge: IntGauge,
+    health: Health,
 }
 
 impl fmt::Debug for Redis {
@@ -65,46 +112,13 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Makes the client; it connects when it is first asked something. `ca` are the authorities that
-    /// vouch for a `rediss://` server, PEM, instead of the machine's.
+    /// Creates the client, which connects when it is first used.
     ///
     /// # Errors
-    /// When the URL is none.
-    pub(crate) fn new(
-        url: &Secret,
-        prefix: &str,
-        ca: Option<&[u8]>,
-        gauge: IntGauge,
-    ) -> Result<Self, NotRedis> {
-        let url = std::str::from_utf8(url.expose()).map_err(|_| NotRedis)?.trim();
-        let client = match ca {
-            Some(ca) => {
-                let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.into()) };
-                Client::build_with_tls(url, certificates)
-            }
-            None => Client::open(url),
-        };
-        let client = client.map_err(|_| NotRedis)?;
-        // The request's own deadline bounds every call; these bound what goes on behind it.
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(Duration::from_secs(2)))
-            .set_number_of_retries(1)
-            .set_min_delay(Duration::from_millis(50));
-        let connection =
-            ConnectionManager::new_lazy_with_config(client, config).map_err(|_| NotRedis)?;
-        gauge.set(0);
-        Ok(Redis {
-            connection,
-            prefix: prefix.to_owned(),
-            claim: Script::new(include_str!("redis/claim.lua")),
-            done: Script::new(include_str!("redis/done.lua")),
-            failed: Script::new(include_str!("redis/failed.lua")),
-            renew: Script::new(include_str!("redis/renew.lua")),
-            status: Script::new(include_str!("redis/status.lua")),
-            up: AtomicBool::new(false),
-            gauge,
-        })
+    /// If a URL cannot be used.
+    pub(crate) fn new(options: &RedisOptions, gauge: IntGauge) -> Result<Self, UrlError> {
+        let servers = servers(options).map_err(|(_, error)| error)?;
+        Ok(Redis { servers, prefix: options.prefix.clone(), health: Health::new(gauge) })
     }
 
     pub(crate) async fn claim(
@@ -122,8 +136,8 @@ impl Redis {
             &arrival.pin.0,
             if arrival.stale { b"1" } else { b"0" },
         ];
-        let answer = self.run(&self.claim, &arrival.key, &args, until).await?;
-        Ok(match words(&answer).as_slice() {
+        let reply = self.run(CLAIM.call(&self.key(&arrival.key), &args), until).await?;
+        Ok(match words(&reply).as_slice() {
             [b"won", unknown] => ClaimReply::Won { unknown: *unknown == b"1" },
             [b"busy"] => ClaimReply::Busy,
             [b"stale"] => ClaimReply::Rejected(Reason::Stale),
@@ -131,7 +145,7 @@ impl Redis {
             [b"done", status, lasts, answered] => {
                 ClaimReply::Done(done(status, lasts, answered).ok_or(Unreachable)?)
             }
-            other => return Err(misunderstood(other)),
+            other => return Err(unreadable(other)),
         })
     }
 
@@ -154,10 +168,10 @@ impl Redis {
             status.as_bytes(),
             &identities,
         ];
-        let answer = self.run(&self.done, &arrival.key, &args, until).await?;
-        match words(&answer).as_slice() {
+        let reply = self.run(DONE.call(&self.key(&arrival.key), &args), until).await?;
+        match words(&reply).as_slice() {
             [b"held" | b"done" | b"late"] => Ok(()),
-            other => Err(misunderstood(other)),
+            other => Err(unreadable(other)),
         }
     }
 
@@ -182,25 +196,27 @@ impl Redis {
                 Attempt::Unknown => b"1",
             },
         ];
-        let answer = self.run(&self.failed, &arrival.key, &args, until).await?;
-        match words(&answer).as_slice() {
+        let reply = self.run(FAILED.call(&self.key(&arrival.key), &args), until).await?;
+        match words(&reply).as_slice() {
             [b"held" | b"lost"] => Ok(()),
-            other => Err(misunderstood(other)),
+            other => Err(unreadable(other)),
         }
     }
 
+    /// Renews leases in the order given, and returns a result for each.
     pub(crate) async fn renew(&self, leases: &[Lease], until: Instant) -> Vec<Renewal> {
-        let duration = LEASE.to_string();
-        let mut renewals = Vec::with_capacity(leases.len());
-        for Lease { key, token } in leases {
-            let args = [VERSION.as_bytes(), &token.0, duration.as_bytes()];
-            renewals.push(match self.run(&self.renew, key, &args, until).await {
-                Ok(answer) if words(&answer).as_slice() == [b"lost"] => Renewal::Lost,
-                Ok(_) => Renewal::Renewed,
-                Err(Unreachable) => Renewal::Unreachable,
-            });
-        }
-        renewals
+        let (start, duration) = (Instant::now(), LEASE.to_string());
+        let call = |Lease { key, token }: &Lease| {
+            RENEW.call(&self.key(key), &[VERSION.as_bytes(), &token.0, duration.as_bytes()])
+        };
+        let calls: Vec<_> = leases.iter().map(call).collect();
+        let results = self.servers.call_all(&calls, until).await;
+        let renewal = |result| match self.note(result, start, until) {
+            Ok(reply) if matches!(words(&reply).as_slice(), [b"held"]) => Renewal::Renewed,
+            Ok(_) => Renewal::Lost,
+            Err(Unreachable) => Renewal::Unreachable,
+        };
+        results.into_iter().map(renewal).collect()
     }
 
     pub(crate) async fn status(
@@ -209,8 +225,8 @@ impl Redis {
         until: Instant,
     ) -> Result<EventStatus, Unreachable> {
         let args = [VERSION.as_bytes(), &arrival.pin.0];
-        let answer = self.run(&self.status, &arrival.key, &args, until).await?;
-        Ok(match words(&answer).as_slice() {
+        let reply = self.run(STATUS.call(&self.key(&arrival.key), &args), until).await?;
+        Ok(match words(&reply).as_slice() {
             [b"open"] => EventStatus::Open,
             [b"busy"] => EventStatus::InFlight,
             [b"mismatch"] => EventStatus::Mismatch,
@@ -219,97 +235,97 @@ impl Redis {
             [b"done", status, lasts, answered] => {
                 EventStatus::Done(done(status, lasts, answered).ok_or(Unreachable)?)
             }
-            other => return Err(misunderstood(other)),
+            other => return Err(unreadable(other)),
         })
     }
 
-    /// Whether the server answers at all, for the gauge.
-    pub(crate) async fn ping(&self) {
-        let mut connection = self.connection.clone();
-        let ping = async { redis::cmd("PING").query_async::<()>(&mut connection).await };
-        match tokio::time::timeout(Duration::from_secs(1), ping).await {
-            Ok(Ok(())) => self.set_up(),
-            Ok(Err(error)) => self.set_down(&error),
-            Err(_) => self.set_down(&"no answer in time"),
+    /// Checks whether the store accepts writes, and sets the gauge.
+    pub(crate) async fn check(&self) {
+        let until = Instant::now() + Duration::from_secs(1);
+        let probe = timeout_at(until, self.servers.probe(&self.prefix, until));
+        match probe.await.unwrap_or_else(|_| Err(no_reply())) {
+            Ok(()) => {
+                if self.health.set_available() {
+                    self.check_policy().await;
+                }
+            }
+            Err(error) => self.health.set_unavailable(&error),
         }
     }
 
-    async fn run(
-        &self,
-        script: &Script,
-        key: &EventKey,
-        args: &[&[u8]],
-        until: Instant,
-    ) -> Result<Vec<Vec<u8>>, Unreachable> {
-        let mut invocation = script.key(format!("{}{}", self.prefix, HEXLOWER.encode(&key.0)));
-        for arg in args {
-            invocation.arg(*arg);
+    /// Returns whether the last check or call succeeded.
+    pub(crate) fn is_available(&self) -> bool {
+        self.health.is_available()
+    }
+
+    /// Waits for `interval`, or until a store that was unavailable replies.
+    pub(crate) async fn next_check(&self, interval: Duration) {
+        self.health.next_check(interval).await;
+    }
+
+    /// Warns if the server evicts records by itself: a sender may still retry their events.
+    async fn check_policy(&self) {
+        let until = Instant::now() + Duration::from_secs(1);
+        let info = timeout_at(until, self.servers.memory_info(until)).await;
+        match info.as_ref().map(|info| info.as_deref().map(policy)) {
+            Ok(Ok(Some("noeviction"))) => {}
+            Ok(Ok(Some(policy))) => tracing::warn!(
+                policy,
+                "the replay store evicts records when its memory is full: set maxmemory-policy noeviction"
+            ),
+            Ok(Ok(None) | Err(_)) | Err(_) => tracing::warn!(
+                "the replay store's maxmemory-policy cannot be read; it must be noeviction"
+            ),
         }
-        let mut connection = self.connection.clone();
-        let answer = tokio::time::timeout_at(until, invocation.invoke_async(&mut connection)).await;
-        match answer {
-            Ok(Ok(words)) => {
-                self.set_up();
+    }
+
+    fn key(&self, event: &EventKey) -> Key {
+        Key::new(&self.prefix, &HEXLOWER.encode(&event.0))
+    }
+
+    async fn run(&self, call: Call, until: Instant) -> Result<Words, Unreachable> {
+        let start = Instant::now();
+        let result = timeout_at(until, self.servers.call(&call, until)).await;
+        self.note(result.unwrap_or_else(|_| Err(no_reply())), start, until)
+    }
+
+    /// Records what a result says about the store's availability.
+    fn note(
+        &self,
+        result: RedisResult<Words>,
+        start: Instant,
+        until: Instant,
+    ) -> Result<Words, Unreachable> {
+        match result {
+            Ok(words) => {
+                self.health.replied();
                 Ok(words)
             }
-            Ok(Err(error)) => {
-                self.set_down(&error);
+            Err(error) => {
+                if until - start >= CONCLUSIVE {
+                    self.health.set_unavailable(&error);
+                }
                 Err(Unreachable)
             }
-            Err(_) => {
-                self.set_down(&"no answer in time");
-                Err(Unreachable)
-            }
-        }
-    }
-
-    fn set_up(&self) {
-        if !self.up.load(Ordering::Relaxed) && !self.up.swap(true, Ordering::Relaxed) {
-            self.gauge.set(1);
-            tracing::info!("the replay store answers");
-            tokio::spawn(check_policy(self.connection.clone()));
-        }
-    }
-
-    fn set_down(&self, why: &dyn fmt::Display) {
-        self.gauge.set(0);
-        if self.up.swap(false, Ordering::Relaxed) {
-            tracing::error!(error = %why, "the replay store does not answer");
-        } else {
-            tracing::debug!(error = %why, "the replay store does not answer");
         }
     }
 }
 
-/// A server that makes room by itself forgets events that a sender is still to retry.
-async fn check_policy(mut connection: ConnectionManager) {
-    let info: Result<String, RedisError> =
-        redis::cmd("INFO").arg("memory").query_async(&mut connection).await;
-    match info.as_deref().map(policy) {
-        Ok(Some("noeviction")) => {}
-        Ok(Some(policy)) => tracing::warn!(
-            policy,
-            "the replay store evicts records when its memory is full: set maxmemory-policy noeviction"
-        ),
-        Ok(None) | Err(_) => {
-            tracing::warn!(
-                "the replay store's maxmemory-policy cannot be read; it must be noeviction"
-            );
-        }
-    }
+fn no_reply() -> RedisError {
+    RedisError::from((ErrorKind::Io, "no reply in time"))
 }
 
 fn policy(info: &str) -> Option<&str> {
     info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).map(str::trim)
 }
 
-/// How long a record lasts, in milliseconds; the server takes no more than 2^63 in all.
+/// Returns the lifetime of a record in milliseconds. Redis accepts expiry times below 2^63 only.
 fn ttl(arrival: &Arrival) -> String {
     millis(arrival.terms.ttl).min(1 << 48).to_string()
 }
 
-fn words(answer: &[Vec<u8>]) -> Vec<&[u8]> {
-    answer.iter().map(Vec::as_slice).collect()
+fn words(reply: &[Vec<u8>]) -> Vec<&[u8]> {
+    reply.iter().map(Vec::as_slice).collect()
 }
 
 fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
@@ -317,13 +333,14 @@ fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
 }
 
 fn done(status: &[u8], lasts: &[u8], answered: &[u8]) -> Option<DoneEvent> {
-    // A record without an end was not made by us; it counts as one that ends now.
+    // A record without an expiry time is not one of ours; treat it as expiring now.
     let lasts = number::<i64>(lasts)?.max(0).unsigned_abs();
     Some(DoneEvent { status: number(status)?, answered: Identities::decode(answered)?, lasts })
 }
 
-fn misunderstood(words: &[&[u8]]) -> Unreachable {
+fn unreadable(words: &[&[u8]]) -> Unreachable {
     let first = words.first().map(|word| String::from_utf8_lossy(word));
-    tracing::error!(answer = ?first, "the replay store holds a record that this version cannot read");
+    let message = "the replay store contains a record that this version cannot read";
+    tracing::error!(reply = ?first, "{message}");
     Unreachable
 }

@@ -1,10 +1,11 @@
-//! Against a real server, started here on a free port.
+//! Tests against a real server on a free port.
 
 use std::{
     net::TcpListener,
     process::{Child, Command, Stdio},
 };
 
+use self::relay::Relay;
 use super::*;
 use crate::{
     replay::{
@@ -14,7 +15,11 @@ use crate::{
     secret::Secret,
 };
 
-/// A server of our own; `None`, with a message, where there is none on this machine.
+#[path = "../../../tests/integration/kit/relay.rs"]
+#[allow(dead_code, reason = "the integration tests use the rest")]
+mod relay;
+
+/// A running server; killed when dropped.
 struct Server {
     program: &'static str,
     child: Child,
@@ -36,7 +41,7 @@ impl Server {
             return None;
         };
         let dir = tempfile::tempdir().unwrap();
-        // The port may be taken by another test between the two steps; then another one is tried.
+        // Another process may bind the port in the meantime; then try another one.
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let mut child = spawn(program, port, &dir);
@@ -48,12 +53,15 @@ impl Server {
     }
 
     fn options(&self, on_store_failure: OnStoreFailure) -> Options {
-        let url = Secret::new(format!("redis://127.0.0.1:{}", self.port).into_bytes());
-        let store = StoreOptions::Redis { url, prefix: "sealgate:".into(), ca: None };
-        Options { store, max_entries: 1_000, on_store_failure }
+        options_for(self.port, on_store_failure)
     }
 
-    /// A replica that has reached the server.
+    /// Starts a relay to the server, whose replies arrive after `delay`.
+    async fn behind_relay(&self, delay: Duration) -> Relay {
+        Relay::start(([127, 0, 0, 1], self.port).into(), delay).await
+    }
+
+    /// Opens a guard, and waits until it has reached the server.
     async fn replica(&self, on_store_failure: OnStoreFailure) -> Fixture {
         let f = Fixture::open(self.options(on_store_failure), &Clock::system());
         f.until_store(1).await;
@@ -76,10 +84,9 @@ impl Server {
         query.query_async(&mut connection).await.unwrap()
     }
 
-    /// The lease of an event ends, as after so much time.
+    /// Expires the lease of an event.
     async fn end_lease(&self, event: u64) {
-        let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(event, 1).key.0));
-        self.cli(&["HSET", &key, "l", "1"]).await;
+        self.cli(&["HSET", &key_of(event), "l", "1"]).await;
     }
 
     async fn restart(&mut self) {
@@ -99,6 +106,21 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn options_for(port: u16, on_store_failure: OnStoreFailure) -> Options {
+    let store = StoreOptions::Redis(RedisOptions {
+        urls: vec![Secret::new(format!("redis://127.0.0.1:{port}").into_bytes())],
+        topology: Topology::Single,
+        prefix: "sealgate:".into(),
+        ca: None,
+    });
+    Options { store, max_entries: 10_000, on_store_failure }
+}
+
+/// Returns the key of an event's record.
+fn key_of(event: u64) -> String {
+    format!("sealgate:{{{}}}", data_encoding::HEXLOWER.encode(&arrival(event, 1).key.0))
 }
 
 fn spawn(program: &str, port: u16, dir: &tempfile::TempDir) -> Child {
@@ -132,7 +154,7 @@ impl Fixture {
         let gauge = self.metrics.store_up("redis");
         let wait = async {
             while gauge.get() != up {
-                self.redis().ping().await;
+                self.redis().check().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap();
@@ -152,7 +174,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn two_replicas_know_the_same() {
+async fn replicas_share_retries_replays_and_contexts() {
     let Some(server) = Server::start().await else { return };
     let a = server.replica(OnStoreFailure::Refuse).await;
     let b = server.replica(OnStoreFailure::Refuse).await;
@@ -217,7 +239,7 @@ async fn a_copy_on_another_replica_gets_the_outcome() {
 }
 
 #[tokio::test]
-async fn a_dead_replicas_claim_is_taken_over_when_its_lease_ends() {
+async fn a_claim_of_a_dead_replica_is_taken_over_when_its_lease_expires() {
     let Some(server) = Server::start().await else { return };
     let a = server.replica(OnStoreFailure::Refuse).await;
     let b = server.replica(OnStoreFailure::Refuse).await;
@@ -241,7 +263,7 @@ async fn a_dead_replicas_claim_is_taken_over_when_its_lease_ends() {
     let _ = c.retry(arrival(1, 5)).await;
 }
 
-/// The claim that one who waited for a copy elsewhere got when it ended without an outcome.
+/// Returns the claim that a waiting copy gets when the other process releases its claim.
 async fn released(joined: Joined) -> Claim {
     match joined.outcome().await {
         Ok(Ended::Released(Claimed::Won(claim))) => claim,
@@ -250,7 +272,7 @@ async fn released(joined: Joined) -> Claim {
 }
 
 #[tokio::test]
-async fn a_claim_that_is_given_back_is_taken_by_those_who_wait_for_it() {
+async fn a_released_claim_goes_to_a_waiting_copy() {
     let Some(server) = Server::start().await else { return };
     let a = server.replica(OnStoreFailure::Refuse).await;
     let b = server.replica(OnStoreFailure::Refuse).await;
@@ -276,12 +298,13 @@ async fn a_claim_that_is_given_back_is_taken_by_those_who_wait_for_it() {
 }
 
 #[tokio::test]
-async fn a_lease_is_prolonged_while_its_claim_is_held() {
+async fn a_lease_is_renewed_while_its_claim_is_held() {
     let Some(server) = Server::start().await else { return };
-    let a = server.replica(OnStoreFailure::Refuse).await;
+    let a = Fixture::open(server.options(OnStoreFailure::Refuse), &Clock::manual(1_000_000));
     let b = server.replica(OnStoreFailure::Refuse).await;
     let claim = a.won(arrival(1, 1)).await;
     server.end_lease(1).await;
+    a.clock.advance(Duration::from_millis(RENEWAL));
     a.replay.0.renew().await.unwrap();
     let joined = b.joined(arrival(1, 2)).await;
     drop((claim, joined));
@@ -337,7 +360,7 @@ async fn a_frozen_server_costs_a_second_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_killed_server_that_comes_back_knows_what_it_knew() {
+async fn a_killed_server_keeps_its_records_over_a_restart() {
     let Some(mut server) = Server::start().await else { return };
     let f = server.replica(OnStoreFailure::Refuse).await;
     let _ = f.won(arrival(1, 1)).await.done(&ok(), false).await;
@@ -355,7 +378,7 @@ async fn a_killed_server_that_comes_back_knows_what_it_knew() {
 }
 
 #[tokio::test]
-async fn what_a_full_cache_gives_up_the_server_still_knows() {
+async fn the_server_keeps_the_events_that_a_full_cache_evicts() {
     let Some(server) = Server::start().await else { return };
     let options = Options { max_entries: 10, ..server.options(OnStoreFailure::Refuse) };
     let f = Fixture::open(options, &Clock::system());
@@ -373,36 +396,38 @@ async fn what_a_full_cache_gives_up_the_server_still_knows() {
 }
 
 #[tokio::test]
-async fn a_record_of_another_format_is_left_alone() {
+async fn a_record_of_another_format_is_not_changed() {
     let Some(server) = Server::start().await else { return };
     let f = server.replica(OnStoreFailure::Refuse).await;
-    let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(1, 1).key.0));
+    let key = key_of(1);
     server.cli(&["HSET", &key, "v", "2", "s", "x"]).await;
     assert_eq!(f.rejected(arrival(1, 1)).await, Reject::StoreUnavailable);
     assert_eq!(server.cli(&["HGET", &key, "s"]).await, ::redis::Value::BulkString(b"x".to_vec()));
 }
 
 #[tokio::test]
-async fn a_record_in_the_server_lasts_as_long_as_the_route_says() {
+async fn a_record_expires_after_the_ttl_of_its_route() {
     let Some(server) = Server::start().await else { return };
     let f = server.replica(OnStoreFailure::Refuse).await;
     let terms = Terms { route: ROUTE, ttl: Duration::from_secs(50) };
     let _ = f.won(Arrival { terms, ..arrival(1, 1) }).await.done(&ok(), false).await;
-    let key = format!("sealgate:{}", data_encoding::HEXLOWER.encode(&arrival(1, 1).key.0));
+    let key = key_of(1);
     let ::redis::Value::Int(left) = server.cli(&["PTTL", &key]).await else { panic!() };
     assert!((40_000..=50_000).contains(&left), "{left}");
 }
 
 #[test]
-fn a_url_that_is_none_is_refused_without_being_told() {
+fn rejects_a_malformed_url_without_showing_it() {
     let url = Secret::new(b"http://user:hunter2@host".to_vec());
-    let store = StoreOptions::Redis { url, prefix: String::new(), ca: None };
+    let (urls, topology) = (vec![url], Topology::Single);
+    let store =
+        StoreOptions::Redis(RedisOptions { urls, topology, prefix: String::new(), ca: None });
     let options = Options { store, max_entries: 1, on_store_failure: OnStoreFailure::Refuse };
     let error = Replay::open(options, Clock::system(), &Metrics::new().unwrap()).unwrap_err();
     assert!(error.to_string().starts_with("not the URL of a Redis server"), "{error}");
 }
 
-/// The copies of an event come in on two replicas, from senders that retry until they have a 2xx.
+/// Copies of an event arrive at two replicas, from senders that retry until they get a 2xx.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn copies_on_two_replicas_are_forwarded_once() {
     const EVENTS: u64 = 100;
@@ -452,4 +477,127 @@ async fn copies_on_two_replicas_are_forwarded_once() {
         ended.unwrap();
     }
     assert_eq!(successes.load(Ordering::Relaxed), EVENTS);
+}
+
+/// Requests claims for events, a few hundred at a time.
+async fn admit_all(f: &Arc<Fixture>, events: std::ops::Range<u64>, request: u8) -> Vec<Claimed> {
+    let mut claimed = Vec::new();
+    for first in events.clone().step_by(250) {
+        let mut claiming = tokio::task::JoinSet::new();
+        for event in first..events.end.min(first + 250) {
+            let f = Arc::clone(f);
+            claiming.spawn(async move { f.admit(arrival(event, request)).await.unwrap() });
+        }
+        claimed.extend(claiming.join_all().await);
+    }
+    claimed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_leases_are_renewed_in_one_round_over_a_slow_network() {
+    const EVENTS: u64 = 5_000;
+    let Some(server) = Server::start().await else { return };
+    let relay = server.behind_relay(Duration::from_millis(20)).await;
+    let slow = options_for(relay.address().port(), OnStoreFailure::Refuse);
+    let a = Arc::new(Fixture::open(slow.clone(), &Clock::manual(1_000_000)));
+    a.until_store(1).await;
+    let claims = admit_all(&a, 0..EVENTS, 1).await;
+    assert!(claims.iter().all(|claimed| matches!(claimed, Claimed::Won(_))));
+
+    // Every lease has expired, one record cannot be read, and the connection is closed during the
+    // round.
+    let expire =
+        "for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('HSET', key, 'l', 1) end";
+    server.cli(&["EVAL", expire, "0"]).await;
+    server.cli(&["HSET", &key_of(7), "v", "2"]).await;
+    let start = std::time::Instant::now();
+    a.clock.advance(Duration::from_millis(RENEWAL));
+    let (_, ()) = tokio::join!(a.replay.0.renew(), async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        relay.close();
+    });
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+
+    let b = Arc::new(Fixture::open(slow, &Clock::system()));
+    b.until_store(1).await;
+    for events in [0..7, 8..EVENTS] {
+        let copies = admit_all(&b, events, 2).await;
+        assert!(copies.iter().all(|claimed| matches!(claimed, Claimed::InFlight(_))));
+    }
+    drop(claims);
+}
+
+#[tokio::test]
+async fn a_claim_is_requested_again_when_its_connection_is_lost() {
+    let Some(server) = Server::start().await else { return };
+    let relay = server.behind_relay(Duration::ZERO).await;
+    let options = options_for(relay.address().port(), OnStoreFailure::Refuse);
+    let f = Fixture::open(options, &Clock::system());
+    f.until_store(1).await;
+    let _ = f.won(arrival(1, 1)).await.done(&ok(), false).await;
+    server.cli(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    let _ = f.won(arrival(2, 1)).await.done(&ok(), false).await;
+    relay.close();
+    let _ = f.won(arrival(3, 1)).await.done(&ok(), false).await;
+    // A firewall that forgot the connection drops its packets.
+    relay.mute();
+    let _ = f.won(arrival(4, 1)).await.done(&ok(), false).await;
+    assert_eq!(f.metrics.store_up("redis").get(), 1, "the store was available all the time");
+    let fresh = server.replica(OnStoreFailure::Refuse).await;
+    for event in 1..=4 {
+        let _ = fresh.retry(arrival(event, 2)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_claim_goes_to_the_new_primary_behind_the_same_name() {
+    let Some(old) = Server::start().await else { return };
+    let Some(new) = Server::start().await else { return };
+    let relay = old.behind_relay(Duration::ZERO).await;
+    let options = options_for(relay.address().port(), OnStoreFailure::Refuse);
+    let f = Fixture::open(options, &Clock::system());
+    f.until_store(1).await;
+
+    // Demoted with its connections open, and there is no primary yet.
+    old.cli(&["REPLICAOF", "127.0.0.1", &new.port.to_string()]).await;
+    assert_eq!(f.rejected(arrival(1, 1)).await, Reject::StoreUnavailable);
+    assert_eq!(f.metrics.store_up("redis").get(), 0);
+    f.redis().check().await;
+    assert_eq!(
+        f.metrics.store_up("redis").get(),
+        0,
+        "a replica responds, and does not accept writes"
+    );
+    relay.lead_to(([127, 0, 0, 1], new.port).into());
+    let _ = f.won(arrival(1, 2)).await.done(&ok(), false).await;
+    f.until_store(1).await;
+}
+
+#[tokio::test]
+async fn a_user_needs_no_more_than_the_documented_permissions() {
+    let Some(server) = Server::start().await else { return };
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, rules) = page.split_once("| ACL | `").unwrap();
+    let (rules, _) = rules.split_once(" ~<prefix>*`").unwrap();
+    let rules = rules.replace("\\|", "|");
+    let mut command = vec!["ACL", "SETUSER", "gateway", "on", ">password", "~sealgate:*"];
+    command.extend(rules.split(' '));
+    server.cli(&command).await;
+    let mut options = server.options(OnStoreFailure::Refuse);
+    if let StoreOptions::Redis(redis) = &mut options.store {
+        let url = format!("redis://gateway:password@127.0.0.1:{}", server.port);
+        redis.urls = vec![Secret::new(url.into_bytes())];
+    }
+    let f = Fixture::open(options, &Clock::manual(1_000_000));
+    f.until_store(1).await;
+    let (done, failed) = (f.won(arrival(1, 1)).await, f.won(arrival(2, 1)).await);
+    f.clock.advance(Duration::from_millis(RENEWAL));
+    f.replay.0.renew().await.unwrap();
+    failed.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
+    done.done(&ok(), false).await.written();
+    f.flushed().await;
+    let fresh = server.replica(OnStoreFailure::Refuse).await;
+    assert!(fresh.is_replay(arrival(1, 1)).await);
+    assert!(fresh.won(arrival(2, 2)).await.possible_duplicate());
 }

@@ -1,5 +1,5 @@
--- Asks for the lease of an event.
--- ARGV: format version, lease name, lease in ms, record in ms, pin, '1' if the request is stale
+-- Claims the lease of an event.
+-- ARGV: format version, lease token, lease in ms, record in ms, pin, '1' if the request is stale
 local v, s, p, t, l, u, c, i = unpack(redis.call('HMGET', KEYS[1], 'v', 's', 'p', 't', 'l', 'u', 'c', 'i'))
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -13,7 +13,7 @@ else
   unknown = u
   if s == 'c' and t ~= ARGV[2] then
     if tonumber(l) > now then return {'busy'} end
-    -- Whoever held it never told the outcome.
+    -- The previous holder recorded no outcome.
     unknown = '1'
   end
 end

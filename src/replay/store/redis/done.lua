@@ -1,5 +1,5 @@
--- Records a success, whoever holds the lease, or adds answered requests to the record of one.
--- ARGV: format version, lease name, record in ms, pin, status, answered requests (16 bytes each)
+-- Records a success under any token, or adds answered requests to the record of one.
+-- ARGV: format version, lease token, record in ms, pin, status, answered requests (16 bytes each)
 local v, s, t, i = unpack(redis.call('HMGET', KEYS[1], 'v', 's', 't', 'i'))
 if v and v ~= ARGV[1] then return {'version', v} end
 local how = 'done'

@@ -1,6 +1,6 @@
--- Ends a lease; pin and mark of an attempt stay, whoever holds the lease.
--- ARGV: format version, lease name, record in ms, pin, status (0 if there was no attempt),
---   what became of the attempt: 'n' there was none, '0' it failed, '1' its outcome is unknown
+-- Ends a lease. The pin and the mark of an attempt are recorded even if the lease is not held.
+-- ARGV: format version, lease token, record in ms, pin, status (0 if there was no attempt),
+--   attempt: 'n' none was made, '0' it failed, '1' its outcome is unknown
 local v, s, t, n = unpack(redis.call('HMGET', KEYS[1], 'v', 's', 't', 'n'))
 local attempt = ARGV[6]
 if v and v ~= ARGV[1] then return {'version', v} end

@@ -1,5 +1,5 @@
--- Prolongs a lease.
--- ARGV: format version, lease name, lease in ms
+-- Renews a lease.
+-- ARGV: format version, lease token, lease in ms
 local v, s, t = unpack(redis.call('HMGET', KEYS[1], 'v', 's', 't'))
 if v ~= ARGV[1] or s ~= 'c' or t ~= ARGV[2] then return {'lost'} end
 local time = redis.call('TIME')

@@ -1,4 +1,4 @@
--- How an event stands, for a request with a pin.
+-- Returns the state of an event.
 -- ARGV: format version, pin
 local v, s, p, l, c, i = unpack(redis.call('HMGET', KEYS[1], 'v', 's', 'p', 'l', 'c', 'i'))
 if not v then return {'open'} end
