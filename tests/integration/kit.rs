@@ -11,6 +11,7 @@ mod ledger;
 mod process;
 mod program;
 mod redis;
+mod relay;
 mod sender;
 mod upstream;
 
@@ -36,7 +37,8 @@ pub(crate) use self::{
     ledger::{Entry, Ledger, Stage, ask},
     process::{Process, signal},
     program::{Program, free_address, free_at, tool},
-    redis::Redis,
+    redis::{Redis, RedisCluster, WatchedRedis},
+    relay::Relay,
     sender::{Event, SECRET, hmac_sha256, now_ms, sha256},
     upstream::{Answer, Hook, Recorded, Upstream},
 };

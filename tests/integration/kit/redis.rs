@@ -1,22 +1,30 @@
-//! Redis or Valkey, started on a free port.
+//! Redis or Valkey: one server, a primary with sentinels, or a cluster.
+
+mod cluster;
+mod sentinel;
 
 use std::{
-    net::TcpListener,
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Mutex,
 };
 
-use redis::{Client, TlsCertificates};
+use redis::{
+    AsyncConnectionConfig, Client, FromRedisValue, TlsCertificates, aio::MultiplexedConnection,
+};
 use tempfile::TempDir;
 
-use super::{Authority, process::signal, tool, until};
+pub(crate) use self::{cluster::RedisCluster, sentinel::WatchedRedis};
+use super::{Authority, PATIENCE, free_address, process::signal, tool, until};
 
 /// Running server with its own directory; killed when dropped.
 pub(crate) struct Redis {
     program: &'static str,
+    options: Vec<String>,
     child: Mutex<Child>,
-    port: u16,
+    address: SocketAddr,
+    password: Option<&'static str>,
     tls: bool,
     dir: TempDir,
 }
@@ -46,19 +54,33 @@ impl Redis {
     }
 
     async fn start(program: &'static str, tls: bool) -> Self {
+        Self::start_with(program, tls, None, |_| Vec::new()).await
+    }
+
+    /// Starts a server with the options for its address; with a password, it is required.
+    async fn start_with(
+        program: &'static str,
+        tls: bool,
+        password: Option<&'static str>,
+        options: impl Fn(SocketAddr) -> Vec<String>,
+    ) -> Self {
         // Another process may bind the port in the meantime; then try another one.
         for _ in 0..20 {
-            let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-            let port = free.local_addr().expect("an address").port();
-            drop(free);
+            let address = free_address();
             let dir = tempfile::tempdir().expect("a directory");
             if tls {
                 let authority = Authority::new();
                 authority.write(&dir.path().join("ca.pem"));
                 authority.write_pair(dir.path(), "localhost");
             }
-            let child = Mutex::new(spawn(program, port, tls, &dir));
-            let server = Redis { program, child, port, tls, dir };
+            let mut options = options(address);
+            if let Some(password) = password {
+                options.extend(
+                    ["--requirepass", password, "--masterauth", password].map(str::to_owned),
+                );
+            }
+            let child = Mutex::new(spawn(program, address, tls, &dir, &options));
+            let server = Redis { program, options, child, address, password, tls, dir };
             if server.is_up().await {
                 return server;
             }
@@ -66,9 +88,24 @@ impl Redis {
         panic!("{program} does not start");
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn url(&self) -> String {
-        let scheme = if self.tls { "rediss" } else { "redis" };
-        format!("{scheme}://localhost:{}", self.port)
+        let (scheme, host) = if self.tls {
+            ("rediss", "localhost".to_owned())
+        } else {
+            ("redis", self.address.ip().to_string())
+        };
+        let login = self.password.map(|password| format!(":{password}@")).unwrap_or_default();
+        format!("{scheme}://{login}{host}:{}", self.address.port())
+    }
+
+    /// Runs a command.
+    pub(crate) async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut connection = self.connect().await.expect("the server responds");
+        run(&mut connection, words).await
     }
 
     /// Returns the path of the root CA of a server with TLS.
@@ -96,48 +133,42 @@ impl Redis {
     /// Starts the server again with the same files.
     pub(crate) async fn restart(&self) {
         *self.child.lock().expect("not poisoned") =
-            spawn(self.program, self.port, self.tls, &self.dir);
+            spawn(self.program, self.address, self.tls, &self.dir, &self.options);
         assert!(self.is_up().await, "it starts again");
     }
 
     /// Returns the number of events on record as done.
     pub(crate) async fn successes(&self) -> usize {
-        self.in_state("d").await.len()
+        self.each_in_state("d", "n = n + 1").await
     }
 
     /// Expires every lease.
     pub(crate) async fn end_leases(&self) {
-        let leases = self.in_state("c").await;
-        assert!(!leases.is_empty(), "there is a lease");
-        let mut connection = self.connect().await.expect("the server answers");
-        for key in leases {
-            let mut end = redis::cmd("HSET");
-            end.arg(&key).arg("l").arg("1");
-            end.query_async::<()>(&mut connection).await.expect("set");
-        }
+        let ended = self.each_in_state("c", "redis.call('HSET', key, 'l', 1) n = n + 1").await;
+        assert!(ended > 0, "there is a lease");
     }
 
-    /// Returns the keys of the events in this state.
-    async fn in_state(&self, state: &str) -> Vec<String> {
-        let mut connection = self.connect().await.expect("the server answers");
-        let keys = redis::cmd("KEYS").arg("*").query_async(&mut connection).await;
-        let mut found: Vec<String> = keys.expect("keys");
-        for at in (0..found.len()).rev() {
-            let mut ask = redis::cmd("HGET");
-            ask.arg(&found[at]).arg("s");
-            let known: Option<String> = ask.query_async(&mut connection).await.expect("a state");
-            if known.as_deref() != Some(state) {
-                found.swap_remove(at);
-            }
-        }
-        found
+    /// Returns the number of leases that end after this time, in milliseconds since the Unix epoch.
+    pub(crate) async fn leases_beyond(&self, time: u64) -> usize {
+        let count =
+            format!("if tonumber(redis.call('HGET', key, 'l')) > {time} then n = n + 1 end");
+        self.each_in_state("c", &count).await
+    }
+
+    /// Runs Lua code with the `key` of each event in this state, and returns `n`.
+    async fn each_in_state(&self, state: &str, action: &str) -> usize {
+        let script = format!(
+            "local n = 0 for _, key in ipairs(redis.call('KEYS', '*')) do \
+             if redis.call('HGET', key, 's') == '{state}' then {action} end end return n"
+        );
+        self.command(&["EVAL", &script, "0"]).await
     }
 
     fn id(&self) -> u32 {
         self.child.lock().expect("not poisoned").id()
     }
 
-    async fn connect(&self) -> Result<redis::aio::MultiplexedConnection, redis::RedisError> {
+    async fn connect(&self) -> Result<MultiplexedConnection, redis::RedisError> {
         let client = if self.tls {
             let ca = std::fs::read(self.ca()).expect("a certificate");
             let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca) };
@@ -145,7 +176,8 @@ impl Redis {
         } else {
             Client::open(self.url())?
         };
-        client.get_multiplexed_async_connection().await
+        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        client.get_multiplexed_async_connection_with_config(&patient).await
     }
 
     /// Waits until the server responds; returns `false` if it exits instead.
@@ -172,10 +204,27 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(program: &str, port: u16, tls: bool, dir: &TempDir) -> Child {
+/// Runs a command on an open connection.
+async fn run<T: FromRedisValue>(connection: &mut MultiplexedConnection, words: &[&str]) -> T {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    let reply = command.query_async(connection).await;
+    reply.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+}
+
+fn spawn(
+    program: &str,
+    address: SocketAddr,
+    tls: bool,
+    dir: &TempDir,
+    options: &[String],
+) -> Child {
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
     let mut command = Command::new(program);
     if tls {
-        command.args(["--port", "0", "--tls-port", &port.to_string(), "--tls-auth-clients", "no"]);
+        // A certificate is for a name, and `localhost` is 127.0.0.1.
+        command.args(["--bind", &host, "127.0.0.1", "--port", "0", "--tls-port", &port]);
+        command.args(["--tls-auth-clients", "no"]);
         for (option, file) in [
             ("--tls-ca-cert-file", "ca.pem"),
             ("--tls-cert-file", "localhost.pem"),
@@ -184,11 +233,11 @@ fn spawn(program: &str, port: u16, tls: bool, dir: &TempDir) -> Child {
             command.arg(option).arg(dir.path().join(file));
         }
     } else {
-        command.args(["--port", &port.to_string()]);
+        command.args(["--bind", &host, "--port", &port]);
     }
     command
-        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
-        .args(["--appendfsync", "always"])
+        .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
+        .args(options)
         .arg("--dir")
         .arg(dir.path())
         .stdout(Stdio::null())
