@@ -170,9 +170,9 @@ impl Report<'_> {
         if let (Some(load), Some(proxy)) = (share(|s| s.load_share), share(|s| s.proxy_share)) {
             writeln!(
                 text,
-                "The proxies used {:.0}% of their core (median; {:.0}% to {:.0}%), the senders and the\n\
-                 upstream {:.0}% of theirs ({:.0}% to {:.0}%). Where the senders' share approaches 100%, the\n\
-                 senders limit the rate; the CPU time per request does not depend on them.\n",
+                "The proxies used {:.0}% of their core (median; {:.0}% to {:.0}%), the senders and the upstream\n\
+                 {:.0}% of theirs ({:.0}% to {:.0}%). Where the senders' share approaches 100%, the senders\n\
+                 limit the rate, but not the CPU time per request.\n",
                 proxy.median, proxy.least, proxy.greatest, load.median, load.least, load.greatest,
             )?;
         }
@@ -423,33 +423,35 @@ fn versions() -> String {
 }
 
 const INTRODUCTION: &str = "
-What a request through sealgate costs, compared with nginx and HAProxy, each with and without
-verification, and with a minimal proxy (\"bare\") that is built from the same crates and verifies
-nothing. Except for the sections *Other measurements* and *Missed targets*, this page is written by
-the command that measures.
+This page shows what a request through sealgate costs. It compares sealgate with nginx and
+HAProxy, each with and without verification, and with a minimal proxy (\"bare\") that is built from
+the same crates and verifies nothing. `benches/peers/run` generates this page, except for the
+sections *Other measurements* and *Missed targets*.
 ";
 
 const METHOD: &str = "
-- Everything runs on the loopback interface of one machine: the proxy on core 0, the senders and the
-  upstream in one thread on core 1. Inbound connections use TLS 1.3 (X25519, AES-128-GCM, P-256
-  certificate, full handshakes); outbound connections are plain HTTP with keep-alive. Each proxy has
-  one worker.
+- Everything runs on the loopback interface of one machine: the proxy on core 0, the senders and
+  the upstream in one thread on core 1. Inbound connections use TLS 1.3 (X25519, AES-128-GCM,
+  P-256 certificate, full handshakes); outbound connections are plain HTTP with keep-alive. Each
+  proxy has one worker.
 - Each request is a different Vivoldi event, signed before the measurement begins. The upstream
   responds immediately with three bytes.
-- CPU time is the user and system time of all processes of the proxy, as accounted by the scheduler.
-- All peers are restarted for each round, and each scenario visits all of them in turn.
+- CPU time is the user and system time of all processes of the proxy, as accounted by the
+  scheduler.
+- All peers are restarted for each round, and each scenario measures them one after the other.
 - In the open loop, requests are due at random times (a Poisson process, the same for all peers).
   Latency is counted from the time at which a request is due, including any wait for a connection.
 - No peer writes a log line per request: `access_log off` for nginx, no `log` for HAProxy and
   `--log-level error` for sealgate.
-- The bare proxy (`benches/peers/src/bare.rs`) has the same threads, allocator, TLS settings and HTTP
-  limits as sealgate, and hyper's client towards the upstream. It streams bodies and has no deadlines
-  and no metrics.
+- The bare proxy (`benches/peers/src/bare.rs`) has the same threads, allocator, TLS settings and
+  HTTP limits as sealgate, and hyper's client towards the upstream. It streams bodies and has no
+  deadlines and no metrics.
 - The Lua code (`benches/peers/conf/verify.lua`) and the HAProxy rules (`conf/haproxy-verify.cfg`)
-  contain what a careful user would write: strict parsing, constant-time comparison, a time window and
-  a replay table. They lack what is marked ✗ under *Capabilities*, and they have no metrics.
-- In single rounds, the same binary compared with itself differs by up to 15%. Therefore the rounds
-  alternate between peers, and medians are reported.
+  contain what a careful user would write: strict parsing, constant-time comparison, a time window
+  and a replay table. They lack the capabilities that are marked ✗ under *Capabilities*, and they
+  have no metrics.
+- In single rounds, the same binary compared with itself differs by up to 15%. The rounds
+  therefore alternate between the peers, and the page shows medians.
 ";
 
 #[cfg(test)]

@@ -48,9 +48,9 @@ fn the_table_in_the_documentation_is_true() {
          *Body signed: no*: the sender sends a static token or signs something other than the body. Anyone\n\
          who has seen one request can send another body.\n\n\
          *A replayer can change*: what someone who holds a captured request can change so that it is\n\
-         forwarded again. Bound values that are listed with a grammar by listing the ones that you expect\n\
-         under `require_headers`. Without a window, a captured request is rejected only while its event is\n\
-         on record.\n\n\
+         forwarded again. If a header is listed with a grammar, list the values that you expect under\n\
+         `require_headers`. Without a window, a captured request is rejected only while its event is on\n\
+         record.\n\n\
          `sealgate schemes ID` prints what a sender expects of a response and what is special about it. To\n\
          describe another sender, see [add-a-sender.md](add-a-sender.md).\n\n{}",
         Scheme::builtin_ids().count(),
