@@ -12,7 +12,6 @@ mod documents;
 mod examples;
 mod faults;
 mod headers;
-mod house;
 mod key_sets;
 mod leaks;
 mod libraries;
