@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, request::Parts};
-use sealgate::{
+use sealgate::internals::{
     body::Payload,
     config,
     metrics::Metrics,

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group};
 use http::{HeaderMap, Method, Request, StatusCode};
-use sealgate::{
+use sealgate::internals::{
     body::Payload,
     metrics::Metrics,
     replay::{

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, Method, Request, request::Parts};
-use sealgate::{
+use sealgate::internals::{
     body::Payload,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verifier},
     secret::Secret,

@@ -1,17 +1,17 @@
-//! The most work that a byte of an unauthenticated body can cause: for each scheme, a search for the
-//! body whose verification takes the longest, compared with GitHub's scheme, which hashes the body and
-//! does nothing else.
+//! The most work that a byte of an unauthenticated body can cause: for each scheme, a search for
+//! the body whose verification takes the longest, compared with GitHub's scheme, which hashes the
+//! body and does nothing else.
 //!
-//! `cargo bench --bench work` searches for a while and fails if a byte costs more than [`MOST`] times
-//! what it costs under GitHub's scheme. With `-- --targets` it takes a few seconds and fails above
-//! [`MOST_SHORT`], which only work that is not linear exceeds. Times are ratios of measurements that
-//! alternate, so other load on the machine affects both.
+//! `cargo bench --bench work` searches for a while and fails if a byte costs more than [`MOST`]
+//! times what it costs under GitHub's scheme. With `-- --targets` it takes a few seconds and fails
+//! above [`MOST_SHORT`], which only work that is not linear exceeds. Times are ratios of
+//! measurements that alternate, so other load on the machine affects both.
 
 use std::{fs, hint::black_box, path::Path, process::ExitCode, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, request::Parts};
-use sealgate::{
+use sealgate::internals::{
     body::Payload,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verifier},
     secret::Secret,
@@ -129,7 +129,8 @@ impl Target {
         Some(Target { verifier, head, members, lists })
     }
 
-    /// The shapes of bodies that the search starts with: what comes before and after a repeated part.
+    /// The shapes of bodies that the search starts with: what comes before and after a repeated
+    /// part.
     fn shapes(&self) -> Vec<(String, String, &'static [&'static str])> {
         let members = Value::Object(self.members.clone()).to_string();
         let open = members.trim_end_matches('}');
@@ -189,8 +190,8 @@ impl Target {
         shortest
     }
 
-    /// Searches for the body whose bytes cost the most: changes one part at a time and keeps the change
-    /// if the body costs more.
+    /// Searches for the body whose bytes cost the most: changes one part at a time and keeps the
+    /// change if the body costs more.
     fn worst(&self, steps: usize, random: &mut impl FnMut(usize) -> usize) -> Bytes {
         let mut worst = (0.0, Bytes::new());
         for length in LENGTHS {

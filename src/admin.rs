@@ -1,5 +1,5 @@
-//! The admin listener: `/livez`, `/readyz` and `/metrics`, read-only. Nothing here shows a payload, a
-//! secret or the environment, so that a neighbor who reaches it learns counts and nothing else.
+//! The admin listener: `/livez`, `/readyz` and `/metrics`, read-only. Nothing here shows a payload,
+//! a secret or the environment, so that a neighbor who reaches it learns counts and nothing else.
 //!
 //! Its connections are few. A new one replaces the one that was idle for longest, and some are kept
 //! for this machine, so that a neighbor cannot keep an orchestrator's probes out.
@@ -43,12 +43,12 @@ pub(crate) struct Admin {
     ready: AtomicBool,
     /// Counts connections and requests, to know which connection was idle for longest.
     clock: AtomicU64,
-    open: Mutex<HashMap<u64, Open>>,
+    open: Mutex<HashMap<u64, AdminConnection>>,
     gauge: IntGauge,
 }
 
 /// An open connection.
-struct Open {
+struct AdminConnection {
     is_loopback: bool,
     /// The clock at its accept or at its last request.
     active: u64,
@@ -73,7 +73,7 @@ impl Admin {
         self.ready.store(false, Ordering::Relaxed);
     }
 
-    /// Serves a connection in a task of its own, and closes another one if there are too many. Call
+    /// Serves a connection in a separate task, and closes another one if there are too many. Call
     /// within a runtime.
     pub(crate) fn accept(self: &Arc<Self>, stream: TcpStream, address: IpAddr) {
         let number = self.tick();
@@ -84,14 +84,14 @@ impl Admin {
         let counted = Counted { admin: Arc::clone(self), number };
         let serving = async move { serve(stream, &counted).await };
         let task = tokio::spawn(serving).abort_handle();
-        open.insert(number, Open { is_loopback, active: number, task });
+        open.insert(number, AdminConnection { is_loopback, active: number, task });
     }
 
     fn tick(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, Open>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, AdminConnection>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,7 +128,7 @@ impl Admin {
 }
 
 /// Closes the connection that was idle for longest, if one too many would be open.
-fn evict(open: &mut HashMap<u64, Open>, for_loopback: bool) {
+fn evict(open: &mut HashMap<u64, AdminConnection>, for_loopback: bool) {
     let remote = open.values().filter(|open| !open.is_loopback).count();
     let is_full =
         if for_loopback { open.len() >= CONNECTIONS } else { remote >= CONNECTIONS - LOOPBACK };

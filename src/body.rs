@@ -1,8 +1,8 @@
 //! Request bodies: bounded reading, and the bytes that are verified and forwarded.
 //!
-//! One body is at most [`Limits::bytes`] long and arrives within [`Limits::time`]; its memory is
-//! charged to a [`Reservation`]. Small pieces are copied together, so that a body sent one byte at a
-//! time costs its length and not one buffer per byte.
+//! One body is at most [`BodyLimits::bytes`] long and arrives within [`BodyLimits::time`]; its
+//! memory is charged to a [`Reservation`]. Small pieces are copied together, so that a body sent
+//! one byte at a time costs its length and not one buffer per byte.
 
 use std::{
     mem,
@@ -28,7 +28,7 @@ const PIECE: usize = 4 * 1024;
 
 /// Limits of one body.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct BodyLimits {
     /// Maximum length, in bytes.
     pub bytes: u64,
     /// Timeout from the first wait for the body to its last byte.
@@ -94,7 +94,8 @@ impl Payload {
         self.reservation.as_mut().map_or(Ok(()), |own| own.hold(route, authentic))
     }
 
-    /// Returns empty memory for a body that responds to this one; `None` if this one is not charged.
+    /// Returns empty memory for a body that responds to this one; `None` if this one is not
+    /// charged.
     pub(crate) fn response_memory(&self) -> Option<Reservation> {
         self.reservation.as_ref()?.for_response()
     }
@@ -139,7 +140,7 @@ impl From<Bytes> for Payload {
 ///
 /// # Errors
 /// [`Reject::BodyTooLarge`].
-pub fn check_announced(body: &impl Body, limits: Limits) -> Result<(), Reject> {
+pub fn check_announced(body: &impl Body, limits: BodyLimits) -> Result<(), Reject> {
     if body.size_hint().lower() > limits.bytes { Err(Reject::BodyTooLarge) } else { Ok(()) }
 }
 
@@ -150,7 +151,7 @@ pub fn check_announced(body: &impl Body, limits: Limits) -> Result<(), Reject> {
 /// memory left, [`Reject::Overloaded`].
 pub async fn receive<B>(
     body: B,
-    limits: Limits,
+    limits: BodyLimits,
     reservation: Reservation,
     digest: bool,
 ) -> Result<Payload, Reject>

@@ -7,13 +7,13 @@
 //! - A **permit** is held from then until the exchange with the upstream has ended, which can be long
 //!   after the sender has hung up.
 //!
-//! Clients are told apart by network (IPv4 /32, IPv6 /56), each of which has a share of everything.
-//! What has shown no authentic request can be evicted: if a network exceeds its share, its oldest
-//! connection or unfinished body goes; if the whole capacity is used up, the oldest of all networks.
-//! Networks that sent an authentic request within a day are known: they have a reserve, and are
-//! evicted only for each other. Half of the permits, and of the memory for authentic requests, is
-//! guaranteed to the routes in equal parts, so that one route with a slow upstream leaves the others
-//! theirs.
+//! Clients are distinguished by network (IPv4 /32, IPv6 /56), each of which has a share of
+//! everything. What has shown no authentic request can be evicted: if a network exceeds its share,
+//! its oldest connection or unfinished body goes; if the whole capacity is used up, the oldest of
+//! all networks. Networks that sent an authentic request within a day are known: they have a
+//! reserve, and are evicted only for each other. Half of the permits, and of the memory for
+//! authentic requests, is guaranteed to the routes in equal parts, so that one route with a slow
+//! upstream leaves the others theirs.
 //!
 //! Cost: additions to atomic numbers. A lock is taken once per connection, for a body that is not
 //! there yet when its head is, and for a request that names its client behind a trusted proxy.
@@ -80,8 +80,8 @@ impl Capacity {
     }
 
     /// Admits a connection, evicting an older one if necessary; `None` if none can be evicted. A
-    /// trusted proxy's connections carry the requests of many clients: its share is not limited, and
-    /// they are not evicted.
+    /// trusted proxy's connections carry the requests of many clients: its share is not limited,
+    /// and they are not evicted.
     pub fn connect(&self, account: Account, is_proxy: bool) -> Option<ConnectionSlot> {
         Connections::admit(&self.connections, account, is_proxy)
     }
@@ -94,8 +94,8 @@ impl Capacity {
         Memory::receive(&self.memory, account, longest)
     }
 
-    /// Takes a permit for a request whose body was received. Only an authentic request may take what
-    /// is guaranteed to its route.
+    /// Takes a permit for a request whose body was received. Only an authentic request may take
+    /// what is guaranteed to its route.
     ///
     /// # Errors
     /// [`Reject::Overloaded`].

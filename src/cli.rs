@@ -43,8 +43,8 @@ struct LogArguments {
     /// The format of log lines.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// The log level (error, warn, info or debug), or a filter such as `info,sealgate::replay=debug`; the
-    /// default is `info`.
+    /// The log level (error, warn, info or debug), or a filter such as
+    /// `info,sealgate::replay=debug`; the default is `info`.
     #[arg(long, global = true, value_name = "FILTER")]
     log_level: Option<String>,
 }
@@ -160,8 +160,8 @@ fn start_log(
 ) -> Result<(), tracing_subscriber::filter::ParseError> {
     let usual = if matches!(command, Some(Command::Demo { .. })) { "error" } else { "info" };
     let filter = EnvFilter::try_new(arguments.log_level.as_deref().unwrap_or(usual))?;
-    // Lines that cannot be written, for example to a full disk, are dropped: reporting this on the same
-    // stream would panic.
+    // Lines that cannot be written, for example to a full disk, are dropped: reporting this on the
+    // same stream would panic.
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)

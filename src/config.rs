@@ -1,9 +1,9 @@
-//! The configuration file, validated into ready-to-use values. Later code sees no unchecked string and
-//! no option without its default.
+//! The configuration file, validated into ready-to-use values. Later code sees no unchecked string
+//! and no option without its default.
 //!
-//! All problems are reported at once; only syntax errors are reported alone. Reading binds, fetches and
-//! writes nothing, but it reads the files that contain secrets, certificates and schemes. No report
-//! quotes a secret.
+//! All problems are reported at once; only syntax errors are reported alone. Reading binds, fetches
+//! and writes nothing, but it reads the files that contain secrets, certificates and schemes. No
+//! report quotes a secret.
 
 mod admission;
 mod credentials;
@@ -26,7 +26,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use self::{inventory::Fixed, limits::Limits};
+use self::{inventory::Fixed, limits::LimitsSection};
 pub use self::{
     inventory::{Changes, Inventory},
     sources::Sources,
@@ -64,7 +64,7 @@ struct Surroundings<'s> {
     /// The directory of the file, to which relative paths are relative.
     base: &'s Path,
     environment: &'s Environment<'s>,
-    known: secret::Known,
+    known: secret::KnownSecrets,
     sources: RefCell<Sources>,
     /// The key sets that were read.
     key_sets: RefCell<credentials::KeySets>,
@@ -75,7 +75,7 @@ impl<'s> Surroundings<'s> {
         Surroundings {
             base,
             environment,
-            known: secret::Known::default(),
+            known: secret::KnownSecrets::default(),
             sources: RefCell::default(),
             key_sets: RefCell::default(),
         }
@@ -97,8 +97,8 @@ pub fn load(path: &Path) -> Result<(Config, Report), Report> {
     load_with_sources(path).0
 }
 
-/// Reads a configuration file as [`load`] does, and also returns the files that it refers to, even if
-/// the configuration is invalid.
+/// Reads a configuration file as [`load`] does, and also returns the files that it refers to, even
+/// if the configuration is invalid.
 pub fn load_with_sources(path: &Path) -> (Result<(Config, Report), Report>, Sources) {
     let base = path.parent().unwrap_or(Path::new(""));
     let environment = |name: &str| std::env::var(name).ok();
@@ -144,7 +144,7 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
     let table = reader.parse();
     let root = reader.root(&table);
     let section = |key| root.get(key).and_then(|field| field.section());
-    let limits = Limits::read(section("limits"));
+    let limits = LimitsSection::read(section("limits"));
     let server = root.require("server");
     let server = server.and_then(|field| field.section());
     let server = server.map(|section| server::read(section, &limits, surroundings));
@@ -203,7 +203,8 @@ fn parts(root: &Section<'_>) -> Digests {
     )
 }
 
-/// Warns about a drain that can end before an upstream responds: the event's outcome would be unknown.
+/// Warns about a drain that can end before an upstream responds: the event's outcome would be
+/// unknown.
 fn warn_of_short_drain(field: &Field<'_>, server: &ServerOptions, routes: &[RouteOptions]) {
     let long = routes.iter().find(|route| route.upstream.timeout > server.drain);
     if let Some(route) = long {

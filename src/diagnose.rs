@@ -11,10 +11,7 @@ mod shape;
 
 use http::request::Parts;
 
-pub use self::{
-    near_miss::NearMiss,
-    rewrite::{JsonEscapes, JsonLayout},
-};
+pub use self::near_miss::NearMiss;
 use crate::{
     body::Payload,
     reject::Reason,

@@ -1,5 +1,5 @@
-//! TOML documents read with source locations. All problems are reported at once, each with its file,
-//! line, column, source line and a suggested fix.
+//! TOML documents read with source locations. All problems are reported at once, each with its
+//! file, line, column, source line and a suggested fix.
 //!
 //! serde stops at the first error and drops the location of a value after reading it. The
 //! configuration and the schemes are read through [`Section`]s instead. Reading a key also declares
@@ -26,7 +26,7 @@ use toml::{
 
 use self::report::{Lines, Problem};
 pub use self::{
-    field::{Field, nearest, parse_duration, parse_size, show_duration, show_size},
+    field::{Field, nearest, show_duration, show_size},
     report::{Report, Severity},
 };
 

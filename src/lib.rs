@@ -1,26 +1,78 @@
-//! sealgate stands in front of an unmodified webhook handler: it authenticates every request,
-//! refuses replays and forwards only what is authentic and new.
+//! sealgate is a webhook gateway in front of an unmodified handler. It authenticates every request,
+//! rejects replays, and forwards only authentic and new events.
 //!
-//! The way of a request is told in [`gate`]; which room may import from which, in ARCHITECTURE.md.
+//! [`gate`] shows the path of a request. ARCHITECTURE.md lists the modules in the order in which
+//! they may import each other. The modules are private, so that the compiler reports unused items.
 
-pub mod admin;
-pub mod body;
-pub mod capacity;
+mod admin;
+mod body;
+mod capacity;
 pub mod cli;
-pub mod config;
-pub mod diagnose;
-pub mod document;
-pub mod gate;
-pub mod gateway;
-pub mod metrics;
-pub mod reject;
-pub mod rejections;
-pub mod replay;
-pub mod response;
-pub mod route;
-pub mod scheme;
-pub mod secret;
-pub mod server;
+mod config;
+mod diagnose;
+mod document;
+mod gate;
+mod gateway;
+mod metrics;
+mod reject;
+mod rejections;
+mod replay;
+mod response;
+mod route;
+mod scheme;
+mod secret;
+mod server;
 mod target;
-pub mod tls;
-pub mod upstream;
+mod tls;
+mod upstream;
+
+/// What the benches, the fuzz targets and the tests at the boundary drive directly. This is not a
+/// stable interface.
+#[doc(hidden)]
+pub mod internals {
+    pub mod body {
+        pub use crate::body::Payload;
+    }
+    pub mod config {
+        pub use crate::config::{Config, parse};
+    }
+    pub mod diagnose {
+        pub use crate::diagnose::NearMiss;
+    }
+    pub mod document {
+        pub use crate::document::{Report, Severity};
+    }
+    pub mod gateway {
+        pub use crate::gateway::Gateway;
+    }
+    pub mod metrics {
+        pub use crate::metrics::Metrics;
+    }
+    pub mod reject {
+        pub use crate::reject::{Reason, Reject};
+    }
+    pub mod replay {
+        pub use crate::replay::{
+            Claimed, Clock, OnStoreFailure, Options, RedisOptions, Replay, ShareId, StoreOptions,
+            Terms, Topology,
+        };
+    }
+    pub mod response {
+        pub use crate::response::SanitizedResponse;
+    }
+    pub mod route {
+        pub use crate::route::Routes;
+    }
+    pub mod scheme {
+        pub use crate::scheme::{Credentials, Draft, Scheme, UnixMillis, Verified, Verifier};
+    }
+    pub mod secret {
+        pub use crate::secret::Secret;
+    }
+    pub mod server {
+        pub use crate::server::Addresses;
+    }
+    pub mod upstream {
+        pub use crate::upstream::{ReceivedResponse, ResponseLimits, ResponseReader};
+    }
+}

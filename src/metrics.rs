@@ -1,5 +1,5 @@
-//! The metrics. Every handle is resolved when the gateway starts, so counting is one atomic addition.
-//! Label values never come from a request.
+//! The metrics. Every handle is resolved when the gateway starts, so counting is one atomic
+//! addition. Label values never come from a request.
 
 mod number;
 mod route;
@@ -13,7 +13,7 @@ use prometheus::{
 
 use self::route::{FAMILIES, RouteTable};
 pub use self::{
-    number::{Counter, Gauge, Histogram},
+    number::Gauge,
     route::{RouteMetrics, UpstreamCode},
 };
 use crate::reject::Shed;
@@ -196,7 +196,8 @@ impl Metrics {
         }
     }
 
-    /// Removes the gauges of a route that no longer exists, which would report its last state forever.
+    /// Removes the gauges of a route that no longer exists, which would report its last state
+    /// forever.
     pub fn forget_route(&self, name: &str) {
         self.routes.forget(name);
     }

@@ -257,8 +257,8 @@ pub enum Reject {
 }
 
 impl Reject {
-    /// Returns the status for the sender. `unauthorized` is the scheme's status for requests that are
-    /// not authentic.
+    /// Returns the status for the sender. `unauthorized` is the scheme's status for requests that
+    /// are not authentic.
     pub fn status(&self, unauthorized: StatusCode) -> StatusCode {
         match self {
             Reject::NotAccepted(Reason::ContextMismatch) | Reject::Replay => StatusCode::CONFLICT,
@@ -321,8 +321,8 @@ impl Reject {
         }
     }
 
-    /// Returns the level of the log line. What the operator must fix is logged at a higher level than
-    /// what any client can cause.
+    /// Returns the level of the log line. What the operator must fix is logged at a higher level
+    /// than what any client can cause.
     pub fn level(&self) -> Level {
         match self {
             Reject::StoreUnavailable | Reject::GuardFull | Reject::KeysUnavailable => Level::ERROR,
@@ -348,8 +348,8 @@ impl Reject {
         }
     }
 
-    /// Returns whether the outcome of a forward is known: the upstream received nothing, or responded
-    /// in full. Otherwise it may have acted.
+    /// Returns whether the outcome of a forward is known: the upstream received nothing, or
+    /// responded in full. Otherwise it may have acted.
     pub fn is_known_outcome(&self) -> bool {
         matches!(
             self,

@@ -1,11 +1,11 @@
-//! What happens to rejected requests after the response: a diagnosis in the log and a copy in a file.
-//! Both run on their own threads.
+//! What happens to rejected requests after the response: a diagnosis in the log and a copy in a
+//! file. Both run on their own threads.
 //!
-//! Limits: one diagnosis per second and route, with [`WorkBudget::LIVE`]; all diagnoses together use
-//! at most one part in [`CPU_SHARE`] of a core, after a quiet period up to [`CPU_BURST`] at once. One
-//! request waits for a diagnosis and at most [`MAX_CAPTURES`] wait to be captured; each holds its
-//! share of the memory for bodies. Requests beyond a limit are not diagnosed, which is counted, or
-//! not captured. The worker only reads a clock, however many requests are rejected.
+//! Limits: one diagnosis per second and route, with [`WorkBudget::LIVE`]; all diagnoses together
+//! use at most one part in [`CPU_SHARE`] of a core, after a quiet period up to [`CPU_BURST`] at
+//! once. One request waits for a diagnosis and at most [`MAX_CAPTURES`] wait to be captured; each
+//! holds its share of the memory for bodies. Requests beyond a limit are not diagnosed, which is
+//! counted, or not captured. The worker only reads a clock, however many requests are rejected.
 
 mod capture;
 
@@ -170,8 +170,8 @@ impl Rejections {
         due.is_some_and(|(_, due)| now >= due.load(Ordering::Relaxed)) && self.cpu.has_time()
     }
 
-    /// Reserves the diagnosis of this route that is due; the next one is due after [`PACE`]. If none
-    /// is, the request is counted as skipped.
+    /// Reserves the diagnosis of this route that is due; the next one is due after [`PACE`]. If
+    /// none is, the request is counted as skipped.
     fn takes_turn(&self, route: &Arc<Route>) -> bool {
         let Some((_, due)) = self.due.iter().find(|(known, _)| Arc::ptr_eq(known, route)) else {
             return false;

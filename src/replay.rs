@@ -7,12 +7,12 @@
 //!                     └───────────────────────────────  the upstream may have acted)
 //! ```
 //!
-//! An event is identified by a digest that only an authentic request produces (see [`Verified`]), so
-//! nobody without a key can touch a record. Of any number of simultaneous copies, one holds the
-//! [`Claim`] and forwards the event; the others join it. A success is recorded before the sender gets
-//! its response, and the record outlives every retry; a failure is never stored as a response. A
-//! claim that is dropped, by a panic or a cancelled task, is released as an attempt with an unknown
-//! outcome.
+//! An event is identified by a digest that only an authentic request produces (see [`Verified`]),
+//! so nobody without a key can touch a record. Of any number of simultaneous copies, one holds the
+//! [`Claim`] and forwards the event; the others join it. A success is recorded before the sender
+//! gets its response, and the record outlives every retry; a failure is never stored as a response.
+//! A claim that is dropped, by a panic or a cancelled task, is released as an attempt with an
+//! unknown outcome.
 //!
 //! Limits: with the memory store, records end with the process. The order of simultaneous copies
 //! with different contexts is unknown; the first one pins its context.
@@ -55,7 +55,7 @@ mod write_behind;
 pub use self::{
     claim::{Claim, Failure, Receipt},
     clock::Clock,
-    decision::{Claimed, Ended, Joined, Repeat, Settled},
+    decision::{Claimed, Ended, Repeat, Settled},
     options::{OnStoreFailure, Options, RedisOptions, StoreOptions, Topology},
     record::{ShareId, Terms},
     store::redis::{UrlError, check_urls},
@@ -118,8 +118,8 @@ impl Replay {
     ///
     /// # Errors
     /// [`Reject::NotAccepted`] as `stale` (too old, and the event is not on record) or
-    /// `context_mismatch`; [`Reject::GuardFull`]; [`Reject::StoreUnavailable`]; [`Reject::InFlight`]
-    /// if the deadline passes while another copy waits for the store.
+    /// `context_mismatch`; [`Reject::GuardFull`]; [`Reject::StoreUnavailable`];
+    /// [`Reject::InFlight`] if the deadline passes while another copy waits for the store.
     pub async fn claim(
         &self,
         verified: &Verified,

@@ -1,7 +1,7 @@
 //! Routes: host and path to route, admission, and the rules for a request's head.
 //!
-//! Paths are compared byte for byte. Nothing is decoded, folded or resolved, so that the gateway and
-//! the upstream cannot disagree about which path was called.
+//! Paths are compared byte for byte. Nothing is decoded, folded or resolved, so that the gateway
+//! and the upstream cannot disagree about which path was called.
 
 mod admission;
 
@@ -61,7 +61,7 @@ pub struct RouteOptions {
     /// The longest time until the sender has its response.
     pub answer_within: Duration,
     /// The limits of a body.
-    pub body: body::Limits,
+    pub body: body::BodyLimits,
     /// Where authentic events are forwarded.
     pub upstream: UpstreamOptions,
     /// How long an event stays on record.
@@ -79,7 +79,7 @@ pub struct Route {
     /// The longest time until the sender has its response.
     pub answer_within: Duration,
     /// The limits of a body.
-    pub body: body::Limits,
+    pub body: body::BodyLimits,
     /// Where authentic events are forwarded.
     pub upstream: Arc<Upstream>,
     /// What the replay guard needs to know about it.
@@ -159,8 +159,8 @@ fn allows(methods: &str, method: &Method) -> bool {
     methods.split(',').any(|allowed| allowed.trim() == method.as_str())
 }
 
-/// Returns whether a `Connection` header names a security header: the gateway, or a proxy behind it,
-/// would remove that header.
+/// Returns whether a `Connection` header names a security header: the gateway, or a proxy behind
+/// it, would remove that header.
 fn names_security_header(headers: &HeaderMap, security: &[HeaderName]) -> bool {
     let framing = ["content-length", "transfer-encoding", "host"];
     headers
@@ -182,7 +182,8 @@ fn is_encoded(value: &HeaderValue) -> bool {
     !codings.filter(|coding| !coding.is_empty()).all(is_no_coding)
 }
 
-/// Returns whether a word is the identity coding, a charset or a MIME transfer encoding of plain bytes.
+/// Returns whether a word is the identity coding, a charset or a MIME transfer encoding of plain
+/// bytes.
 fn is_no_coding(word: &[u8]) -> bool {
     let exact: [&[u8]; 12] = [
         b"identity",
@@ -271,8 +272,8 @@ impl Routes {
         self.exact.values().flatten().chain(below).map(|served| &served.route)
     }
 
-    /// Returns the route of a request: exact paths before wildcards, longer wildcards before shorter
-    /// ones. `host` is the one that the sender called, with or without port.
+    /// Returns the route of a request: exact paths before wildcards, longer wildcards before
+    /// shorter ones. `host` is the one that the sender called, with or without port.
     ///
     /// # Errors
     /// [`Reject::NoRoute`].
@@ -288,8 +289,8 @@ impl Routes {
     }
 }
 
-/// Returns the name of a host: without its port and without the dot that ends a fully qualified name.
-/// An IPv6 address keeps its brackets.
+/// Returns the name of a host: without its port and without the dot that ends a fully qualified
+/// name. An IPv6 address keeps its brackets.
 fn name_of(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

@@ -1,8 +1,8 @@
 //! Schemes: how senders authenticate their requests.
 //!
-//! A scheme is a TOML file. [`Scheme::parse`] compiles it once. Together with the keys of a route it
-//! makes a [`Verifier`], which verifies requests. The result, [`Verified`], is the proof that a request
-//! is authentic; nothing else creates one.
+//! A scheme is a TOML file. [`Scheme::parse`] compiles it once. Together with the keys of a route
+//! it makes a [`Verifier`], which verifies requests. The result, [`Verified`], is the proof that a
+//! request is authentic; nothing else creates one.
 
 mod buffered_hash;
 mod catalog;
@@ -26,7 +26,7 @@ pub use self::{
     compile::prepare::{Credentials, JwtCredentials},
     compile::read::methods as read_methods,
     compiled::Scheme,
-    hypothesis::{FormatDeviation, Hypothesis, SecretForm},
+    hypothesis::{Hypothesis, SecretForm},
     keyset::KeySet,
     sign::Draft,
     time::UnixMillis,

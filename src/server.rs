@@ -1,7 +1,7 @@
 //! The public listeners.
 //!
 //! One thread accepts and hands each connection to the worker with the fewest; each worker is a
-//! runtime of its own, so a request never changes threads. A connection's whole life (TLS handshake,
+//! separate runtime, so a request never changes threads. A connection's whole life (TLS handshake,
 //! protocol, deadlines) happens in its own task.
 
 mod alarm;

@@ -1,14 +1,14 @@
 //! Request targets: one grammar for HTTP/1.1 and HTTP/2, and their text.
 //!
 //! A path has the characters of RFC 3986. A query may also have the characters that many senders do
-//! not encode (`|`, `{`, `}`, `^`, `` ` ``, `\`, `"`, `<`, `>`), because senders that sign their URL
-//! sign these as they are. Everything else is rejected: control characters, spaces, fragments, and
-//! bytes that are not ASCII.
+//! not encode (`|`, `{`, `}`, `^`, `` ` ``, `\`, `"`, `<`, `>`), because senders that sign their
+//! URL sign these as they are. Everything else is rejected: control characters, spaces, fragments,
+//! and bytes that are not ASCII.
 //!
 //! [`Uri`] cannot hold `"`, `<` and `>` in a query. The connection replaces each of them by the
-//! character that is [`OFFSET`] above it, which no valid target contains, and [`path_and_query`] and
-//! [`query`] restore them. Limit: HTTP/2 has no such step, so hyper resets a stream with one of these
-//! three in `:path`, and cuts a fragment off.
+//! character that is [`OFFSET`] above it, which no valid target contains, and [`path_and_query`]
+//! and [`query`] restore them. Limit: HTTP/2 has no such step, so hyper resets a stream with one of
+//! these three in `:path`, and cuts a fragment off.
 
 use std::borrow::Cow;
 

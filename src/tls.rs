@@ -1,8 +1,8 @@
 //! TLS: the public listener's certificates, and the client side.
 //!
-//! One rustls `ServerConfig` per listener lives as long as the process, because a new one would forget
-//! its sessions. A reload replaces the table behind its certificate resolver. Both sides use TLS 1.2
-//! and 1.3 with aws-lc-rs. 0-RTT stays off: anyone on the path can replay early data.
+//! One rustls `ServerConfig` per listener lives as long as the process, because a new one would
+//! forget its sessions. A reload replaces the table behind its certificate resolver. Both sides use
+//! TLS 1.2 and 1.3 with aws-lc-rs. 0-RTT stays off: anyone on the path can replay early data.
 
 mod certificates;
 mod client;

@@ -1,9 +1,9 @@
 //! Exchanges with upstreams.
 //!
-//! An exchange belongs to the event and not to the sender's connection: it continues when the sender
-//! hangs up or its deadline passes, and its outcome is recorded before anyone gets a response. A
-//! request that may have reached the upstream is never sent again from here: only connecting is
-//! retried, and requests of which nothing was sent.
+//! An exchange belongs to the event and not to the sender's connection: it continues when the
+//! sender hangs up or its deadline passes, and its outcome is recorded before anyone gets a
+//! response. A request that may have reached the upstream is never sent again from here: only
+//! connecting is retried, and requests of which nothing was sent.
 
 mod backoff;
 mod client_addr;
@@ -33,13 +33,12 @@ pub use self::{
     options::{HostPolicy, UpstreamOptions, UpstreamTls},
     origin::{Origin, OriginAddress},
     request_head::{HeaderCase, Verdict},
-    response_head::MalformedResponse,
     response_reader::{BodyOmission, ReceivedResponse, ResponseLimits, ResponseReader},
 };
 use self::{
     endpoints::{Endpoint, EndpointConnection, Endpoints},
     exchange::{ExchangeError, Outgoing, UpstreamConnection},
-    permits::{GaugeGuard, Permits},
+    permits::{GaugeGuard, UpstreamPermits},
     request_head::Extra,
 };
 use crate::{
@@ -58,7 +57,7 @@ const RESPONSE_RESERVE: Duration = Duration::from_millis(500);
 pub struct Upstream {
     options: UpstreamOptions,
     endpoints: Endpoints,
-    permits: Option<Permits>,
+    permits: Option<UpstreamPermits>,
 }
 
 /// What an exchange needs in addition to the request and the proofs.
@@ -131,7 +130,7 @@ impl Upstream {
     /// Returns upstreams without connections.
     pub fn new(options: UpstreamOptions) -> Arc<Self> {
         let endpoints = Endpoints::new(&options);
-        let permits = Permits::new(options.concurrency, options.queue);
+        let permits = UpstreamPermits::new(options.concurrency, options.queue);
         Arc::new(Upstream { options, endpoints, permits })
     }
 
@@ -199,8 +198,8 @@ impl Upstream {
         called.and_then(|called| called.finish(ended))
     }
 
-    /// Sends a request on a connection and reads its response. Continues with another connection only
-    /// if nothing was sent.
+    /// Sends a request on a connection and reads its response. Continues with another connection
+    /// only if nothing was sent.
     async fn call(
         &self,
         request: &mut UpstreamRequest,
@@ -274,9 +273,9 @@ impl Called<'_> {
         }
     }
 
-    /// Returns the response. A 2xx whose body is omitted is still a success, because the upstream has
-    /// done its work: it has an empty body. Without memory for another response's body, the result is
-    /// a 503.
+    /// Returns the response. A 2xx whose body is omitted is still a success, because the upstream
+    /// has done its work: it has an empty body. Without memory for another response's body, the
+    /// result is a 503.
     fn finish(self, now: Instant) -> Result<SanitizedResponse, Reject> {
         let Called { received, endpoint, reusable } = self;
         if let Some(connection) = reusable {

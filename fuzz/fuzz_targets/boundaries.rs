@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, request::Parts};
 use libfuzzer_sys::fuzz_target;
-use sealgate::{
+use sealgate::internals::{
     body::Payload,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verifier},
     secret::Secret,

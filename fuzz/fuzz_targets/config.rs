@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use sealgate::config;
+use sealgate::internals::config;
 
 fuzz_target!(|text: &str| read(text));
 

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http::Request;
 use libfuzzer_sys::fuzz_target;
-use sealgate::{
+use sealgate::internals::{
     body::Payload,
     reject::{Reason, Reject},
     scheme::{Credentials, Scheme, UnixMillis, Verifier},

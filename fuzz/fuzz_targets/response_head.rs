@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use sealgate::upstream::{ReceivedResponse, ResponseLimits, ResponseReader};
+use sealgate::internals::upstream::{ReceivedResponse, ResponseLimits, ResponseReader};
 
 const LIMITS: ResponseLimits = ResponseLimits { head_bytes: 512, body_bytes: 256 };
 const NEVER: [&str; 4] = ["connection", "transfer-encoding", "content-length", "sealgate-answer"];

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http::Request;
 use libfuzzer_sys::fuzz_target;
-use sealgate::{
+use sealgate::internals::{
     body::Payload,
     scheme::{Credentials, Scheme, UnixMillis, Verifier},
     secret::Secret,

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use libfuzzer_sys::fuzz_target;
-use sealgate::{
+use sealgate::internals::{
     body::Payload,
     scheme::{Credentials, Scheme, UnixMillis, Verifier},
     secret::Secret,

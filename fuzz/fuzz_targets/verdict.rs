@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, request::Parts};
 use libfuzzer_sys::fuzz_target;
-use sealgate::{
+use sealgate::internals::{
     body::Payload,
     reject::{Reason, Reject},
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verifier},

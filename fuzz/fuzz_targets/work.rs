@@ -1,5 +1,5 @@
-//! The work of a verification: whatever the body is, it is linear in the body. The input describes a
-//! body of 64 KiB as a repeated part with a start and an end; its verification may take at most
+//! The work of a verification: whatever the body is, it is linear in the body. The input describes
+//! a body of 64 KiB as a repeated part with a start and an end; its verification may take at most
 //! [`MOST`] times as long as under GitHub's scheme, which only hashes the body, and may allocate at
 //! most [`ALLOCATED`] bytes for each byte of the body.
 
@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, request::Parts};
 use libfuzzer_sys::fuzz_target;
-use sealgate::{
+use sealgate::internals::{
     body::Payload,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verifier},
     secret::Secret,

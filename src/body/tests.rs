@@ -14,7 +14,7 @@ use crate::{
     metrics::Metrics,
 };
 
-const LIMITS: Limits = Limits { bytes: 100_000, time: Duration::from_secs(5) };
+const LIMITS: BodyLimits = BodyLimits { bytes: 100_000, time: Duration::from_secs(5) };
 
 /// A body that arrives in the given pieces.
 struct Pieces(VecDeque<Vec<u8>>);
@@ -36,7 +36,7 @@ fn capacity(memory: u64) -> Capacity {
     Capacity::new(options, &Metrics::new().expect("constants"))
 }
 
-fn read(pieces: Vec<Vec<u8>>, limits: Limits, capacity: &Capacity) -> Result<Payload, Reject> {
+fn read(pieces: Vec<Vec<u8>>, limits: BodyLimits, capacity: &Capacity) -> Result<Payload, Reject> {
     let account = capacity.account(std::net::Ipv4Addr::LOCALHOST.into());
     let reservation = capacity.receive(&account, limits.bytes)?;
     tokio::runtime::Builder::new_current_thread()
@@ -72,10 +72,10 @@ fn single_bytes_are_copied_together() {
 #[test]
 fn a_body_over_its_limit_or_without_memory_is_rejected() {
     let memory = capacity(64 << 10);
-    let short = Limits { bytes: 10, ..LIMITS };
+    let short = BodyLimits { bytes: 10, ..LIMITS };
     assert_eq!(read(vec![vec![0; 11]], short, &memory).err(), Some(Reject::BodyTooLarge));
     assert!(read(vec![vec![0; 10]], short, &memory).is_ok());
-    let limits = Limits { bytes: 40_000, ..LIMITS };
+    let limits = BodyLimits { bytes: 40_000, ..LIMITS };
     let held = read(vec![vec![0; 40_000]], limits, &memory).expect("there is memory");
     let over = read(vec![vec![0; 40_000]], limits, &memory).err();
     assert_eq!(over, Some(Reject::Overloaded(Shed::Memory)));

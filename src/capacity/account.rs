@@ -89,12 +89,12 @@ fn second() -> u64 {
 /// The accounts of all networks that hold something or are known.
 #[derive(Debug)]
 pub(super) struct Accounts {
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Mutex<AccountShard>; SHARDS],
     hasher: RandomState,
 }
 
 #[derive(Debug)]
-struct Shard {
+struct AccountShard {
     accounts: HashMap<Network, Account>,
     /// How many accounts there may be until the unused ones are searched for.
     search_at: usize,
@@ -102,7 +102,7 @@ struct Shard {
 
 impl Default for Accounts {
     fn default() -> Self {
-        let shard = || Mutex::new(Shard { accounts: HashMap::new(), search_at: FEW });
+        let shard = || Mutex::new(AccountShard { accounts: HashMap::new(), search_at: FEW });
         Accounts { shards: std::array::from_fn(|_| shard()), hasher: RandomState::new() }
     }
 }
@@ -135,7 +135,7 @@ impl Accounts {
     }
 }
 
-impl Shard {
+impl AccountShard {
     /// Removes accounts that nothing holds: of known networks those that are known for longest.
     fn forget_unused(&mut self) {
         let is_used = |account: &Account| Arc::strong_count(&account.0) > 1;

@@ -49,7 +49,7 @@ pub struct ConnectionSlot {
 }
 
 /// Why a connection cannot be counted.
-enum Exceeded {
+enum ConnectionsExceeded {
     Share,
     Limit,
 }
@@ -85,8 +85,8 @@ impl Connections {
         while let Err(exceeded) = this.count(&account, is_proxy) {
             this.shed.count(Shed::Connections);
             let evicted = match exceeded {
-                Exceeded::Share => this.unproven.pop_oldest_of(account.network()),
-                Exceeded::Limit => this.unproven.pop_oldest(account.is_known()),
+                ConnectionsExceeded::Share => this.unproven.pop_oldest_of(account.network()),
+                ConnectionsExceeded::Limit => this.unproven.pop_oldest(account.is_known()),
             };
             this.evict(&*evicted?);
         }
@@ -96,15 +96,15 @@ impl Connections {
         Some(ConnectionSlot { connections: Arc::clone(this), open, ticket, proven })
     }
 
-    fn count(&self, account: &Account, is_proxy: bool) -> Result<(), Exceeded> {
+    fn count(&self, account: &Account, is_proxy: bool) -> Result<(), ConnectionsExceeded> {
         let own = account.connections().fetch_add(1, Ordering::Relaxed) + 1;
         let all = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         let exceeded = if own > self.share && !is_proxy {
-            Exceeded::Share
+            ConnectionsExceeded::Share
         } else if all > self.limit
             || (all > self.limit - self.reserve && !is_proxy && !account.is_known())
         {
-            Exceeded::Limit
+            ConnectionsExceeded::Limit
         } else {
             return Ok(());
         };

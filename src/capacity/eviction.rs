@@ -14,7 +14,7 @@ use super::account::{Account, Network, SHARDS};
 /// Holders of one resource that have shown no authentic request.
 #[derive(Debug)]
 pub(super) struct EvictionQueue<H> {
-    shards: [Mutex<Shard<H>>; SHARDS],
+    shards: [Mutex<QueueShard<H>>; SHARDS],
     hasher: RandomState,
     next: AtomicU64,
 }
@@ -34,14 +34,15 @@ struct Age {
 }
 
 #[derive(Debug)]
-struct Shard<H> {
+struct QueueShard<H> {
     by_network: HashMap<Network, BTreeMap<Age, H>>,
     by_age: BTreeMap<Age, Network>,
 }
 
 impl<H> EvictionQueue<H> {
     pub(super) fn new() -> Self {
-        let shard = || Mutex::new(Shard { by_network: HashMap::new(), by_age: BTreeMap::new() });
+        let shard =
+            || Mutex::new(QueueShard { by_network: HashMap::new(), by_age: BTreeMap::new() });
         EvictionQueue {
             shards: std::array::from_fn(|_| shard()),
             hasher: RandomState::new(),
@@ -74,7 +75,7 @@ impl<H> EvictionQueue<H> {
     /// Removes and returns the oldest holder of all unknown networks or, if there is none and the
     /// capacity is for a known network, of all known ones.
     pub(super) fn pop_oldest(&self, for_known: bool) -> Option<H> {
-        let oldest = |shard: &Mutex<Shard<H>>| {
+        let oldest = |shard: &Mutex<QueueShard<H>>| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.by_age.first_key_value().map(|(age, network)| (*age, *network))
         };
@@ -85,13 +86,13 @@ impl<H> EvictionQueue<H> {
         self.shard(network).take(Ticket { network, age })
     }
 
-    fn shard(&self, network: Network) -> MutexGuard<'_, Shard<H>> {
+    fn shard(&self, network: Network) -> MutexGuard<'_, QueueShard<H>> {
         let shard = &self.shards[self.hasher.hash_one(network) as usize % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<H> Shard<H> {
+impl<H> QueueShard<H> {
     fn take(&mut self, Ticket { network, age }: Ticket) -> Option<H> {
         self.by_age.remove(&age);
         let holders = self.by_network.get_mut(&network)?;

@@ -34,12 +34,12 @@ pub(super) struct Memory {
     held: AtomicU64,
     /// Three quarters of the memory, for the bodies of authentic requests.
     pool: Pool,
-    waiting: EvictionQueue<Arc<Waiting>>,
+    waiting: EvictionQueue<Arc<WaitingBody>>,
 }
 
 /// A body that is being waited for.
 #[derive(Debug)]
-struct Waiting {
+struct WaitingBody {
     account: Account,
     charged: AtomicU64,
     evicted: AtomicBool,
@@ -54,14 +54,14 @@ pub struct Reservation {
     /// The most that this request may need.
     most: u64,
     length: u64,
-    stage: Stage,
+    stage: ChargeStage,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum ChargeStage {
     /// What is charged for a body that has not been waited for.
     Receiving(u64),
-    Waiting(Arc<Waiting>, Ticket),
+    Waiting(Arc<WaitingBody>, Ticket),
     /// The part of the pool that an authentic request holds.
     Held(Arc<RouteShare>, Part),
 }
@@ -78,7 +78,7 @@ impl AsRef<[u8]> for ChargedBytes {
     }
 }
 
-enum Exceeded {
+enum MemoryExceeded {
     Share,
     Limit,
 }
@@ -108,7 +108,7 @@ impl Memory {
             account: account.clone(),
             most,
             length: 0,
-            stage: Stage::Receiving(OVERHEAD),
+            stage: ChargeStage::Receiving(OVERHEAD),
         })
     }
 
@@ -116,8 +116,8 @@ impl Memory {
     fn charge(&self, account: &Account, bytes: u64, most: u64) -> Result<(), Reject> {
         while let Err(exceeded) = self.try_charge(account, bytes, most) {
             let evicted = match exceeded {
-                Exceeded::Share => self.waiting.pop_oldest_of(account.network()),
-                Exceeded::Limit => self.waiting.pop_oldest(account.is_known()),
+                MemoryExceeded::Share => self.waiting.pop_oldest_of(account.network()),
+                MemoryExceeded::Limit => self.waiting.pop_oldest(account.is_known()),
             };
             self.evict(evicted)?;
         }
@@ -125,7 +125,7 @@ impl Memory {
     }
 
     /// Releases the memory of a body that is being waited for, and wakes its request.
-    fn evict(&self, waiting: Option<Arc<Waiting>>) -> Result<(), Reject> {
+    fn evict(&self, waiting: Option<Arc<WaitingBody>>) -> Result<(), Reject> {
         let evicted = waiting.ok_or(Reject::Overloaded(Shed::Memory))?;
         evicted.evicted.store(true, Ordering::SeqCst);
         self.release(&evicted);
@@ -133,7 +133,7 @@ impl Memory {
         Ok(())
     }
 
-    fn try_charge(&self, account: &Account, bytes: u64, most: u64) -> Result<(), Exceeded> {
+    fn try_charge(&self, account: &Account, bytes: u64, most: u64) -> Result<(), MemoryExceeded> {
         let own = account.bytes().fetch_add(bytes, Ordering::Relaxed) + bytes;
         let receiving = self.receiving.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let all = receiving + self.held.load(Ordering::Relaxed);
@@ -141,9 +141,9 @@ impl Memory {
         let limit = self.limit.max(OVERHEAD);
         let reserve = self.reserve.min(limit.saturating_sub(most));
         let exceeded = if own > self.share.max(most) {
-            Exceeded::Share
+            MemoryExceeded::Share
         } else if all > limit || (all > limit - reserve && !account.is_known()) {
-            Exceeded::Limit
+            MemoryExceeded::Limit
         } else {
             return Ok(());
         };
@@ -157,7 +157,7 @@ impl Memory {
     }
 
     /// Releases what a body that was waited for was charged.
-    fn release(&self, waiting: &Waiting) {
+    fn release(&self, waiting: &WaitingBody) {
         self.discharge(&waiting.account, waiting.charged.swap(0, Ordering::SeqCst));
     }
 
@@ -179,36 +179,36 @@ impl Reservation {
         if bytes > 0 {
             self.memory.charge(&self.account, bytes, self.most)?;
             match &mut self.stage {
-                Stage::Receiving(charged) => *charged += bytes,
-                Stage::Waiting(waiting, _) => {
+                ChargeStage::Receiving(charged) => *charged += bytes,
+                ChargeStage::Waiting(waiting, _) => {
                     waiting.charged.fetch_add(bytes, Ordering::SeqCst);
                 }
-                Stage::Held(..) => {}
+                ChargeStage::Held(..) => {}
             }
         }
         match &self.stage {
-            Stage::Waiting(waiting, _) if waiting.evicted.load(Ordering::SeqCst) => {
+            ChargeStage::Waiting(waiting, _) if waiting.evicted.load(Ordering::SeqCst) => {
                 Err(Reject::Overloaded(Shed::Memory))
             }
-            Stage::Waiting(..) | Stage::Receiving(_) | Stage::Held(..) => Ok(()),
+            ChargeStage::Waiting(..) | ChargeStage::Receiving(_) | ChargeStage::Held(..) => Ok(()),
         }
     }
 
     /// Waits until the body is evicted. To be called when the body has to be waited for.
     pub async fn evicted(&mut self) {
-        if let Stage::Receiving(charged) = self.stage {
-            let waiting = Arc::new(Waiting {
+        if let ChargeStage::Receiving(charged) = self.stage {
+            let waiting = Arc::new(WaitingBody {
                 account: self.account.clone(),
                 charged: AtomicU64::new(charged),
                 evicted: AtomicBool::new(false),
                 wake: Notify::new(),
             });
             let ticket = self.memory.waiting.push(&self.account, Arc::clone(&waiting));
-            self.stage = Stage::Waiting(waiting, ticket);
+            self.stage = ChargeStage::Waiting(waiting, ticket);
         }
         match &self.stage {
-            Stage::Waiting(waiting, _) => waiting.wake.notified().await,
-            Stage::Receiving(_) | Stage::Held(..) => std::future::pending().await,
+            ChargeStage::Waiting(waiting, _) => waiting.wake.notified().await,
+            ChargeStage::Receiving(_) | ChargeStage::Held(..) => std::future::pending().await,
         }
     }
 
@@ -218,7 +218,7 @@ impl Reservation {
     /// # Errors
     /// [`Reject::Overloaded`].
     pub fn hold(&mut self, route: &Arc<RouteShare>, authentic: bool) -> Result<(), Reject> {
-        if matches!(self.stage, Stage::Held(..)) {
+        if matches!(self.stage, ChargeStage::Held(..)) {
             return Ok(());
         }
         let memory = &self.memory;
@@ -229,19 +229,19 @@ impl Reservation {
         self.release();
         memory.held.fetch_add(self.length, Ordering::Relaxed);
         self.account.bytes().fetch_add(self.length, Ordering::Relaxed);
-        self.stage = Stage::Held(Arc::clone(route), part);
+        self.stage = ChargeStage::Held(Arc::clone(route), part);
         Ok(())
     }
 
     /// Returns empty memory for the response to a body that is held, charged to the same route.
     pub(crate) fn for_response(&self) -> Option<Reservation> {
-        let Stage::Held(route, _) = &self.stage else { return None };
+        let ChargeStage::Held(route, _) = &self.stage else { return None };
         Some(Reservation {
             memory: Arc::clone(&self.memory),
             account: self.account.clone(),
             most: self.most,
             length: 0,
-            stage: Stage::Held(Arc::clone(route), Part::default()),
+            stage: ChargeStage::Held(Arc::clone(route), Part::default()),
         })
     }
 
@@ -252,7 +252,7 @@ impl Reservation {
     /// [`Reject::Overloaded`].
     pub(crate) fn grow_to(&mut self, length: u64) -> Result<(), Reject> {
         let more = length.saturating_sub(self.length);
-        let Stage::Held(route, part) = &mut self.stage else { return self.grow(more) };
+        let ChargeStage::Held(route, part) = &mut self.stage else { return self.grow(more) };
         let memory = &self.memory;
         let least = length.max(self.most).saturating_mul(2);
         let added = memory.pool.take((route, route.bytes()), more, least, true);
@@ -279,8 +279,8 @@ impl Reservation {
         self.release();
         self.length = 0;
         self.stage = match &self.stage {
-            Stage::Held(route, _) => Stage::Held(Arc::clone(route), Part::default()),
-            Stage::Receiving(_) | Stage::Waiting(..) => Stage::Receiving(0),
+            ChargeStage::Held(route, _) => ChargeStage::Held(Arc::clone(route), Part::default()),
+            ChargeStage::Receiving(_) | ChargeStage::Waiting(..) => ChargeStage::Receiving(0),
         };
     }
 
@@ -292,23 +292,23 @@ impl Reservation {
             account: self.account.clone(),
             most: self.most,
             length: self.length,
-            stage: Stage::Receiving(self.length),
+            stage: ChargeStage::Receiving(self.length),
         })
     }
 
     #[cfg(test)]
     pub(super) fn is_held(&self) -> bool {
-        matches!(self.stage, Stage::Held(..))
+        matches!(self.stage, ChargeStage::Held(..))
     }
 
     fn release(&self) {
         match &self.stage {
-            Stage::Receiving(charged) => self.memory.discharge(&self.account, *charged),
-            Stage::Waiting(waiting, ticket) => {
+            ChargeStage::Receiving(charged) => self.memory.discharge(&self.account, *charged),
+            ChargeStage::Waiting(waiting, ticket) => {
                 self.memory.waiting.remove(*ticket);
                 self.memory.release(waiting);
             }
-            Stage::Held(route, part) => {
+            ChargeStage::Held(route, part) => {
                 self.account.bytes().fetch_sub(self.length, Ordering::Relaxed);
                 self.memory.held.fetch_sub(self.length, Ordering::Relaxed);
                 self.memory.pool.give_back(route.bytes(), *part);

@@ -20,7 +20,8 @@ pub(super) struct SenderClient {
 }
 
 impl SenderClient {
-    /// Connects to the origin of `url`. For `https`, only the certificates in `roots` (PEM) are trusted.
+    /// Connects to the origin of `url`. For `https`, only the certificates in `roots` (PEM) are
+    /// trusted.
     pub(super) async fn connect(url: &Uri, roots: &[u8]) -> anyhow::Result<Self> {
         let host = url.host().context("the URL has no host")?;
         let name = host.trim_matches(['[', ']']);
@@ -46,7 +47,8 @@ impl SenderClient {
         Ok(SenderClient { connection, host })
     }
 
-    /// Sends a request with an origin-form target and a `Host` header, and reads the whole response.
+    /// Sends a request with an origin-form target and a `Host` header, and reads the whole
+    /// response.
     pub(super) async fn send(
         &mut self,
         request: Request<Bytes>,

@@ -1,6 +1,6 @@
-//! `sealgate demo`: the gateway on loopback, without setup. A stand-in upstream counts the requests that
-//! reach it, and a stand-in sender signs, tampers and repeats. A table shows the result of each request
-//! and whether it is the expected one.
+//! `sealgate demo`: the gateway on loopback, without setup. A stand-in upstream counts the requests
+//! that reach it, and a stand-in sender signs, tampers and repeats. A table shows the result of
+//! each request and whether it is the expected one.
 
 mod scenes;
 mod stage;
@@ -9,7 +9,7 @@ mod upstream;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::stage::Stage;
+use self::stage::DemoStage;
 use super::Status;
 
 /// Sends the requests and prints the table. Then the gateway keeps running unless `exit` is set.
@@ -22,7 +22,7 @@ pub(super) fn demo(exit: bool) -> anyhow::Result<Status> {
 }
 
 async fn play(exit: bool) -> anyhow::Result<Status> {
-    let stage = Stage::set().await?;
+    let stage = DemoStage::set().await?;
     println!("sender → {} (gateway) → {} (upstream)\n", stage.public_url(), stage.upstream_url());
     let rows = scenes::play(&stage).await?;
     print!("{}", scenes::render(&rows));

@@ -22,8 +22,8 @@ pub(super) struct SignArguments {
     /// The route whose sender signs.
     #[arg(long, value_name = "NAME")]
     pub(super) route: String,
-    /// The key to sign with, such as `global` or `coupon/3570`; default: the key that the headers and
-    /// the body select.
+    /// The key to sign with, such as `global` or `coupon/3570`; default: the key that the headers
+    /// and the body select.
     #[arg(long, value_name = "NAME")]
     pub(super) key: Option<String>,
     /// A header to use instead of a generated one; may be repeated.

@@ -35,8 +35,8 @@ pub(super) struct VerifyArguments {
     request: PathBuf,
 }
 
-/// `sealgate verify`: verifies one captured request with the code that verifies live requests. For a
-/// rejected one, it also reports what would have verified.
+/// `sealgate verify`: verifies one captured request with the code that verifies live requests. For
+/// a rejected one, it also reports what would have verified.
 pub(super) fn verify(arguments: &VerifyArguments) -> anyhow::Result<Status> {
     let inputs = config::load(&arguments.config)
         .map_err(anyhow::Error::from)

@@ -58,7 +58,8 @@ fn last(path: &str) -> &str {
     path.rsplit_once('.').map_or(path, |(_, last)| last)
 }
 
-/// Reads one network or address, or a list of them. Calls `on_all` for one that contains every address.
+/// Reads one network or address, or a list of them. Calls `on_all` for one that contains every
+/// address.
 pub(super) fn networks(field: &Field<'_>, on_all: impl Fn(&Field<'_>, &str)) -> Networks {
     let network = |field: Field<'_>| {
         let text = field.text()?;

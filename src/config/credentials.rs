@@ -27,9 +27,9 @@ const TOLERANCES: RangeInclusive<Duration> =
 /// Key sets, by address and CA file.
 pub(super) type KeySets = HashMap<(String, Option<PathBuf>), Arc<KeySet>>;
 
-/// Reads the credentials of the route `name`. `scheme` is the route's scheme, if it is known. Returns
-/// `None` if a public key or a token rule is invalid: its error is recorded, and the remaining keys
-/// cannot be checked against the scheme without it.
+/// Reads the credentials of the route `name`. `scheme` is the route's scheme, if it is known.
+/// Returns `None` if a public key or a token rule is invalid: its error is recorded, and the
+/// remaining keys cannot be checked against the scheme without it.
 pub(super) fn read(
     section: &Section<'_>,
     name: Option<&str>,

@@ -12,7 +12,7 @@ const GIB: u64 = 1 << 30;
 const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
 
 /// All limits, with the defaults of those that the file does not set.
-pub(super) struct Limits {
+pub(super) struct LimitsSection {
     /// Maximum length of a body; `None`: the scheme's.
     pub(super) body: Option<u64>,
     /// Timeout of receiving a body.
@@ -28,9 +28,9 @@ pub(super) struct Limits {
     pub(super) upstream_head: usize,
 }
 
-impl Limits {
+impl LimitsSection {
     pub(super) fn read(section: Option<Section<'_>>) -> Self {
-        let mut limits = Limits {
+        let mut limits = LimitsSection {
             body: None,
             request_body: Duration::from_secs(15),
             memory: 128 * MIB,

@@ -16,7 +16,7 @@ const TTLS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_s
 const MAX_ENTRIES: usize = 1_000_000;
 
 /// The section as read.
-pub(super) struct Replay {
+pub(super) struct ReplaySection {
     pub(super) options: Options,
     pub(super) acknowledge: bool,
     /// Replaces the schemes' own.
@@ -41,14 +41,14 @@ enum Kind {
 pub(super) fn read(
     section: Option<Section<'_>>,
     surroundings: &Surroundings<'_>,
-) -> Option<Replay> {
+) -> Option<ReplaySection> {
     let Some(section) = section else {
         let options = Options {
             store: StoreOptions::Memory,
             max_entries: MAX_ENTRIES,
             on_store_failure: OnStoreFailure::Refuse,
         };
-        return Some(Replay { options, acknowledge: false, ttl: None });
+        return Some(ReplaySection { options, acknowledge: false, ttl: None });
     };
     let store = store(&section, surroundings);
     let ttl = section.get("ttl").and_then(|field| {
@@ -75,7 +75,7 @@ pub(super) fn read(
         max_entries: max_entries.unwrap_or(MAX_ENTRIES),
         on_store_failure: on_store_failure.unwrap_or(OnStoreFailure::Refuse),
     };
-    Some(Replay { options, acknowledge: on_replay.unwrap_or(false), ttl })
+    Some(ReplaySection { options, acknowledge: on_replay.unwrap_or(false), ttl })
 }
 
 /// `store`, with the keys that belong to it and to no other.

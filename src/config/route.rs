@@ -10,8 +10,8 @@ use std::{
 use http::uri::PathAndQuery;
 
 use super::{
-    Surroundings, admission, credentials, entries, headers, limits::Limits, not_empty, replay::Ttl,
-    upstream,
+    Surroundings, admission, credentials, entries, headers, limits::LimitsSection, not_empty,
+    replay::Ttl, upstream,
 };
 use crate::{
     body,
@@ -31,7 +31,7 @@ pub(super) type Schemes = HashMap<String, Option<Arc<Scheme>>>;
 
 /// The settings that all routes share.
 pub(super) struct Common<'c> {
-    pub(super) limits: &'c Limits,
+    pub(super) limits: &'c LimitsSection,
     pub(super) schemes: &'c Schemes,
     pub(super) ttl: Option<Ttl>,
     pub(super) health_path: Option<&'c str>,
@@ -176,7 +176,7 @@ fn read(
         admission,
         verifier: verifier?,
         answer_within: answer_within?,
-        body: body::Limits { bytes: body?, time: common.limits.request_body },
+        body: body::BodyLimits { bytes: body?, time: common.limits.request_body },
         upstream: UpstreamOptions { headers: upstream_headers?, ..upstream? },
         ttl,
     })
@@ -197,7 +197,11 @@ fn answer_within(field: &Field<'_>, scheme: Option<&Scheme>) -> Option<Duration>
 
 /// Returns the `body` limit of the route, of `[limits]` or of the scheme. A limit above
 /// `limits.memory` is reported, because larger bodies would always get 503.
-fn body_limit(section: &Section<'_>, scheme: Option<&Scheme>, limits: &Limits) -> Option<u64> {
+fn body_limit(
+    section: &Section<'_>,
+    scheme: Option<&Scheme>,
+    limits: &LimitsSection,
+) -> Option<u64> {
     let field = section.get("body");
     let bytes = match &field {
         Some(field) => field.size_within(1..=1 << 30)?,

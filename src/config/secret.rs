@@ -1,5 +1,5 @@
-//! Secrets from the environment, from a file, or (for tests and demos) from the configuration itself.
-//! No message quotes a secret or a value written in place of one.
+//! Secrets from the environment, from a file, or (for tests and demos) from the configuration
+//! itself. No message quotes a secret or a value written in place of one.
 
 use std::{
     cell::RefCell,
@@ -48,7 +48,7 @@ pub(super) enum Use {
 
 /// The secrets that were read so far, to find one that several keys use.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct KnownSecrets {
     first: RefCell<HashMap<Secret, FirstUse>>,
     by_owner: RefCell<BTreeMap<String, Vec<Secret>>>,
 }
@@ -61,7 +61,7 @@ struct FirstUse {
     scheme: Option<(String, bool)>,
 }
 
-impl Known {
+impl KnownSecrets {
     /// Records that `secret` is a key of `owner`, and reports whether another key uses it too.
     ///
     /// That is an error between different schemes if one of them answers challenges with MACs:
@@ -125,7 +125,8 @@ pub(super) fn read_all<'r>(
     items.into_iter().map(read).collect()
 }
 
-/// Reads a value in one of the forms of a secret: `{ env = "NAME" }`, `{ file = "path" }`, `"text"`.
+/// Reads a value in one of the forms of a secret: `{ env = "NAME" }`, `{ file = "path" }`,
+/// `"text"`.
 pub(super) fn read(
     field: &Field<'_>,
     purpose: Use,
@@ -202,8 +203,8 @@ fn from_environment(env: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<
     None
 }
 
-/// Returns whether a text looks like the name of a variable. Any other text may be the secret itself,
-/// written here by mistake.
+/// Returns whether a text looks like the name of a variable. Any other text may be the secret
+/// itself, written here by mistake.
 fn is_usual_name(name: &str) -> bool {
     let usual = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     name.len() <= 64 && name.chars().all(usual)
@@ -239,14 +240,15 @@ fn from_file(
         }
     }
     if purpose != Use::PublicKey {
-        // Secrets from systemd and Kubernetes belong to root and are readable by the service's group.
+        // Secrets from systemd and Kubernetes belong to root and are readable by the service's
+        // group.
         warn_if_open(file, &path, 0o027);
     }
     Some((Secret::new(std::mem::take(&mut *bytes)), place))
 }
 
-/// Reads at most one byte more than the longest secret. The buffer never grows, so no copy remains in
-/// memory: its capacity is the file's length, or the longest secret if the length is unknown.
+/// Reads at most one byte more than the longest secret. The buffer never grows, so no copy remains
+/// in memory: its capacity is the file's length, or the longest secret if the length is unknown.
 fn bounded(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::open(path)?;
     let data = file.metadata()?;

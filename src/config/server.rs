@@ -4,7 +4,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, thread, time::Dur
 
 use http::uri::PathAndQuery;
 
-use super::{Surroundings, admission, limits::Limits, not_empty, secret};
+use super::{Surroundings, admission, limits::LimitsSection, not_empty, secret};
 use crate::{
     document::{Field, Section},
     rejections::CaptureOptions,
@@ -19,7 +19,7 @@ const DRAINS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(36
 /// Reads `[server]`. Problems are reported to the document; what could be read is returned anyway.
 pub(super) fn read(
     section: Section<'_>,
-    limits: &Limits,
+    limits: &LimitsSection,
     surroundings: &Surroundings<'_>,
 ) -> ServerOptions {
     let (listen_field, http_field) = (section.get("listen"), section.get("http_listen"));
@@ -118,8 +118,8 @@ fn capture(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<Capture
     Some(CaptureOptions { dir: dir?, keep, max_bytes: max_bytes? })
 }
 
-/// Reads the addresses of `[admin]`: by default one on loopback, none if the list is empty. Addresses
-/// in `taken` are errors.
+/// Reads the addresses of `[admin]`: by default one on loopback, none if the list is empty.
+/// Addresses in `taken` are errors.
 pub(super) fn admin(section: Option<Section<'_>>, taken: &[SocketAddr]) -> Vec<SocketAddr> {
     let default = vec![SocketAddr::from(([127, 0, 0, 1], 9464))];
     let Some(section) = section else { return default };
@@ -218,7 +218,8 @@ fn trusted_proxies(field: &Field<'_>) -> Networks {
     })
 }
 
-/// Reads one `[[server.tls]]`, and its files, so that a bad one is reported before anything listens.
+/// Reads one `[[server.tls]]`, and its files, so that a bad one is reported before anything
+/// listens.
 fn pair(section: Section<'_>, surroundings: &Surroundings<'_>) -> Option<CertificatePair> {
     let path = |field: &Option<Field<'_>>| -> Option<PathBuf> {
         Some(surroundings.file(&not_empty(field.as_ref()?)?))

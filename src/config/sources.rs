@@ -1,10 +1,10 @@
 //! The files of a configuration, and whether they have changed since they were read.
 //!
-//! The files are polled, because kernel notifications have gaps. Polling costs one `stat` per file. It
-//! follows the symbolic links by which an orchestrator swaps a whole directory (`..data`), detects
-//! files that are replaced by a rename, and works on file systems without notifications (network,
-//! overlay, bind mounts). Identity, length, `mtime` and `ctime` are compared, because a program that
-//! copies a file with its old dates cannot reset `ctime`.
+//! The files are polled, because kernel notifications have gaps. Polling costs one `stat` per file.
+//! It follows the symbolic links by which an orchestrator swaps a whole directory (`..data`),
+//! detects files that are replaced by a rename, and works on file systems without notifications
+//! (network, overlay, bind mounts). Identity, length, `mtime` and `ctime` are compared, because a
+//! program that copies a file with its old dates cannot reset `ctime`.
 
 use std::{
     collections::BTreeMap,
@@ -35,14 +35,14 @@ struct Stamp {
 
 /// A file as it was when it was read; both fields are `None` if it could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Source {
+struct SourceFile {
     stamp: Option<Stamp>,
     content: Option<[u8; 32]>,
 }
 
 /// The files of a configuration, including those that could not be read.
 #[derive(Clone, Debug, Default)]
-pub struct Sources(BTreeMap<PathBuf, Source>);
+pub struct Sources(BTreeMap<PathBuf, SourceFile>);
 
 fn stamp(path: &Path) -> Option<Stamp> {
     let data = fs::metadata(path).ok()?;
@@ -67,7 +67,7 @@ fn content(path: &Path) -> Option<[u8; 32]> {
 impl Sources {
     /// Records a file. Call this before reading it.
     pub(super) fn add(&mut self, path: &Path) {
-        let source = Source { stamp: stamp(path), content: content(path) };
+        let source = SourceFile { stamp: stamp(path), content: content(path) };
         self.0.entry(path.to_owned()).or_insert(source);
     }
 
@@ -75,13 +75,13 @@ impl Sources {
     /// the gateway creates itself can be missing.
     pub fn note_created(&mut self) {
         for (path, source) in self.0.iter_mut().filter(|(_, source)| source.stamp.is_none()) {
-            *source = Source { stamp: stamp(path), content: content(path) };
+            *source = SourceFile { stamp: stamp(path), content: content(path) };
         }
     }
 
     /// Returns the files whose content differs from `older`, including added and removed files.
     pub(super) fn changes(&self, older: &Sources) -> Vec<String> {
-        let same = |path: &PathBuf, source: &Source| {
+        let same = |path: &PathBuf, source: &SourceFile| {
             older.0.get(path).is_some_and(|known| match (known.content, source.content) {
                 (Some(known), Some(now)) => known == now,
                 (None, _) | (_, None) => known.stamp == source.stamp,

@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use http::HeaderValue;
 use rustls_pki_types::ServerName;
 
-use super::{Surroundings, limits::Limits, not_empty, secret};
+use super::{Surroundings, limits::LimitsSection, not_empty, secret};
 use crate::{
     document::{Field, Section, show_duration},
     tls::{CertificatePair, client_config},
@@ -22,7 +22,7 @@ const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::
 /// Reads the keys; `answer_within` is the route's, if it is known.
 pub(super) fn read(
     section: &Section<'_>,
-    limits: &Limits,
+    limits: &LimitsSection,
     answer_within: Option<Duration>,
     surroundings: &Surroundings<'_>,
 ) -> Option<UpstreamOptions> {

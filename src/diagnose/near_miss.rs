@@ -1,5 +1,5 @@
-//! The closed list of near misses. Each has a stable code for tools, and a text for people that says
-//! what it means and what to do.
+//! The closed list of near misses. Each has a stable code for tools, and a text for people that
+//! says what it means and what to do.
 
 use super::rewrite::{JsonEscapes, JsonLayout};
 use crate::scheme::SecretForm;

@@ -1,5 +1,5 @@
-//! JSON as other libraries would write it. Only white space and escapes change; the order of members,
-//! numbers and duplicate names stay as they are.
+//! JSON as other libraries would write it. Only white space and escapes change; the order of
+//! members, numbers and duplicate names stay as they are.
 
 use std::ops::ControlFlow;
 

@@ -1,4 +1,5 @@
-//! Each near miss is produced by a sender that makes exactly this mistake, and must be named exactly.
+//! Each near miss is produced by a sender that makes exactly this mistake, and must be named
+//! exactly.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,10 @@ use http::{HeaderName, HeaderValue, Request};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::*;
+use super::{
+    rewrite::{JsonEscapes, JsonLayout},
+    *,
+};
 use crate::scheme::{Credentials, Verifier};
 
 const NOW: i64 = 1_758_184_391_752;

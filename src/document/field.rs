@@ -206,8 +206,8 @@ impl<'r> Field<'r> {
         None
     }
 
-    /// Returns the value as a table. Any other value is concealed, because it may be a secret in place
-    /// of a table of secrets.
+    /// Returns the value as a table. Any other value is concealed, because it may be a secret in
+    /// place of a table of secrets.
     pub fn section(&self) -> Option<Section<'r>> {
         match self.value {
             DeValue::Table(table) => {

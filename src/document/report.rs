@@ -133,8 +133,8 @@ impl Lines {
         self.0.partition_point(|start| *start <= offset)
     }
 
-    /// Returns the line and column (both counted from 1) of a byte offset of `text`, and the text of
-    /// that line. `text` is the document as it was read.
+    /// Returns the line and column (both counted from 1) of a byte offset of `text`, and the text
+    /// of that line. `text` is the document as it was read.
     fn place<'t>(&self, text: &'t str, offset: usize) -> (usize, usize, &'t str) {
         let offset = text.floor_char_boundary(offset);
         let line = self.line(offset);
@@ -144,8 +144,8 @@ impl Lines {
     }
 }
 
-/// Returns the range that may be a value on the line of a byte offset: everything after `key =`, the
-/// whole line if it has no key, or nothing if the line is a heading.
+/// Returns the range that may be a value on the line of a byte offset: everything after `key =`,
+/// the whole line if it has no key, or nothing if the line is a heading.
 pub(super) fn value_of_line(text: &str, offset: usize) -> Range<usize> {
     let offset = text.floor_char_boundary(offset);
     let start = text[..offset].rfind('\n').map_or(0, |i| i + 1);

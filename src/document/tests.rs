@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use super::*;
+use super::{
+    field::{parse_duration, parse_size},
+    *,
+};
 
 fn read(text: &str) -> String {
     let reader = Reader::new("gateway.toml", text);

@@ -1,6 +1,6 @@
-//! The access log: one line per request, written with its metrics when the response is known. A line never
-//! holds a secret, a signature or a body, and nothing that an unauthentic request chose except the 32
-//! hex digits of its trace ID. Lines that anybody can cause are sampled.
+//! The access log: one line per request, written with its metrics when the response is known. A
+//! line never holds a secret, a signature or a body, and nothing that an unauthentic request chose
+//! except the 32 hex digits of its trace ID. Lines that anybody can cause are sampled.
 
 use std::{
     net::IpAddr,

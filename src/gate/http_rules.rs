@@ -1,8 +1,8 @@
 //! Rules that reject ambiguous HTTP before anything else is checked.
 //!
 //! hyper has parsed the head by now. What it hides (a repeated `Content-Length`, one beside
-//! `Transfer-Encoding`) is found on the wire and arrives as [`WireFacts`]. Every request that passes
-//! is framed again for the upstream.
+//! `Transfer-Encoding`) is found on the wire and arrives as [`WireFacts`]. Every request that
+//! passes is framed again for the upstream.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -38,8 +38,8 @@ impl WireFacts {
     }
 }
 
-/// Checks a request's head, and returns the host that was called. An offer to upgrade is ignored (RFC
-/// 9110 section 7.8): like all hop-by-hop headers, it ends here.
+/// Checks a request's head, and returns the host that was called. An offer to upgrade is ignored
+/// (RFC 9110 section 7.8): like all hop-by-hop headers, it ends here.
 ///
 /// # Errors
 /// The rejection of the connection; [`Reject::BadRequest`] with what is ambiguous or malformed.

@@ -2,7 +2,7 @@
 //! to the upstream.
 //!
 //! They are unpredictable. A sequential ID would show an outsider how many requests arrived between
-//! two of its own.
+//! two of the outsider's own.
 
 use std::sync::{
     LazyLock,

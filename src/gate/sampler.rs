@@ -1,8 +1,9 @@
 //! Sampling of the log lines that anybody can cause, so that writing the log never costs much more
 //! than sending the requests.
 //!
-//! Limits: [`LINES`] lines per second for each client network, and [`NETWORKS`] networks per second.
-//! The requests beyond that are counted in one line per second; the metrics count all of them.
+//! Limits: [`LINES`] lines per second for each client network, and [`NETWORKS`] networks per
+//! second. The requests beyond that are counted in one line per second; the metrics count all of
+//! them.
 
 use std::{
     collections::HashMap,

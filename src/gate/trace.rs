@@ -1,5 +1,6 @@
-//! Trace IDs (W3C Trace Context, `traceparent`) for the log, so that one search finds the lines of the
-//! sender, the gateway and the application. The header itself is forwarded unchanged, and never added.
+//! Trace IDs (W3C Trace Context, `traceparent`) for the log, so that one search finds the lines of
+//! the sender, the gateway and the application. The header itself is forwarded unchanged, and never
+//! added.
 
 use http::{HeaderMap, HeaderName};
 
@@ -19,8 +20,8 @@ impl TraceId {
         }
     }
 
-    /// Parses `version-trace-parent-flags` in lower-case hex. Versions after 00 can have more fields
-    /// (section 3.2.4 of the recommendation).
+    /// Parses `version-trace-parent-flags` in lower-case hex. Versions after 00 can have more
+    /// fields (section 3.2.4 of the recommendation).
     fn parse(value: &[u8]) -> Option<Self> {
         let (known, more) = value.split_at_checked(55)?;
         let (version, trace, parent, flags) =

@@ -84,7 +84,7 @@ pub(super) async fn note<B: Body<Data = Bytes>>(
     if !rejections.wants(route, reject) || head.headers.contains_key(EXPECT) {
         return;
     }
-    let limits = body::Limits { bytes: route.body.bytes.min(MAX_NOTED), time: NOTED_WITHIN };
+    let limits = body::BodyLimits { bytes: route.body.bytes.min(MAX_NOTED), time: NOTED_WITHIN };
     if let Ok(reservation) = reserve(limits.bytes)
         && let Ok(payload) = body::receive(body, limits, reservation, false).await
     {

@@ -1,7 +1,7 @@
 //! The metrics of routes, and their text format.
 //!
-//! A route has about ninety series, and there can be a thousand routes. The numbers of a route are in
-//! one block of memory, and their names are formatted only for a scrape.
+//! A route has about ninety series, and there can be a thousand routes. The numbers of a route are
+//! in one block of memory, and their names are formatted only for a scrape.
 
 use std::{
     collections::BTreeMap,
@@ -98,17 +98,17 @@ impl RouteMetrics {
 }
 
 /// The metrics of a route, and whether the running configuration has it.
-struct Known {
+struct RouteEntry {
     metrics: Arc<RouteMetrics>,
     served: bool,
 }
 
 /// The metrics of all current and former routes, by name.
 #[derive(Default)]
-pub(super) struct RouteTable(Mutex<BTreeMap<String, Known>>);
+pub(super) struct RouteTable(Mutex<BTreeMap<String, RouteEntry>>);
 
 impl RouteTable {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, RouteEntry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -120,7 +120,7 @@ impl RouteTable {
             return Arc::clone(&known.metrics);
         }
         let metrics = Arc::new(RouteMetrics::new());
-        let known = Known { metrics: Arc::clone(&metrics), served: true };
+        let known = RouteEntry { metrics: Arc::clone(&metrics), served: true };
         routes.insert(name.to_owned(), known);
         metrics
     }
@@ -204,8 +204,8 @@ pub(super) struct Family {
 /// The numbers of a family.
 #[derive(Clone, Copy)]
 enum Series {
-    /// One per value of a label other than `route`: the label, its values, and the numbers in the same
-    /// order.
+    /// One per value of a label other than `route`: the label, its values, and the numbers in the
+    /// same order.
     Counters(&'static str, fn() -> Vec<&'static str>, fn(&RouteMetrics) -> &[Counter]),
     Gauge(fn(&RouteMetrics) -> &Gauge),
     /// Removed together with its route, because it would report its last state forever.

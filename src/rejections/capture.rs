@@ -1,7 +1,8 @@
 //! Rejected requests as files that `sealgate verify` reads.
 //!
 //! A file is written under a temporary name and then renamed, so that nobody reads half of one. Its
-//! name consists of the time and the request ID; only files with such names are counted and removed.
+//! name consists of the time and the request ID; only files with such names are counted and
+//! removed.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},

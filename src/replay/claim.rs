@@ -45,11 +45,11 @@ pub(crate) struct HeldClaim {
     /// The token under which a shared store holds, or may hold, a lease for it.
     pub(crate) lease: Option<LeaseToken>,
     pub(crate) answer_by: Instant,
-    stage: Stage,
+    stage: ClaimStage,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum ClaimStage {
     /// The reply of a shared store is awaited.
     Requested,
     Held,
@@ -72,7 +72,7 @@ impl HeldClaim {
             unknown,
             lease: None,
             answer_by,
-            stage: Stage::Requested,
+            stage: ClaimStage::Requested,
         }
     }
 
@@ -137,23 +137,23 @@ impl Drop for HeldClaim {
         if self.ticket == 0 {
             return;
         }
-        match std::mem::replace(&mut self.stage, Stage::Held) {
-            Stage::Requested => self.withdraw(None),
-            Stage::Held => self.fail(true, 503, Err(Reject::InFlight), false),
-            Stage::Succeeded(response) => self.succeed(&response, true, None),
+        match std::mem::replace(&mut self.stage, ClaimStage::Held) {
+            ClaimStage::Requested => self.withdraw(None),
+            ClaimStage::Held => self.fail(true, 503, Err(Reject::InFlight), false),
+            ClaimStage::Succeeded(response) => self.succeed(&response, true, None),
         }
     }
 }
 
 impl Claim {
-    /// Returns a claim without a record: for deliveries that are identical on purpose, and for routes
-    /// that only observe.
+    /// Returns a claim without a record: for deliveries that are identical on purpose, and for
+    /// routes that only observe.
     pub fn unrecorded() -> Self {
         Claim(None)
     }
 
     pub(crate) fn held(mut held: HeldClaim) -> Self {
-        held.stage = Stage::Held;
+        held.stage = ClaimStage::Held;
         Claim(Some(Box::new(held)))
     }
 
@@ -178,7 +178,7 @@ impl Claim {
             Store::Memory => false,
             Store::Disk(_) | Store::Shared(_) => {
                 // The upstream's success stays true if this task is cancelled while it waits.
-                held.stage = Stage::Succeeded(response.clone());
+                held.stage = ClaimStage::Succeeded(response.clone());
                 let (guard, status) = (Arc::clone(&held.guard), response.status.as_u16());
                 let (arrival, lease) = (&held.arrival, held.lease);
                 !guard.record_done(arrival, lease, status, held.answer_by).await

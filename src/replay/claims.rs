@@ -2,8 +2,8 @@
 //!
 //! Records of events that are not in flight are in moka, without a capacity: a cache that evicts as
 //! it likes would forget an event whose sender is about to retry. What leaves is decided here, by
-//! the lifetimes of the records. Claims are in 64 locked maps and never expire. Every change to what
-//! is known about an event happens under the lock of its map, so exactly one of any number of
+//! the lifetimes of the records. Claims are in 64 locked maps and never expire. Every change to
+//! what is known about an event happens under the lock of its map, so exactly one of any number of
 //! simultaneous copies finds the event free.
 
 use std::{collections::hash_map::Entry, sync::Arc};
@@ -12,7 +12,7 @@ use moka::sync::Cache;
 
 use super::{
     expiry::ExpiryQueues,
-    in_flight::{ActiveClaim, ClaimEnd, ClaimState, Found, HeldLease, Shard, take},
+    in_flight::{ActiveClaim, ClaimEnd, ClaimShard, ClaimState, Found, HeldLease, take},
     shares::{RouteKeys, Shares},
     sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock},
 };
@@ -35,7 +35,7 @@ const SHARDS: usize = 64;
 /// All that this process knows about events.
 pub(crate) struct Claims {
     pub(super) records: Cache<EventKey, Record, EventKeyHashers>,
-    pub(super) shards: Box<[Mutex<Shard>]>,
+    pub(super) shards: Box<[Mutex<ClaimShard>]>,
     pub(super) expiry: ExpiryQueues,
     pub(super) shares: Shares,
     tickets: AtomicU64,
@@ -87,7 +87,7 @@ impl Claims {
         self.expiry.len()
     }
 
-    pub(super) fn shard(&self, key: &EventKey) -> MutexGuard<'_, Shard> {
+    pub(super) fn shard(&self, key: &EventKey) -> MutexGuard<'_, ClaimShard> {
         lock(&self.shards[usize::from(key.0[0]) % SHARDS])
     }
 
@@ -287,7 +287,8 @@ impl Claims {
         self.enqueue_record(arrival.key, &record, arrival.terms);
     }
 
-    /// Returns the leases that have not been renewed for [`RENEWAL`], those that expire first first.
+    /// Returns the leases that have not been renewed for [`RENEWAL`], those that expire first
+    /// first.
     pub(crate) fn leases_due(&self, now: Millis) -> Vec<Lease> {
         let mut due = Vec::new();
         for shard in &self.shards {

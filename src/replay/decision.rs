@@ -46,8 +46,8 @@ pub enum Claimed {
 /// How a request repeats a done event.
 #[derive(Debug)]
 pub enum Repeat {
-    /// Another request for it, or one that did not get its response. It is acknowledged; the receipt
-    /// records that the acknowledgement was written out.
+    /// Another request for it, or one that did not get its response. It is acknowledged; the
+    /// receipt records that the acknowledgement was written out.
     Retry(Receipt),
     /// The same request again, after its 2xx was written out.
     Replay,

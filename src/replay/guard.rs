@@ -172,8 +172,8 @@ impl Guard {
         }
     }
 
-    /// Renews the leases that were not renewed for a renewal interval in one call, starting with those that
-    /// expire first. Leases that could not be renewed are due again at once.
+    /// Renews the leases that were not renewed for a renewal interval in one call, starting with
+    /// those that expire first. Leases that could not be renewed are due again at once.
     pub(crate) async fn renew(&self) -> Result<(), Unreachable> {
         let Store::Shared(store) = &self.store else { return Ok(()) };
         let renewed = self.clock.now();

@@ -119,10 +119,10 @@ pub(crate) enum ClaimEnd {
 }
 
 /// The claims on the events of one shard.
-pub(crate) type Shard = HashMap<EventKey, ActiveClaim, EventKeyHashers>;
+pub(crate) type ClaimShard = HashMap<EventKey, ActiveClaim, EventKeyHashers>;
 
 /// Removes the claim with this ticket.
-pub(crate) fn take(shard: &mut Shard, key: &EventKey, ticket: u64) -> Option<ActiveClaim> {
+pub(crate) fn take(shard: &mut ClaimShard, key: &EventKey, ticket: u64) -> Option<ActiveClaim> {
     match shard.entry(*key) {
         Entry::Occupied(claim) if claim.get().ticket == ticket => Some(claim.remove()),
         Entry::Occupied(_) | Entry::Vacant(_) => None,

@@ -1,9 +1,9 @@
 //! How the capacity of the guard is divided among routes and their keys.
 //!
-//! Half of `max_entries` is guaranteed to the routes in equal shares, and half of each route's share
-//! to its keys. Everything else is shared: an event that does not fit into its key's share competes
-//! for its route's remainder, and then for the remainder of the whole guard. So one key can use most
-//! of an idle guard, but can never take what is guaranteed to another.
+//! Half of `max_entries` is guaranteed to the routes in equal shares, and half of each route's
+//! share to its keys. Everything else is shared: an event that does not fit into its key's share
+//! competes for its route's remainder, and then for the remainder of the whole guard. So one key
+//! can use most of an idle guard, but can never take what is guaranteed to another.
 //!
 //! The shares form a tree (guard, routes, keys). The usage of a share counts its own events and
 //! those that did not fit into the shares below it.
@@ -72,8 +72,8 @@ impl Shares {
         }
     }
 
-    /// Charges one event to `share`, or to `route` if there is no such share; returns the share that
-    /// was charged, or `None` if there is no capacity.
+    /// Charges one event to `share`, or to `route` if there is no such share; returns the share
+    /// that was charged, or `None` if there is no capacity.
     pub(crate) fn acquire(&self, share: ShareId, route: ShareId) -> Option<ShareId> {
         let mut tree = lock(&self.tree);
         let charged = tree.find(share, route);

@@ -10,6 +10,7 @@ use std::{
 use http::StatusCode;
 
 use super::{
+    decision::Joined,
     record::{ContextPin, EventKey, Identities, RequestIdentity},
     *,
 };

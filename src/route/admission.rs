@@ -1,11 +1,11 @@
 //! Admission: which client addresses may call a route, and how often. It is checked before the body
 //! is read.
 //!
-//! A route's limit counts all requests, authentic or not, because that is known only later. The limit
-//! of the address is therefore charged first, and a request that it rejects is not charged to the
-//! route. IPv6 addresses count by /64, the smallest network that a customer gets. The limits of at
-//! most [`MAX_ADDRESSES`] addresses are kept; beyond that, the ones unused for the longest time are
-//! forgotten.
+//! A route's limit counts all requests, authentic or not, because that is known only later. The
+//! limit of the address is therefore charged first, and a request that it rejects is not charged to
+//! the route. IPv6 addresses count by /64, the smallest network that a customer gets. The limits of
+//! at most [`MAX_ADDRESSES`] addresses are kept; beyond that, the ones unused for the longest time
+//! are forgotten.
 
 use std::{
     collections::HashMap,
@@ -66,13 +66,13 @@ pub struct AdmissionOptions {
 pub(super) struct Admission {
     allow: Option<Networks>,
     all: Option<Limiter<NotKeyed, InMemoryState>>,
-    each: Option<Limiter<IpAddr, Addresses>>,
+    each: Option<Limiter<IpAddr, AddressLimiters>>,
 }
 
 impl Admission {
     pub(super) fn new(options: AdmissionOptions) -> Self {
         let each = |rate: Rate| {
-            RateLimiter::new(rate.quota(), Addresses::new(MAX_ADDRESSES), MonotonicClock)
+            RateLimiter::new(rate.quota(), AddressLimiters::new(MAX_ADDRESSES), MonotonicClock)
         };
         Admission {
             allow: options.allow,
@@ -116,29 +116,30 @@ fn counted(address: IpAddr) -> IpAddr {
 }
 
 /// The state of the limit of each address: its theoretical arrival time (of the generic cell rate
-/// algorithm), in nanoseconds since the limiter was made. An address without state has its full burst.
-struct Addresses {
+/// algorithm), in nanoseconds since the limiter was made. An address without state has its full
+/// burst.
+struct AddressLimiters {
     generations: Mutex<Generations>,
     /// The most addresses of one generation.
     limit: usize,
 }
 
 /// The addresses that were used last, in two generations. When the current one is full, it replaces
-/// the previous one. An address that keeps calling always stays, so its limit holds; and one that is
-/// new never shares the limit of others.
+/// the previous one. An address that keeps calling always stays, so its limit holds; and one that
+/// is new never shares the limit of others.
 #[derive(Default)]
 struct Generations {
     current: HashMap<IpAddr, u64>,
     previous: HashMap<IpAddr, u64>,
 }
 
-impl Addresses {
+impl AddressLimiters {
     fn new(most: usize) -> Self {
-        Addresses { generations: Mutex::default(), limit: (most / 2).max(1) }
+        AddressLimiters { generations: Mutex::default(), limit: (most / 2).max(1) }
     }
 }
 
-impl StateStore for Addresses {
+impl StateStore for AddressLimiters {
     type Key = IpAddr;
 
     fn measure_and_replace<T, F, E>(&self, address: &IpAddr, decide: F) -> Result<T, E>
@@ -179,8 +180,8 @@ mod tests {
         rate: Rate,
         most: usize,
         clock: &FakeRelativeClock,
-    ) -> RateLimiter<IpAddr, Addresses, FakeRelativeClock, NoOpMiddleware<Nanos>> {
-        RateLimiter::new(rate.quota(), Addresses::new(most), clock.clone())
+    ) -> RateLimiter<IpAddr, AddressLimiters, FakeRelativeClock, NoOpMiddleware<Nanos>> {
+        RateLimiter::new(rate.quota(), AddressLimiters::new(most), clock.clone())
     }
 
     #[test]

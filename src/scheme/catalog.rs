@@ -87,7 +87,8 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 impl Scheme {
-    /// A scheme that is built in, compiled when it is first asked for: many routes may have the same.
+    /// A scheme that is built in, compiled when it is first asked for: many routes may have the
+    /// same.
     pub fn builtin(id: &str) -> Option<Arc<Scheme>> {
         static COMPILED: [OnceLock<Arc<Scheme>>; FILES.len()] =
             [const { OnceLock::new() }; FILES.len()];

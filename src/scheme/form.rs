@@ -1,6 +1,7 @@
 //! `application/x-www-form-urlencoded` (WHATWG URL, section 5): queries and form bodies.
 //!
-//! The cost is linear in the text. At most [`MAX_FIELDS`] fields are read: a text with more has none.
+//! The cost is linear in the text. At most [`MAX_FIELDS`] fields are read: a text with more has
+//! none.
 
 use memchr::{memchr_iter, memchr2};
 
@@ -12,8 +13,8 @@ pub(super) fn is_bounded(text: &[u8]) -> bool {
     memchr_iter(b'&', text).take(MAX_FIELDS).count() < MAX_FIELDS
 }
 
-/// Returns the fields in their order, decoded: `+` is a space, `%XX` a byte; a broken escape stays as
-/// it is.
+/// Returns the fields in their order, decoded: `+` is a space, `%XX` a byte; a broken escape stays
+/// as it is.
 fn fields(text: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + '_ {
     let text = if is_bounded(text) { text } else { &[] };
     text.split(|byte| *byte == b'&').filter(|field| !field.is_empty()).map(|field| {
@@ -30,9 +31,9 @@ pub(super) fn only(text: &[u8], name: &str) -> Option<Vec<u8>> {
     values.next().is_none().then_some(value)
 }
 
-/// Returns Twilio's normal form: fields sorted by name, each value once and sorted, names and values
-/// concatenated. `None` if there are too many fields, or if a name does not begin with a letter, digit
-/// or `_`: the text could then continue the signed address, which precedes it.
+/// Returns Twilio's normal form: fields sorted by name, each value once and sorted, names and
+/// values concatenated. `None` if there are too many fields, or if a name does not begin with a
+/// letter, digit or `_`: the text could then continue the signed address, which precedes it.
 pub(super) fn sorted(text: &[u8]) -> Option<Vec<u8>> {
     if !is_bounded(text) {
         return None;

@@ -1,5 +1,5 @@
-//! Hexadecimal digests and MACs, written so that the compiler vectorizes them: most senders' requests
-//! need one or both directions.
+//! Hexadecimal digests and MACs, written so that the compiler vectorizes them: most senders'
+//! requests need one or both directions.
 
 /// Returns the lower-case digits of a SHA-256.
 pub(super) fn encode(digest: &[u8; 32]) -> [u8; 64] {
@@ -29,8 +29,8 @@ pub(super) fn decode(text: &[u8], into: &mut [u8]) -> Option<usize> {
     (faults == 0).then_some(pairs.len())
 }
 
-/// Decodes eight digits, the first one in the lowest byte of `digits`. Sets bits in `faults` if one is
-/// not a digit.
+/// Decodes eight digits, the first one in the lowest byte of `digits`. Sets bits in `faults` if one
+/// is not a digit.
 #[inline]
 fn four(digits: u64, faults: &mut u64) -> [u8; 4] {
     const EACH: u64 = u64::from_ne_bytes([1; 8]);

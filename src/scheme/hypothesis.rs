@@ -1,8 +1,8 @@
 //! Hypotheses for a diagnosis: would another secret, message or scheme verify the request?
 //!
-//! A [`Hypothesis`] uses the code that verifies live requests, but reports only whether the signature
-//! matches. It never returns [`Verified`](super::Verified), so its result cannot be forwarded or
-//! recorded.
+//! A [`Hypothesis`] uses the code that verifies live requests, but reports only whether the
+//! signature matches. It never returns [`Verified`](super::Verified), so its result cannot be
+//! forwarded or recorded.
 
 use std::sync::Arc;
 
@@ -128,14 +128,14 @@ impl Hypothesis {
         self.0.ring.iter().flat_map(|key| key.configured.iter().map(|secret| (&*key.name, secret)))
     }
 
-    /// Assumes that this secret signs every request. `None` if the scheme has no secret, or if this one
-    /// cannot be its key.
+    /// Assumes that this secret signs every request. `None` if the scheme has no secret, or if this
+    /// one cannot be its key.
     pub fn under(&self, secret: &Secret) -> Option<Hypothesis> {
         self.with(secret, |_| ())
     }
 
-    /// Assumes that this secret signs in another form than the scheme's. `None` if it is the scheme's
-    /// form, or if the secret is not in this form.
+    /// Assumes that this secret signs in another form than the scheme's. `None` if it is the
+    /// scheme's form, or if the secret is not in this form.
     pub fn under_in_form(&self, secret: &Secret, form: SecretForm) -> Option<Hypothesis> {
         let encoding = match form {
             SecretForm::Text => Encoding::Text,
@@ -196,14 +196,14 @@ impl Hypothesis {
         other
     }
 
-    /// Assumes that the body itself is signed instead of its digest. `None` if the scheme does not sign
-    /// the digest.
+    /// Assumes that the body itself is signed instead of its digest. `None` if the scheme does not
+    /// sign the digest.
     pub fn body_for_digest(&self) -> Option<Hypothesis> {
         self.body_signed(&[Filter::Sha256], &[])
     }
 
-    /// Assumes that the hexadecimal SHA-256 of the body is signed instead of the body. `None` if the
-    /// scheme does not sign the body.
+    /// Assumes that the hexadecimal SHA-256 of the body is signed instead of the body. `None` if
+    /// the scheme does not sign the body.
     pub fn digest_for_body(&self) -> Option<Hypothesis> {
         self.body_signed(&[], &[Filter::Sha256])
     }
@@ -228,7 +228,8 @@ impl Hypothesis {
         other.with_any_unit()
     }
 
-    /// Assumes that the sender may write its time in seconds or milliseconds. RFC 3339 is unchanged.
+    /// Assumes that the sender may write its time in seconds or milliseconds. RFC 3339 is
+    /// unchanged.
     pub fn with_any_unit(&self) -> Hypothesis {
         self.changed(|scheme| match &mut scheme.timestamp {
             Some(timestamp) if timestamp.unit != TimeUnit::Rfc3339 => {
@@ -238,8 +239,8 @@ impl Hypothesis {
         })
     }
 
-    /// Returns a hypothesis with another message: each value for which `exchange` returns a piece becomes
-    /// that piece.
+    /// Returns a hypothesis with another message: each value for which `exchange` returns a piece
+    /// becomes that piece.
     fn exchanged(
         &self,
         mut exchange: impl FnMut(&TemplateValue) -> Option<TemplatePiece>,
@@ -262,8 +263,8 @@ impl Hypothesis {
         })
     }
 
-    /// Returns every reading of the signature header as a signature in the scheme's format: the header,
-    /// its value in that format, and the deviation.
+    /// Returns every reading of the signature header as a signature in the scheme's format: the
+    /// header, its value in that format, and the deviation.
     pub fn reformatted(&self, head: &Parts) -> Vec<(HeaderName, HeaderValue, FormatDeviation)> {
         let scheme = &*self.0.scheme;
         let (ProofKind::Hmac(hash) | ProofKind::Digest(hash)) = scheme.kind else {

@@ -164,7 +164,7 @@ impl JsonPointers {
     pub(super) fn read<'a>(&self, body: &'a [u8]) -> Result<JsonMatches<'a>, MalformedJson> {
         let text = std::str::from_utf8(body).map_err(|_| MalformedJson)?;
         let mut reader =
-            Reader { tree: self, scanner: Scanner::new(text, MAX_VALUES), found: Vec::new() };
+            JsonReader { tree: self, scanner: Scanner::new(text, MAX_VALUES), found: Vec::new() };
         reader.value(0, 1, None)?;
         reader.scanner.end()?;
         let mut found = reader.found;
@@ -175,13 +175,13 @@ impl JsonPointers {
 }
 
 /// The position in the body, and what was found before it.
-struct Reader<'w, 'a> {
+struct JsonReader<'w, 'a> {
     tree: &'w JsonPointers,
     scanner: Scanner<'a>,
     found: Vec<JsonMatch<'a>>,
 }
 
-impl<'a> Reader<'_, 'a> {
+impl<'a> JsonReader<'_, 'a> {
     /// Reads the next value. `node` says what is wanted at or below it, `depth` how deep it is
     /// nested as an array or object.
     fn value(&mut self, node: usize, depth: u32, item: Option<u32>) -> Result<(), MalformedJson> {
@@ -288,8 +288,8 @@ fn position(wanted: &[(Box<str>, usize)], name: &Text<'_>) -> Option<(usize, boo
     Some((exact.unwrap_or(folded), exact.is_some()))
 }
 
-/// A character without regard to the case of ASCII letters; `ſ` and the Kelvin sign count as `s` and
-/// `k`, as they do in Go.
+/// A character without regard to the case of ASCII letters; `ſ` and the Kelvin sign count as `s`
+/// and `k`, as they do in Go.
 fn fold(c: char) -> char {
     match c {
         '\u{17f}' => 's',

@@ -2,14 +2,14 @@
 //!
 //! Verification reads what is in memory and never waits; [`KeySet::maintain`] keeps it fresh in the
 //! background. A set in a file is read again when the file changes. A set on the network is fetched
-//! at the start, once an hour, and when a token names a key that the set does not have: one fetch at
-//! a time and at most [`FETCHES_A_MINUTE`], whatever tokens arrive. While fetches fail, the old set
-//! serves for [`LASTING`].
+//! at the start, once an hour, and when a token names a key that the set does not have: one fetch
+//! at a time and at most [`FETCHES_A_MINUTE`], whatever tokens arrive. While fetches fail, the old
+//! set serves for [`LASTING`].
 //!
-//! A token with an unknown key ID gets 503 until a fetch that began later has returned a set without
-//! that ID; then the ID is known to be unknown for a minute. When more than [`MAX_UNKNOWN`] IDs
-//! arrive in a minute, further ones are unknown at once, provided that the set was fetched within
-//! the last minute.
+//! A token with an unknown key ID gets 503 until a fetch that began later has returned a set
+//! without that ID; then the ID is known to be unknown for a minute. When more than [`MAX_UNKNOWN`]
+//! IDs arrive in a minute, further ones are unknown at once, provided that the set was fetched
+//! within the last minute.
 
 mod fetch;
 mod jwk;
@@ -210,8 +210,8 @@ impl KeySet {
         KeyLookup::Pending
     }
 
-    /// Whether a fetch could find what the last one did not: an unknown key was named after it began,
-    /// or its set is too old to serve.
+    /// Whether a fetch could find what the last one did not: an unknown key was named after it
+    /// began, or its set is too old to serve.
     fn needs_fetch(&self) -> bool {
         let Some(keys) = self.keys.load_full() else { return true };
         let unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);

@@ -72,8 +72,8 @@ impl Tag {
 
     /// Compares `candidate` with the result in a time that depends only on the length.
     pub(super) fn is(&self, candidate: &[u8]) -> Choice {
-        // Words of eight bytes, and the last four bytes of a SHA-1. All differences are collected in
-        // one word, because each comparison in constant time has a cost.
+        // Words of eight bytes, and the last four bytes of a SHA-1. All differences are collected
+        // in one word, because each comparison in constant time has a cost.
         let (words, rest) = self.bytes().as_chunks::<8>();
         let (others, remaining) = candidate.as_chunks::<8>();
         let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
@@ -105,8 +105,8 @@ impl Engine {
         }
     }
 
-    /// Computes the result over the message that `feed` pushes piece by piece, and returns it with the
-    /// value that `feed` returns.
+    /// Computes the result over the message that `feed` pushes piece by piece, and returns it with
+    /// the value that `feed` returns.
     pub(super) fn compute<T>(
         &self,
         feed: impl FnOnce(&mut BufferedHash<dyn Update>) -> T,

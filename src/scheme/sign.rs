@@ -41,12 +41,13 @@ pub struct Draft<'d> {
 }
 
 impl Verifier {
-    /// Returns the headers that the sender would send with a request, the given ones first. `key` is
-    /// the name of a configured key; without it, the headers and the body select the key.
+    /// Returns the headers that the sender would send with a request, the given ones first. `key`
+    /// is the name of a configured key; without it, the headers and the body select the key.
     ///
     /// # Errors
     /// Returns one sentence that says why the sender could not have created the request, or why it
-    /// cannot be imitated: no such key, a header that only the sender can fill, an asymmetric signature.
+    /// cannot be imitated: no such key, a header that only the sender can fill, an asymmetric
+    /// signature.
     pub fn sign(
         &self,
         key: Option<&str>,
@@ -127,8 +128,8 @@ impl Verifier {
         Ok(headers)
     }
 
-    /// Removes and returns a given signature header that has items but no signature: items that only
-    /// the sender knows, such as `env=master`.
+    /// Removes and returns a given signature header that has items but no signature: items that
+    /// only the sender knows, such as `env=master`.
     fn begun(&self, headers: &mut HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
         let signature = &self.scheme.signature;
         let given = headers.get(name)?;

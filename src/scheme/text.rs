@@ -7,8 +7,8 @@ pub(super) fn every(text: &[u8], fit: impl Fn(&u8) -> bool) -> bool {
     text.iter().fold(true, |all, byte| all & fit(byte))
 }
 
-/// Returns all differing bits of two texts of the same length in one word. Bits above the lowest byte
-/// may belong to any byte of the texts.
+/// Returns all differing bits of two texts of the same length in one word. Bits above the lowest
+/// byte may belong to any byte of the texts.
 #[inline]
 fn difference(one: &[u8], other: &[u8]) -> u64 {
     let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);

@@ -29,7 +29,8 @@ pub struct RequestIdentity(pub [u8; 16]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContextPin(pub [u8; 16]);
 
-/// Proof that a request is authentic. Created by [`Verifier::verify`](super::Verifier::verify) only.
+/// Proof that a request is authentic. Created by [`Verifier::verify`](super::Verifier::verify)
+/// only.
 #[derive(Debug)]
 pub struct Verified {
     pub(super) scheme: Arc<str>,
@@ -64,8 +65,8 @@ impl Verified {
         self.record
     }
 
-    /// Returns the request's identity; `None` where the sender signs nothing fresh per request. There
-    /// are no replays then, only retries.
+    /// Returns the request's identity; `None` where the sender signs nothing fresh per request.
+    /// There are no replays then, only retries.
     pub fn identity(&self) -> Option<RequestIdentity> {
         self.identity
     }

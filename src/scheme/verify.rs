@@ -320,7 +320,8 @@ impl Verifier {
         Ok(Some(millis))
     }
 
-    /// Returns the key that verifies the request; `None` if the key that it names is not configured.
+    /// Returns the key that verifies the request; `None` if the key that it names is not
+    /// configured.
     pub(super) fn key(
         &self,
         request: &RequestValues<'_>,

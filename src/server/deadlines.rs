@@ -1,8 +1,8 @@
 //! The deadlines of a connection, enforced on its stream: below TLS, above TCP.
 //!
-//! Each connection has one timer. It is polled only while the connection waits, and reset only to an
-//! earlier deadline, so a busy connection never touches it. While a request is handled no deadline
-//! applies here: its body and its response have their own.
+//! Each connection has one timer. It is polled only while the connection waits, and reset only to
+//! an earlier deadline, so a busy connection never touches it. While a request is handled no
+//! deadline applies here: its body and its response have their own.
 
 use std::{
     io,
@@ -55,7 +55,8 @@ impl Requests {
         OpenRequest(Arc::clone(self))
     }
 
-    /// Returns whether a request is open, or a response that an HTTP/2 client has not made space for.
+    /// Returns whether a request is open, or a response that an HTTP/2 client has not made space
+    /// for.
     pub(super) fn are_open(&self) -> bool {
         self.begun.load(Ordering::Relaxed) != self.ended.load(Ordering::Relaxed)
             || self.untaken.load(Ordering::Relaxed) > 0
@@ -95,7 +96,7 @@ impl Drop for UntakenResponse {
 
 /// What a connection without an open request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waiting {
+enum WaitingFor {
     FirstRequest,
     NextRequest,
     RestOfHead,
@@ -108,7 +109,7 @@ pub(super) struct Deadlines {
     requests: Arc<Requests>,
     /// `begun` when `waiting` was last set.
     seen: u64,
-    waiting: Waiting,
+    waiting: WaitingFor,
     since: Instant,
     timer: Pin<Box<Sleep>>,
     alarm: AlarmClock,
@@ -131,7 +132,7 @@ impl Deadlines {
             limits,
             requests,
             seen: 0,
-            waiting: Waiting::FirstRequest,
+            waiting: WaitingFor::FirstRequest,
             since,
             timer: Box::pin(sleep_until(since + limits.first_request)),
             alarm: AlarmClock::default(),
@@ -156,7 +157,7 @@ impl Deadlines {
         }
         if begun != self.seen {
             self.seen = begun;
-            self.waiting = Waiting::NextRequest;
+            self.waiting = WaitingFor::NextRequest;
             self.since = Instant::now();
         }
         true
@@ -165,17 +166,18 @@ impl Deadlines {
     fn deadline(&self) -> Instant {
         self.since
             + match self.waiting {
-                Waiting::FirstRequest => self.limits.first_request,
-                Waiting::NextRequest if self.requests.untaken.load(Ordering::Relaxed) > 0 => {
+                WaitingFor::FirstRequest => self.limits.first_request,
+                WaitingFor::NextRequest if self.requests.untaken.load(Ordering::Relaxed) > 0 => {
                     self.limits.write
                 }
-                Waiting::NextRequest => self.limits.idle,
-                Waiting::RestOfHead => self.limits.head,
+                WaitingFor::NextRequest => self.limits.idle,
+                WaitingFor::RestOfHead => self.limits.head,
             }
     }
 
-    /// Returns when the connection is to be parked; `None` while something is to be written. An HTTP/2
-    /// connection is "parked" when it times out, so that it can send a GOAWAY before it is closed.
+    /// Returns when the connection is to be parked; `None` while something is to be written. An
+    /// HTTP/2 connection is "parked" when it times out, so that it can send a GOAWAY before it is
+    /// closed.
     fn park_at(&self) -> Option<Instant> {
         if self.requests.is_parked() {
             return None;
@@ -183,7 +185,7 @@ impl Deadlines {
         if self.multiplexed {
             return Some(self.deadline());
         }
-        let may = self.waiting == Waiting::NextRequest && self.stuck.is_none();
+        let may = self.waiting == WaitingFor::NextRequest && self.stuck.is_none();
         may.then(|| self.since + PARK_AFTER)
     }
 
@@ -244,8 +246,8 @@ impl AsyncRead for Deadlines {
         if let Poll::Ready(read) = polled {
             let waited = u64::try_from(this.alarm.waited().as_millis()).unwrap_or(u64::MAX);
             this.requests.waited.store(waited, Ordering::Relaxed);
-            if this.is_waiting() && this.waiting == Waiting::NextRequest && !this.multiplexed {
-                this.waiting = Waiting::RestOfHead;
+            if this.is_waiting() && this.waiting == WaitingFor::NextRequest && !this.multiplexed {
+                this.waiting = WaitingFor::RestOfHead;
                 this.since = Instant::now();
                 this.requests.parked.store(false, Ordering::Relaxed);
             }
@@ -284,7 +286,8 @@ impl AsyncWrite for Deadlines {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         let flushed = self.progress(context, flushed);
-        // hyper polls for the next request before it has this result, and again only when bytes come.
+        // hyper polls for the next request before it has this result, and again only when bytes
+        // come.
         if flushed.is_ready()
             && self.closes.is_none()
             && self.is_waiting()
@@ -295,8 +298,8 @@ impl AsyncWrite for Deadlines {
         flushed
     }
 
-    /// Ends the connection without losing the last response: closing with unread bytes would reset it,
-    /// and a sender that is still writing its body would see the reset and not the response.
+    /// Ends the connection without losing the last response: closing with unread bytes would reset
+    /// it, and a sender that is still writing its body would see the reset and not the response.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closes = match self.closes {
             Some(closes) => closes,
@@ -308,8 +311,8 @@ impl AsyncWrite for Deadlines {
                 *self.closes.insert(closes)
             }
         };
-        // Compared here too: while bytes come the timer is not polled, and a task that has used up its
-        // budget finds no timer ready.
+        // Compared here too: while bytes come the timer is not polled, and a task that has used up
+        // its budget finds no timer ready.
         if Instant::now() >= closes {
             return Poll::Ready(Ok(()));
         }

@@ -52,7 +52,8 @@ pub(super) async fn serve<S>(
     };
     let mut is_first = true;
     loop {
-        // hyper keeps two buffers of 8 KiB per connection: it serves one only while a head is there.
+        // hyper keeps two buffers of 8 KiB per connection: it serves one only while a head is
+        // there.
         match until_head(&mut wire, shared, is_first).await {
             Ok(true) => is_first = false,
             Ok(false) => break,

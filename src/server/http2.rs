@@ -32,11 +32,11 @@ use super::{
 };
 use crate::{gate::WireFacts, reject::Reject, replay::Receipt};
 
-/// Flow-control window of a stream and of a connection: what a client can make us buffer without our
-/// asking for it.
+/// Flow-control window of a stream and of a connection: what a client can make us buffer without
+/// our asking for it.
 const WINDOW: u32 = 64 * 1024;
 
-/// Serves the requests of a connection, each in a task of its own, until it ends. The client gets a
+/// Serves the requests of a connection, each in a separate task, until it ends. The client gets a
 /// GOAWAY when the connection has timed out or the server stops.
 ///
 /// # Errors

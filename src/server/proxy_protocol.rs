@@ -1,5 +1,5 @@
-//! The PROXY protocol, version 2 (haproxy.org, proxy-protocol.txt, section 2.2): the header in which a
-//! load balancer that forwards bytes names their client.
+//! The PROXY protocol, version 2 (haproxy.org, proxy-protocol.txt, section 2.2): the header in
+//! which a load balancer that forwards bytes names their client.
 //!
 //! It comes before TLS, is accepted from trusted proxies only, and is read exactly to its end. The
 //! text form of version 1 has no length and is not supported.
@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Length of signature, version and command, family, and length field.
 const FIXED: usize = 16;
-/// Maximum length after the fixed part. The format allows 64 KiB; balancers send less than fits into
-/// one packet (section 2: 536 bytes for IPv4).
+/// Maximum length after the fixed part. The format allows 64 KiB; balancers send less than fits
+/// into one packet (section 2: 536 bytes for IPv4).
 const LONGEST: usize = 4096;
 /// The type of the part about the client's TLS, and its bit for "connected over TLS".
 const SSL: u8 = 0x20;

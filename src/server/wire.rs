@@ -1,13 +1,14 @@
 //! The stream from which hyper reads HTTP/1, after a check that is stricter than hyper's own.
 //!
 //! hyper hides from its service what makes a request ambiguous: it drops a `Content-Length` beside
-//! `Transfer-Encoding`, merges repeated ones, accepts a bare LF as a line end, cuts a fragment off the
-//! target and skips chunk extensions. The bytes are therefore checked here, above TLS, and hyper reads
-//! only whole heads and whole chunk lines that have one meaning. It reads them unchanged, except for
-//! characters of a query that `Uri` cannot hold (see [`target`](crate::target)).
+//! `Transfer-Encoding`, merges repeated ones, accepts a bare LF as a line end, cuts a fragment off
+//! the target and skips chunk extensions. The bytes are therefore checked here, above TLS, and
+//! hyper reads only whole heads and whole chunk lines that have one meaning. It reads them
+//! unchanged, except for characters of a query that `Uri` cannot hold (see
+//! [`target`](crate::target)).
 //!
-//! A head with a fault is replaced by a stand-in, so that its rejection is sent in order, counted and
-//! logged like any other. A fault within a body fails the read of that body. Both end the
+//! A head with a fault is replaced by a stand-in, so that its rejection is sent in order, counted
+//! and logged like any other. A fault within a body fails the read of that body. Both end the
 //! connection: the rest is read and discarded, because the start of the next request is unknown.
 //!
 //! Cost: a head that arrives in one read is checked in place. One that is split over reads is held
@@ -39,17 +40,18 @@ pub(super) struct Wire<'a, S> {
     stream: S,
     framing: Framing,
     facts: &'a FactsQueue,
-    /// Bytes that hyper has not read yet: first those that it may read, then a part of a line or head.
+    /// Bytes that hyper has not read yet: first those that it may read, then a part of a line or
+    /// head.
     held: BytesMut,
     /// Maximum length of a head.
     most: usize,
     /// How many bytes of `held` hyper may read.
     cleared: usize,
-    ended: Option<Ended>,
+    ended: Option<EarlyEnd>,
 }
 
 /// The place of the fault that ended the reading.
-enum Ended {
+enum EarlyEnd {
     InHead,
     InBody(Reject),
 }
@@ -76,7 +78,8 @@ impl<'a, S> Wire<'a, S> {
             && self.facts.is_empty()
     }
 
-    /// Waits until a whole head, or one with a fault, is held; returns `false` at the end of the stream.
+    /// Waits until a whole head, or one with a fault, is held; returns `false` at the end of the
+    /// stream.
     ///
     /// # Errors
     /// Those of the stream.
@@ -136,8 +139,8 @@ impl<'a, S> Wire<'a, S> {
         }
     }
 
-    /// Checks the bytes of `buffer` after the first `start`, and removes those that hyper may not read
-    /// yet.
+    /// Checks the bytes of `buffer` after the first `start`, and removes those that hyper may not
+    /// read yet.
     fn check(&mut self, buffer: &mut ReadBuf<'_>, start: usize) {
         let fresh = &buffer.filled()[start..];
         let fault = if self.held.is_empty() {
@@ -167,11 +170,11 @@ impl<'a, S> Wire<'a, S> {
                 self.held.truncate(self.cleared);
                 self.held.extend_from_slice(STAND_IN);
                 self.cleared = self.held.len();
-                self.ended = Some(Ended::InHead);
+                self.ended = Some(EarlyEnd::InHead);
             }
             Some(Fault::Body(why)) => {
                 self.held.truncate(self.cleared);
-                self.ended = Some(Ended::InBody(why));
+                self.ended = Some(EarlyEnd::InBody(why));
             }
         }
     }
@@ -190,13 +193,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<'_, S> {
                 this.pass(buffer);
                 return Poll::Ready(Ok(()));
             }
-            if let Some(Ended::InBody(why)) = &this.ended {
+            if let Some(EarlyEnd::InBody(why)) = &this.ended {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why.clone())));
             }
             ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
             if buffer.filled().len() == start {
-                // A client may end its side after its request and read the response (RFC 9112 section
-                // 9.6), for which hyper would cancel the request: it sees the end after the response.
+                // A client may end its side after its request and read the response (RFC 9112
+                // section 9.6), for which hyper would cancel the request: it sees the end after the
+                // response.
                 if this.framing.is_at_head() && this.facts.half_close() {
                     return Poll::Pending;
                 }

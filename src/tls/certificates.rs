@@ -27,7 +27,8 @@ pub struct CertificatePair {
     pub cert: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
-    /// Names for which a self-signed pair is created at start if the files are missing; empty: never.
+    /// Names for which a self-signed pair is created at start if the files are missing; empty:
+    /// never.
     pub self_signed: Vec<String>,
 }
 

@@ -18,8 +18,8 @@ use super::{
 pub struct ClientAuthority(Arc<dyn ClientCertVerifier>);
 
 impl ClientAuthority {
-    /// Loads the authorities of a PEM file. A client must present a certificate that chains to one of
-    /// them, is valid now and allows client authentication (RFC 5280).
+    /// Loads the authorities of a PEM file. A client must present a certificate that chains to one
+    /// of them, is valid now and allows client authentication (RFC 5280).
     ///
     /// # Errors
     /// The file cannot be read or holds no usable certificate.

@@ -39,8 +39,8 @@ struct Failing {
     has_recovered: bool,
 }
 
-/// The right to dial a failing origin, held by one request. If it is dropped without a result, another
-/// request is woken to claim it.
+/// The right to dial a failing origin, held by one request. If it is dropped without a result,
+/// another request is woken to claim it.
 #[derive(Debug)]
 pub(super) struct Probe<'b> {
     backoff: &'b Backoff,
@@ -56,8 +56,8 @@ impl Backoff {
     }
 
     /// Claims the next probe of a failing origin; `None` if another request has it or the origin is
-    /// available. With `has_alternative`, the origin is left alone for [`PASSED_OVER`]. `unclaimed` is
-    /// notified when the claim is given up.
+    /// available. With `has_alternative`, the origin is left alone for [`PASSED_OVER`]. `unclaimed`
+    /// is notified when the claim is given up.
     pub(super) fn claim_probe<'b>(
         &'b self,
         now: Instant,
@@ -93,8 +93,8 @@ impl Backoff {
         was_available
     }
 
-    /// Records a connection that works. Returns whether the origin was failing until now; then waiting
-    /// requests are to be notified.
+    /// Records a connection that works. Returns whether the origin was failing until now; then
+    /// waiting requests are to be notified.
     pub(super) fn record_success(&self) -> bool {
         if self.is_available() {
             return false;
@@ -148,8 +148,8 @@ mod tests {
         assert!(backoff.is_available() && claim().is_none());
     }
 
-    /// Fails at each end of the backoff and returns the backoffs. With `accepts`, connections succeed in
-    /// between.
+    /// Fails at each end of the backoff and returns the backoffs. With `accepts`, connections
+    /// succeed in between.
     fn backoffs(backoff: &Backoff, count: usize, accepts: bool) -> Vec<u128> {
         let (unclaimed, mut now) = (Notify::new(), Instant::now());
         let next = |_| {

@@ -68,8 +68,8 @@ pub struct ClientAddr {
     pub peer: Peer,
     /// The client's address, in canonical form.
     pub address: IpAddr,
-    /// The position of the client in `X-Forwarded-For`, counted from the right; `None` if the peer is
-    /// not a trusted proxy, so that none of its headers are trusted.
+    /// The position of the client in `X-Forwarded-For`, counted from the right; `None` if the peer
+    /// is not a trusted proxy, so that none of its headers are trusted.
     place: Option<usize>,
 }
 
@@ -176,7 +176,8 @@ mod tests {
             ("10.0.0.1", &["2001:db8:2::1"], "2001:db8:2::1"),
             ("10.0.0.1", &["[2001:db8:2::1]"], "2001:db8:2::1"),
             ("10.0.0.1", &["[2001:db8:2::1]:4711, 2001:db8:1::9"], "2001:db8:2::1"),
-            // An IPv4 address is the same one in the form of IPv6: as peer, in the chain, as network.
+            // An IPv4 address is the same one in the form of IPv6: as peer, in the chain, as
+            // network.
             ("::ffff:10.0.0.1", &["198.51.100.1"], "198.51.100.1"),
             ("10.0.0.1", &["::ffff:198.51.100.1, ::ffff:10.0.0.2"], "198.51.100.1"),
             ("192.0.2.7", &["198.51.100.1"], "198.51.100.1"),

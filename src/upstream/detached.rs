@@ -16,9 +16,9 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// A future that always completes: it is polled in place while its owner waits, and spawned when the
-/// owner stops waiting (the sender hung up, or its deadline passed). In the usual case this saves a
-/// task and a wake-up for each request.
+/// A future that always completes: it is polled in place while its owner waits, and spawned when
+/// the owner stops waiting (the sender hung up, or its deadline passed). In the usual case this
+/// saves a task and a wake-up for each request.
 pub struct Detached<T: Send + 'static> {
     future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     owner: Owner,
@@ -50,8 +50,8 @@ impl Owner {
 }
 
 impl<T: Send + 'static> Detached<T> {
-    /// Wraps `future`, which starts when it is first polled or dropped. From then on `owner` reports
-    /// whether someone waits for it.
+    /// Wraps `future`, which starts when it is first polled or dropped. From then on `owner`
+    /// reports whether someone waits for it.
     pub fn new(future: impl Future<Output = T> + Send + 'static, owner: Owner) -> Self {
         Detached { future: Some(Box::pin(future)), owner }
     }
@@ -110,8 +110,8 @@ pub(super) async fn timeout_at<T>(
 }
 
 /// Yields to the tasks of this thread that are ready now. Their writes and the caller's next write
-/// then happen together, which wakes an upstream on the same machine once instead of once per request.
-/// Unlike [`tokio::task::yield_now`], this does not poll for I/O.
+/// then happen together, which wakes an upstream on the same machine once instead of once per
+/// request. Unlike [`tokio::task::yield_now`], this does not poll for I/O.
 pub(super) async fn yield_once() {
     let mut yielded = false;
     poll_fn(|context| {

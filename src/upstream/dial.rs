@@ -98,9 +98,9 @@ async fn within_step<T>(step: impl Future<Output = io::Result<T>>) -> io::Result
     timeout(STEP_TIMEOUT, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Connects to the first address that accepts. Each address has its own timeout, and the next one is
-/// tried as soon as the one before has failed or has not accepted for [`ATTEMPT_DELAY`] (RFC 8305
-/// section 5).
+/// Connects to the first address that accepts. Each address has its own timeout, and the next one
+/// is tried as soon as the one before has failed or has not accepted for [`ATTEMPT_DELAY`] (RFC
+/// 8305 section 5).
 async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     if let [only] = addresses {
         return within_step(TcpStream::connect(*only)).await;
@@ -157,8 +157,8 @@ impl UpstreamStream {
         }
     }
 
-    /// Returns whether bytes of a failed first write may have been sent: TLS cuts a write into records
-    /// and may have sent some of them before the error.
+    /// Returns whether bytes of a failed first write may have been sent: TLS cuts a write into
+    /// records and may have sent some of them before the error.
     pub(super) fn may_send_before_an_error(&self) -> bool {
         match self {
             UpstreamStream::Tcp(_) | UpstreamStream::Unix(_) => false,
@@ -181,7 +181,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns a socket whose address accepts no more connections and rejects none: its queue is full.
+    /// Returns a socket whose address accepts no more connections and rejects none: its queue is
+    /// full.
     async fn black_hole() -> (Socket, Vec<TcpStream>, SocketAddr) {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");

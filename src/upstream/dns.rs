@@ -1,9 +1,9 @@
 //! The addresses of an upstream's host name.
 //!
-//! Lookups use the system's resolver (`getaddrinfo`), so that `/etc/hosts`, `nsswitch.conf` and search
-//! domains apply as they do to every other program. It does not report a TTL; results are reused for
-//! [`LIFETIME`], the TTL that CoreDNS sets for Kubernetes services. A resolver of our own would report
-//! TTLs, but ignore `nsswitch.conf`.
+//! Lookups use the system's resolver (`getaddrinfo`), so that `/etc/hosts`, `nsswitch.conf` and
+//! search domains apply as they do to every other program. It does not report a TTL; results are
+//! reused for [`LIFETIME`], the TTL that CoreDNS sets for Kubernetes services. A resolver of our
+//! own would report TTLs, but ignore `nsswitch.conf`.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,8 +27,8 @@ struct DnsResult {
 }
 
 impl DnsCache {
-    /// Returns the addresses, IPv6 and IPv4 in turn (RFC 8305 section 4). Calls `lookup` if there is
-    /// no recent result. If that fails, an older result is used.
+    /// Returns the addresses, IPv6 and IPv4 in turn (RFC 8305 section 4). Calls `lookup` if there
+    /// is no recent result. If that fails, an older result is used.
     ///
     /// # Errors
     /// The error of `lookup`, if there is no older result.

@@ -1,5 +1,5 @@
-//! The origins of a route with their connections: which of them serves a request, and the connection on
-//! which it does.
+//! The origins of a route with their connections: which of them serves a request, and the
+//! connection on which it does.
 
 use std::{
     future::poll_fn,
@@ -23,7 +23,7 @@ use super::{
     exchange::UpstreamConnection,
     options::UpstreamOptions,
     origin::Origin,
-    pool::Pool,
+    pool::ConnectionPool,
 };
 use crate::{reject::Reject, tls};
 
@@ -34,7 +34,7 @@ pub(super) struct Endpoint {
     /// The `Host` by which the origin knows itself.
     pub(super) authority: HeaderValue,
     dialer: Dialer,
-    pool: Arc<Pool>,
+    pool: Arc<ConnectionPool>,
     backoff: Backoff,
     /// Notified when an origin of the route can be reached again.
     recovered: Arc<Notify>,
@@ -77,7 +77,7 @@ impl Endpoints {
                 .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
             dialer: Dialer::new(origin.address.clone(), options.tls.clone()),
             origin: origin.clone(),
-            pool: Pool::new(options.idle),
+            pool: ConnectionPool::new(options.idle),
             backoff: Backoff::default(),
             recovered: Arc::clone(&recovered),
             has_logged_fault: AtomicBool::new(false),
@@ -143,8 +143,8 @@ impl Endpoints {
         None
     }
 
-    /// Dials until a connection succeeds or `connect_by` passes. Requests that may not dial wait until
-    /// another one's probe succeeds or ends.
+    /// Dials until a connection succeeds or `connect_by` passes. Requests that may not dial wait
+    /// until another one's probe succeeds or ends.
     async fn dial<'e>(
         &'e self,
         mut choice: Choice<'e>,

@@ -1,5 +1,5 @@
-//! One request and its response on a connection to an upstream. Both directions are polled in place by
-//! the task that waits for the response.
+//! One request and its response on a connection to an upstream. Both directions are polled in place
+//! by the task that waits for the response.
 
 use std::{
     future::poll_fn,
@@ -19,8 +19,8 @@ use crate::{body::Payload, capacity::Reservation, tls};
 const MIN_READ: usize = 4096;
 /// The most capacity reserved for bytes that have only been announced.
 const MAX_RESERVE: usize = 64 << 10;
-/// The longest response body that is not charged to the memory for bodies: it fits into the read buffer
-/// of its connection.
+/// The longest response body that is not charged to the memory for bodies: it fits into the read
+/// buffer of its connection.
 const UNCHARGED: usize = MIN_READ;
 /// The most slices in one write.
 const SLICES: usize = 16;
@@ -77,8 +77,8 @@ impl UpstreamConnection {
         UpstreamConnection { stream, buffer: BytesMut::new() }
     }
 
-    /// Checks that the upstream has neither closed the connection nor sent anything unasked. Needs no
-    /// system call unless the kernel has reported readiness.
+    /// Checks that the upstream has neither closed the connection nor sent anything unasked. Needs
+    /// no system call unless the kernel has reported readiness.
     ///
     /// # Errors
     /// Why the connection cannot be used.
@@ -171,15 +171,15 @@ impl UpstreamConnection {
 }
 
 impl<'r> Outgoing<'r> {
-    /// A request from the start of its head, the rest of the head, and its body, which is emptied once
-    /// it has been sent.
+    /// A request from the start of its head, the rest of the head, and its body, which is emptied
+    /// once it has been sent.
     pub(super) fn new(start: &'r [u8], lines: &'r [u8], body: &'r mut Payload) -> Self {
         let progress = Progress::Unsent;
         Outgoing { start, lines, body, memory: None, part: 0, offset: 0, progress }
     }
 
-    /// Charges a response body of `length` bytes to the memory that the request's body is charged to.
-    /// Returns whether there is enough.
+    /// Charges a response body of `length` bytes to the memory that the request's body is charged
+    /// to. Returns whether there is enough.
     fn charge(&mut self, length: usize) -> bool {
         if length <= UNCHARGED {
             return true;

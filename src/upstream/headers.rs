@@ -33,8 +33,8 @@ fn is_set_by_gateway(name: &str) -> bool {
         || matches!(name, "forwarded" | "x-real-ip" | "proxy")
 }
 
-/// Returns whether a header replaces the client address, the method or the URL of a request. Servers
-/// and frameworks trust these, no sender signs them, and a replayer can add them.
+/// Returns whether a header replaces the client address, the method or the URL of a request.
+/// Servers and frameworks trust these, no sender signs them, and a replayer can add them.
 fn is_override(name: &str) -> bool {
     matches!(
         name,
@@ -79,8 +79,8 @@ pub fn is_twin(one: &str, other: &str) -> bool {
     one.len() == other.len() && one.bytes().map(fold).eq(other.bytes().map(fold))
 }
 
-/// Returns why the operator cannot add a header with this name to requests for the upstream, if that
-/// is so. `security` are the headers that the route's scheme reads or pins.
+/// Returns why the operator cannot add a header with this name to requests for the upstream, if
+/// that is so. `security` are the headers that the route's scheme reads or pins.
 pub fn reserved(name: &HeaderName, security: &[HeaderName]) -> Option<&'static str> {
     let name = name.as_str();
     let is_any = |known: &[&str]| known.iter().any(|known| is_twin(known, name));
@@ -123,8 +123,8 @@ pub(super) fn passes_to_upstream(
         && !added.iter().any(|(known, _)| is_twin(known.as_str(), text))
 }
 
-/// Returns whether an upstream's header is forwarded to the sender. Hop-by-hop headers, the length of
-/// the body (set again from the body) and headers that only the gateway may set are not.
+/// Returns whether an upstream's header is forwarded to the sender. Hop-by-hop headers, the length
+/// of the body (set again from the body) and headers that only the gateway may set are not.
 pub(super) fn passes_to_sender(name: &HeaderName) -> bool {
     let text = name.as_str();
     !is_hop_by_hop(text) && *name != CONTENT_LENGTH && !text.starts_with("sealgate-")

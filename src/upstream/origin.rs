@@ -99,8 +99,9 @@ impl Origin {
         if *port == usual { host } else { format!("{host}:{port}") }
     }
 
-    /// Returns the request target: the sender's path and query, or this origin's path and the sender's
-    /// query. On a wildcard route, the rest of the sender's path is appended to the origin's.
+    /// Returns the request target: the sender's path and query, or this origin's path and the
+    /// sender's query. On a wildcard route, the rest of the sender's path is appended to the
+    /// origin's.
     ///
     /// # Errors
     /// [`Reject::BadRequest`] if the sender's URI has no path and query.

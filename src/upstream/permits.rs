@@ -12,22 +12,25 @@ use crate::{
 
 /// The permits of a route, and the places in the queue for them.
 #[derive(Debug)]
-pub(super) struct Permits {
+pub(super) struct UpstreamPermits {
     permits: Semaphore,
     queue: Semaphore,
 }
 
-impl Permits {
+impl UpstreamPermits {
     /// Returns `None` if `permits` is 0: there is no limit.
     pub(super) fn new(permits: usize, queue: usize) -> Option<Self> {
-        (permits > 0)
-            .then(|| Permits { permits: Semaphore::new(permits), queue: Semaphore::new(queue) })
+        (permits > 0).then(|| UpstreamPermits {
+            permits: Semaphore::new(permits),
+            queue: Semaphore::new(queue),
+        })
     }
 
     /// Waits for a permit, first come first served. `waiting` counts the queued requests.
     ///
     /// # Errors
-    /// [`Reject::Overloaded`] at once if the queue is full, and at `deadline` if no permit was free.
+    /// [`Reject::Overloaded`] at once if the queue is full, and at `deadline` if no permit was
+    /// free.
     pub(super) async fn acquire(
         &self,
         deadline: Instant,
@@ -72,7 +75,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_queue_is_bounded_in_length_and_time() {
-        let (permits, waiting) = (Permits::new(1, 1).expect("a limit"), Gauge::default());
+        let (permits, waiting) = (UpstreamPermits::new(1, 1).expect("a limit"), Gauge::default());
         let soon = Instant::now() + Duration::from_millis(50);
         let held = permits.acquire(soon, &waiting).await.expect("a free permit");
         let (second, third) =
@@ -82,12 +85,12 @@ mod tests {
         drop(held);
         assert!(permits.acquire(soon, &waiting).await.is_ok(), "both were given back");
         assert_eq!(waiting.get(), 0);
-        assert!(Permits::new(0, 5).is_none());
+        assert!(UpstreamPermits::new(0, 5).is_none());
     }
 
     #[tokio::test]
     async fn permits_are_first_come_first_served() {
-        let (permits, waiting) = (Permits::new(1, 8).expect("a limit"), Gauge::default());
+        let (permits, waiting) = (UpstreamPermits::new(1, 8).expect("a limit"), Gauge::default());
         let late = Instant::now() + Duration::from_secs(20);
         let held = permits.acquire(late, &waiting).await.expect("a free permit");
         let order = std::sync::Mutex::new(Vec::new());

@@ -1,9 +1,9 @@
 //! Idle connections to one origin.
 //!
-//! Idle connections are kept for a short time (2 s by default, less than the keep-alive of Node, PHP-FPM
-//! front ends and Java servers): one that the upstream closes while a request is being written leaves an
-//! unknown outcome. A connection belongs to the thread that opened it, so each thread has its own
-//! shard.
+//! Idle connections are kept for a short time (2 s by default, less than the keep-alive of Node,
+//! PHP-FPM front ends and Java servers): one that the upstream closes while a request is being
+//! written leaves an unknown outcome. A connection belongs to the thread that opened it, so each
+//! thread has its own shard.
 
 use std::{
     future::poll_fn,
@@ -25,7 +25,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The idle connections to one origin.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct ConnectionPool {
     /// How long an idle connection is kept; zero: not at all.
     lifetime: Duration,
     shards: Vec<Mutex<PoolShard>>,
@@ -59,10 +59,10 @@ fn thread_number() -> usize {
     NUMBER.with(|number| *number)
 }
 
-impl Pool {
+impl ConnectionPool {
     pub(super) fn new(lifetime: Duration) -> Arc<Self> {
         let shards = (0..parallelism()).map(|_| Mutex::default()).collect();
-        Arc::new(Pool { lifetime, shards })
+        Arc::new(ConnectionPool { lifetime, shards })
     }
 
     fn shard(&self) -> MutexGuard<'_, PoolShard> {
@@ -95,8 +95,8 @@ impl Pool {
         }
     }
 
-    /// Closes connections that were idle for too long or that the upstream closed; ends when none is
-    /// left.
+    /// Closes connections that were idle for too long or that the upstream closed; ends when none
+    /// is left.
     async fn keep_checking(self: Arc<Self>) {
         loop {
             tokio::time::sleep(self.lifetime.min(CHECK_INTERVAL)).await;

@@ -1,9 +1,9 @@
 //! The head of a request to the upstream, as text.
 //!
 //! The values are those of the header map that the gateway verified. The case of the names and the
-//! order of repeated headers come from [`HeaderCase`], which is read from the wire; where it does not
-//! match the map, names are written in lower case and nothing else changes. So the upstream never
-//! sees a header other than the verified one.
+//! order of repeated headers come from [`HeaderCase`], which is read from the wire; where it does
+//! not match the map, names are written in lower case and nothing else changes. So the upstream
+//! never sees a header other than the verified one.
 
 use std::{borrow::Cow, io::Write as _};
 
@@ -22,8 +22,8 @@ use crate::{response::REQUEST_ID, scheme::Verified};
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The header names of a request as they were written, in the order in which they arrived. Empty for
-/// HTTP/2, where names are lower-case.
+/// The header names of a request as they were written, in the order in which they arrived. Empty
+/// for HTTP/2, where names are lower-case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderCase {
     /// Each name is followed by a colon, which no name contains.
@@ -236,8 +236,9 @@ struct Forwarded<'f> {
 }
 
 impl<'f> Forwarded<'f> {
-    /// Returns what the gateway saw itself. Behind a trusted proxy, it returns the proxy's chain with
-    /// the proxy's address added, and the protocol and host of the hop that the client connected to.
+    /// Returns what the gateway saw itself. Behind a trusted proxy, it returns the proxy's chain
+    /// with the proxy's address added, and the protocol and host of the hop that the client
+    /// connected to.
     fn by(client: &'f ClientAddr, headers: &'f HeaderMap) -> Self {
         let peer = &client.peer;
         let mut forwarded = Forwarded {

@@ -1,7 +1,7 @@
 //! The reader of an upstream's response (RFC 9112 sections 6.3 and 7.1).
 //!
-//! A state machine over a buffer, without I/O: it takes what it has read out of the buffer, and what
-//! follows the response stays there.
+//! A state machine over a buffer, without I/O: it takes what it has read out of the buffer, and
+//! what follows the response stays there.
 
 use std::mem;
 
@@ -109,8 +109,8 @@ impl ResponseReader {
         }
     }
 
-    /// Reads what has arrived; `None` while the response is incomplete. Must not be called again after
-    /// a response or an error.
+    /// Reads what has arrived; `None` while the response is incomplete. Must not be called again
+    /// after a response or an error.
     ///
     /// # Errors
     /// The fault, if this is not a valid response.
@@ -193,8 +193,8 @@ impl ResponseReader {
         self.first.len() + self.rest.len() + unread
     }
 
-    /// Returns the response without its body, for which there is no memory: `received` if the response
-    /// is complete. Otherwise its head must have been read.
+    /// Returns the response without its body, for which there is no memory: `received` if the
+    /// response is complete. Otherwise its head must have been read.
     pub(super) fn omit_body(&mut self, received: Option<ReceivedResponse>) -> ReceivedResponse {
         if let Some(ReceivedResponse { response, faults, .. }) = received {
             (self.status, self.headers, self.faults) = (response.status, response.headers, faults);
@@ -335,8 +335,8 @@ const HEAD_TOO_LONG: MalformedResponse =
 const INVALID_CHUNK: MalformedResponse = MalformedResponse("an invalid chunk");
 const EXTENSIONS_TOO_LONG: MalformedResponse = MalformedResponse("too long chunk extensions");
 
-/// Returns where header lines end: after the first empty line. Bytes before `searched` are not searched
-/// again.
+/// Returns where header lines end: after the first empty line. Bytes before `searched` are not
+/// searched again.
 fn end_of_lines(bytes: &[u8], searched: &mut usize) -> Option<usize> {
     while let Some(at) = memchr(b'\n', &bytes[*searched..]) {
         let next = *searched + at + 1;

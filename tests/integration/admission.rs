@@ -24,7 +24,7 @@ async fn admits_only_clients_on_the_allowlist() {
         ("::ffff:192.0.2.8", 200),
         ("198.51.100.1", 403),
         ("2001:db9::7", 403),
-        // Left of the first stranger anybody may have written anything.
+        // Entries to the left of the first untrusted address may be forged.
         ("192.0.2.7, 198.51.100.1", 403),
         ("198.51.100.1, 192.0.2.7", 200),
         ("192.0.2.7, 127.0.0.9", 200),

@@ -75,9 +75,9 @@ fn setup(upstream: &Upstream, authority: &Authority, listen: &str) -> (Setup, St
     (setup, toml)
 }
 
-fn start(setup: &Setup, toml: &str) -> sealgate::gateway::Gateway {
+fn start(setup: &Setup, toml: &str) -> sealgate::internals::gateway::Gateway {
     let config = kit::parse(toml, setup.dir.path());
-    sealgate::gateway::Gateway::start(config).expect("the gateway starts")
+    sealgate::internals::gateway::Gateway::start(config).expect("the gateway starts")
 }
 
 const FOR_ALL: &str = "listen = \"127.0.0.1:0\"\nclient_ca = \"clients.pem\"\nhttp_listen";

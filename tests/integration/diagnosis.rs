@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use sealgate::{diagnose::NearMiss, reject::Reason};
+use sealgate::internals::{diagnose::NearMiss, reject::Reason};
 use serde_json::Value;
 
 use crate::kit::{Event, Process, SECRET, Setup, Upstream, sealgate, until};
@@ -20,7 +20,7 @@ async fn configured(more: &str) -> Setup {
     setup
 }
 
-/// Writes a request and has it judged.
+/// Writes a request and verifies it.
 fn judge(dir: &Path, request: &[u8], more: &[&str]) -> (Option<i32>, String) {
     fs::write(dir.join("request"), request).expect("written");
     let arguments = [&["verify", "--route", "vivoldi"], more, &["request"]].concat();
@@ -140,7 +140,7 @@ async fn a_broken_secret_file_is_found_by_one_command() {
     }
 }
 
-/// The message of the log line that tells a diagnosis.
+/// The message of the log line with a diagnosis.
 const LOOKED_INTO: &str = "diagnosis of a rejected request";
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn the_running_gateway_tells_its_log_and_not_more_than_once_a_second() {
     assert_eq!(line["diagnosis"], "body_newline_added");
     assert!(line["detail"].as_str().is_some_and(|text| text.contains("newline")), "{line}");
 
-    // Another route has a pace of its own, and one that only observes is looked into as well.
+    // Each route has its own rate, and requests on observing routes are diagnosed too.
     let mut event = Event::new(canary.as_bytes());
     event.path = "/other".to_owned();
     let reply = connection.exchange(&event.request()).await;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sealgate::config;
+use sealgate::internals::config;
 use tempfile::TempDir;
 
 fn project() -> &'static Path {

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use sealgate::gateway;
+use sealgate::internals::gateway;
 use tempfile::TempDir;
 
 use crate::kit::{self, Connection, Event, Program, Reply, SECRET, free_at, tool};

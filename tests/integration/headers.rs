@@ -325,7 +325,8 @@ async fn serves_pipelined_requests_and_reuses_connections() {
     assert_eq!(upstream.connections(), 1, "the upstream's connection is reused");
 }
 
-/// A connection releases its buffers one second after its last response, which no client may notice.
+/// A connection releases its buffers one second after its last response, which no client may
+/// notice.
 #[tokio::test]
 async fn serves_a_parked_connection_as_before() {
     let upstream = Upstream::start().await;

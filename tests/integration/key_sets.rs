@@ -1,5 +1,6 @@
-//! A server of key sets that fails, rotates and lies, behind a running gateway: what cannot be
-//! judged is 503, what is proven bad 403, and no token makes the gateway fetch more than it should.
+//! A running gateway with a key server that fails, rotates keys and serves wrong ones. Tokens that
+//! cannot be verified now get 503, invalid tokens get 403, and no token causes more fetches than
+//! the limit allows.
 
 use std::{process::Command, sync::Arc};
 
@@ -33,7 +34,7 @@ impl Stage {
         Stage { upstream, server, gateway }
     }
 
-    /// Sends an event of its own with this token.
+    /// Sends a new event with this token.
     async fn send(&self, token: &str, id: &str) -> Reply {
         self.gateway.call(&call(token, id, "{}")).await
     }
@@ -267,7 +268,7 @@ async fn routes_with_the_same_key_set_share_its_fetches() {
     let (reply, reason) = gateway.refused(&call_at("/other", &token, "x")).await;
     assert_eq!((reply.status, reason.as_str()), (403, "unknown_kid"));
     assert_eq!(server.requests().len(), 2);
-    // Strangers at both cause no more fetches than at one.
+    // Unknown keys on both routes cause no more fetches than on one.
     for number in 0..40 {
         let header = json!({"alg": "RS256", "kid": format!("k{number}")});
         let token = unsigned_token(&header, &claims()) + "AAAA";

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use sealgate::{config, gateway, server::Addresses};
+use sealgate::internals::{config, gateway, server::Addresses};
 use tempfile::TempDir;
 
 pub(crate) use self::{

@@ -1,5 +1,5 @@
-//! What one client costs, and what many cost together. Each test runs for a few seconds here, and for
-//! as long as its target requires from `scripts/load`.
+//! What one client costs, and what many cost together. Each test runs for a few seconds here, and
+//! for as long as its target requires from `scripts/load`.
 
 mod attacks;
 mod files;

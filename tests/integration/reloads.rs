@@ -209,13 +209,13 @@ async fn an_invalid_reload_changes_nothing() {
         assert_eq!(status_with(&gateway, SECRET).await, 200, "{name}: the running one stays");
         gateway.signal("-HUP");
         reloaded(&gateway, "refused", 2 * count + 2).await;
-        let refused = gateway.lines("configuration rejected, the running one stays");
+        let rejected = gateway.lines("configuration rejected, the running one stays in effect");
         for cause in ["SIGHUP", "a file has changed"] {
-            let told = refused.iter().any(|line| {
+            let logged = rejected.iter().any(|line| {
                 let said = line["problem"].as_str().expect("a problem");
                 line["cause"] == cause && said.contains(problem)
             });
-            assert!(told, "{cause} {problem}: {refused:#?}");
+            assert!(logged, "{cause} {problem}: {rejected:#?}");
         }
         replace(&dir.join(name), good);
         reloaded(&gateway, "ok", count + 1).await;
@@ -260,7 +260,7 @@ async fn logs_what_a_reload_changes_and_what_needs_a_restart() {
         assert_eq!(line[field], names, "{line}");
     }
     let kept: Vec<_> = gateway
-        .lines("not changed by a reload: restart to take it")
+        .lines("a reload does not change this key: restart sealgate to apply it")
         .iter()
         .map(|line| line["key"].as_str().expect("a key").to_owned())
         .collect();

@@ -1,5 +1,5 @@
-//! Ambiguous requests on raw sockets, with and without TLS. All of them are authentic, so that only the
-//! HTTP rules can keep them from the upstream, which records every byte.
+//! Ambiguous requests on raw sockets, with and without TLS. All of them are authentic, so that only
+//! the HTTP rules can keep them from the upstream, which records every byte.
 
 mod framing;
 mod heads;
@@ -37,12 +37,12 @@ struct Case {
     name: String,
     sent: String,
     body: &'static str,
-    /// The host that the upstream is told.
+    /// The host that the upstream receives.
     host: &'static str,
     /// The statuses of all answers, in order.
     answers: Vec<u16>,
-    /// All that reaches the upstream. Further words: `{ours}`, the headers that the gateway adds, and
-    /// `{ours-dechunked}`, the same behind a `Content-Length` that did not come.
+    /// All that reaches the upstream. Further words: `{ours}`, the headers that the gateway adds,
+    /// and `{ours-dechunked}`, the same behind a `Content-Length` that did not come.
     forwarded: Option<String>,
     closes: Closes,
 }

@@ -3,7 +3,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::stage::{Signed, Stage};
+use super::stage::{DemoStage, SignedRequest};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("x-vivoldi-event-id");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-vivoldi-signature");
@@ -40,11 +40,11 @@ fn must(status: u16, outcome: &str, reason: &str, forwarded: usize) -> Fate {
 }
 
 /// Sends the requests one after the other, and returns the rows.
-pub(super) async fn play(stage: &Stage) -> anyhow::Result<Vec<Row>> {
+pub(super) async fn play(stage: &DemoStage) -> anyhow::Result<Vec<Row>> {
     let fresh = HeaderMap::new;
     let event = stage.sign("global", fresh(), COUPON, 0)?;
     let retry = stage.sign("global", same_event(&event), COUPON, 1)?;
-    let tampered = Signed {
+    let tampered = SignedRequest {
         body: Bytes::from_static(br#"{"cpnNo":"ZJLF0399WQBEQZJM","grpIdx":574,"useCnt":0}"#),
         ..stage.sign("global", fresh(), COUPON, 0)?
     };
@@ -95,7 +95,7 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Returns the headers that a retry shares with the first request: the event ID and its context.
-fn same_event(first: &Signed) -> HeaderMap {
+fn same_event(first: &SignedRequest) -> HeaderMap {
     let mut headers = first.headers.clone();
     for fresh in ["x-vivoldi-request-id", "x-vivoldi-timestamp", "x-content-sha256"] {
         headers.remove(fresh);
@@ -106,7 +106,7 @@ fn same_event(first: &Signed) -> HeaderMap {
 }
 
 /// Sends a request, and reads its result from the response, the counters and the upstream.
-async fn fate(stage: &Stage, signed: &Signed) -> anyhow::Result<Fate> {
+async fn fate(stage: &DemoStage, signed: &SignedRequest) -> anyhow::Result<Fate> {
     let (before, seen) = (stage.metrics()?, stage.forwarded());
     let response = stage.send(signed).await?;
     let after = stage.metrics()?;

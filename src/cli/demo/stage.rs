@@ -4,7 +4,7 @@ use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, Uri};
 
-use super::upstream::Upstream;
+use super::upstream::StandInUpstream;
 use crate::{
     body::Payload,
     cli::{client::SenderClient, now},
@@ -16,9 +16,9 @@ use crate::{
 const PATH: &str = "/webhooks/vivoldi";
 
 /// The gateway, its upstream, and a sender with the keys.
-pub(super) struct Stage {
+pub(super) struct DemoStage {
     gateway: Gateway,
-    upstream: Upstream,
+    upstream: StandInUpstream,
     sender: Verifier,
     certificate: Vec<u8>,
     dir: PathBuf,
@@ -26,7 +26,7 @@ pub(super) struct Stage {
 
 /// A signed request, which can be sent more than once.
 #[derive(Clone)]
-pub(super) struct Signed {
+pub(super) struct SignedRequest {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
@@ -39,9 +39,9 @@ fn random_secret() -> anyhow::Result<String> {
     Ok(data_encoding::HEXLOWER.encode(&bytes))
 }
 
-impl Stage {
+impl DemoStage {
     pub(super) async fn set() -> anyhow::Result<Self> {
-        let upstream = Upstream::start().await?;
+        let upstream = StandInUpstream::start().await?;
         let dir = std::env::temp_dir().join(format!("sealgate-demo-{}", std::process::id()));
         std::fs::create_dir_all(&dir)
             .with_context(|| format!("cannot create {}", dir.display()))?;
@@ -79,7 +79,7 @@ impl Stage {
         let route = read()?.routes.into_iter().next().context("the demo has a route")?;
         let gateway = Gateway::start(read()?)?;
         let certificate = std::fs::read(dir.join("demo.crt"))?;
-        Ok(Stage { gateway, upstream, sender: route.verifier, certificate, dir })
+        Ok(DemoStage { gateway, upstream, sender: route.verifier, certificate, dir })
     }
 
     pub(super) fn public_url(&self) -> String {
@@ -100,25 +100,25 @@ impl Stage {
         Ok(self.gateway.metrics()?)
     }
 
-    /// Signs a body with this key as of `shift_ms` milliseconds from now. `headers` are given headers,
-    /// such as the event ID of a retry.
+    /// Signs a body with this key as of `shift_ms` milliseconds from now. `headers` are given
+    /// headers, such as the event ID of a retry.
     pub(super) fn sign(
         &self,
         key: &str,
         headers: HeaderMap,
         body: &'static str,
         shift_ms: i64,
-    ) -> anyhow::Result<Signed> {
+    ) -> anyhow::Result<SignedRequest> {
         let body = Bytes::from_static(body.as_bytes());
         let payload = Payload::from(body.clone());
         let draft = Draft { method: Method::POST, path: PATH, headers, body: &payload };
         let at = UnixMillis(now().0 + shift_ms);
         let headers = self.sender.sign(Some(key), draft, at).map_err(|error| anyhow!(error))?;
-        Ok(Signed { headers, body })
+        Ok(SignedRequest { headers, body })
     }
 
     /// Sends a request on a new connection.
-    pub(super) async fn send(&self, signed: &Signed) -> anyhow::Result<Response<Bytes>> {
+    pub(super) async fn send(&self, signed: &SignedRequest) -> anyhow::Result<Response<Bytes>> {
         let url: Uri = self.public_url().parse()?;
         let mut client = SenderClient::connect(&url, &self.certificate).await?;
         let mut request = Request::post(url).body(signed.body.clone())?;

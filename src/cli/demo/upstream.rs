@@ -18,16 +18,16 @@ use tokio::net::TcpListener;
 /// A stand-in for the handler. It counts requests, and fails once for an event whose body has the
 /// member `fail_once`.
 #[derive(Clone)]
-pub(super) struct Upstream {
+pub(super) struct StandInUpstream {
     address: SocketAddr,
     seen: Arc<AtomicUsize>,
     failed: Arc<Mutex<HashSet<Vec<u8>>>>,
 }
 
-impl Upstream {
+impl StandInUpstream {
     pub(super) async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let upstream = Upstream {
+        let upstream = StandInUpstream {
             address: listener.local_addr()?,
             seen: Arc::default(),
             failed: Arc::default(),

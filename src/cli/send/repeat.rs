@@ -52,8 +52,8 @@ impl Tally {
     }
 }
 
-/// Calls `send` for each of `count` events, at most `rate` times per second. The progress bar appears
-/// only on a terminal.
+/// Calls `send` for each of `count` events, at most `rate` times per second. The progress bar
+/// appears only on a terminal.
 ///
 /// # Errors
 /// The first error of `send`.

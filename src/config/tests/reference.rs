@@ -1,5 +1,5 @@
-//! `docs/configuration.md` documents exactly the keys that the reader knows, with correct defaults, and
-//! the sample `gateway.toml` is valid.
+//! `docs/configuration.md` documents exactly the keys that the reader knows, with correct defaults,
+//! and the sample `gateway.toml` is valid.
 
 use std::{collections::BTreeSet, fmt::Write};
 

@@ -1,5 +1,5 @@
-//! Every file in `tests/config/invalid` is rejected with exactly the problems that its comments list:
-//! `# expect: LINE:COLUMN text` for an error, `# warns: LINE:COLUMN text` for a warning, and
+//! Every file in `tests/config/invalid` is rejected with exactly the problems that its comments
+//! list: `# expect: LINE:COLUMN text` for an error, `# warns: LINE:COLUMN text` for a warning, and
 //! `# help: text` for a part of the help. Every file in `tests/config/valid` loads with exactly the
 //! warnings that its comments list.
 

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use self::{
     entry::Entry,
     files::{Damage, Files},
-    health::Health,
+    health::DiskHealth,
     queue::{OnWritten, Work, WriteQueue},
 };
 use crate::replay::{claims::Claims, clock::Millis, record::EventKey, sync::lock};
@@ -78,7 +78,7 @@ impl DiskError {
 #[derive(Debug)]
 pub(crate) struct Disk {
     queue: Arc<WriteQueue>,
-    health: Arc<Health>,
+    health: Arc<DiskHealth>,
     /// Disconnected when the thread has ended.
     ended: Mutex<mpsc::Receiver<()>>,
     #[cfg(test)]
@@ -110,7 +110,7 @@ impl Disk {
         let files = Files::open(path).map_err(|error| DiskError::new(path, error))?;
         let read = files.load(claims, now, &queue).map_err(|error| DiskError::new(path, error))?;
         read.map_err(|damage| DiskError::Damaged(path.into(), damage))?;
-        let health = Arc::new(Health::new(path.into(), gauge));
+        let health = Arc::new(DiskHealth::new(path.into(), gauge));
         let (running, ended) = mpsc::channel();
         #[cfg(test)]
         let faults = Arc::<Faults>::default();
@@ -194,7 +194,7 @@ struct Writer {
     files: Option<Files>,
     claims: Weak<Claims>,
     queue: Arc<WriteQueue>,
-    health: Arc<Health>,
+    health: Arc<DiskHealth>,
     #[cfg(test)]
     faults: Arc<Faults>,
 }

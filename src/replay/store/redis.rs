@@ -1,12 +1,12 @@
 //! The store `redis`: Redis or Valkey, shared by all replicas.
 //!
-//! Each event is a hash with the key `<prefix>{<event in hex>}`. The braces make the event the
-//! hash tag, so every script has one slot in a cluster. Fields: `v` format version, `s` state
+//! Each event is a hash with the key `<prefix>{<event in hex>}`. The braces make the event the hash
+//! tag, so every script has one slot in a cluster. Fields: `v` format version, `s` state
 //! (`c`laimed, `f`ailed, `d`one), `p` pin, `t` token and `l` end of the lease (by the server's
-//! clock, in ms), `u` whether an attempt may have reached the upstream, `c` status, `i` the requests
-//! whose 2xx was written out, `n` that the record is no older than the lease. The key expires with
-//! the record and not with the lease, so the pin and the mark outlive a process that died with a
-//! claim. Every change is one script.
+//! clock, in ms), `u` whether an attempt may have reached the upstream, `c` status, `i` the
+//! requests whose 2xx was written out, `n` that the record is no older than the lease. The key
+//! expires with the record and not with the lease, so the pin and the mark outlive a process that
+//! died with a claim. Every change is one script.
 //!
 //! Every script is idempotent: a claim gives the same reply under the same token, and the other
 //! scripts record facts. A call whose reply is lost, or that reaches a server that cannot accept
@@ -31,7 +31,7 @@ use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::time::{Instant, timeout_at};
 
 use self::{
-    health::Health,
+    health::RedisHealth,
     login::Login,
     script::{CLAIM, Call, DONE, FAILED, Key, RENEW, STATUS, Words},
     servers::Servers,
@@ -102,7 +102,7 @@ fn servers(options: &RedisOptions) -> Result<Servers, (usize, UrlError)> {
 pub(crate) struct Redis {
     servers: Servers,
     prefix: String,
-    health: Health,
+    health: RedisHealth,
 }
 
 impl fmt::Debug for Redis {
@@ -118,7 +118,7 @@ impl Redis {
     /// If a URL cannot be used.
     pub(crate) fn new(options: &RedisOptions, gauge: IntGauge) -> Result<Self, UrlError> {
         let servers = servers(options).map_err(|(_, error)| error)?;
-        Ok(Redis { servers, prefix: options.prefix.clone(), health: Health::new(gauge) })
+        Ok(Redis { servers, prefix: options.prefix.clone(), health: RedisHealth::new(gauge) })
     }
 
     pub(crate) async fn claim(

@@ -1,5 +1,5 @@
-//! A shared store for tests. It replies when it is polled, can be unreachable or hang, and can lose a
-//! reply.
+//! A shared store for tests. It replies when it is polled, can be unreachable or hang, and can lose
+//! a reply.
 
 use std::{
     collections::HashMap,
@@ -26,13 +26,13 @@ const HANG: usize = 5;
 /// The connection of one process to the store.
 #[derive(Clone, Debug)]
 pub(crate) struct Simulated {
-    pub(crate) server: Arc<Mutex<Server>>,
+    pub(crate) server: Arc<Mutex<SimulatedServer>>,
     pub(crate) clock: Clock,
 }
 
 /// The store itself.
 #[derive(Debug, Default)]
-pub(crate) struct Server {
+pub(crate) struct SimulatedServer {
     events: HashMap<EventKey, Event>,
     /// Nothing arrives.
     pub(crate) down: bool,
@@ -56,7 +56,7 @@ struct Event {
     done: Option<Identities>,
 }
 
-impl Server {
+impl SimulatedServer {
     fn event(&mut self, key: &EventKey, now: Millis) -> Option<&mut Event> {
         self.events.retain(|_, event| event.expires > now);
         self.events.get_mut(key)
@@ -69,7 +69,10 @@ impl Server {
 }
 
 impl Simulated {
-    async fn ask<T>(&self, ask: impl FnOnce(&mut Server, Millis) -> T) -> Result<T, Unreachable> {
+    async fn ask<T>(
+        &self,
+        ask: impl FnOnce(&mut SimulatedServer, Millis) -> T,
+    ) -> Result<T, Unreachable> {
         let start = self.clock.now();
         pause().await;
         for _ in 0..HANG {

@@ -2,8 +2,8 @@
 //!
 //! A schedule is a list of small numbers. They select which request arrives or continues, what the
 //! upstream does, which sender disconnects, which process crashes, and what the store and the clock
-//! do. The world below knows nothing of records and claims: it keeps the ledgers of the upstream and
-//! of the senders, and checks them against the invariants.
+//! do. The world below knows nothing of records and claims: it keeps the ledgers of the upstream
+//! and of the senders, and checks them against the invariants.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,7 +24,7 @@ use crate::{
         guard::Guard,
         store::{
             lease::LEASE,
-            simulated::{Server, Simulated},
+            simulated::{Simulated, SimulatedServer},
         },
     },
 };
@@ -159,7 +159,7 @@ struct Process {
 struct World {
     setting: Setting,
     clock: Clock,
-    server: Arc<Mutex<Server>>,
+    server: Arc<Mutex<SimulatedServer>>,
     processes: Vec<Process>,
     ledger: Rc<RefCell<Ledger>>,
 }
@@ -373,7 +373,8 @@ impl World {
         }
     }
 
-    /// The upstream resets what it has, updates are written behind, and requests that wait continue.
+    /// The upstream resets what it has, updates are written behind, and requests that wait
+    /// continue.
     fn wind_down(&mut self) {
         for _ in 0..60 {
             for forward in &mut self.ledger.borrow_mut().forwards {
@@ -418,7 +419,8 @@ impl World {
             if self.ledger.borrow().succeeded(event).next().is_some() {
                 continue;
             }
-            // The context that counts is that of the first request, which may not have been forwarded.
+            // The context that counts is that of the first request, which may not have been
+            // forwarded.
             let answers = [1, 2].map(|pin| {
                 let arrival = timed(super::arrival(event, 9));
                 let arrival = Arrival { pin: ContextPin([pin; 16]), ..arrival };
@@ -446,7 +448,7 @@ struct Request {
     life: Life,
     guard: Arc<Guard>,
     ledger: Rc<RefCell<Ledger>>,
-    server: Arc<Mutex<Server>>,
+    server: Arc<Mutex<SimulatedServer>>,
     clock: Clock,
     detached: Rc<Cell<bool>>,
     /// The sender no longer waits when the upstream responds.
@@ -574,7 +576,8 @@ impl Request {
         let now = self.clock.now();
         let calm = self.server.lock().unwrap().failures == 0;
         let mut wrong = Vec::new();
-        // A lease that ends without an outcome marks the event, even if nothing was forwarded under it.
+        // A lease that ends without an outcome marks the event, even if nothing was forwarded under
+        // it.
         let left = ledger.crashes + ledger.lapses + ledger.left > 0;
         let (mut must, mut may) = (false, left || !calm);
         for other in ledger.of(self.event) {

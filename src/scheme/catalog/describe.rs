@@ -45,7 +45,8 @@ impl Scheme {
         }
     }
 
-    /// Returns a warning, for the log at start, if the proof does not cover what the upstream acts on.
+    /// Returns a warning, for the log at start, if the proof does not cover what the upstream acts
+    /// on.
     pub fn warning(&self) -> Option<&'static str> {
         match self.kind {
             ProofKind::Token | ProofKind::Basic => {
@@ -103,8 +104,8 @@ impl Scheme {
         }
     }
 
-    /// Returns what someone who holds a captured request can change so that it passes again, or send
-    /// again as it is.
+    /// Returns what someone who holds a captured request can change so that it passes again, or
+    /// send again as it is.
     pub fn replayable(&self) -> String {
         let mut parts = Vec::new();
         match &self.event.identified_by {

@@ -13,8 +13,8 @@ use crate::{
     },
 };
 
-/// Reports a message whose parts cannot be separated unambiguously: an attacker could move bytes from
-/// one part to the next without changing what is signed.
+/// Reports a message whose parts cannot be separated unambiguously: an attacker could move bytes
+/// from one part to the next without changing what is signed.
 pub(super) fn message(
     field: &Field<'_>,
     message: &Template,

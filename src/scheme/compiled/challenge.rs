@@ -15,7 +15,8 @@ pub(in crate::scheme) struct ChallengeRule {
     pub(in crate::scheme) when: Vec<(ValueSource, Box<str>)>,
     /// Values that only an event has.
     pub(in crate::scheme) unless: Vec<ValueSource>,
-    /// The only fields that the form, or the query of a request without a body, may have; empty: any.
+    /// The only fields that the form, or the query of a request without a body, may have; empty:
+    /// any.
     pub(in crate::scheme) fields: Vec<Box<str>>,
     /// The source of the challenge; a request without one is no challenge.
     pub(in crate::scheme) challenge: Option<ValueSource>,

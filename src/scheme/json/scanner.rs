@@ -225,7 +225,8 @@ impl<'a> Scanner<'a> {
     /// Consumes a value and everything in it. `depth` is how deep it is nested as an array or
     /// object.
     pub(super) fn skip_value(&mut self, depth: u32) -> Result<(), MalformedJson> {
-        // The arrays and objects that are open here, the innermost in the lowest bit: 1 for an object.
+        // The arrays and objects that are open here, the innermost in the lowest bit: 1 for an
+        // object.
         let mut objects = 0u64;
         let mut open = 0;
         loop {
@@ -287,7 +288,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Whether a byte stands for itself in a string.
+/// Returns whether a byte needs no escape in a string.
 fn is_plain(byte: u8) -> bool {
     (byte >= 0x20) & (byte != b'"') & (byte != b'\\')
 }

@@ -15,7 +15,8 @@ use crate::{
 };
 
 impl Verifier {
-    /// Returns whether the sender's signature is in the body, where [`Verifier::sign_body`] puts it.
+    /// Returns whether the sender's signature is in the body, where [`Verifier::sign_body`] puts
+    /// it.
     pub fn signs_in_body(&self) -> bool {
         matches!(self.scheme.signature.from.first(), Some(ValueSource::Json(_)))
     }

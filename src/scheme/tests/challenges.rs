@@ -126,8 +126,8 @@ fn a_mac_is_answered_for_words_only_and_no_event_is_a_word() {
     assert_eq!(reason(judged), Some(Reason::MalformedBody));
 }
 
-/// The request of a handshake with this challenge, and its body; `None` if the challenge cannot stand
-/// where this sender writes it.
+/// The request of a handshake with this challenge, and its body; `None` if the challenge cannot
+/// stand where this sender writes it.
 fn challenged(
     verifier: &Verifier,
     handshake: &ChallengeRule,
@@ -174,7 +174,7 @@ fn signed(verifier: &Verifier, sent: &Parts, body: &Payload) -> Vec<u8> {
     message
 }
 
-/// Every built-in scheme with handshakes, ready to judge.
+/// Every built-in scheme with challenges, as a verifier.
 static SHAKING: LazyLock<Vec<Verifier>> = LazyLock::new(|| {
     let schemes = Scheme::builtin_ids().filter_map(Scheme::builtin);
     let shaking = schemes.filter(|scheme| !scheme.challenges.is_empty());
@@ -217,7 +217,7 @@ proptest! {
         prop_assert!(SHAKING.len() >= 12);
         for verifier in &*SHAKING {
             let id = verifier.scheme.id.to_string();
-            // What has no key of its own to sign with gives no MAC.
+            // A challenge without a signing key has no MAC.
             let signs = matches!(verifier.scheme.kind, ProofKind::Hmac(_));
             prop_assert!(signs || verifier.scheme.challenges.iter().all(|h| h.mac.is_none()));
             if !signs {

@@ -1,5 +1,5 @@
-//! The known answers of `tests/vectors`: each scheme accepts and refuses what its sender's documents,
-//! libraries and tests say.
+//! The known answers of `tests/vectors`: each scheme accepts and refuses what its sender's
+//! documents, libraries and tests say.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! Vivoldi against an implementation of its own in this test.
+//! Vivoldi against a second implementation in this test.
 
 use std::time::Duration;
 

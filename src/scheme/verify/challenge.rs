@@ -1,9 +1,9 @@
 //! Challenges: requests by which a sender tests the URL, to which the gateway responds itself.
 //!
 //! A response may contain a MAC under the key that authenticates events, and must not be an oracle
-//! for that key. So only the MAC of a word (letters, digits, `_`, `-`) is sent, and no event's signed
-//! message may be a word. Messages with fixed text that is not a word ensure this; for schemes that
-//! sign the bare body, a body that is a word is rejected as an event.
+//! for that key. So only the MAC of a word (letters, digits, `_`, `-`) is sent, and no event's
+//! signed message may be a word. Messages with fixed text that is not a word ensure this; for
+//! schemes that sign the bare body, a body that is a word is rejected as an event.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, request::Parts};

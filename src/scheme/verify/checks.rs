@@ -29,8 +29,8 @@ impl Verifier {
         }
     }
 
-    /// Checks the values of the message that are not in headers, and rejects a body that a challenge
-    /// would sign for anyone.
+    /// Checks the values of the message that are not in headers, and rejects a body that a
+    /// challenge would sign for anyone.
     pub(super) fn values_present(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
         if self.scheme.oracle && is_word(request.payload.whole()) {
             return Err(Reason::MalformedBody.into());

@@ -199,9 +199,9 @@ fn identity(
     Some(RequestIdentity(parts.short()))
 }
 
-/// Returns the digest of what the signature does not cover but the upstream acts on: path and query,
-/// the headers that the scheme pins, and the body where it is neither signed byte for byte nor part
-/// of the record's key.
+/// Returns the digest of what the signature does not cover but the upstream acts on: path and
+/// query, the headers that the scheme pins, and the body where it is neither signed byte for byte
+/// nor part of the record's key.
 fn pin(request: &RequestValues<'_>, scheme: &Scheme) -> ContextPin {
     let mut parts = DigestParts::after(Sha256::new());
     let target = target::path_and_query(&request.head.uri);

@@ -59,8 +59,8 @@ impl<'a> SignedToken<'a> {
     /// Takes a token apart.
     ///
     /// # Errors
-    /// [`Reason::BadAlg`] if its header names another algorithm, [`Reason::MalformedToken`] if it is
-    /// not well-formed otherwise.
+    /// [`Reason::BadAlg`] if its header names another algorithm, [`Reason::MalformedToken`] if it
+    /// is not well-formed otherwise.
     pub(in crate::scheme) fn parse(
         text: &'a [u8],
         algorithm: TokenAlgorithm,

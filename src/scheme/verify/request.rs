@@ -26,7 +26,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(in crate::scheme) struct HeaderSlots {
     names: Vec<HeaderName>,
-    /// The slots of the names of each length, a bit for each; the last entry is for all longer ones.
+    /// The slots of the names of each length, a bit for each; the last entry is for all longer
+    /// ones.
     by_length: [u32; LONG + 1],
 }
 
@@ -50,9 +51,9 @@ impl HeaderSlots {
         &self.names
     }
 
-    /// Puts each header into its slot; gives whether one came twice. A name with `_` that would be one
-    /// of the slots' with `-` counts as that header come twice: PHP, WSGI and others fold both into
-    /// one.
+    /// Puts each header into its slot; gives whether one came twice. A name with `_` that would be
+    /// one of the slots' with `-` counts as that header come twice: PHP, WSGI and others fold both
+    /// into one.
     pub(in crate::scheme) fn gather<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -267,8 +268,8 @@ fn apply(filter: Filter, bytes: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
     })
 }
 
-/// Returns a JSON string as `JSON.stringify` writes it, with its quotes; `None` if the bytes are not
-/// UTF-8.
+/// Returns a JSON string as `JSON.stringify` writes it, with its quotes; `None` if the bytes are
+/// not UTF-8.
 fn json_string(bytes: &[u8]) -> Option<Vec<u8>> {
     serde_json::to_vec(std::str::from_utf8(bytes).ok()?).ok()
 }

@@ -18,8 +18,8 @@ pub(in crate::scheme) const MAX_SIGNATURES: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::scheme) struct MalformedSignature;
 
-/// The signatures of one request, decoded. Nearly all requests have one, of a MAC's length: it needs no
-/// allocation.
+/// The signatures of one request, decoded. Nearly all requests have one, of a MAC's length: it
+/// needs no allocation.
 pub(in crate::scheme) struct ClaimedSignatures {
     first: [u8; 66],
     /// Its length; `None` as long as there is none.

@@ -1,6 +1,6 @@
-//! Where requests begin and end on a connection: a head, then a body by `Content-Length`, by chunks,
-//! or none, then the next head (RFC 9112 sections 6.3 and 7.1). Anything that can be read in more than
-//! one way is a fault.
+//! Where requests begin and end on a connection: a head, then a body by `Content-Length`, by
+//! chunks, or none, then the next head (RFC 9112 sections 6.3 and 7.1). Anything that can be read
+//! in more than one way is a fault.
 
 use std::{mem, ops::Range};
 
@@ -20,14 +20,14 @@ const CHUNK_SIZE_DIGITS: usize = 16;
 pub(super) struct Framing {
     head_bytes: usize,
     headers: usize,
-    state: State,
+    state: FramingState,
     /// The head that was read last, if hyper needs another text in its place.
     replaced: Option<Vec<u8>>,
 }
 
 /// What comes next.
 #[derive(Debug)]
-enum State {
+enum FramingState {
     Head(Head),
     /// The rest of a body, in bytes.
     Body(u64),
@@ -53,8 +53,8 @@ struct Head {
     chunked: bool,
 }
 
-/// How many bytes hyper may read. The rest must be passed again together with what follows it, unless
-/// there is a fault.
+/// How many bytes hyper may read. The rest must be passed again together with what follows it,
+/// unless there is a fault.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Passed {
     pub(super) bytes: usize,
@@ -82,19 +82,20 @@ impl Framing {
     /// Returns the framing of a new connection, whose heads have at most `head_bytes` bytes and
     /// `headers` header lines.
     pub(super) fn new(head_bytes: usize, headers: usize) -> Self {
-        Framing { head_bytes, headers, state: State::Head(Head::default()), replaced: None }
+        Framing { head_bytes, headers, state: FramingState::Head(Head::default()), replaced: None }
     }
 
     /// Returns whether a head comes next, and nothing of it was read.
     pub(super) fn is_at_head(&self) -> bool {
-        matches!(&self.state, State::Head(head) if head.read == 0)
+        matches!(&self.state, FramingState::Head(head) if head.read == 0)
     }
 
-    /// Reads bytes, and pushes the facts about the heads among them. Must not be called after a fault.
+    /// Reads bytes, and pushes the facts about the heads among them. Must not be called after a
+    /// fault.
     pub(super) fn pass(&mut self, bytes: &[u8], facts: &FactsQueue) -> Passed {
         let mut passed = 0;
         loop {
-            let is_head = matches!(self.state, State::Head(_));
+            let is_head = matches!(self.state, FramingState::Head(_));
             let fault = match self.step(&bytes[passed..], facts) {
                 Ok(0) => None,
                 Ok(more) => {
@@ -115,7 +116,7 @@ impl Framing {
     /// Returns the length of the next piece that hyper may read, or 0 while it is incomplete.
     fn step(&mut self, bytes: &[u8], facts: &FactsQueue) -> Result<usize, Reject> {
         match &mut self.state {
-            State::Head(head) => {
+            FramingState::Head(head) => {
                 if !head.read_on(bytes, self.head_bytes, self.headers)? {
                     return Ok(0);
                 }
@@ -125,47 +126,47 @@ impl Framing {
                 self.state = next;
                 Ok(read)
             }
-            State::Body(left) => {
+            FramingState::Body(left) => {
                 let count = count(left, bytes);
                 if *left == 0 {
-                    self.state = State::Head(Head::default());
+                    self.state = FramingState::Head(Head::default());
                 }
                 Ok(count)
             }
-            State::ChunkSize => {
+            FramingState::ChunkSize => {
                 let Some(line) = next_line(bytes)? else {
                     let too_long = bytes.len() > CHUNK_SIZE_DIGITS + 1;
                     return if too_long { Err(Reject::BadRequest("chunk size")) } else { Ok(0) };
                 };
                 self.state = match chunk_size(line)? {
-                    0 => State::Trailers(self.head_bytes),
-                    size => State::Chunk(size),
+                    0 => FramingState::Trailers(self.head_bytes),
+                    size => FramingState::Chunk(size),
                 };
                 Ok(line.len() + 2)
             }
-            State::Chunk(left) => {
+            FramingState::Chunk(left) => {
                 let count = count(left, bytes);
                 if *left == 0 {
-                    self.state = State::ChunkEnd;
+                    self.state = FramingState::ChunkEnd;
                 }
                 Ok(count)
             }
-            State::ChunkEnd => match bytes {
+            FramingState::ChunkEnd => match bytes {
                 [] | [b'\r'] => Ok(0),
                 [b'\r', b'\n', ..] => {
-                    self.state = State::ChunkSize;
+                    self.state = FramingState::ChunkSize;
                     Ok(2)
                 }
                 [..] => Err(Reject::BadRequest("chunk longer than its size")),
             },
-            State::Trailers(left) => {
+            FramingState::Trailers(left) => {
                 let Some(line) = next_line(bytes)? else {
                     return if bytes.len() > *left { Err(Reject::HeadTooLarge) } else { Ok(0) };
                 };
                 let length = line.len() + 2;
                 *left = left.checked_sub(length).ok_or(Reject::HeadTooLarge)?;
                 if line.is_empty() {
-                    self.state = State::Head(Head::default());
+                    self.state = FramingState::Head(Head::default());
                 } else {
                     grammar::trailer(line)?;
                 }
@@ -226,16 +227,17 @@ impl Head {
         if head.len() > most { Err(Reject::HeadTooLarge) } else { Ok(Some(head)) }
     }
 
-    /// Returns how the body is framed (RFC 9112 section 6.3, without the leniencies that it permits).
-    fn body(&self) -> Result<State, Reject> {
+    /// Returns how the body is framed (RFC 9112 section 6.3, without the leniencies that it
+    /// permits).
+    fn body(&self) -> Result<FramingState, Reject> {
         match (self.chunked, self.content_length) {
             (true, Some(_)) => Err(Reject::BadRequest("Transfer-Encoding and Content-Length")),
             (true, None) if self.version == Some(Version::Http10) => {
                 Err(Reject::BadRequest("Transfer-Encoding in HTTP/1.0"))
             }
-            (true, None) => Ok(State::ChunkSize),
-            (false, None | Some(0)) => Ok(State::Head(Head::default())),
-            (false, Some(length)) => Ok(State::Body(length)),
+            (true, None) => Ok(FramingState::ChunkSize),
+            (false, None | Some(0)) => Ok(FramingState::Head(Head::default())),
+            (false, Some(length)) => Ok(FramingState::Body(length)),
         }
     }
 }
@@ -247,8 +249,8 @@ fn count(left: &mut u64, bytes: &[u8]) -> usize {
     count
 }
 
-/// Returns the first line without its CRLF, or `None` while it is incomplete. Only CRLF ends a line:
-/// RFC 9112 section 2.2 permits a recipient to accept a bare LF too, and to reject a bare CR.
+/// Returns the first line without its CRLF, or `None` while it is incomplete. Only CRLF ends a
+/// line: RFC 9112 section 2.2 permits a recipient to accept a bare LF too, and to reject a bare CR.
 fn next_line(bytes: &[u8]) -> Result<Option<&[u8]>, Reject> {
     let Some((line, end)) = memchr2(b'\r', b'\n', bytes).map(|at| bytes.split_at(at)) else {
         return Ok(None);
@@ -261,8 +263,9 @@ fn next_line(bytes: &[u8]) -> Result<Option<&[u8]>, Reject> {
     }
 }
 
-/// Returns the size of a chunk. Extensions are rejected: recipients ignore those that they do not know
-/// (RFC 9112 section 7.1.1), so they carry no meaning, only disagreements about where the line ends.
+/// Returns the size of a chunk. Extensions are rejected: recipients ignore those that they do not
+/// know (RFC 9112 section 7.1.1), so they carry no meaning, only disagreements about where the line
+/// ends.
 fn chunk_size(line: &[u8]) -> Result<u64, Reject> {
     let malformed = Reject::BadRequest("chunk size");
     if line.len() > CHUNK_SIZE_DIGITS || !line.iter().all(u8::is_ascii_hexdigit) {

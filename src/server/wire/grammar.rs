@@ -64,8 +64,8 @@ pub(super) fn request_line(line: &[u8]) -> Result<RequestLine, Reject> {
     Ok(RequestLine { version, target: start..start + target.len() })
 }
 
-/// Returns whether a target is a path with or without a query, `*` of `OPTIONS`, or an absolute HTTP
-/// URI (RFC 9112 section 3.2). The authority form belongs to `CONNECT`, which opens tunnels.
+/// Returns whether a target is a path with or without a query, `*` of `OPTIONS`, or an absolute
+/// HTTP URI (RFC 9112 section 3.2). The authority form belongs to `CONNECT`, which opens tunnels.
 fn is_target(method: &[u8], target: &[u8]) -> bool {
     target.len() <= LONGEST_TARGET
         && match target {

@@ -388,8 +388,8 @@ fn the_result_does_not_depend_on_how_bytes_are_split() {
 /// What the service behind hyper saw: method, target, header lines, body.
 type Request1 = (String, String, Vec<u8>, Option<Vec<u8>>);
 
-/// Returns the header lines of a request as they are forwarded. Each name must be in the position in
-/// which the wire saw it.
+/// Returns the header lines of a request as they are forwarded. Each name must be in the position
+/// in which the wire saw it.
 fn lines(headers: &HeaderMap, header_case: &HeaderCase) -> Vec<u8> {
     let (mut lines, mut written_so) = (Vec::new(), HeaderCase::default());
     header_case.each(headers, |(written, name, value)| {
@@ -514,8 +514,8 @@ proptest! {
         prop_assert_eq!((seen, rejected), (expected, 0));
     }
 
-    /// However valid requests are changed: hyper never rejects what passes, and sees no more requests
-    /// than heads passed.
+    /// However valid requests are changed: hyper never rejects what passes, and sees no more
+    /// requests than heads passed.
     #[test]
     fn hyper_understands_everything_that_passes(
         requests in vec(requests(), 1..4),

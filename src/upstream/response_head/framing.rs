@@ -1,8 +1,9 @@
 //! What a response head says about its connection and its body (RFC 9112 sections 6.3 and 9.3).
 //!
-//! Framing is read strictly: if a head can be understood in two ways, the response is rejected. Three
-//! faults of real servers leave only one reading and are accepted: a repeated `chunked`, `identity`,
-//! which RFC 2616 defined, and `chunked` in HTTP/1.0. Their connections serve no other request.
+//! Framing is read strictly: if a head can be understood in two ways, the response is rejected.
+//! Three faults of real servers leave only one reading and are accepted: a repeated `chunked`,
+//! `identity`, which RFC 2616 defined, and `chunked` in HTTP/1.0. Their connections serve no other
+//! request.
 
 use http::{HeaderName, StatusCode};
 use httparse::Header;
@@ -108,9 +109,9 @@ impl ConnectionFields {
         }
     }
 
-    /// Returns whether the connection can serve another request; `is_http11` is HTTP/1.1. It cannot if
-    /// the head has both kinds of framing, or a body where none is allowed: the upstream may then see
-    /// another end of the message.
+    /// Returns whether the connection can serve another request; `is_http11` is HTTP/1.1. It cannot
+    /// if the head has both kinds of framing, or a body where none is allowed: the upstream may
+    /// then see another end of the message.
     pub(super) fn is_persistent(&self, status: StatusCode, is_http11: bool) -> bool {
         let is_doubtful = match (self.coding, self.length) {
             (Some(_), Some(_)) => true,

@@ -1,8 +1,8 @@
 //! Repair of response heads that real servers send although RFC 9112 does not allow them.
 //!
-//! An upstream has done its work when it responds, so a response is not discarded for a fault that does
-//! not affect its framing: the faulty line is dropped or cleaned as RFC 9110 section 5.5 and RFC 9112
-//! sections 2.2 and 5 allow. A faulty line that could be about framing is an error.
+//! An upstream has done its work when it responds, so a response is not discarded for a fault that
+//! does not affect its framing: the faulty line is dropped or cleaned as RFC 9110 section 5.5 and
+//! RFC 9112 sections 2.2 and 5 allow. A faulty line that could be about framing is an error.
 
 use super::framing::MalformedResponse;
 
@@ -158,7 +158,8 @@ fn letters(text: &[u8]) -> Vec<u8> {
     letters.map(u8::to_ascii_lowercase).collect()
 }
 
-/// Rejects a line that will be dropped if a more lenient reader could take it for one about framing.
+/// Rejects a line that will be dropped if a more lenient reader could take it for one about
+/// framing.
 fn starts_no_framing(line: &[u8]) -> Result<(), MalformedResponse> {
     let letters = letters(line);
     if FRAMING.iter().any(|known| letters.starts_with(known)) {

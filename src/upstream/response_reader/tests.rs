@@ -4,8 +4,8 @@ use super::*;
 
 const LIMITS: ResponseLimits = ResponseLimits { head_bytes: 2048, body_bytes: 1024 };
 
-/// The result of reading a connection: status, body, whether the body was omitted, whether the connection is
-/// persistent, and what is left in the buffer.
+/// The result of reading a connection: status, body, whether the body was omitted, whether the
+/// connection is persistent, and what is left in the buffer.
 type Seen = Option<(u16, Vec<u8>, bool, bool, Vec<u8>)>;
 
 /// Reads pieces one by one, and then the end of the connection.

@@ -1,5 +1,5 @@
-//! Attacks by clients that can authenticate nothing, or only events of their own route: genuine events
-//! are served anyway. The attackers have several source addresses on loopback.
+//! Attacks by clients that can authenticate nothing, or only events of their own route: genuine
+//! events are served anyway. The attackers have several source addresses on loopback.
 
 use std::{
     io,
@@ -27,8 +27,8 @@ use crate::kit::{
     Answer, Connection, Event, Process, SECRET, Setup, Upstream, client_config, until,
 };
 
-/// How long each attack is measured in the short run, in seconds; `SEALGATE_ATTACK_SECONDS` runs the
-/// attacks against the default limits for so many seconds, and asserts the target for latency.
+/// How long each attack is measured in the short run, in seconds; `SEALGATE_ATTACK_SECONDS` runs
+/// the attacks against the default limits for so many seconds, and asserts the target for latency.
 const SECONDS: u64 = 3;
 /// Genuine events per second.
 const RATE: u32 = 50;

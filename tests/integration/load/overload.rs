@@ -23,7 +23,8 @@ const CHILDREN: usize = 8;
 const TAKES: Duration = Duration::from_millis(20);
 /// Connections of the senders.
 const CONNECTIONS: usize = 200;
-/// Seconds per measurement, unless `SEALGATE_OVERLOAD_SECONDS` is set; then the targets are asserted.
+/// Seconds per measurement, unless `SEALGATE_OVERLOAD_SECONDS` is set; then the targets are
+/// asserted.
 const SECONDS: u64 = 3;
 
 /// Starts an application of a fixed capacity, in which further requests wait.

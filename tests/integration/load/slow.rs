@@ -84,8 +84,8 @@ async fn slow(target: Target, kind: Slow) -> Duration {
     start.elapsed()
 }
 
-/// Keeps so many slow clients connected until `end`; each connects again when it was closed. Returns
-/// the longest time that one was kept.
+/// Keeps so many slow clients connected until `end`; each connects again when it was closed.
+/// Returns the longest time that one was kept.
 async fn siege(target: Target, clients: usize, end: Instant) -> Duration {
     let mut all = JoinSet::new();
     let pause = Duration::from_secs(5) / u32::try_from(clients).expect("few clients");
@@ -104,8 +104,8 @@ async fn siege(target: Target, clients: usize, end: Instant) -> Duration {
     all.join_all().await.into_iter().max().expect("some clients")
 }
 
-/// Returns the sorted latencies of genuine requests, each from when it was due. Runs on its own thread,
-/// so that it does not wait for the slow clients in this process.
+/// Returns the sorted latencies of genuine requests, each from when it was due. Runs on its own
+/// thread, so that it does not wait for the slow clients in this process.
 fn genuine(address: SocketAddr, certificate: Vec<u8>, time: Duration) -> Vec<Duration> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {

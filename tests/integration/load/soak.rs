@@ -22,8 +22,8 @@ const SENDERS: usize = 8;
 /// Requests of a sender per connection.
 const REQUESTS: usize = 40;
 const RELOADS: Duration = Duration::from_secs(2);
-/// Maximum growth of memory from the second quarter of the run to the last, in KiB: in the short run,
-/// in which the replay guard is still filling, and in a long one.
+/// Maximum growth of memory from the second quarter of the run to the last, in KiB: in the short
+/// run, in which the replay guard is still filling, and in a long one.
 const GROWTH: [i64; 2] = [8 * 1024, 2 * 1024];
 
 /// Plans the responses: of 16 events one fails and one is reset, and of 256 one hangs, once each.
@@ -38,8 +38,8 @@ fn plan(event: &str, count: usize) -> Answer {
     }
 }
 
-/// Sends events until `stop`, each until it is acknowledged, and pauses after each for as long as it
-/// took: half the load.
+/// Sends events until `stop`, each until it is acknowledged, and pauses after each for as long as
+/// it took: half the load.
 async fn sender(
     process: Arc<Process>,
     certificate: Option<Vec<u8>>,

@@ -1,9 +1,9 @@
-//! Copies of a captured request: a changed header or byte that the signature does not cover does not
-//! make another event.
+//! Copies of a captured request: a changed header or byte that the signature does not cover does
+//! not make another event.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use sealgate::{
+use sealgate::internals::{
     body::Payload,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verifier},
     secret::Secret,

@@ -287,7 +287,8 @@ async fn observe_mode_logs_the_subject_of_a_valid_token() {
     let enforced = unpinned.replace("mode = \"observe\"\n", "");
     let setup = Setup::new(&upstream).plain().routes(&enforced);
     std::fs::write(setup.dir.path().join("keys.json"), key_set(&[&issuer])).expect("written");
-    let refused = sealgate::config::parse("x", &setup.toml(), setup.dir.path(), &|_| None);
+    let refused =
+        sealgate::internals::config::parse("x", &setup.toml(), setup.dir.path(), &|_| None);
     let refused = refused.expect_err("nobody is pinned").to_string();
     assert!(refused.contains("needs `subject` in [route.jwt]"), "{refused}");
 }

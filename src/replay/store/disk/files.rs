@@ -189,8 +189,8 @@ impl Files {
         Ok(queued.map(|queued| claims.enqueue_restored(queued)).ok_or_else(damage))
     }
 
-    /// Writes records. Each commit is durable before the next one starts, so at most the last one can
-    /// be written in part.
+    /// Writes records. Each commit is durable before the next one starts, so at most the last one
+    /// can be written in part.
     pub(super) fn write(&self, records: &Batch) -> fjall::Result<()> {
         let mut records = records.iter().peekable();
         while records.peek().is_some() {

@@ -18,7 +18,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The state of the files: they are up while writes finish in time and without an error.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(super) struct DiskHealth {
     path: PathBuf,
     start: Instant,
     failed: AtomicBool,
@@ -34,10 +34,10 @@ struct Reported {
     gauge: IntGauge,
 }
 
-impl Health {
+impl DiskHealth {
     pub(super) fn new(path: PathBuf, gauge: IntGauge) -> Self {
         gauge.set(1);
-        Health {
+        DiskHealth {
             path,
             start: Instant::now(),
             failed: AtomicBool::new(false),

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     login::{Address, Login},
     script::{SLOTS, slot},
-    server::Server,
+    server::RedisServer,
 };
 
 /// The longest that reading the map from one server may take.
@@ -29,7 +29,7 @@ const REFRESH: Duration = Duration::from_millis(100);
 /// A cluster.
 pub(super) struct Cluster {
     login: Login,
-    seeds: Vec<Arc<Server>>,
+    seeds: Vec<Arc<RedisServer>>,
     map: ArcSwap<Map>,
     /// The last attempt to read the map, and its error. Locked while one is made.
     reading: Mutex<Option<(Instant, Option<RedisError>)>>,
@@ -38,13 +38,13 @@ pub(super) struct Cluster {
 /// The primaries and their slots, as reported by one of the servers.
 #[derive(Default)]
 struct Map {
-    servers: HashMap<Address, Arc<Server>>,
+    servers: HashMap<Address, Arc<RedisServer>>,
     /// Keyed by the last slot of each range: the first slot, and its server.
-    ranges: BTreeMap<u16, (u16, Arc<Server>)>,
+    ranges: BTreeMap<u16, (u16, Arc<RedisServer>)>,
 }
 
 impl Map {
-    fn serving(&self, slot: u16) -> Option<&Arc<Server>> {
+    fn serving(&self, slot: u16) -> Option<&Arc<RedisServer>> {
         let (_, (first, server)) = self.ranges.range(slot..).next()?;
         (*first <= slot).then_some(server)
     }
@@ -53,7 +53,7 @@ impl Map {
 impl Cluster {
     /// Returns the cluster to which the servers at these addresses belong. Does not connect.
     pub(super) fn new(addresses: Vec<Address>, login: &Login) -> Self {
-        let seed = |address| Arc::new(Server::at(address, login.clone()));
+        let seed = |address| Arc::new(RedisServer::at(address, login.clone()));
         let seeds = addresses.into_iter().map(seed).collect();
         let (map, reading) = (ArcSwap::default(), Mutex::new(None));
         Cluster { login: login.clone(), seeds, map, reading }
@@ -63,7 +63,7 @@ impl Cluster {
     ///
     /// # Errors
     /// If no server returns the map, or none serves the slot.
-    pub(super) async fn serving(&self, slot: u16) -> RedisResult<Arc<Server>> {
+    pub(super) async fn serving(&self, slot: u16) -> RedisResult<Arc<RedisServer>> {
         if let Some(server) = self.map.load().serving(slot) {
             return Ok(Arc::clone(server));
         }
@@ -74,10 +74,10 @@ impl Cluster {
     }
 
     /// Returns the server at an address to which another server redirected.
-    pub(super) fn at(&self, address: Address) -> Arc<Server> {
+    pub(super) fn at(&self, address: Address) -> Arc<RedisServer> {
         match self.map.load().servers.get(&address) {
             Some(server) => Arc::clone(server),
-            None => Arc::new(Server::at(address, self.login.clone())),
+            None => Arc::new(RedisServer::at(address, self.login.clone())),
         }
     }
 
@@ -147,7 +147,7 @@ impl Cluster {
 
     /// Parses the reply of `own` to `CLUSTER SLOTS`: ranges of slots, each with its primary first.
     /// Known servers keep their connections.
-    fn map_of(&self, slots: &Value, own: &Server, known: &Map) -> Option<Map> {
+    fn map_of(&self, slots: &Value, own: &RedisServer, known: &Map) -> Option<Map> {
         let mut map = Map::default();
         for range in slots.as_sequence()? {
             let [first, last, primary, ..] = range.as_sequence()? else { return None };
@@ -162,7 +162,7 @@ impl Cluster {
             let address = Address { host, port: integer(port)? };
             let server = map.servers.entry(address.clone()).or_insert_with(|| {
                 let known = known.servers.get(&address).map(Arc::clone);
-                known.unwrap_or_else(|| Arc::new(Server::at(address, self.login.clone())))
+                known.unwrap_or_else(|| Arc::new(RedisServer::at(address, self.login.clone())))
             });
             let (first, last) = (integer(first)?, integer(last)?);
             if first > last || last >= SLOTS {

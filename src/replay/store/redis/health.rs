@@ -9,28 +9,28 @@ use crate::replay::sync::lock;
 
 /// The result of the last check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum Availability {
     Unchecked,
     Available,
     Unavailable,
 }
 
 /// The availability of the store.
-pub(super) struct Health {
+pub(super) struct RedisHealth {
     gauge: IntGauge,
-    state: Mutex<State>,
+    state: Mutex<Availability>,
     replied: Notify,
 }
 
-impl Health {
+impl RedisHealth {
     pub(super) fn new(gauge: IntGauge) -> Self {
         gauge.set(0);
-        Health { gauge, state: Mutex::new(State::Unchecked), replied: Notify::new() }
+        RedisHealth { gauge, state: Mutex::new(Availability::Unchecked), replied: Notify::new() }
     }
 
     /// Records that every primary accepts writes. Returns `true` if that is a change.
     pub(super) fn set_available(&self) -> bool {
-        let changed = self.replace(State::Available) != State::Available;
+        let changed = self.replace(Availability::Available) != Availability::Available;
         self.gauge.set(1);
         if changed {
             tracing::info!("the replay store is available");
@@ -41,16 +41,18 @@ impl Health {
     /// Records that the store could not be used.
     pub(super) fn set_unavailable(&self, error: &dyn Display) {
         self.gauge.set(0);
-        match self.replace(State::Unavailable) {
-            State::Unchecked => {
+        match self.replace(Availability::Unavailable) {
+            Availability::Unchecked => {
                 tracing::warn!(%error, "the replay store is unavailable at start");
             }
-            State::Available => tracing::error!(%error, "the replay store is unavailable"),
-            State::Unavailable => tracing::debug!(%error, "the replay store is still unavailable"),
+            Availability::Available => tracing::error!(%error, "the replay store is unavailable"),
+            Availability::Unavailable => {
+                tracing::debug!(%error, "the replay store is still unavailable")
+            }
         }
     }
 
-    /// Records a reply to a call. If the store counts as unavailable, [`Health::next_check`]
+    /// Records a reply to a call. If the store counts as unavailable, [`RedisHealth::next_check`]
     /// returns.
     pub(super) fn replied(&self) {
         if self.gauge.get() == 0 {
@@ -67,10 +69,10 @@ impl Health {
 
     /// Returns whether the last check or call succeeded.
     pub(super) fn is_available(&self) -> bool {
-        *lock(&self.state) == State::Available
+        *lock(&self.state) == Availability::Available
     }
 
-    fn replace(&self, state: State) -> State {
+    fn replace(&self, state: Availability) -> Availability {
         std::mem::replace(&mut lock(&self.state), state)
     }
 }

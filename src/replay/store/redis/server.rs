@@ -34,7 +34,7 @@ const SILENCE: Duration = Duration::from_millis(400);
 const REDIAL: Duration = Duration::from_millis(50);
 
 /// One server.
-pub(super) struct Server {
+pub(super) struct RedisServer {
     target: Target,
     login: Login,
     current: ArcSwapOption<Live>,
@@ -70,7 +70,7 @@ impl Live {
     }
 }
 
-impl Server {
+impl RedisServer {
     /// Returns the server at this address, without connecting to it.
     pub(super) fn at(address: Address, login: Login) -> Self {
         Self::new(Target::Fixed(address), login)
@@ -83,7 +83,7 @@ impl Server {
 
     fn new(target: Target, login: Login) -> Self {
         let (current, dialed) = (ArcSwapOption::empty(), Mutex::new(None));
-        Server { target, login, current, dialed }
+        RedisServer { target, login, current, dialed }
     }
 
     /// The address that was configured or announced; `None` for a primary that sentinels name.
@@ -97,7 +97,7 @@ impl Server {
     /// Sends one command, and returns the reply.
     ///
     /// # Errors
-    /// Those of [`Server::send`], and the one that the server returns.
+    /// Those of [`RedisServer::send`], and the one that the server returns.
     pub(super) async fn query<T: FromRedisValue>(
         &self,
         command: &Pipeline,

@@ -13,7 +13,7 @@ use super::{
     login::{Address, Login},
     script::{Call, Key, Words},
     sentinel::Sentinels,
-    server::{Server, server_error},
+    server::{RedisServer, server_error},
 };
 use crate::replay::options::Topology;
 
@@ -36,7 +36,7 @@ const CHUNK: usize = 250;
 /// The servers.
 pub(super) enum Servers {
     /// One server with all keys.
-    One(Arc<Server>),
+    One(Arc<RedisServer>),
     Cluster(Box<Cluster>),
 }
 
@@ -58,10 +58,10 @@ impl Servers {
         mut addresses: Vec<Address>,
     ) -> Option<Self> {
         Some(match topology {
-            Topology::Single => Servers::One(Arc::new(Server::at(addresses.pop()?, login))),
+            Topology::Single => Servers::One(Arc::new(RedisServer::at(addresses.pop()?, login))),
             Topology::Sentinel(name) => {
                 let sentinels = Sentinels::new(name, addresses, &login);
-                Servers::One(Arc::new(Server::primary_of(sentinels, login)))
+                Servers::One(Arc::new(RedisServer::primary_of(sentinels, login)))
             }
             Topology::Cluster => Servers::Cluster(Box::new(Cluster::new(addresses, &login))),
         })
@@ -196,14 +196,14 @@ impl Servers {
         &self,
         call: &Call,
         redirected: Option<(Address, bool)>,
-    ) -> RedisResult<(Arc<Server>, bool)> {
+    ) -> RedisResult<(Arc<RedisServer>, bool)> {
         match (self, redirected) {
             (Servers::Cluster(cluster), Some((to, asking))) => Ok((cluster.at(to), asking)),
             _ => Ok((self.serving(call.slot).await?, false)),
         }
     }
 
-    async fn serving(&self, slot: u16) -> RedisResult<Arc<Server>> {
+    async fn serving(&self, slot: u16) -> RedisResult<Arc<RedisServer>> {
         match self {
             Servers::One(server) => Ok(Arc::clone(server)),
             Servers::Cluster(cluster) => cluster.serving(slot).await,
@@ -216,8 +216,8 @@ impl Servers {
         calls: &[Call],
         pending: &[usize],
         results: &mut [RedisResult<Words>],
-    ) -> Vec<(Arc<Server>, Vec<usize>)> {
-        let mut chunks: Vec<(Arc<Server>, Vec<usize>)> = Vec::new();
+    ) -> Vec<(Arc<RedisServer>, Vec<usize>)> {
+        let mut chunks: Vec<(Arc<RedisServer>, Vec<usize>)> = Vec::new();
         for at in pending {
             match self.serving(calls[*at].slot).await {
                 Ok(server) => {
@@ -234,13 +234,13 @@ impl Servers {
         chunks
     }
 
-    fn next(&self, error: &RedisError, server: Option<&Server>) -> Next {
+    fn next(&self, error: &RedisError, server: Option<&RedisServer>) -> Next {
         use ServerErrorKind::{
             Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoScript, ReadOnly, TryAgain,
         };
         match (server_error(error), self) {
             (Some(kind @ (Moved | Ask)), Servers::Cluster(_)) => {
-                let own = server.and_then(Server::address);
+                let own = server.and_then(RedisServer::address);
                 let to = error.redirect_node().zip(own);
                 match to.and_then(|((to, _), own)| Address::redirected(to, own)) {
                     Some(to) => Next::Redirect { to, asking: kind == Ask },
@@ -280,7 +280,12 @@ impl Servers {
     }
 }
 
-async fn send(server: &Server, call: &Call, asking: bool, until: Instant) -> RedisResult<Words> {
+async fn send(
+    server: &RedisServer,
+    call: &Call,
+    asking: bool,
+    until: Instant,
+) -> RedisResult<Words> {
     server.query(&pipeline([call], asking), until).await
 }
 
@@ -342,7 +347,7 @@ mod tests {
     fn redirections_lead_to_their_address() {
         let cluster = servers(&Topology::Cluster);
         let (login, own) = Login::from_url("redis://10.0.0.1:6379", None).unwrap();
-        let server = Server::at(own, login);
+        let server = RedisServer::at(own, login);
         for (line, host, port, ask) in [
             ("MOVED 3999 10.0.0.2:6381", "10.0.0.2", 6381, false),
             ("ASK 3999 redis-2.internal:6381", "redis-2.internal", 6381, true),
