@@ -2,10 +2,10 @@
 //! take all of it.
 //!
 //! - A **connection** counts from its accept to its end.
-//! - A **body** is charged to the memory while it is received, and no request holds a permit until its
-//!   body is complete and it is authentic.
-//! - A **permit** is held from then until the exchange with the upstream has ended, which can be long
-//!   after the sender has hung up.
+//! - A **body** is charged to the memory while it is received, and no request holds a permit until
+//!   its body is complete and it is authentic.
+//! - A **permit** is held from then until the exchange with the upstream has ended, which can be
+//!   long after the sender has hung up.
 //!
 //! Clients are distinguished by network (IPv4 /32, IPv6 /56), each of which has a share of
 //! everything. What has shown no authentic request can be evicted: if a network exceeds its share,

@@ -151,7 +151,7 @@ fn text(
 ) -> String {
     let mut text = match judged {
         Ok(_) => "authentic\n".to_owned(),
-        Err(reject) => format!("refused: {}\n", word(reject)),
+        Err(reject) => format!("rejected: {}\n", word(reject)),
     };
     let mut line = |name: &str, value: &str| {
         // Writing to a String cannot fail.

@@ -1,5 +1,5 @@
-//! Why was it refused: `verify` on the command line, the running gateway's log, captured requests,
-//! and the page that explains it all.
+//! The diagnosis of rejected requests: `verify` on the command line, the running gateway's log,
+//! captured requests, and the page that explains it all.
 
 use std::{
     fs,
@@ -62,7 +62,7 @@ async fn verify_tells_people_what_is_wrong_and_shows_no_secret() {
     for (request, reason, code, said) in cases {
         let (status, text) = judge(dir, &request, &[]);
         assert_eq!(status, Some(1), "{text}");
-        assert!(text.starts_with(&format!("refused: {reason}\n")), "{text}");
+        assert!(text.starts_with(&format!("rejected: {reason}\n")), "{text}");
         assert!(text.contains(&format!("\ndiagnosis: {code}\n")), "{text}");
         assert!(text.contains(said), "{said}: {text}");
         for hidden in [SECRET, "the-secret-of-coupon-574", &event.v1()] {

@@ -147,7 +147,7 @@ fn one_command_diagnoses_a_broken_secret() {
     let said = String::from_utf8_lossy(&verified.stdout);
     assert_eq!(verified.status.code(), Some(1), "{said}");
     let page = fs::read_to_string(dir.join("README.md")).expect("the walkthrough");
-    let shown = page.split("```").find(|block| block.contains("refused: ")).expect("the output");
+    let shown = page.split("```").find(|block| block.contains("rejected: ")).expect("the output");
     let lines: Vec<_> = shown.lines().filter(|line| !matches!(line.trim(), "" | "…")).collect();
     assert_eq!(lines.len(), 3, "{shown}");
     assert!(lines.iter().all(|line| said.contains(line)), "{shown}\n{said}");
