@@ -200,7 +200,10 @@ async fn five_thousand_events_in_flight_keep_their_leases_with_a_slow_redis() {
     const SENDERS: usize = 50;
     let Some(redis) = Redis::each().await.into_iter().next() else { return };
     let relay = Relay::start(redis.address(), Duration::from_millis(20)).await;
-    let section = format!("[replay]\nstore = \"redis\"\nurl = \"redis://{}\"", relay.address());
+    let section = format!(
+        "[limits]\naddress_share = 100\n[replay]\nstore = \"redis\"\nurl = \"redis://{}\"",
+        relay.address()
+    );
     let ledger = Ledger::default();
     let upstream = Upstream::keeping(&ledger, |_, _| Answer::Held).await;
     let (first, _first) = start(&upstream, &section, "upstream_timeout = \"120s\"").await;
