@@ -131,6 +131,84 @@ fn a_present_value_that_is_not_a_scalar_is_malformed() {
     }
 }
 
+/// Returns a body that Adyen's scheme has signed, with these members at the end of its only item.
+fn adyen_body(adyen: &Verifier, more: &str) -> String {
+    let body = format!(
+        r#"{{"notificationItems":[{{"NotificationRequestItem":{{"pspReference":"p1",
+        "merchantAccountCode":"m","merchantReference":"a:b","amount":{{"value":1,"currency":"EUR"}},
+        "eventCode":"AUTHORISATION"{more}}}}}]}}"#
+    );
+    let signed = adyen.sign_body(None, "/x", body.as_bytes(), UnixMillis(NOW)).expect("signed");
+    String::from_utf8(signed).expect("JSON")
+}
+
+#[test]
+fn an_empty_value_and_an_absent_one_that_sign_the_same_are_one_event() {
+    let key = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
+    let adyen = verifier("adyen", global(key));
+    let verify = |body: &str| adyen.verify(&post(&[]), &payload(body.as_bytes()), UnixMillis(NOW));
+    let signed = adyen_body(&adyen, "");
+    let first = verify(&signed).expect("authentic");
+    for empty in ["\"success\":\"\"", "\"originalReference\":\"\""] {
+        let body = signed.replace("\"pspReference\"", &format!("{empty},\"pspReference\""));
+        let copy = verify(&body).expect("authentic");
+        assert_eq!(copy.record(), first.record(), "{empty}");
+        assert_ne!(copy.pin(), first.pin(), "{empty}");
+    }
+    let other = verify(&adyen_body(&adyen, ",\"success\":\"true\"")).expect("authentic");
+    assert_ne!(other.record(), first.record());
+}
+
+#[test]
+fn captured_items_cannot_be_combined_to_another_event() {
+    let key = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
+    let adyen = verifier("adyen", global(key));
+    let signed = adyen_body(&adyen, "");
+    let (start, end) = (signed.find('[').expect("items"), signed.rfind(']').expect("items"));
+    let item = &signed[start + 1..end];
+    let body = format!("{}{item},{item}{}", &signed[..=start], &signed[end..]);
+    let verify = |body: &str| {
+        adyen.verify(&post(&[]), &payload(body.as_bytes()), UnixMillis(NOW)).expect("authentic")
+    };
+    assert_eq!(verify(&body).record(), verify(&signed).record());
+    assert_ne!(verify(&body).pin(), verify(&signed).pin());
+}
+
+#[test]
+fn an_event_sent_again_by_get_is_a_copy() {
+    let body = payload(br#"{"n":1}"#);
+    for id in ["meta", "slack"] {
+        let verifier = verifier(id, global("a-secret-of-the-tests-0001"));
+        let headers = HeaderMap::new();
+        let draft = Draft { method: Method::POST, path: "/x", headers, body: &body };
+        let mut sent = post(&[]);
+        sent.headers = verifier.sign(None, draft, UnixMillis(NOW)).expect("signed");
+        let first = verifier.verify(&sent, &body, UnixMillis(NOW)).expect("authentic").record();
+        sent.method = Method::GET;
+        let copy = verifier.verify(&sent, &body, UnixMillis(NOW)).expect("authentic").record();
+        assert!(first.is_some(), "{id}");
+        assert_eq!(copy, first, "{id}");
+    }
+}
+
+#[test]
+fn a_value_that_reaches_into_the_next_one_is_a_copy() {
+    let verifier = verifier("mercado-pago", global("a-secret-of-the-tests-0001"));
+    let body = payload(b"{\"id\":1}");
+    let mut headers = HeaderMap::new();
+    headers.insert("x-request-id", HeaderValue::from_static("r1"));
+    let path = "/x?data.id=123";
+    let draft = Draft { method: Method::POST, path, headers, body: &body };
+    let mut sent = head(Method::POST, path, &[]);
+    sent.headers = verifier.sign(None, draft, UnixMillis(NOW)).expect("signed");
+    let first = verifier.verify(&sent, &body, UnixMillis(NOW)).expect("authentic");
+    sent.uri = "/x?data.id=123;request-id:r1".parse().expect("a target");
+    sent.headers.remove("x-request-id");
+    let copy = verifier.verify(&sent, &body, UnixMillis(NOW)).expect("the same bytes are signed");
+    assert_eq!(copy.record(), first.record());
+    assert_ne!(copy.pin(), first.pin());
+}
+
 #[test]
 fn bytes_that_are_not_utf8_neither_pass_as_json_nor_extend_a_plain_hash() {
     let hygraph = verifier("hygraph", global("a-secret-of-the-tests-0001"));

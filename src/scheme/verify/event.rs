@@ -16,7 +16,7 @@ use crate::{
         compiled::{
             Scheme,
             event::{Identification, IdentityRule},
-            template::{TemplatePiece, TemplateValue, ValueSource},
+            template::{TemplatePiece, ValueSource},
         },
         verified::{ContextPin, EventKey, RequestIdentity, Verified},
         verify::{Authenticated, Verifier, jwt, keys::VerificationKey, request::RequestValues},
@@ -82,8 +82,8 @@ impl Verifier {
         }
     }
 
-    /// Returns the key of the event's record. Requests by GET or HEAD ask for something and are no
-    /// events, unless they carry a signed ID or a value that distinguishes them.
+    /// Returns the key of the event's record. Requests that ask for something are no events, unless
+    /// they carry a signed ID or a value that distinguishes them.
     fn record(&self, request: &RequestValues<'_>, key: &VerificationKey) -> Option<EventKey> {
         let rule = &self.scheme.event;
         let mut parts = DigestParts::after(key.record.clone());
@@ -109,12 +109,13 @@ impl Verifier {
             distinguished |= value.is_some();
             parts.add(value.as_deref());
         }
-        let asks = matches!(request.head.method, Method::GET | Method::HEAD);
-        (signed_id || distinguished || !asks).then(|| EventKey(parts.short()))
+        (signed_id || distinguished || !asks(request)).then(|| EventKey(parts.short()))
     }
 
-    /// Adds everything that is signed except the timestamp and the secret. The body counts by its
-    /// digest.
+    /// Adds everything that is signed except the timestamp and the secret; of several items, the first.
+    /// The body counts by its digest. What is between these is one part, so that requests that sign
+    /// the same bytes are the same event: an absent value in place of an empty one, or a value that
+    /// ends elsewhere, changes nothing.
     fn add_signed_parts(&self, request: &RequestValues<'_>, parts: &mut DigestParts) {
         if let Some(rules) = &self.scheme.token {
             for hash in &rules.hashes {
@@ -122,39 +123,48 @@ impl Verifier {
             }
             return;
         }
-        let message = self.message(request);
-        for item in 0..self.items(request) {
-            for piece in &message.0 {
-                match piece {
-                    TemplatePiece::Literal(_) => {}
-                    TemplatePiece::Value(value) => self.add_signed(request, value, item, parts),
-                    TemplatePiece::Optional(pieces) => {
-                        let whole = request.feed_pieces(pieces, &[], item, &mut |_| ());
-                        parts.add(whole.then_some(&[]));
-                        for piece in pieces.iter().filter(|_| whole) {
-                            if let TemplatePiece::Value(value) = piece {
-                                self.add_signed(request, value, item, parts);
-                            }
-                        }
-                    }
-                }
-            }
-        }
+        // Further items are pinned with the body. If they counted, captured items could be combined to
+        // any number of events.
+        let (mut between, item) = (Vec::new(), 0);
+        self.add_signed(request, &self.message(request).0, item, &mut between, parts);
+        parts.add(Some(&between));
     }
 
+    /// Adds what is signed to `between`, and to `parts` where the body or the timestamp follows.
     fn add_signed(
         &self,
         request: &RequestValues<'_>,
-        value: &TemplateValue,
+        pieces: &[TemplatePiece],
         item: u32,
+        between: &mut Vec<u8>,
         parts: &mut DigestParts,
     ) {
         let timestamp = self.scheme.timestamp.as_ref().map(|timestamp| &timestamp.from);
-        match &value.source {
-            ValueSource::Timestamp | ValueSource::Secret => {}
-            source if timestamp == Some(source) => {}
-            ValueSource::Body => parts.add(Some(request.payload.sha256())),
-            _ => parts.add(request.filtered(value, &[], item).as_deref()),
+        for piece in pieces {
+            match piece {
+                TemplatePiece::Literal(text) => between.extend_from_slice(text),
+                TemplatePiece::Optional(pieces) => {
+                    if request.feed_pieces(pieces, &[], item, &mut |_| ()) {
+                        self.add_signed(request, pieces, item, between, parts);
+                    }
+                }
+                TemplatePiece::Value(value) => match &value.source {
+                    ValueSource::Secret => {}
+                    ValueSource::Body => {
+                        parts.add(Some(between));
+                        parts.add(Some(request.payload.sha256()));
+                        between.clear();
+                    }
+                    source if *source == ValueSource::Timestamp || timestamp == Some(source) => {
+                        parts.add(Some(between));
+                        between.clear();
+                    }
+                    _ => {
+                        let bytes = request.filtered(value, &[], item);
+                        between.extend_from_slice(bytes.as_deref().unwrap_or_default());
+                    }
+                },
+            }
         }
     }
 
@@ -169,17 +179,22 @@ impl Verifier {
         }
         let values = sources.iter().map(|source| request.value(source, &[], 0));
         let id = values.collect::<Option<Vec<_>>>().filter(|values| !values.is_empty());
-        let asks = matches!(request.head.method, Method::GET | Method::HEAD);
         match (id, &rule.identified_by) {
             (Some(id), _) => HeaderValue::from_bytes(&id.join(&b':')).ok(),
             (None, Identification::None) => None,
-            (None, _) if asks => None,
+            (None, _) if asks(request) => None,
             (None, _) => {
                 let text = format!("sha256-{}", HEXLOWER.encode(request.payload.sha256()));
                 HeaderValue::try_from(text).ok()
             }
         }
     }
+}
+
+/// Returns whether a request asks for something: a GET or HEAD without a body. With a body, it can be a
+/// copy of an event, because most senders do not sign the method.
+fn asks(request: &RequestValues<'_>) -> bool {
+    matches!(request.head.method, Method::GET | Method::HEAD) && request.payload.is_empty()
 }
 
 /// Returns the digest of what is fresh in each request; `None` if the scheme declares nothing.
