@@ -110,8 +110,6 @@ impl Pipeline {
         };
         if let Ok(verified) = &verified {
             entry.set_verified(verified);
-            account.note_authentic();
-            connection.note_authentic();
         }
 
         // Capacity: only what may be forwarded needs a permit.
@@ -130,6 +128,11 @@ impl Pipeline {
             Ok((verified, claimed))
         };
         let checked = checked.await;
+        if let Ok((_, Claimed::Won(_))) = &checked {
+            // Not for a copy: anyone who holds a captured request can send it.
+            account.note_authentic();
+            connection.note_authentic();
+        }
         if let Err(reject) = &checked {
             site.rejections.note(&route, reject, entry.id(), entry.arrived(), (&head, &payload));
         }

@@ -269,3 +269,27 @@ async fn idle_connections_keep_no_event_out() {
 async fn a_slow_upstream_keeps_no_event_of_another_route_out() {
     withstands(Attack::SlowUpstream).await;
 }
+
+#[tokio::test]
+async fn copies_of_an_event_keep_no_event_out() {
+    let _alone = ALONE.lock().await;
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).section("[limits]\nconnections = 32");
+    let process = Process::start(setup.dir.path(), &setup.toml()).await;
+    let captured = Event::default().request();
+    let first = Connection::plain(process.http()).await.exchange(&captured).await;
+    assert_eq!(first.status, 200);
+    let mut held = Vec::new();
+    let mut buffer = [0; 4096];
+    for number in 0..40 {
+        let Ok(mut stream) = dial(number, process.http()).await else { continue };
+        // A connection that was closed for another one has no response.
+        if stream.write_all(&captured).await.is_ok() {
+            let _ = stream.read(&mut buffer).await;
+            held.push(stream);
+        }
+    }
+    let event = Event::default().request();
+    let reply = Connection::plain(process.http()).await.exchange(&event).await;
+    assert_eq!(reply.status, 200, "no copy holds a connection");
+}
