@@ -214,9 +214,9 @@ fn identity(
     Some(RequestIdentity(parts.short()))
 }
 
-/// Returns the digest of what the signature does not cover but the upstream acts on: path and
-/// query, the headers that the scheme pins, and the body where it is neither signed byte for byte
-/// nor part of the record's key.
+/// Returns the digest of what the signature does not cover but the upstream acts on: a method other
+/// than POST, path and query, the headers that the scheme pins, and the body where it is neither
+/// signed byte for byte nor part of the record's key.
 fn pin(request: &RequestValues<'_>, scheme: &Scheme) -> ContextPin {
     let mut parts = DigestParts::after(Sha256::new());
     let target = target::path_and_query(&request.head.uri);
@@ -224,6 +224,9 @@ fn pin(request: &RequestValues<'_>, scheme: &Scheme) -> ContextPin {
     scheme.pinned.iter().for_each(|slot| parts.add(request.header(*slot)));
     if scheme.pins_body {
         parts.add(Some(request.payload.sha256()));
+    }
+    if request.head.method != Method::POST {
+        parts.add(Some(request.head.method.as_str().as_bytes()));
     }
     ContextPin(parts.short())
 }
