@@ -97,6 +97,20 @@ async fn attacker(attack: Attack, target: Arc<Target>, number: usize) {
     }
 }
 
+/// Returns the head of an HTTP/2 request that is rejected only when its body is there.
+fn plausible_head() -> Vec<u8> {
+    let mut block = head();
+    for line in Event::default().header_lines() {
+        let (name, value) = line.split_once(": ").expect("a header");
+        block.push(0);
+        for text in [name.to_ascii_lowercase().as_str(), value] {
+            block.push(u8::try_from(text.len()).expect("a short text"));
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
 async fn streams(target: &Target, number: usize) -> io::Result<()> {
     let name = ServerName::try_from("localhost").expect("a name");
     let stream = dial(number, target.https).await?;
@@ -104,10 +118,10 @@ async fn streams(target: &Target, number: usize) -> io::Result<()> {
     let (mut read, mut write) = split(stream);
     write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
     write.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
-    let mut buffer = [0; 4096];
+    let (mut buffer, head) = ([0; 4096], plausible_head());
     for round in 0.. {
         let requests =
-            (0..32).flat_map(|n| frame(HEADERS, END_HEADERS, 2 * (32 * round + n) + 1, &head()));
+            (0..32).flat_map(|n| frame(HEADERS, END_HEADERS, 2 * (32 * round + n) + 1, &head));
         write.write_all(&requests.collect::<Vec<_>>()).await?;
         write.flush().await?;
         let end = Instant::now() + 2 * PAUSE;
@@ -124,7 +138,9 @@ async fn body(target: &Target, number: usize) -> io::Result<()> {
     let mut stream = dial(number, target.http).await?;
     let length = target.body;
     let head = "POST /webhooks/vivoldi HTTP/1.1\r\nHost: localhost\r\n";
-    stream.write_all(format!("{head}Content-Length: {length}\r\n\r\n").as_bytes()).await?;
+    let lines = Event::default().header_lines().join("\r\n");
+    let head = format!("{head}{lines}\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
     stream.write_all(&vec![b'x'; length - 100]).await?;
     drain(&mut stream).await
 }
