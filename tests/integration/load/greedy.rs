@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{ALONE, setting};
-use crate::kit::{Process, Setup, Upstream, client_config, until};
+use crate::kit::{Event, Process, Setup, Upstream, client_config, until};
 
 /// Number of clients of each kind, unless `SEALGATE_GREEDY_CLIENTS` is set.
 const CLIENTS: usize = 500;
@@ -77,7 +77,9 @@ async fn client(process: Arc<Process>, config: Arc<ClientConfig>, kind: Kind) ->
         }
         Kind::Head { length, piece } => (START.to_vec(), length - START.len(), piece),
         Kind::Body { length, piece } => {
-            let rest = format!("Content-Length: {}\r\n\r\n", length + 1);
+            // Without plausible headers, the head alone would be rejected.
+            let lines = Event::default().header_lines().join("\r\n");
+            let rest = format!("{lines}\r\nContent-Length: {}\r\n\r\n", length + 1);
             ([START, rest.as_bytes()].concat(), length, piece)
         }
     };

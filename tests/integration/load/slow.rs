@@ -209,7 +209,8 @@ async fn slowhttptest_keeps_no_connection() {
         );
         assert!(report.contains("No open connections left"), "{report}");
     }
-    // Those with a slow body were rejected.
-    let rejected = process.metric("sealgate_requests_total{outcome=\"error\",route=\"vivoldi\"}");
+    // Those with a slow body were rejected by their heads.
+    let rejected =
+        process.metric("sealgate_requests_total{outcome=\"rejected\",route=\"vivoldi\"}");
     assert!(rejected.await >= clients as f64, "{}", process.page().await);
 }
