@@ -1,7 +1,7 @@
 //! sealgate is a webhook gateway in front of an unmodified handler. It authenticates every request,
 //! rejects replays, and forwards only authentic and new events.
 //!
-//! [`gate`] shows the path of a request. ARCHITECTURE.md lists the modules in the order in which
+//! `gate` shows the path of a request. ARCHITECTURE.md lists the modules in the order in which
 //! they may import each other. The modules are private, so that the compiler reports unused items.
 
 mod admin;

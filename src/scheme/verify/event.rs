@@ -112,10 +112,10 @@ impl Verifier {
         (signed_id || distinguished || !asks(request)).then(|| EventKey(parts.short()))
     }
 
-    /// Adds everything that is signed except the timestamp and the secret; of several items, the first.
-    /// The body counts by its digest. What is between these is one part, so that requests that sign
-    /// the same bytes are the same event: an absent value in place of an empty one, or a value that
-    /// ends elsewhere, changes nothing.
+    /// Adds everything that is signed except the timestamp and the secret; of several items, the
+    /// first. The body counts by its digest. What is between these is one part, so that requests
+    /// that sign the same bytes are the same event: an absent value in place of an empty one, or a
+    /// value that ends elsewhere, changes nothing.
     fn add_signed_parts(&self, request: &RequestValues<'_>, parts: &mut DigestParts) {
         if let Some(rules) = &self.scheme.token {
             for hash in &rules.hashes {
@@ -123,8 +123,8 @@ impl Verifier {
             }
             return;
         }
-        // Further items are pinned with the body. If they counted, captured items could be combined to
-        // any number of events.
+        // Further items are pinned with the body. If they counted, captured items could be combined
+        // to any number of events.
         let (mut between, item) = (Vec::new(), 0);
         self.add_signed(request, &self.message(request).0, item, &mut between, parts);
         parts.add(Some(&between));
@@ -191,8 +191,8 @@ impl Verifier {
     }
 }
 
-/// Returns whether a request asks for something: a GET or HEAD without a body. With a body, it can be a
-/// copy of an event, because most senders do not sign the method.
+/// Returns whether a request asks for something: a GET or HEAD without a body. With a body, it can
+/// be a copy of an event, because most senders do not sign the method.
 fn asks(request: &RequestValues<'_>) -> bool {
     matches!(request.head.method, Method::GET | Method::HEAD) && request.payload.is_empty()
 }
