@@ -26,7 +26,7 @@ const PATH: &str = "/in?a=b";
 /// The most that a byte may cost, as a multiple of its cost under GitHub's scheme.
 const MOST: f64 = 4.0;
 /// The same for the short form, which may run without optimization of the dependencies.
-const MOST_SHORT: f64 = 16.0;
+const MOST_SHORT: f64 = 32.0;
 /// The lengths of bodies: long enough that what a request costs anyway does not count.
 const LENGTHS: [usize; 2] = [64 << 10, 256 << 10];
 /// What the repeated part of a JSON body is made of.
