@@ -11,6 +11,7 @@ pub mod cli;
 mod config;
 mod diagnose;
 mod document;
+mod events;
 mod gate;
 mod gateway;
 mod metrics;

@@ -1,0 +1,8 @@
+//! The event store: events accepted now and delivered later, and the history of all events.
+
+// Until the gate stores events.
+#![allow(dead_code)]
+
+pub(crate) mod model;
+pub(crate) mod options;
+pub(crate) mod store;

@@ -1,0 +1,35 @@
+//! The settings of the event store: the section `[events]`.
+
+use std::path::PathBuf;
+
+use super::model::Retention;
+use crate::secret::Secret;
+
+/// The settings of the event store.
+#[derive(Clone, Debug)]
+pub struct EventsOptions {
+    /// `store`, with the keys that belong to it.
+    pub store: EventStoreOptions,
+    /// How much is kept, and for how long.
+    pub retention: Retention,
+    /// The key with which requests are encrypted at rest.
+    pub key: Option<Secret>,
+}
+
+/// Where events are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventStoreOptions {
+    /// In files on this machine; one process at a time can open them.
+    Disk {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// In PostgreSQL, shared by all replicas.
+    Postgres {
+        /// The connection URL; it may contain a password.
+        url: Secret,
+        /// The certificate authorities of the server's certificate, as PEM; `None` for those of the
+        /// operating system.
+        ca: Option<Vec<u8>>,
+    },
+}
