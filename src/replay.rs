@@ -52,6 +52,7 @@ mod store;
 mod sync;
 mod write_behind;
 
+pub(crate) use self::clock::Millis;
 pub use self::{
     claim::{Claim, Failure, Receipt},
     clock::Clock,

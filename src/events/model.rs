@@ -5,10 +5,10 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 
-use crate::scheme::{ContextPin, EventKey};
-
-/// Milliseconds since the Unix epoch.
-pub(crate) type Millis = u64;
+use crate::{
+    replay::Millis,
+    scheme::{ContextPin, EventKey},
+};
 
 /// The store's own ID of an event: 48 bits of the time of receipt in milliseconds and 80 random
 /// bits. Written as 26 characters of Crockford's base 32, which sort as the IDs do.
@@ -224,8 +224,8 @@ pub struct StoredRequest {
     pub peer: IpAddr,
     /// Whether the connection used TLS.
     pub tls: bool,
-    /// The client, and its position in `X-Forwarded-For` from the right; `None` if the peer is not a
-    /// trusted proxy.
+    /// The client, and its position in `X-Forwarded-For` from the right; `None` if the peer is not
+    /// a trusted proxy.
     pub client: Option<(IpAddr, u32)>,
     /// The request ID.
     pub request_id: HeaderValue,
@@ -240,8 +240,8 @@ pub struct NewEvent {
     pub request: StoredRequest,
 }
 
-/// The right to end one attempt of an event: a fencing token. An attempt whose lease was lost cannot
-/// change the event any more.
+/// The right to end one attempt of an event: a fencing token. An attempt whose lease was lost
+/// cannot change the event any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AttemptLease {
     /// The event.

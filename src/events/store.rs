@@ -12,7 +12,7 @@ use super::model::{
     Acceptance, AttemptLease, Backlog, DeliveryAttempt, DueEvent, EventEntry, EventFilter, EventId,
     Millis, NewEvent, NextStep, StoredRequest,
 };
-use crate::scheme::EventKey;
+use crate::{replay::Millis, scheme::EventKey};
 
 /// A boxed future of a store's operation.
 pub(crate) type Operation<'s, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 's>>;
@@ -72,8 +72,8 @@ pub(crate) trait EventStore: fmt::Debug + Send + Sync {
         expires: Millis,
     ) -> Operation<'_, bool>;
 
-    /// Begins an attempt for at most `limit` events of a route that are due at `now`, those that are
-    /// due for longest first. Of the events with one order, only the oldest can be due.
+    /// Begins an attempt for at most `limit` events of a route that are due at `now`, those that
+    /// are due for longest first. Of the events with one order, only the oldest can be due.
     fn take_due(&self, route: &Arc<str>, now: Millis, limit: usize)
     -> Operation<'_, Vec<DueEvent>>;
 
@@ -96,9 +96,9 @@ pub(crate) trait EventStore: fmt::Debug + Send + Sync {
     fn renew<'s>(&'s self, leases: &'s [AttemptLease]) -> Operation<'s, ()>;
 
     /// Records what happened to events that the handler took synchronously, and rejected requests:
-    /// in one batch, without waiting for durability. An entry with the replay record of a stored one
-    /// is merged into it: its attempts are added, and its state replaces the other's unless that one
-    /// is pending, delivering or dead.
+    /// in one batch, without waiting for durability. An entry with the replay record of a stored
+    /// one is merged into it: its attempts are added, and its state replaces the other's unless
+    /// that one is pending, delivering or dead.
     fn record(&self, events: Vec<(EventEntry, Option<StoredRequest>)>) -> Operation<'_, ()>;
 
     /// Returns one entry.
@@ -119,8 +119,8 @@ pub(crate) trait EventStore: fmt::Debug + Send + Sync {
     /// a redelivery, with `expires`.
     fn redeliver(&self, id: EventId, now: Millis, expires: Millis) -> Operation<'_, Redelivery>;
 
-    /// Forgets an event's replay record, and removes the event if it is pending or dead. Returns the
-    /// entry as it was.
+    /// Forgets an event's replay record, and removes the event if it is pending or dead. Returns
+    /// the entry as it was.
     fn forget(&self, id: EventId) -> Operation<'_, Option<EventEntry>>;
 
     /// Returns the unsettled events of all routes that have any.
