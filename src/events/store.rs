@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::model::{
     Acceptance, AttemptLease, Backlog, DeliveryAttempt, DueEvent, EventEntry, EventFilter, EventId,
-    Millis, NewEvent, NextStep, StoredRequest,
+    NewEvent, NextStep, StoredRequest,
 };
 use crate::{replay::Millis, scheme::EventKey};
 
