@@ -217,7 +217,7 @@ fn other_schemes(trials: &mut Trials<'_>) -> Vec<NearMiss> {
         headers.any(|name| request.head.headers.contains_key(name))
     };
     for scheme in Scheme::builtins() {
-        if scheme.id() == request.route.scheme().id() || !present(scheme) {
+        if scheme.id() == request.route.scheme().file_id() || !present(scheme) {
             continue;
         }
         for (_, secret) in request.route.secrets() {

@@ -13,7 +13,11 @@ pub(super) fn schemes(id: Option<&str>) -> anyhow::Result<Status> {
             Ok(Status::Success)
         }
         _ => {
-            eprintln!("error: unknown scheme `{id}`; `sealgate schemes` lists all schemes");
+            let help = match Scheme::suggestion(id, std::iter::empty()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "`sealgate schemes` lists all schemes".to_owned(),
+            };
+            eprintln!("error: unknown scheme `{id}`; {help}");
             Ok(Status::Invalid)
         }
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     body,
-    document::{Field, Section, nearest, show_duration, show_size},
+    document::{Field, Section, show_duration, show_size},
     route::{Mode, PathPattern, RouteOptions},
     scheme::{Scheme, Verifier},
     upstream::UpstreamOptions,
@@ -55,7 +55,7 @@ pub(super) fn schemes(section: Option<Section<'_>>) -> Schemes {
         let scheme = Scheme::read(&section);
         let id = section.get("id");
         section.finish();
-        if Scheme::builtin_ids().any(|id| id == name) {
+        if Scheme::builtin_names().any(|known| known == name) {
             field.error(format!("the scheme `{name}` is built in; choose another name"), None);
         }
         if let Some(scheme) = &scheme
@@ -319,9 +319,7 @@ fn named_scheme(field: &Field<'_>, schemes: &Schemes) -> Option<Arc<Scheme>> {
     }
     let found = Scheme::builtin(&id);
     if found.is_none() {
-        let own = schemes.keys().map(String::as_str);
-        let built_in: Vec<&str> = Scheme::builtin_ids().collect();
-        let help = match nearest(&id, own.chain(built_in)) {
+        let help = match Scheme::suggestion(&id, schemes.keys().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`sealgate schemes` lists them".to_owned(),
         };

@@ -15,7 +15,7 @@ use crate::{
     document::{Reader, Report, Section},
     scheme::{
         compiled::{
-            Agreement, ProofKind, Scheme, TimestampRule,
+            Agreement, ProofKind, Scheme, SchemeAlias, TimestampRule,
             event::Identification,
             key::{KeyChoice, KeyForm},
             template::{Filter, Inputs, Template, TemplateValue, ValueSource},
@@ -56,6 +56,7 @@ impl Scheme {
             (None, None) => root.require("id").and_then(|field| field.text()),
         };
         let name = root.get("name").map_or_else(|| id.clone(), |field| field.text());
+        let aliases = aliases(root);
         let documents = read::texts(root.get("documents"));
         let confirmed = root.get("confirmed").and_then(|f| f.boolean()).unwrap_or(false);
         let notes = read::texts(root.get("notes"));
@@ -160,6 +161,8 @@ impl Scheme {
         let identity = parts::identity(identity, kind, &signature);
         Some(Scheme {
             id: id?.into(),
+            aliases,
+            same_as: None,
             name: name?,
             documents,
             confirmed,
@@ -198,6 +201,31 @@ impl Scheme {
             spaces,
         })
     }
+}
+
+/// Reads `[aliases]`: other senders that sign alike.
+fn aliases(root: &Section<'_>) -> Vec<SchemeAlias> {
+    let table = root.get("aliases").and_then(|field| field.section());
+    let mut aliases = Vec::new();
+    for (id, field) in table.map(|table| table.entries()).unwrap_or_default() {
+        let Some(section) = field.section() else { continue };
+        if !read::is_id(&id) {
+            field.error(read::NOT_AN_ID, None);
+        }
+        let text = |key| section.require(key).and_then(|field| field.text());
+        let (name, document) = (text("name"), text("document"));
+        let confirmed = section.get("confirmed").and_then(|f| f.boolean()).unwrap_or(false);
+        let notes = read::texts(section.get("notes"));
+        section.finish();
+        aliases.extend(name.zip(document).map(|(name, document)| SchemeAlias {
+            id: id.into(),
+            name,
+            document,
+            confirmed,
+            notes,
+        }));
+    }
+    aliases
 }
 
 /// Reads `[[variant]]`: other messages for requests that have a value.

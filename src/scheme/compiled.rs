@@ -78,10 +78,26 @@ pub(super) struct RequiredInputs {
     pub(super) others: Vec<ValueSource>,
 }
 
+/// A sender whose requests are signed exactly as the scheme describes.
+#[derive(Clone, Debug)]
+pub(super) struct SchemeAlias {
+    /// The value of `scheme = "…"`.
+    pub(super) id: Arc<str>,
+    pub(super) name: String,
+    /// The sender's page that shows this.
+    pub(super) document: String,
+    pub(super) confirmed: bool,
+    pub(super) notes: Vec<String>,
+}
+
 /// A compiled scheme.
 #[derive(Clone, Debug)]
 pub struct Scheme {
     pub(super) id: Arc<str>,
+    /// Other names of the scheme, for senders that sign alike.
+    pub(super) aliases: Vec<SchemeAlias>,
+    /// The ID of the scheme that this one is under an alias.
+    pub(super) same_as: Option<Arc<str>>,
     pub(super) name: String,
     pub(super) documents: Vec<String>,
     pub(super) confirmed: bool,
@@ -127,6 +143,11 @@ impl Scheme {
     /// Returns the ID: the value of `scheme = "…"` and of `Sealgate-Verified`.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Returns the ID of the scheme's file: its own, or under an alias that of the original.
+    pub fn file_id(&self) -> &str {
+        self.same_as.as_ref().unwrap_or(&self.id)
     }
 
     /// Returns the sender's name.

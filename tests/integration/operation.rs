@@ -347,6 +347,7 @@ async fn wrong_inputs_of_commands_have_their_exit_status() {
         (&["sign", "--route", "vivoldi", "--key", "coupon/1"][..], 1, "no key"),
         (&["sign", "--config", "absent.toml", "--route", "vivoldi"][..], 2, "absent.toml"),
         (&["schemes", "no-such-scheme"][..], 2, "unknown scheme `no-such-scheme`"),
+        (&["schemes", "opnai"][..], 2, "did you mean `openai`?"),
         (&["health"][..], 1, "nothing listens"),
     ] {
         let output = sealgate(arguments, dir);

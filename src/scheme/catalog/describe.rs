@@ -196,10 +196,16 @@ impl Scheme {
     /// Describes the scheme in lines for a terminal.
     pub fn describe(&self) -> String {
         let mut text = format!("{} ({})\n", self.name, self.id);
+        let others: Vec<_> = self.aliases.iter().map(|alias| &*alias.id).collect();
         let mut line = |name: &str, value: &str| {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {name:<14}{value}");
         };
+        match &self.same_as {
+            Some(id) => line("signs as", id),
+            None if others.is_empty() => {}
+            None => line("also for", &others.join(", ")),
+        }
         line("proof", self.proof());
         if let Some(warning) = self.warning() {
             line("WARNING", warning);
@@ -244,10 +250,10 @@ impl Scheme {
         !self.challenges.is_empty()
     }
 
-    /// Lists the built-in schemes, one per line, for a terminal.
+    /// Lists all names of the built-in schemes, one per line, for a terminal.
     pub fn list() -> String {
         let mut text = String::new();
-        for scheme in Scheme::builtins() {
+        for scheme in Scheme::builtin_names().filter_map(Scheme::builtin) {
             let trust = match (scheme.warning(), scheme.confirmed) {
                 (Some(_), true) => "body not signed",
                 (Some(_), false) => "body not signed, unconfirmed",
@@ -255,25 +261,27 @@ impl Scheme {
                 (None, true) => "",
             };
             let (id, name, proof) = (scheme.id(), &scheme.name, scheme.proof());
-            let line = format!("{id:<20}{name:<38}{proof:<25}{trust}");
+            let line = format!("{id:<24}{name:<38}{proof:<25}{trust}");
             let _ = writeln!(text, "{}", line.trim_end());
         }
         text
     }
 
-    /// Returns the table of all built-in schemes in Markdown.
+    /// Returns the table of all names of the built-in schemes in Markdown.
     pub fn table() -> String {
         let mut text = String::from(
             "| sender | `scheme` | proof | body signed | event identified by | a replayer can change | window | retries | configure |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
-        for scheme in Scheme::builtins() {
+        for scheme in Scheme::builtin_names().filter_map(Scheme::builtin) {
             let document = scheme.documents.first().map_or("", String::as_str);
             let mark = if scheme.confirmed { "" } else { " (unconfirmed)" };
             let signed = if scheme.warning().is_some() { "**no**" } else { "yes" };
+            let alike =
+                scheme.same_as.as_ref().map(|id| format!("as `{id}`: ")).unwrap_or_default();
             let _ = writeln!(
                 text,
-                "| [{}]({document}){mark} | `{}` | {} | {signed} | {} | {} | {} | {} | {} |",
+                "| [{}]({document}){mark} | `{}` | {alike}{} | {signed} | {} | {} | {} | {} | {} |",
                 scheme.name,
                 scheme.id(),
                 scheme.proof(),

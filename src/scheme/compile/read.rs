@@ -19,12 +19,20 @@ pub(super) fn sections(field: Option<Field<'_>>) -> Vec<Section<'_>> {
     items.iter().filter_map(Field::section).collect()
 }
 
-/// A scheme's id: small letters, digits and `-`.
+/// What is wrong with an ID for which [`is_id`] returns `false`.
+pub(super) const NOT_AN_ID: &str = "an id is made of small letters, digits and `-`";
+
+/// Returns whether the text is the ID of a scheme: small letters, digits and `-`.
+pub(super) fn is_id(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=64).contains(&text.len()) && text.bytes().all(known)
+}
+
+/// Reads the ID of a scheme.
 pub(super) fn id(field: &Field<'_>) -> Option<String> {
     let id = field.text()?;
-    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if id.is_empty() || id.len() > 64 || !id.bytes().all(known) {
-        field.error("an id is made of small letters, digits and `-`", None);
+    if !is_id(&id) {
+        field.error(NOT_AN_ID, None);
         return None;
     }
     Some(id)

@@ -25,6 +25,40 @@ fn every_built_in_scheme_compiles_under_its_own_id() {
 }
 
 #[test]
+fn every_alias_is_the_scheme_under_the_name_of_its_sender() {
+    let mut names: Vec<_> = Scheme::builtin_ids().map(str::to_owned).collect();
+    let mut senders = std::collections::BTreeSet::new();
+    for scheme in Scheme::builtins() {
+        senders.insert(scheme.name().to_owned());
+        for alias in &scheme.aliases {
+            let named = Scheme::builtin(&alias.id).unwrap_or_else(|| panic!("{}", alias.id));
+            assert_eq!((named.id(), named.name()), (&*alias.id, &*alias.name));
+            assert_eq!(named.file_id(), scheme.id());
+            assert_eq!(named.documents(), [alias.document.clone()]);
+            assert_eq!(named.message_notation(), scheme.message_notation());
+            assert_eq!(Scheme::builtin_text(&alias.id), Scheme::builtin_text(scheme.id()));
+            names.push(alias.id.to_string());
+            assert!(senders.insert(alias.name.clone()), "{}: listed twice", alias.name);
+        }
+    }
+    names.sort();
+    assert_eq!(Scheme::builtin_names().collect::<Vec<_>>(), names);
+    names.dedup();
+    assert_eq!(Scheme::builtin_names().count(), names.len(), "a name has two schemes");
+}
+
+#[test]
+fn suggests_over_all_names() {
+    let suggestion = |name| Scheme::suggestion(name, std::iter::once("own-sender"));
+    for (typed, meant) in
+        [("opnai", "openai"), ("sripe", "stripe"), ("own-sendr", "own-sender"), ("clrek", "clerk")]
+    {
+        assert_eq!(suggestion(typed), Some(meant));
+    }
+    assert_eq!(suggestion("nothing-like-it-at-all"), None);
+}
+
+#[test]
 fn every_file_of_the_folder_is_built_in() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemes");
     let mut files: Vec<_> = std::fs::read_dir(folder)
@@ -41,8 +75,9 @@ fn the_table_in_the_documentation_is_true() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schemes.md");
     let expected = format!(
         "# The built-in schemes\n\n\
-         {} senders. This table is generated from the files in `schemes/`:\n\
+         {} names. This table is generated from the files in `schemes/`:\n\
          `SEALGATE_WRITE_DOCS=1 cargo test --lib the_table`. A test keeps it current.\n\n\
+         *As*: the sender signs like another one, and the scheme is that one under a second name.\n\n\
          *Unconfirmed*: some facts were not found in the sender's own documents, so try it with\n\
          `mode = \"observe\"` first.\n\n\
          *Body signed: no*: the sender sends a static token or signs something other than the body. Anyone\n\
@@ -53,7 +88,7 @@ fn the_table_in_the_documentation_is_true() {
          record.\n\n\
          `sealgate schemes ID` prints what a sender expects of a response and what is special about it. To\n\
          describe another sender, see [add-a-sender.md](add-a-sender.md).\n\n{}",
-        Scheme::builtin_ids().count(),
+        Scheme::builtin_names().count(),
         Scheme::table(),
     );
     if std::env::var_os("SEALGATE_WRITE_DOCS").is_some() {
@@ -83,7 +118,9 @@ fn the_example_of_the_documentation_compiles() {
 #[test]
 fn schemes_in_words() {
     let list = Scheme::list();
-    assert_eq!(list.lines().count(), Scheme::builtin_ids().count());
+    assert_eq!(list.lines().count(), Scheme::builtin_names().count());
+    let described = Scheme::builtin("openai").expect("an alias").describe();
+    assert!(described.starts_with("OpenAI (openai)\n  signs as      standard-webhooks\n"));
     assert!(list.lines().any(|line| line.starts_with("github ") && line.contains("HMAC-SHA-256")));
     let described = Scheme::builtin("pitchpoint").expect("built in").describe();
     for part in

@@ -40,7 +40,7 @@ fn body_for(id: &str) -> String {
 #[test]
 fn every_sender_with_a_symmetric_key_is_imitated() {
     let mut imitated = 0;
-    for scheme in Scheme::builtins().iter().filter(|scheme| !scheme.takes_public_key()) {
+    for scheme in Scheme::builtins().filter(|scheme| !scheme.takes_public_key()) {
         let id = scheme.id();
         let credentials = Credentials {
             global: vec![secret_for(scheme)],
