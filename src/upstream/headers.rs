@@ -42,6 +42,8 @@ fn is_override(name: &str) -> bool {
             | "x-http-method"
             | "x-method-override"
             | "x-original-url"
+            | "x-envoy-original-path"
+            | "x-override-url"
             | "x-rewrite-url"
             | "x-original-forwarded-for"
             | "x-client-ip"
@@ -50,6 +52,10 @@ fn is_override(name: &str) -> bool {
             | "cf-connecting-ip"
             | "cf-connecting-ipv6"
             | "fastly-client-ip"
+            | "fly-client-ip"
+            | "client-ip"
+            | "x-envoy-external-address"
+            | "x-remote-user"
     )
 }
 
@@ -64,12 +70,12 @@ fn or_twin(name: &str, matches: impl Fn(&str) -> bool) -> bool {
 fn may_be_reserved(name: &str) -> bool {
     matches!(
         name.as_bytes(),
-        [b'x', _, b'f' | b'r' | b'o' | b'h' | b'm' | b'c', ..]
+        [b'x', _, b'f' | b'r' | b'o' | b'h' | b'm' | b'c' | b'e', ..]
             | [b's', b'e', ..]
-            | [b'f', b'o' | b'a', ..]
+            | [b'f', b'o' | b'a' | b'l', ..]
             | [b'p', b'r', ..]
             | [b't', b'r', ..]
-            | [b'c', b'f', ..]
+            | [b'c', b'f' | b'l', ..]
     )
 }
 
@@ -154,6 +160,12 @@ mod tests {
             "cf-connecting-ip",
             "cf-connecting-ipv6",
             "fastly-client-ip",
+            "fly-client-ip",
+            "client-ip",
+            "x-envoy-original-path",
+            "x-envoy-external-address",
+            "x-override-url",
+            "x-remote-user",
             "sealgate-verified",
             "x-forwarded-for",
             "forwarded",
