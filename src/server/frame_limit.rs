@@ -1,5 +1,5 @@
-//! A limit on HTTP/2 frames that carry nothing and cost their client next to nothing: `h2` responds
-//! to each PING and SETTINGS, however many come.
+//! A limit on HTTP/2 frames that carry nothing and cost their client next to nothing: `h2` processes
+//! each PING, SETTINGS, WINDOW_UPDATE and empty DATA frame, however many come.
 
 use std::{
     io,
@@ -21,11 +21,15 @@ const PER_SECOND: u32 = 10;
 /// and in addition for each request.
 const PER_REQUEST: u32 = 10;
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 const LAST_KNOWN: u8 = 9;
+/// The flag of the last frame of a stream (section 6.1).
+const END_STREAM: u8 = 1;
 
 /// A stream that fails when the client exceeds the limit.
 pub(super) struct FrameLimit<S> {
@@ -63,19 +67,21 @@ impl<S> FrameLimit<S> {
             self.filled += taken;
             bytes = &bytes[taken..];
             if self.filled == HEADER {
-                let [high, middle, low, kind, ..] = self.header;
+                let [high, middle, low, kind, flags, ..] = self.header;
                 self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
                 self.filled = 0;
-                self.count(kind)?;
+                self.count(kind, flags)?;
             }
         }
         Ok(())
     }
 
-    fn count(&mut self, kind: u8) -> io::Result<()> {
+    /// Counts a frame of `skip` bytes.
+    fn count(&mut self, kind: u8, flags: u8) -> io::Result<()> {
         match kind {
+            DATA if self.skip == 0 && flags & END_STREAM == 0 => self.spend()?,
             HEADERS => self.credit = (self.credit + PER_REQUEST).min(BURST),
-            PRIORITY | SETTINGS | PING => self.spend()?,
+            PRIORITY | SETTINGS | PING | WINDOW_UPDATE => self.spend()?,
             unknown if unknown > LAST_KNOWN => self.spend()?,
             _ => {}
         }
@@ -159,8 +165,10 @@ mod tests {
     #[test]
     fn a_flood_is_ended_however_it_is_split() {
         for piece in [1, 5, 100] {
-            for kind in [PRIORITY, SETTINGS, PING, 0x77] {
-                let frames = (0..5000).map(|_| frame(kind, 8));
+            for (kind, length) in
+                [(DATA, 0), (PRIORITY, 5), (SETTINGS, 6), (PING, 8), (WINDOW_UPDATE, 4), (0x77, 8)]
+            {
+                let frames = (0..5000).map(|_| frame(kind, length));
                 assert_eq!(read(frames, piece), BURST as usize, "{kind} in pieces of {piece}");
             }
         }
@@ -168,7 +176,8 @@ mod tests {
 
     #[test]
     fn frames_of_requests_are_not_limited() {
-        let requests = (0..5000).flat_map(|_| [frame(PING, 8), frame(HEADERS, 40), frame(0, 200)]);
+        let requests =
+            (0..5000).flat_map(|_| [frame(PING, 8), frame(HEADERS, 40), frame(DATA, 200)]);
         assert_eq!(read(requests, 64), 15_000);
     }
 }
