@@ -10,6 +10,7 @@
 mod capture;
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -216,7 +217,13 @@ fn diagnose_all(
             route: &rejection.route.verifier.hypothesis(),
             others: &others,
         };
-        let found = diagnose(request, WorkBudget::LIVE);
+        // A defect in the diagnosis must not end the diagnoses of all later requests.
+        let diagnosis = || diagnose(request, WorkBudget::LIVE);
+        let Ok(found) = std::panic::catch_unwind(AssertUnwindSafe(diagnosis)) else {
+            tracing::error!(route = %rejection.route.name, "a diagnosis failed");
+            cpu.charge(started.elapsed());
+            continue;
+        };
         // Never less than the CPU time, and more of it when the machine is busy.
         cpu.charge(started.elapsed());
         metrics.made.inc();
