@@ -9,6 +9,9 @@ use crate::replay::{
     record::{Arrival, EventKey, Record, State, Terms},
 };
 
+/// How many records that wait in the write-behind queue are passed over when one is to be evicted.
+const MAX_NEEDED: usize = 64;
+
 impl Claims {
     /// Adds a record that a store kept over a restart, even beyond `max_entries`: nothing that is
     /// known is forgotten. The caller enqueues it.
@@ -61,17 +64,21 @@ impl Claims {
     pub(super) fn evict_one(&self, arrival: &Arrival, now: Millis) -> bool {
         let frees =
             |queue: &Queue| self.shares.frees(queue.share, arrival.share, arrival.terms.route);
-        while let Some((queue, entry)) = self.expiry.take_evictable(now, frees) {
+        let mut needed = Vec::new();
+        let mut removed = false;
+        while !removed
+            && needed.len() < MAX_NEEDED
+            && let Some((queue, entry)) = self.expiry.take_evictable(now, frees)
+        {
             match self.remove_if_due(&queue, &entry, Due::Evictable, now) {
-                Removal::Removed => return true,
+                Removal::Removed => removed = true,
                 Removal::Superseded => {}
-                Removal::Needed => {
-                    self.expiry.put_back(queue, entry);
-                    return false;
-                }
+                Removal::Needed => needed.push((queue, entry)),
             }
         }
-        false
+        // Last taken, first put back: that keeps their order.
+        needed.into_iter().rev().for_each(|(queue, entry)| self.expiry.put_back(queue, entry));
+        removed
     }
 
     fn remove_if_due(&self, queue: &Queue, entry: &Queued, due: Due, now: Millis) -> Removal {

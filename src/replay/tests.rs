@@ -11,6 +11,7 @@ use http::StatusCode;
 
 use super::{
     decision::Joined,
+    in_flight::{ClaimEnd, Found},
     record::{ContextPin, EventKey, Identities, RequestIdentity},
     *,
 };
@@ -309,6 +310,27 @@ async fn a_full_guard_rejects_new_events_and_evicts_no_record_that_protects() {
     let _ = claim.done(&ok(), false).await;
     assert_eq!(f.gauges(), (0, 3, 0));
     assert_eq!(f.replay.0.claims.used(), 3);
+}
+
+#[tokio::test]
+async fn a_record_that_is_written_behind_is_passed_over_by_an_eviction() {
+    let f = fixture(2);
+    let claims = &f.replay.0.claims;
+    for (event, behind) in [(1, true), (2, false)] {
+        let now = f.clock.now();
+        let Ok(Found::Free { ticket, .. }) = claims.claim(&arrival(event, 1), false, now) else {
+            panic!("event {event} is not free");
+        };
+        let answered = Identities::default();
+        let end = ClaimEnd::Done { status: 200, behind, answered, lasts: clock::millis(TTL) };
+        claims.end(&arrival(event, 1), ticket, end, || Ok(ok()), now);
+        f.clock.advance(Duration::from_millis(1));
+    }
+    f.clock.advance(PROTECTED);
+    let _ = f.won(arrival(3, 1)).await.done(&ok(), false).await;
+    assert!(claims.record(&arrival(1, 1).key).is_some(), "the store does not have it yet");
+    assert!(claims.record(&arrival(2, 1).key).is_none());
+    assert_eq!(f.rejected(arrival(4, 1)).await, Reject::GuardFull);
 }
 
 #[tokio::test]
