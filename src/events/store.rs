@@ -53,7 +53,12 @@ pub(crate) struct EventPage {
 pub(crate) trait EventStore: fmt::Debug + Send + Sync {
     /// Stores an event durably. If an event of the same route with the same replay record is stored
     /// already, nothing is stored: a dead one becomes pending again with the new request's
-    /// `expires` and `next_attempt`, a failed one becomes pending and takes the new request.
+    /// `expires` and `next_attempt`, a failed one becomes pending and takes the new request. If the
+    /// new entry is marked as a possible duplicate, a delivered one also becomes pending, takes the
+    /// new request and is marked.
+    ///
+    /// `attempts` and `log` of a new entry are stored as they are: an attempt that has begun is
+    /// counted by the caller.
     ///
     /// If the new entry is delivering, its first attempt begins with this call and the result holds
     /// the lease, unless an earlier event with the same order is unsettled: it is then pending.
@@ -61,6 +66,9 @@ pub(crate) trait EventStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`StoreError::Full`]; [`StoreError::Unavailable`] at `until` at the latest.
     fn accept(&self, event: NewEvent, until: Instant) -> Operation<'_, Acceptance>;
+
+    /// Returns the entry with this replay record.
+    fn find(&self, route: &Arc<str>, record: EventKey) -> Operation<'_, Option<EventEntry>>;
 
     /// Makes the dead event with this replay record pending again, if there is one: a sender's
     /// retry. Returns whether there was one.
