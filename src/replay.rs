@@ -35,7 +35,11 @@ use self::{
         redis::Redis,
     },
 };
-use crate::{metrics::Metrics, reject::Reject, scheme::Verified};
+use crate::{
+    metrics::Metrics,
+    reject::Reject,
+    scheme::{EventKey, Verified},
+};
 
 mod capacity;
 mod claim;
@@ -131,6 +135,15 @@ impl Replay {
             Some(arrival) => decision::admit(&self.0, arrival, answer_by).await,
             None => Ok(Claimed::Won(Claim::unrecorded())),
         }
+    }
+
+    /// Forgets an event, so that its next copy counts as new. Waits until it is not in flight.
+    ///
+    /// # Errors
+    /// [`Reject::InFlight`] or [`Reject::StoreUnavailable`], at `until` at the latest.
+    #[allow(dead_code, reason = "until the admin API calls it")]
+    pub(crate) async fn forget(&self, key: &EventKey, until: Instant) -> Result<(), Reject> {
+        self.0.forget(key, until).await
     }
 
     /// Divides the capacity of the guard among routes and their keys, by name. Called at start and

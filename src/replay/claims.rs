@@ -9,6 +9,7 @@
 use std::{collections::hash_map::Entry, sync::Arc};
 
 use moka::sync::Cache;
+use tokio::sync::watch;
 
 use super::{
     expiry::ExpiryQueues,
@@ -340,6 +341,19 @@ impl Claims {
             record.behind = false;
             self.records.insert(*key, record);
         }
+    }
+
+    /// Removes the record of an event. If the event is in flight, nothing changes, and the end of
+    /// its claim can be waited for.
+    pub(crate) fn forget(&self, key: &EventKey) -> Option<watch::Receiver<ClaimState>> {
+        let mut shard = self.shard(key);
+        if let Some(claim) = shard.get_mut(key) {
+            return Some(claim.join());
+        }
+        if let Some(record) = self.records.get(key) {
+            self.remove(key, &record);
+        }
+        None
     }
 
     /// Returns the record of an event that is not in flight.

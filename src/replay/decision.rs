@@ -96,9 +96,10 @@ pub(crate) async fn admit(
     let shared = matches!(guard.store, Store::Shared(_));
     loop {
         match guard.claims.claim(&arrival, shared, guard.clock.now())? {
-            Found::Done { answered: true } => return Ok(Claimed::Done(Repeat::Replay)),
-            Found::Done { answered: false } => {
-                return Ok(Claimed::Done(repeat(guard, &arrival, answer_by).await));
+            Found::Done { answered } => {
+                if let Some(repeat) = repeat(guard, &arrival, answered, answer_by).await {
+                    return Ok(Claimed::Done(repeat));
+                }
             }
             Found::InFlight(claim) => {
                 let receipt = Receipt::new(guard, &arrival);
@@ -194,19 +195,39 @@ async fn claim_shared(
     }
 }
 
-/// Returns how a request repeats a done event that is no replay as far as this process knows:
-/// another process may know more.
-async fn repeat(guard: &Arc<Guard>, arrival: &Arrival, answer_by: Instant) -> Repeat {
-    if let (Store::Shared(store), Some(identity)) = (&guard.store, arrival.identity) {
+/// Returns how a request repeats a done event: another process may know more than this one. Returns
+/// `None` if the event was forgotten there; it is then forgotten here too.
+async fn repeat(
+    guard: &Arc<Guard>,
+    arrival: &Arrival,
+    mut answered: bool,
+    answer_by: Instant,
+) -> Option<Repeat> {
+    if let Store::Shared(store) = &guard.store {
         let until = answer_by.min(Instant::now() + STORE_TIMEOUT);
-        if let Ok(EventStatus::Done(done)) = store.status(arrival, until).await
-            && done.answered.contains(&identity)
-        {
-            guard.claims.mark_answered(&arrival.key, identity);
-            return Repeat::Replay;
+        match store.status(arrival, until).await {
+            Ok(EventStatus::Forgotten) => {
+                guard.claims.forget(&arrival.key);
+                return None;
+            }
+            Ok(EventStatus::Done(done)) => {
+                if let Some(identity) = arrival.identity
+                    && done.answered.contains(&identity)
+                {
+                    guard.claims.mark_answered(&arrival.key, identity);
+                    answered = true;
+                }
+            }
+            Ok(
+                EventStatus::Open
+                | EventStatus::InFlight
+                | EventStatus::Failed(_)
+                | EventStatus::Mismatch,
+            )
+            | Err(Unreachable) => {}
         }
     }
-    Repeat::Retry(Receipt::new(guard, arrival))
+    Some(if answered { Repeat::Replay } else { Repeat::Retry(Receipt::new(guard, arrival)) })
 }
 
 /// Waits until the shared store has replied to another copy's claim; then this one looks again.
@@ -282,7 +303,7 @@ async fn shared_outcome(
             Ok(EventStatus::Done(done)) => done.status,
             Ok(EventStatus::Failed(status)) => status,
             Ok(EventStatus::Mismatch) => return Some(Err(Reason::ContextMismatch.into())),
-            Ok(EventStatus::Open) => return None,
+            Ok(EventStatus::Open | EventStatus::Forgotten) => return None,
             Ok(EventStatus::InFlight) => {
                 guard.clock.sleep(POLL).await;
                 continue;

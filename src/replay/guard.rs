@@ -5,19 +5,23 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use crate::replay::{
-    claims::Claims,
-    clock::Clock,
-    options::OnStoreFailure,
-    record::{Arrival, Identities, LeaseToken, Record, RequestIdentity, State},
-    store::{
-        Store,
-        disk::{entry::Entry, queue::OnWritten},
-        lease::{Attempt, Renewal, STORE_TIMEOUT, Unreachable},
+use crate::{
+    reject::Reject,
+    replay::{
+        claims::Claims,
+        clock::Clock,
+        in_flight::ClaimState,
+        options::OnStoreFailure,
+        record::{Arrival, EventKey, Identities, LeaseToken, Record, RequestIdentity, State},
+        store::{
+            Store,
+            disk::{entry::Entry, queue::OnWritten},
+            lease::{Attempt, ForgetReply, Renewal, STORE_TIMEOUT, Unreachable},
+        },
+        write_behind::{PendingUpdate, WriteBehind},
     },
-    write_behind::{PendingUpdate, WriteBehind},
 };
 
 /// The interval between attempts to record a success in a shared store.
@@ -80,7 +84,7 @@ impl Guard {
                 }
                 let record = Record::new(State::Done { status }, arrival, self.clock.now());
                 let put = disk.put_durably(arrival.key, Entry::of(&record, arrival.terms));
-                tokio::time::timeout_at(until, put).await.unwrap_or(false)
+                timeout_at(until, put).await.unwrap_or(false)
             }
             Store::Shared(store) => {
                 let Some(token) = lease else { return false };
@@ -170,6 +174,35 @@ impl Guard {
                 answered: Identities::from(identity),
             }),
         }
+    }
+
+    /// Forgets an event, so that its next copy counts as new. Waits until it is not in flight.
+    ///
+    /// # Errors
+    /// [`Reject::InFlight`] or [`Reject::StoreUnavailable`] at `until` at the latest.
+    pub(crate) async fn forget(&self, key: &EventKey, until: Instant) -> Result<(), Reject> {
+        if let Store::Shared(store) = &self.store {
+            while store.forget(key, until).await.map_err(|Unreachable| Reject::StoreUnavailable)?
+                == ForgetReply::Busy
+            {
+                if Instant::now() + RETRY >= until {
+                    return Err(Reject::InFlight);
+                }
+                self.clock.sleep(RETRY).await;
+            }
+        }
+        while let Some(mut claim) = self.claims.forget(key) {
+            let ended = claim.wait_for(|state| {
+                matches!(state, ClaimState::Withdrawn(_) | ClaimState::Settled(_))
+            });
+            // The error of a claim that is gone is as good as its end.
+            let _ = timeout_at(until, ended).await.map_err(|_| Reject::InFlight)?;
+        }
+        if let Store::Disk(disk) = &self.store {
+            let written = timeout_at(until, disk.flush()).await;
+            written.map_err(|_| Reject::StoreUnavailable)?;
+        }
+        Ok(())
     }
 
     /// Renews the leases that were not renewed for a renewal interval in one call, starting with

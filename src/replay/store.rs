@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use self::{
     disk::Disk,
-    lease::{Attempt, ClaimReply, EventStatus, Lease, Renewal, Unreachable},
+    lease::{Attempt, ClaimReply, EventStatus, ForgetReply, Lease, Renewal, Unreachable},
     redis::Redis,
 };
-use crate::replay::record::{Arrival, Identities, LeaseToken};
+use crate::replay::record::{Arrival, EventKey, Identities, LeaseToken};
 
 pub(crate) mod disk;
 pub(crate) mod lease;
@@ -114,6 +114,21 @@ impl SharedStore {
             SharedStore::Redis(redis) => Box::pin(redis.status(arrival, until)).await,
             #[cfg(test)]
             SharedStore::Simulated(simulated) => simulated.status(arrival).await,
+        }
+    }
+
+    /// Forgets an event that no lease holds. Until the record would have expired or a copy claims
+    /// the event, its status is [`EventStatus::Forgotten`], so that other processes forget their
+    /// records too, and what processes report late about the event is ignored.
+    pub(crate) async fn forget(
+        &self,
+        key: &EventKey,
+        until: Instant,
+    ) -> Result<ForgetReply, Unreachable> {
+        match self {
+            SharedStore::Redis(redis) => Box::pin(redis.forget(key, until)).await,
+            #[cfg(test)]
+            SharedStore::Simulated(simulated) => simulated.forget(key).await,
         }
     }
 

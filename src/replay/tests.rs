@@ -273,6 +273,38 @@ async fn a_stale_copy_is_accepted_only_for_an_event_on_record() {
 }
 
 #[tokio::test]
+async fn a_forgotten_event_is_new_again() {
+    let f = fixture(10);
+    f.won(arrival(1, 1)).await.done(&ok(), false).await.written();
+    f.won(arrival(2, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
+    assert_eq!(f.gauges(), (0, 1, 1));
+    let soon = Instant::now() + Duration::from_secs(5);
+    for event in [1, 2, 3] {
+        assert_eq!(f.replay.forget(&arrival(event, 1).key, soon).await, Ok(()));
+    }
+    assert_eq!(f.gauges(), (0, 0, 0));
+    // The same request again, and even with another context.
+    let claim = f.won(Arrival { pin: ContextPin([2; 16]), ..arrival(1, 1) }).await;
+    assert!(!claim.possible_duplicate());
+    assert!(!f.won(arrival(2, 1)).await.possible_duplicate());
+}
+
+#[tokio::test]
+async fn an_event_in_flight_is_forgotten_after_its_outcome() {
+    let f = fixture(10);
+    let claim = f.won(arrival(1, 1)).await;
+    let key = arrival(1, 1).key;
+    let soon = Instant::now() + Duration::from_millis(50);
+    assert_eq!(f.replay.forget(&key, soon).await, Err(Reject::InFlight));
+    let later = Instant::now() + Duration::from_secs(5);
+    let (forgotten, ()) = tokio::join!(f.replay.forget(&key, later), async {
+        claim.done(&ok(), false).await.written();
+    });
+    assert_eq!(forgotten, Ok(()));
+    f.won(arrival(1, 1)).await;
+}
+
+#[tokio::test]
 async fn a_record_expires_with_its_time_to_live() {
     let f = fixture(10);
     let _ = f.won(arrival(1, 1)).await.done(&ok(), false).await;

@@ -29,6 +29,10 @@ pub(crate) const RENEWAL: Millis = 5_000;
 /// How often leases are checked for renewal.
 pub(crate) const RENEWAL_CHECK: Duration = Duration::from_secs(1);
 
+/// The lifetime of the mark of a forgotten event that was not on record, in milliseconds: that of
+/// the usual record.
+pub(crate) const FORGOTTEN: Millis = 24 * 60 * 60 * 1000;
+
 /// The store did not respond, or its reply cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreachable;
@@ -110,4 +114,15 @@ pub(crate) enum EventStatus {
     Done(DoneEvent),
     /// It is on record with another context.
     Mismatch,
+    /// An operator had it forgotten, and no copy has claimed it since.
+    Forgotten,
+}
+
+/// The reply to a request to forget an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ForgetReply {
+    /// The next copy counts as new.
+    Forgotten,
+    /// A claim holds the event; nothing changed.
+    Busy,
 }

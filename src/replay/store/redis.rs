@@ -2,7 +2,7 @@
 //!
 //! Each event is a hash with the key `<prefix>{<event in hex>}`. The braces make the event the hash
 //! tag, so every script has one slot in a cluster. Fields: `v` format version, `s` state
-//! (`c`laimed, `f`ailed, `d`one), `p` pin, `t` token and `l` end of the lease (by the server's
+//! (`c`laimed, `f`ailed, `d`one, or `x` after an operator forgot it), `p` pin, `t` token and `l` end of the lease (by the server's
 //! clock, in ms), `u` whether an attempt may have reached the upstream, `c` status, `i` the
 //! requests whose 2xx was written out, `n` that the record is no older than the lease. The key
 //! expires with the record and not with the lease, so the pin and the mark outlive a process that
@@ -33,7 +33,7 @@ use tokio::time::{Instant, timeout_at};
 use self::{
     health::RedisHealth,
     login::Login,
-    script::{CLAIM, Call, DONE, FAILED, Key, RENEW, STATUS, Words},
+    script::{CLAIM, Call, DONE, FAILED, FORGET, Key, RENEW, STATUS, Words},
     servers::Servers,
 };
 use crate::{
@@ -43,7 +43,8 @@ use crate::{
         options::{RedisOptions, Topology},
         record::{Arrival, EventKey, Identities, LeaseToken},
         store::lease::{
-            Attempt, ClaimReply, DoneEvent, EventStatus, LEASE, Lease, Renewal, Unreachable,
+            Attempt, ClaimReply, DoneEvent, EventStatus, FORGOTTEN, ForgetReply, LEASE, Lease,
+            Renewal, Unreachable,
         },
     },
 };
@@ -230,6 +231,7 @@ impl Redis {
             [b"open"] => EventStatus::Open,
             [b"busy"] => EventStatus::InFlight,
             [b"mismatch"] => EventStatus::Mismatch,
+            [b"forgotten"] => EventStatus::Forgotten,
             [b"failed", b"0"] => EventStatus::Open,
             [b"failed", status] => EventStatus::Failed(number(status).ok_or(Unreachable)?),
             [b"done", status, lasts, answered] => {
@@ -237,6 +239,21 @@ impl Redis {
             }
             other => return Err(unreadable(other)),
         })
+    }
+
+    pub(crate) async fn forget(
+        &self,
+        key: &EventKey,
+        until: Instant,
+    ) -> Result<ForgetReply, Unreachable> {
+        let lifetime = FORGOTTEN.to_string();
+        let args = [VERSION.as_bytes(), lifetime.as_bytes()];
+        let reply = self.run(FORGET.call(&self.key(key), &args), until).await?;
+        match words(&reply).as_slice() {
+            [b"forgotten"] => Ok(ForgetReply::Forgotten),
+            [b"busy"] => Ok(ForgetReply::Busy),
+            other => Err(unreadable(other)),
+        }
     }
 
     /// Checks whether the store accepts writes, and sets the gauge.

@@ -2,7 +2,7 @@
 //! a reply.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::poll_fn,
     sync::{Arc, Mutex},
     task::Poll,
@@ -14,8 +14,8 @@ use crate::{
         clock::{Clock, Millis, millis},
         record::{Arrival, ContextPin, EventKey, Identities, LeaseToken},
         store::lease::{
-            Attempt, ClaimReply, DoneEvent, EventStatus, LEASE, Lease, Renewal, STORE_TIMEOUT,
-            Unreachable,
+            Attempt, ClaimReply, DoneEvent, EventStatus, ForgetReply, LEASE, Lease, Renewal,
+            STORE_TIMEOUT, Unreachable,
         },
     },
 };
@@ -34,6 +34,7 @@ pub(crate) struct Simulated {
 #[derive(Debug, Default)]
 pub(crate) struct SimulatedServer {
     events: HashMap<EventKey, Event>,
+    forgotten: HashSet<EventKey>,
     /// Nothing arrives.
     pub(crate) down: bool,
     /// Requests time out, or arrive late if this ends before.
@@ -108,6 +109,7 @@ impl Simulated {
                 if arrival.stale {
                     return ClaimReply::Rejected(Reason::Stale);
                 }
+                server.forgotten.remove(&arrival.key);
                 let lease = Some((token, now + LEASE));
                 let pin = arrival.pin;
                 let event =
@@ -144,6 +146,9 @@ impl Simulated {
         answered: Option<&Identities>,
     ) -> Result<(), Unreachable> {
         self.ask(|server, now| {
+            if server.forgotten.contains(&arrival.key) {
+                return;
+            }
             if server.event(&arrival.key, now).is_none_or(|event| event.done.is_none()) {
                 let event = Event {
                     pin: arrival.pin,
@@ -174,6 +179,9 @@ impl Simulated {
         status: u16,
     ) -> Result<(), Unreachable> {
         self.ask(|server, now| {
+            if server.forgotten.contains(&arrival.key) {
+                return;
+            }
             let expires = now + millis(arrival.terms.ttl);
             let unknown = attempt == Attempt::Unknown;
             match server.event(&arrival.key, now) {
@@ -224,20 +232,37 @@ impl Simulated {
     }
 
     pub(crate) async fn status(&self, arrival: &Arrival) -> Result<EventStatus, Unreachable> {
-        self.ask(|server, now| match server.event(&arrival.key, now) {
-            None => EventStatus::Open,
-            Some(event) if event.pin != arrival.pin => EventStatus::Mismatch,
-            Some(event) => match (&event.done, event.lease) {
-                (Some(answered), _) => EventStatus::Done(DoneEvent {
-                    status: event.status,
-                    answered: answered.clone(),
-                    lasts: event.expires - now,
-                }),
-                (None, None) if event.status == 0 => EventStatus::Open,
-                (None, None) => EventStatus::Failed(event.status),
-                (None, Some((_, end))) if end > now => EventStatus::InFlight,
-                (None, Some(_)) => EventStatus::Open,
-            },
+        self.ask(|server, now| {
+            let forgotten = server.forgotten.contains(&arrival.key);
+            match server.event(&arrival.key, now) {
+                None if forgotten => EventStatus::Forgotten,
+                None => EventStatus::Open,
+                Some(event) if event.pin != arrival.pin => EventStatus::Mismatch,
+                Some(event) => match (&event.done, event.lease) {
+                    (Some(answered), _) => EventStatus::Done(DoneEvent {
+                        status: event.status,
+                        answered: answered.clone(),
+                        lasts: event.expires - now,
+                    }),
+                    (None, None) if event.status == 0 => EventStatus::Open,
+                    (None, None) => EventStatus::Failed(event.status),
+                    (None, Some((_, end))) if end > now => EventStatus::InFlight,
+                    (None, Some(_)) => EventStatus::Open,
+                },
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn forget(&self, key: &EventKey) -> Result<ForgetReply, Unreachable> {
+        self.ask(|server, now| {
+            let lease = server.event(key, now).and_then(|event| event.lease);
+            if lease.is_some_and(|(_, end)| end > now) {
+                return ForgetReply::Busy;
+            }
+            server.events.remove(key);
+            server.forgotten.insert(*key);
+            ForgetReply::Forgotten
         })
         .await
     }

@@ -84,6 +84,30 @@ async fn records_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn an_event_stays_forgotten_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(1_000_000);
+    let f = open(dir.path(), &clock);
+    f.won(arrival(1, 1)).await.done(&ok(), false).await.written();
+    let soon = Instant::now() + Duration::from_secs(30);
+    assert_eq!(f.replay.forget(&arrival(1, 1).key, soon).await, Ok(()));
+    f.break_disk(true);
+    f.won(arrival(2, 1)).await.done(&ok(), false).await.written();
+    let soon = Instant::now() + SHORT;
+    let forgotten = f.replay.forget(&arrival(2, 1).key, soon).await;
+    assert_eq!(forgotten, Err(Reject::StoreUnavailable), "the files cannot be written");
+    let Fixture { replay, .. } = f;
+    let guard = replay.0;
+    until(|| Arc::strong_count(&guard) == 2).await;
+    let Store::Disk(disk) = &guard.store else { panic!("not a disk") };
+    disk.stop_for_test();
+
+    let f = open(dir.path(), &clock);
+    assert_eq!(f.gauges(), (0, 0, 0));
+    f.won(arrival(1, 1)).await;
+}
+
+#[tokio::test]
 async fn a_success_is_durable_before_it_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let copy = tempfile::tempdir().unwrap();

@@ -206,6 +206,39 @@ async fn replicas_share_retries_replays_and_contexts() {
 }
 
 #[tokio::test]
+async fn an_event_is_forgotten_by_all_replicas() {
+    let Some(server) = Server::start().await else { return };
+    let (a, b) = (
+        server.replica(OnStoreFailure::Refuse).await,
+        server.replica(OnStoreFailure::Refuse).await,
+    );
+    let soon = || Instant::now() + Duration::from_secs(5);
+    for (event, forgetting) in [(1, &a), (2, &b), (3, &b)] {
+        let arrival = arrival(event, 1);
+        a.won(arrival).await.done(&ok(), false).await.written();
+        a.flushed().await;
+        assert!(b.is_replay(arrival).await, "both replicas have the record");
+        assert_eq!(forgetting.replay.forget(&arrival.key, soon()).await, Ok(()));
+        let stale = Arrival { stale: true, ..arrival };
+        assert_eq!(a.rejected(stale).await, Reject::NotAccepted(Reason::Stale));
+    }
+    // What a replica reports late is ignored.
+    let claim = a.won(arrival(1, 1)).await;
+    let shortly = Instant::now() + Duration::from_millis(200);
+    let busy = b.replay.forget(&arrival(1, 1).key, shortly).await;
+    assert_eq!(busy, Err(Reject::InFlight));
+    server.end_lease(1).await;
+    assert_eq!(b.replay.forget(&arrival(1, 1).key, soon()).await, Ok(()));
+    claim.done(&ok(), false).await.written();
+    a.flushed().await;
+    for event in 1..=3 {
+        assert!(!b.won(arrival(event, 1)).await.possible_duplicate(), "event {event}");
+    }
+    assert_eq!(b.replay.forget(&arrival(4, 1).key, soon()).await, Ok(()));
+    a.won(Arrival { pin: ContextPin([2; 16]), ..arrival(4, 1) }).await;
+}
+
+#[tokio::test]
 async fn a_copy_on_another_replica_gets_the_outcome() {
     let Some(server) = Server::start().await else { return };
     let a = server.replica(OnStoreFailure::Refuse).await;

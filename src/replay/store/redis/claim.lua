@@ -4,10 +4,12 @@ local v, s, p, t, l, u, c, i = unpack(redis.call('HMGET', KEYS[1], 'v', 's', 'p'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local unknown = '0'
-if not v then
+if v and v ~= ARGV[1] then return {'version', v} end
+if not v or s == 'x' then
   if ARGV[6] == '1' then return {'stale'} end
+  if v then redis.call('DEL', KEYS[1]) end
+  v, t = nil, nil
 else
-  if v ~= ARGV[1] then return {'version', v} end
   if p ~= ARGV[5] then return {'mismatch'} end
   if s == 'd' then return {'done', c, tostring(redis.call('PTTL', KEYS[1])), i or ''} end
   unknown = u

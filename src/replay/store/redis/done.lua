@@ -2,6 +2,7 @@
 -- ARGV: format version, lease token, record in ms, pin, status, answered requests (16 bytes each)
 local v, s, t, i = unpack(redis.call('HMGET', KEYS[1], 'v', 's', 't', 'i'))
 if v and v ~= ARGV[1] then return {'version', v} end
+if s == 'x' then return {'late'} end
 local how = 'done'
 local known = i or ''
 if s ~= 'd' then

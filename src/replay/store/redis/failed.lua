@@ -4,6 +4,7 @@
 local v, s, t, n = unpack(redis.call('HMGET', KEYS[1], 'v', 's', 't', 'n'))
 local attempt = ARGV[6]
 if v and v ~= ARGV[1] then return {'version', v} end
+if s == 'x' then return {'lost'} end
 local held = s == 'c' and t == ARGV[2]
 if held and n and attempt == 'n' then
   redis.call('DEL', KEYS[1])

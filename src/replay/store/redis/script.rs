@@ -42,6 +42,7 @@ scripts! {
     CLAIM = "claim.lua",
     DONE = "done.lua",
     FAILED = "failed.lua",
+    FORGET = "forget.lua",
     RENEW = "renew.lua",
     STATUS = "status.lua",
 }
