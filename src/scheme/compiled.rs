@@ -51,6 +51,8 @@ pub(super) struct SenderProfile {
     pub(super) methods: &'static str,
     pub(super) body: u64,
     pub(super) bare_answers: bool,
+    /// Headers that it sends with every event, each with an example value, for `sign` and `send`.
+    pub(super) headers: Vec<(HeaderName, String)>,
 }
 
 /// The signed time of sending.

@@ -1,6 +1,7 @@
 //! Signing as the sender does, for `sealgate sign`, `send` and `demo`.
 
 mod body;
+mod fresh;
 mod token;
 
 use std::borrow::Cow;
@@ -63,12 +64,10 @@ impl Verifier {
         };
         let mut headers = draft.headers;
         let begun = self.begun(&mut headers, &self.slots.names()[*signature]);
-        for (slot, values) in &self.required {
-            give(&mut headers, &self.slots.names()[*slot], values.first().map_or("", |v| v))?;
-        }
         if let Some(key) = key {
             self.label(&mut headers, key)?;
         }
+        self.add_sender_headers(&mut headers, draft.body.whole());
         for slot in self.made_up() {
             give(&mut headers, &self.slots.names()[slot], &random_id())?;
         }
@@ -233,9 +232,11 @@ impl Verifier {
             (tag, true) => Ok(tag.bytes().to_vec()),
             (_, false) => Err(match self.scheme.inputs.items.first() {
                 None => "the request lacks something that is signed".to_owned(),
-                Some(_) => "the request lacks something that is signed; what stands beside the \
-                            signature is given with --header 'Name: item=value'"
-                    .to_owned(),
+                Some(_) => {
+                    "the request lacks something that is signed; give the items next to the \
+                             signature with --header 'Name: item=value'"
+                        .to_owned()
+                }
             }),
         }
     }
@@ -313,7 +314,11 @@ fn head(method: &http::Method, path: &str, headers: HeaderMap) -> Result<Parts, 
 }
 
 fn random_id() -> String {
-    let mut bytes = [0; 16];
+    data_encoding::HEXLOWER.encode(&random_bytes::<16>())
+}
+
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-    data_encoding::HEXLOWER.encode(&bytes)
+    bytes
 }

@@ -54,6 +54,14 @@ pub(super) fn sender(section: Section<'_>) -> Option<SenderProfile> {
     if let Some(bare) = section.get("bare_answers").and_then(|field| field.boolean()) {
         sender.bare_answers = bare;
     }
+    if let Some(headers) = section.get("headers").and_then(|field| field.section()) {
+        for (name, field) in headers.entries() {
+            match name.parse() {
+                Ok(name) => sender.headers.extend(field.text().map(|value| (name, value))),
+                Err(_) => field.error(format!("`{name}` is not a header name"), None),
+            }
+        }
+    }
     section.finish();
     Some(sender)
 }
@@ -69,6 +77,7 @@ pub(super) fn ordinary_sender() -> SenderProfile {
         methods: "POST",
         body: 1 << 20,
         bare_answers: false,
+        headers: Vec::new(),
     }
 }
 

@@ -35,7 +35,7 @@ impl Verifier {
     ) -> Result<Vec<u8>, String> {
         let scheme = &*self.scheme;
         let Some(ValueSource::Json(signature)) = scheme.signature.from.first() else {
-            return Err("the sender's signature does not stand in the body".to_owned());
+            return Err("the sender's signature is not in the body".to_owned());
         };
         let pointer = |number: u16| scheme.inputs.pointers.name(number).to_owned();
         let mut json: Value = serde_json::from_slice(body)
@@ -70,7 +70,11 @@ impl Verifier {
 }
 
 /// Puts a text where a pointer (RFC 6901) leads to, unless something is there.
-fn put(json: &mut Value, pointer: &str, text: impl FnOnce() -> String) -> Result<(), String> {
+pub(super) fn put(
+    json: &mut Value,
+    pointer: &str,
+    text: impl FnOnce() -> String,
+) -> Result<(), String> {
     let mut place = json;
     for step in pointer.split('/').skip(1) {
         place = match place {
