@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 use self::{inventory::Fixed, limits::LimitsSection};
 pub use self::{
     inventory::{Changes, Inventory},
+    server::DEFAULT_ADMIN,
     sources::Sources,
 };
 use crate::{

@@ -1,6 +1,12 @@
 //! `[server]` and `[admin]`: where the gateway listens.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, thread, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
 
 use http::uri::PathAndQuery;
 
@@ -118,10 +124,13 @@ fn capture(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<Capture
     Some(CaptureOptions { dir: dir?, keep, max_bytes: max_bytes? })
 }
 
+/// The admin listener without `admin.listen`.
+pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
 /// Reads the addresses of `[admin]`: by default one on loopback, none if the list is empty.
 /// Addresses in `taken` are errors.
 pub(super) fn admin(section: Option<Section<'_>>, taken: &[SocketAddr]) -> Vec<SocketAddr> {
-    let default = vec![SocketAddr::from(([127, 0, 0, 1], 9464))];
+    let default = vec![DEFAULT_ADMIN];
     let Some(section) = section else { return default };
     let listen = section.get("listen").map(|field| {
         let listen = addresses(&field);
