@@ -6,6 +6,8 @@ mod client;
 mod completions;
 mod demo;
 mod health;
+mod log;
+mod output;
 mod run;
 mod schemes;
 mod send;
@@ -13,64 +15,56 @@ mod sign;
 mod verify;
 
 use std::{
-    io::{IsTerminal, stderr},
-    path::PathBuf,
+    ffi::OsString,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::SystemTime,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-use tracing_subscriber::EnvFilter;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{document::Report, scheme::UnixMillis};
+use self::{
+    log::LogArguments,
+    output::{err, out},
+};
+use crate::{
+    config::{self, Config},
+    document::Report,
+    scheme::UnixMillis,
+};
+
+/// The configuration file without `--config`.
+const DEFAULT_CONFIG: &str = "gateway.toml";
 
 /// A webhook gateway that forwards only authentic and new events to your handler.
 #[derive(Parser)]
-#[command(name = "sealgate", version, args_conflicts_with_subcommands = true)]
+#[command(name = "sealgate", version)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: RunArguments,
+    config: ConfigArguments,
     #[command(flatten)]
     log: LogArguments,
 }
 
-#[derive(Args)]
-struct LogArguments {
-    /// The format of log lines.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-    /// The log level (error, warn, info or debug), or a filter such as
-    /// `info,sealgate::replay=debug`; the default is `info`.
-    #[arg(long, global = true, value_name = "FILTER")]
-    log_level: Option<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// Text for people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
 /// Options of commands that read the configuration.
 #[derive(Args)]
-struct RunArguments {
-    /// The configuration file.
-    #[arg(long, short, default_value = "gateway.toml", value_name = "FILE")]
-    config: PathBuf,
+struct ConfigArguments {
+    /// The configuration file; the default is `gateway.toml`.
+    #[arg(long, short, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run the gateway (default).
-    Run(RunArguments),
+    Run,
     /// Validate the configuration and report every problem.
-    Check(RunArguments),
+    Check,
     /// Run a gateway, a stand-in upstream and signed traffic on loopback; needs no setup.
     Demo {
         /// Exit after the table, with status 1 if a row differs from what is expected.
@@ -89,7 +83,7 @@ enum Command {
         id: Option<String>,
     },
     /// Query the running gateway's readiness; for container health checks.
-    Health(RunArguments),
+    Health,
     /// Print a shell's completion script.
     Completions {
         /// The shell.
@@ -110,31 +104,39 @@ enum Status {
 
 /// Parses the arguments, runs the command and returns its exit status.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    if let Err(error) = start_log(&arguments.log, arguments.command.as_ref()) {
-        eprintln!("error: --log-level: {error}");
+    let arguments = Arguments::parse_from(without_help_of_help(std::env::args_os().collect()));
+    if let Err(error) = log::start(&arguments.log) {
+        err!("error: --log-level: {error}\n");
         return ExitCode::from(Status::Invalid as u8);
     }
     if let Err(error) = disable_core_dumps() {
         tracing::warn!(%error, "a crash may leave a core file, which contains secrets");
     }
+    let config = arguments.config.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
     let done = match arguments.command {
-        None => run::run(&arguments.run.config),
-        Some(Command::Run(run)) => run::run(&run.config),
-        Some(Command::Check(run)) => check::check(&run.config),
+        None | Some(Command::Run) => run::run(&config),
+        Some(Command::Check) => check::check(&config),
         Some(Command::Demo { exit }) => demo::demo(exit),
-        Some(Command::Verify(arguments)) => verify::verify(&arguments),
-        Some(Command::Sign(arguments)) => sign::sign(&arguments),
-        Some(Command::Send(arguments)) => send::send(&arguments),
+        Some(Command::Verify(arguments)) => verify::verify(&config, &arguments),
+        Some(Command::Sign(arguments)) => sign::sign(&config, &arguments),
+        Some(Command::Send(arguments)) => send::send(&config, &arguments),
         Some(Command::Schemes { id }) => schemes::schemes(id.as_deref()),
-        Some(Command::Health(run)) => health::health(&run.config),
+        Some(Command::Health) => health::health(&config),
         Some(Command::Completions { shell }) => completions::completions(shell),
     };
     let status = done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        err!("error: {error:#}\n");
         Status::Failed
     });
     ExitCode::from(status as u8)
+}
+
+/// Removes `--help` after `help`: clap has no help about `help`, and rejects it.
+fn without_help_of_help(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.get(1).is_some_and(|command| command == "help") {
+        arguments.retain(|argument| argument != "--help" && argument != "-h");
+    }
+    arguments
 }
 
 /// Disables core dumps, which contain secrets, and prevents other processes of the same user from
@@ -144,33 +146,52 @@ fn disable_core_dumps() -> rustix::io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
+/// Reads the configuration for a command that does not run the gateway.
+///
+/// # Errors
+/// A [`Report`] of all problems, or the absence of the default file.
+fn load(path: &Path) -> anyhow::Result<Config> {
+    reported(path, config::load(path)).map(|(config, _)| config)
+}
+
+/// Adds to a report about the absent default file what to do about it.
+fn reported<T>(path: &Path, result: Result<T, Report>) -> anyhow::Result<T> {
+    result.map_err(|report| {
+        let report = anyhow::Error::from(report);
+        if path == Path::new(DEFAULT_CONFIG) && !path.exists() {
+            report.context(
+                "there is no gateway.toml in this directory: `sealgate init` writes one, \
+                 `--config FILE` names another file, and `sealgate demo` needs none",
+            )
+        } else {
+            report
+        }
+    })
+}
+
 /// Prints what is invalid in the configuration, the arguments or an input file.
 fn invalid(error: &anyhow::Error) -> Status {
     match error.downcast_ref::<Report>() {
-        Some(report) => eprint!("{report}"),
-        None => eprintln!("error: {error:#}"),
+        Some(report) if error.chain().count() == 1 => err!("{report}"),
+        Some(_) => err!("error: {error}\n"),
+        None => err!("error: {error:#}\n"),
     }
     Status::Invalid
 }
 
-/// Starts logging to standard error. The demo logs errors only, because it prints a table.
-fn start_log(
-    arguments: &LogArguments,
-    command: Option<&Command>,
-) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let usual = if matches!(command, Some(Command::Demo { .. })) { "error" } else { "info" };
-    let filter = EnvFilter::try_new(arguments.log_level.as_deref().unwrap_or(usual))?;
-    // Lines that cannot be written, for example to a full disk, are dropped: reporting this on the
-    // same stream would panic.
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr)
-        .log_internal_errors(false);
-    match arguments.log_format {
-        LogFormat::Text => log.with_ansi(stderr().is_terminal()).with_target(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).with_target(false).init(),
+/// Parses a time argument: Unix seconds, Unix milliseconds (from 10^11) or RFC 3339.
+fn instant(text: &str) -> Result<UnixMillis, String> {
+    if let Ok(number) = text.parse::<i64>() {
+        let is_millis = number.unsigned_abs() >= 100_000_000_000;
+        return Ok(UnixMillis(if is_millis { number } else { number.saturating_mul(1000) }));
     }
-    Ok(())
+    let parsed = OffsetDateTime::parse(text, &Rfc3339);
+    let parsed = parsed.map_err(|_| {
+        "write Unix seconds (1758184391) or RFC 3339 (2025-09-18T08:33:11Z)".to_owned()
+    })?;
+    i64::try_from(parsed.unix_timestamp_nanos() / 1_000_000)
+        .map(UnixMillis)
+        .map_err(|_| "the year is out of range".to_owned())
 }
 
 /// Returns the current time.

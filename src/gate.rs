@@ -4,6 +4,7 @@
 mod access_log;
 mod http_rules;
 mod observe;
+mod offline;
 mod pipeline;
 mod request_id;
 mod sampler;
@@ -20,7 +21,7 @@ use http_body_util::Full;
 use tokio_util::task::TaskTracker;
 
 use self::{access_log::LogEntry, pipeline::Pipeline, sampler::Sampler};
-pub use self::{http_rules::WireFacts, pipeline::Site};
+pub use self::{http_rules::WireFacts, offline::check_rules, pipeline::Site};
 use crate::{
     capacity::{Capacity, ConnectionSlot},
     metrics::{Metrics, NO_ROUTE, RouteMetrics, ShedCounters},

@@ -32,6 +32,7 @@ use self::{
 pub use self::{
     listener::{Addresses, Bound, bind},
     options::{Handshake, Limits, ServerOptions, TlsListener},
+    wire::check_head,
 };
 use crate::{admin::Admin, capacity::Capacity, gate::Gate, metrics::Metrics};
 

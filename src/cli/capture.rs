@@ -1,23 +1,45 @@
-//! Captured HTTP requests: request line, headers, empty line, body bytes.
+//! Captured HTTP requests, in the forms in which people have them: raw HTTP/1.1, transcripts of
+//! `curl -v`, curl commands, HAR files and dumps of HTTP/2 headers.
+
+mod curl;
+mod har;
+mod raw;
+mod transcript;
 
 use std::{io::Read, path::Path};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, request::Parts};
+use http::{
+    HeaderName, HeaderValue, Method, Request, Uri,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING},
+    request::Parts,
+};
 
 use crate::target;
 
-/// The maximum number of header lines of a captured request.
-const HEADERS: usize = 256;
+/// A captured request.
+#[derive(Debug)]
+pub(super) struct Captured {
+    pub(super) head: Parts,
+    pub(super) body: Bytes,
+    /// The head as HTTP/1.1, with the empty line.
+    pub(super) text: Vec<u8>,
+    /// What does not fit together in the capture, in sentences.
+    pub(super) notes: Vec<String>,
+    /// Whether a newline at the end of the body may have been added by an editor: nothing in the
+    /// capture says where the body ends.
+    pub(super) is_open_ended: bool,
+}
 
-/// Reads a request from a file, or from standard input if the path is `-`. Lines end in LF or CRLF.
-/// The body follows the empty line; its length is `Content-Length` or the rest of the file.
+/// Reads a request from a file, or from standard input if the path is `-`. With `body`, the body is
+/// read from this file.
 ///
 /// # Errors
-/// An unreadable file, or a head that is not HTTP/1.1.
-pub(super) fn read(path: &Path) -> anyhow::Result<(Parts, Bytes)> {
-    parse(&bytes(path)?)
+/// An unreadable file; a capture in no known form, with the line and the cause.
+pub(super) fn read(path: &Path, body: Option<&Path>) -> anyhow::Result<Captured> {
+    let body = body.map(bytes).transpose()?.map(Bytes::from);
+    parse(&bytes(path)?, body)
         .with_context(|| format!("{} is not a captured HTTP request", path.display()))
 }
 
@@ -34,71 +56,151 @@ pub(super) fn bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
-fn parse(raw: &[u8]) -> anyhow::Result<(Parts, Bytes)> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-    let mut parsed = httparse::Request::new(&mut headers);
-    let length = match parsed.parse(raw)? {
-        httparse::Status::Complete(length) => length,
-        httparse::Status::Partial => bail!("the empty line after the headers is missing"),
+fn parse(bytes: &[u8], body: Option<Bytes>) -> anyhow::Result<Captured> {
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        bail!("it is UTF-16 text: save it as UTF-8");
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let is_curl = curl::is_command(bytes);
+    let mut draft = if bytes.trim_ascii_start().starts_with(b"{") {
+        har::parse(bytes)?
+    } else if transcript::is_transcript(bytes) {
+        transcript::parse(bytes)?
+    } else if is_curl {
+        curl::parse(bytes)?
+    } else {
+        raw::parse(bytes)?
     };
-    let method = Method::from_bytes(parsed.method.unwrap_or("").as_bytes())?;
-    let path = parsed.path.unwrap_or("/").as_bytes();
-    let target = target::substituted(path);
-    let mut request = Request::builder().method(method).uri(target.as_deref().unwrap_or(path));
-    for header in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(header.name.as_bytes())?;
-        request = request.header(name, HeaderValue::from_bytes(header.value)?);
+    if let Some(body) = body {
+        (draft.body, draft.is_open_ended) = (body, false);
     }
-    let (head, ()) = request.body(())?.into_parts();
-    let mut body = Bytes::copy_from_slice(&raw[length..]);
-    if let Some(announced) = head.headers.get(http::header::CONTENT_LENGTH) {
-        let announced: usize = announced
-            .to_str()
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| anyhow!("Content-Length is not a number"))?;
-        if announced > body.len() {
-            let missing = announced - body.len();
-            bail!("the body is {missing} bytes shorter than its Content-Length");
+    draft.finish()
+}
+
+/// A request as a capture describes it.
+#[derive(Debug, Default)]
+struct CaptureDraft {
+    method: String,
+    /// Path and query, or a URL.
+    target: String,
+    headers: Vec<(String, Vec<u8>)>,
+    body: Bytes,
+    notes: Vec<String>,
+    is_open_ended: bool,
+}
+
+impl CaptureDraft {
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        let mut headers = self.headers.iter();
+        headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
+    }
+
+    /// Adds `Host`, and turns a URL into path and query.
+    fn split_url(&mut self) -> anyhow::Result<()> {
+        let uri: Uri = self.target.parse().with_context(|| format!("`{}`", self.target))?;
+        if let Some(authority) = uri.authority() {
+            if self.header("host").is_none() {
+                self.headers.insert(0, (HOST.to_string(), authority.as_str().into()));
+            }
+            self.target = uri.path_and_query().map_or("/".to_owned(), ToString::to_string);
         }
-        body.truncate(announced);
+        Ok(())
     }
-    Ok((head, body))
+
+    /// Checks the request and the length of its body.
+    fn finish(mut self) -> anyhow::Result<Captured> {
+        if self.header(TRANSFER_ENCODING.as_str()).is_some_and(is_chunked) {
+            self.is_open_ended = false;
+            match dechunked(&self.body) {
+                Some(body) => self.body = body.into(),
+                None => self.notes.push(
+                    "the body is not chunked, although Transfer-Encoding says so; it is read as \
+                     it is"
+                        .to_owned(),
+                ),
+            }
+        } else if let Some(announced) = self.header(CONTENT_LENGTH.as_str()) {
+            let text = String::from_utf8_lossy(announced).into_owned();
+            self.is_open_ended = false;
+            let Ok(announced) = text.trim().parse::<usize>() else {
+                bail!("Content-Length is `{text}`, which is not a number");
+            };
+            let length = self.body.len();
+            if announced > length {
+                let missing = announced - length;
+                bail!(
+                    "Content-Length is {announced}, but the body has only {length} bytes: {missing} \
+                     are missing; --body FILE gives a body that is not in the capture"
+                );
+            }
+            let rest = self.body.split_off(announced);
+            if rest == "\n" || rest == "\r\n" {
+                let note = "the newline at the end of the file is not part of the body \
+                            (Content-Length ends before it): an editor added it";
+                self.notes.push(note.to_owned());
+            } else if !rest.is_empty() {
+                self.notes.push(format!(
+                    "Content-Length is {announced}, but {length} bytes follow the head: only the \
+                     first {announced} are the body"
+                ));
+            }
+        }
+        let method = Method::from_bytes(self.method.as_bytes())
+            .with_context(|| format!("`{}` is not a method", self.method))?;
+        let target = self.target.as_bytes();
+        let substituted = target::substituted(target);
+        let mut request =
+            Request::builder().method(method).uri(substituted.as_deref().unwrap_or(target));
+        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
+        for (name, value) in &self.headers {
+            let header = HeaderName::from_bytes(name.as_bytes())
+                .with_context(|| format!("`{name}` is not a header name"))?;
+            let parsed = HeaderValue::from_bytes(value)
+                .with_context(|| format!("the value of `{name}` has control characters"))?;
+            request = request.header(header, parsed);
+            text.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
+        }
+        text.extend_from_slice(b"\r\n");
+        let request = request.body(()).with_context(|| format!("`{}`", self.target))?;
+        Ok(Captured {
+            head: request.into_parts().0,
+            body: self.body,
+            text,
+            notes: self.notes,
+            is_open_ended: self.is_open_ended,
+        })
+    }
+
+    /// Adds the `Content-Type` that curl sends with `-d`.
+    fn add_form_type(&mut self) {
+        if self.header(CONTENT_TYPE.as_str()).is_none() {
+            let form = b"application/x-www-form-urlencoded".to_vec();
+            self.headers.push((CONTENT_TYPE.to_string(), form));
+        }
+    }
+}
+
+fn is_chunked(value: &[u8]) -> bool {
+    value.to_ascii_lowercase().ends_with(b"chunked")
+}
+
+/// Returns the body in chunks, with lines that end in LF or CRLF; `None` if it is not chunked.
+fn dechunked(mut bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = memchr::memchr(b'\n', bytes)?;
+        let line = std::str::from_utf8(&bytes[..end]).ok()?;
+        let size = line.split(';').next().unwrap_or(line).trim();
+        let size = usize::from_str_radix(size, 16).ok()?;
+        bytes = &bytes[end + 1..];
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(bytes.get(..size)?);
+        bytes = &bytes[size..];
+        bytes = bytes.strip_prefix(b"\r\n").or_else(|| bytes.strip_prefix(b"\n"))?;
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_end_either_way_and_the_body_is_kept_to_the_byte() {
-        for raw in [
-            &b"POST /a?b HTTP/1.1\r\nHost: x\r\nX-Y:  z \r\n\r\n\xff\r\n"[..],
-            b"POST /a?b HTTP/1.1\nHost: x\nX-Y:  z \n\n\xff\r\n",
-        ] {
-            let (head, body) = parse(raw).expect("a request");
-            assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("POST", "/a?b"));
-            assert_eq!(head.headers["x-y"], "z");
-            assert_eq!(body, &b"\xff\r\n"[..]);
-        }
-    }
-
-    #[test]
-    fn what_is_no_request_is_an_error() {
-        for raw in [
-            &b""[..],
-            b"POST / HTTP/1.1\r\nHost: x\r\n",
-            b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nabc",
-            b"\x00\x01",
-        ] {
-            assert!(parse(raw).is_err(), "{raw:?}");
-        }
-    }
-
-    #[test]
-    fn content_length_ends_the_body() {
-        let (_, body) =
-            parse(b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\n").expect("a request");
-        assert_eq!(body, "abc");
-    }
-}
+mod tests;

@@ -1,23 +1,28 @@
 use std::path::Path;
 
-use super::Status;
-use crate::{config, document::Severity};
+use super::{Status, err, invalid, out, reported};
+use crate::{
+    config,
+    document::{Report, Severity},
+};
 
 /// `sealgate check`: reports every problem of the configuration, or that it is valid.
 pub(super) fn check(path: &Path) -> anyhow::Result<Status> {
-    let (config, warnings) = match config::load(path) {
+    let (config, warnings) = match reported(path, config::load(path)) {
         Ok(loaded) => loaded,
-        Err(report) => {
-            eprint!("{report}");
-            let (errors, warnings) =
-                (report.count(Severity::Error), report.count(Severity::Warning));
-            eprintln!("{}: {errors} error(s), {warnings} warning(s)", path.display());
-            return Ok(Status::Invalid);
+        Err(error) => {
+            let status = invalid(&error);
+            if let Some(report) = error.downcast_ref::<Report>() {
+                let (errors, warnings) =
+                    (report.count(Severity::Error), report.count(Severity::Warning));
+                err!("{}: {errors} error(s), {warnings} warning(s)\n", path.display());
+            }
+            return Ok(status);
         }
     };
-    eprint!("{warnings}");
+    err!("{warnings}");
     let warnings = warnings.count(Severity::Warning);
     let routes = config.routes.len();
-    println!("{}: valid, {routes} route(s), {warnings} warning(s)", path.display());
+    out!("{}: valid, {routes} route(s), {warnings} warning(s)\n", path.display())?;
     Ok(Status::Success)
 }

@@ -10,7 +10,7 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::stage::DemoStage;
-use super::Status;
+use super::{Status, out};
 
 /// Sends the requests and prints the table. Then the gateway keeps running unless `exit` is set.
 pub(super) fn demo(exit: bool) -> anyhow::Result<Status> {
@@ -22,26 +22,36 @@ pub(super) fn demo(exit: bool) -> anyhow::Result<Status> {
 }
 
 async fn play(exit: bool) -> anyhow::Result<Status> {
+    let mut terminate = signal(SignalKind::terminate())?;
     let stage = DemoStage::set().await?;
-    println!("sender → {} (gateway) → {} (upstream)\n", stage.public_url(), stage.upstream_url());
-    let rows = scenes::play(&stage).await?;
-    print!("{}", scenes::render(&rows));
-    let right = rows.iter().all(|row| row.is_as_it_must_be());
-    println!(
-        "\n{}",
-        if right { "Every row is as expected." } else { "Some rows are NOT as expected." }
-    );
-    if right && !exit {
-        println!(
-            "\nThe gateway keeps running. Run this command within five minutes, then run it again:\n"
-        );
-        println!("{}\n\nPress Ctrl-C to stop.", stage.curl()?);
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted?,
-            _ = terminate.recv() => {}
-        }
-    }
+    let played = tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| Status::Success)?,
+        _ = terminate.recv() => Status::Success,
+        played = show(&stage, exit) => played?,
+    };
     stage.strike().await;
-    Ok(if right { Status::Success } else { Status::Failed })
+    Ok(played)
+}
+
+/// Sends the requests and prints the table. Without `exit`, returns only if a row is wrong.
+async fn show(stage: &DemoStage, exit: bool) -> anyhow::Result<Status> {
+    out!("sender → {} (gateway) → {} (upstream)\n\n", stage.public_url(), stage.upstream_url())?;
+    let rows = scenes::play(stage).await?;
+    out!("\n{}", scenes::render(&rows))?;
+    if !rows.iter().all(|row| row.is_as_it_must_be()) {
+        out!("\nSome rows are NOT as expected.\n")?;
+        return Ok(Status::Failed);
+    }
+    out!("\nEvery row is as expected.\n")?;
+    if exit {
+        return Ok(Status::Success);
+    }
+    out!(
+        "\nThe gateway keeps running. Its metrics: {}\n\
+         Run this command within five minutes, then run it again:\n\n{}\n\n\
+         Press Ctrl-C to stop.\n",
+        stage.metrics_url(),
+        stage.curl()?
+    )?;
+    std::future::pending().await
 }

@@ -7,7 +7,7 @@ use rustix::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Status;
+use super::{Status, invalid, reported};
 use crate::{
     config::{self, Changes, Config, Sources},
     document::{Report, Severity},
@@ -19,14 +19,13 @@ const OTHER_FILES: u64 = 512;
 
 /// `sealgate run`: loads the configuration, starts the gateway, and handles signals until it stops.
 pub(super) fn run(path: &Path) -> anyhow::Result<Status> {
-    let config = match config::load(path) {
+    let config = match reported(path, config::load(path)) {
         Ok((config, warnings)) => {
             log(&warnings);
             config
         }
-        Err(report) => {
-            eprint!("{report}");
-            return Ok(Status::Invalid);
+        Err(error) => {
+            return Ok(invalid(&error));
         }
     };
     tokio::runtime::Builder::new_current_thread()

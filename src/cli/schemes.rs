@@ -1,15 +1,15 @@
-use super::Status;
+use super::{Status, err, out};
 use crate::scheme::Scheme;
 
 /// `sealgate schemes`: lists the schemes, or describes one and prints its file.
 pub(super) fn schemes(id: Option<&str>) -> anyhow::Result<Status> {
     let Some(id) = id else {
-        print!("{}", Scheme::list());
+        out!("{}", Scheme::list())?;
         return Ok(Status::Success);
     };
     match (Scheme::builtin(id), Scheme::builtin_text(id)) {
         (Some(scheme), Some(text)) => {
-            println!("{}\n{text}", scheme.describe());
+            out!("{}\n{text}\n", scheme.describe())?;
             Ok(Status::Success)
         }
         _ => {
@@ -17,7 +17,7 @@ pub(super) fn schemes(id: Option<&str>) -> anyhow::Result<Status> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "`sealgate schemes` lists all schemes".to_owned(),
             };
-            eprintln!("error: unknown scheme `{id}`; {help}");
+            err!("error: unknown scheme `{id}`; {help}\n");
             Ok(Status::Invalid)
         }
     }

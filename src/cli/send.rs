@@ -1,97 +1,151 @@
+mod destination;
 mod repeat;
 
-use anyhow::Context;
-use clap::Args;
-use http::{Request, Uri};
+use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
+use bytes::Bytes;
+use clap::Args;
+use http::{Request, Response, StatusCode, Uri};
+
+use self::destination::destination;
 use super::{
     Status,
     client::SenderClient,
-    invalid,
-    sign::{SignArguments, inputs, signed},
+    err, invalid, now, out,
+    sign::{self, SignArguments, Signed, inputs, signed},
 };
-use crate::config::{self, Config};
+use crate::response::ANSWER;
+
+/// Where `send` and `rehearse` send requests.
+#[derive(Args)]
+pub(super) struct DestinationArguments {
+    /// The URL to send to; default: the listener in the configuration, by the name in its
+    /// certificate.
+    #[arg(long, value_name = "URL")]
+    to: Option<Uri>,
+    /// Connect to this address instead of the URL's.
+    #[arg(long, value_name = "HOST:PORT")]
+    connect: Option<String>,
+    /// Accept the certificates in this PEM file, and those that they have signed; default: the
+    /// configuration's and the system's.
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    cacert: Option<PathBuf>,
+    /// Accept any certificate.
+    #[arg(long)]
+    insecure: bool,
+}
 
 /// Options of `sealgate send`.
 #[derive(Args)]
 pub(super) struct SendArguments {
-    /// The URL to send to; default: the first listener in the configuration.
-    #[arg(long, value_name = "URL")]
-    to: Option<Uri>,
-    /// Send this many events, each with a new signature, and report response times.
+    #[command(flatten)]
+    destination: DestinationArguments,
+    /// Send this many events, each with a fresh ID and signature, and report response times.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     repeat: Option<u64>,
     /// With --repeat: send at most this many events per second.
     #[arg(long, value_name = "R", requires = "repeat",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
+    /// Change the body after it was signed, to see how the gateway rejects it.
+    #[arg(long, conflicts_with = "repeat")]
+    tamper: bool,
     #[command(flatten)]
     sign: SignArguments,
 }
 
 /// `sealgate send`: signs one event, sends it and prints the response. Fails unless it is a 2xx.
-pub(super) fn send(arguments: &SendArguments) -> anyhow::Result<Status> {
-    let prepared = inputs(&arguments.sign).and_then(|(route, body)| {
-        let (config, _) = config::load(&arguments.sign.config)?;
-        Ok((route, body, config))
+pub(super) fn send(config: &Path, arguments: &SendArguments) -> anyhow::Result<Status> {
+    let prepared = inputs(config, &arguments.sign).and_then(|(config, body)| {
+        let to = destination(&config, &arguments.sign.route, &arguments.destination)?;
+        Ok((to, sign::route(config, &arguments.sign.route)?, body))
     });
-    let (route, body, config) = match prepared {
+    let (to, route, body) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return Ok(invalid(&error)),
     };
-    let sign = |body| signed(&arguments.sign, &route, body);
-    let signed = sign(body.clone())?;
-    let url = match &arguments.to {
-        Some(url) => url.clone(),
-        None => local(&config, &signed.path)?,
+    let target = to.url.path_and_query().map_or("/", |target| target.as_str());
+    let sign = |body: Vec<u8>| signed(&arguments.sign, &route, target, Bytes::from(body));
+    let completed = route.verifier.completed_body(&body).map_err(|problem| anyhow!(problem))?;
+    if completed != body {
+        err!("note: the body has no event ID, so one was added\n");
+    }
+    let request = |signed: Signed| -> anyhow::Result<_> {
+        let mut request = Request::builder().method(signed.method).uri(target).body(signed.body)?;
+        *request.headers_mut() = signed.headers;
+        Ok(request)
     };
-    let roots = roots(&config);
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let mut client = SenderClient::connect(&url, &roots).await?;
+        let mut client = SenderClient::connect(&to).await?;
         if let Some(count) = arguments.repeat {
             let tally = repeat::repeat(count, arguments.rate, async || {
-                let signed = sign(body.clone())?;
-                let mut request = Request::post(url.clone()).body(signed.body)?;
-                *request.headers_mut() = signed.headers;
-                Ok(client.send(request).await?.status())
+                let fresh = route.verifier.fresh_body(&body, arguments.sign.at.unwrap_or_else(now));
+                let signed = sign(fresh.map_err(|problem| anyhow!(problem))?)?;
+                Ok(client.send(request(signed)?).await?.status())
             });
             let tally = tally.await?;
             let status = if tally.is_success() { Status::Success } else { Status::Failed };
-            print!("{}", tally.summary());
+            out!("{}", tally.summary())?;
             return Ok(status);
         }
-        let mut request = Request::post(url.clone()).body(signed.body)?;
-        *request.headers_mut() = signed.headers;
-        let response = client.send(request).await?;
-        println!("{}", response.status());
-        for (name, value) in response.headers() {
-            println!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+        let mut signed = sign(completed)?;
+        if arguments.tamper {
+            signed.body = tampered(&signed.body);
         }
-        println!("\n{}", String::from_utf8_lossy(response.body()));
+        let response = client.send(request(signed)?).await?;
+        out!("{}\n", response.status())?;
+        for (name, value) in response.headers() {
+            out!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()))?;
+        }
+        out!("\n{}\n", String::from_utf8_lossy(response.body()))?;
+        if let Some(hint) = hint(&response, arguments.tamper) {
+            err!("{hint}\n");
+        }
         Ok(if response.status().is_success() { Status::Success } else { Status::Failed })
     })
 }
 
-/// Returns the URL of the gateway that runs with this configuration on this machine.
-fn local(config: &Config, path: &str) -> anyhow::Result<Uri> {
-    let plain = config.server.http_listen.first().map(|address| ("http", address));
-    let tls = config.server.listen.first().map(|listener| ("https", &listener.address));
-    let (scheme, address) = plain.or(tls).context("the configuration has no listener")?;
-    let host = if address.ip().is_unspecified() || scheme == "https" {
-        "localhost".to_owned()
-    } else if address.is_ipv6() {
-        format!("[{}]", address.ip())
-    } else {
-        address.ip().to_string()
-    };
-    let url = format!("{scheme}://{host}:{}{path}", address.port());
-    url.parse().with_context(|| format!("{url} is not a URL; use --to"))
+/// Returns the body with another last digit or letter, or with one byte more if it has none.
+fn tampered(body: &[u8]) -> Bytes {
+    let mut body = body.to_vec();
+    match body.iter().rposition(u8::is_ascii_alphanumeric) {
+        Some(at) => body[at] = if body[at] == b'1' { b'2' } else { b'1' },
+        None => body.push(b'1'),
+    }
+    body.into()
 }
 
-/// Returns the certificates to trust: those of the configuration and of the system.
-fn roots(config: &Config) -> Vec<u8> {
-    let own = config.server.tls.iter().map(|pair| pair.cert.clone());
-    let system = std::env::var_os("SSL_CERT_FILE")
-        .map_or_else(|| "/etc/ssl/certs/ca-certificates.crt".into(), std::path::PathBuf::from);
-    own.chain([system]).filter_map(|path| std::fs::read(path).ok()).collect::<Vec<_>>().concat()
+/// Returns what to do about a response that is not a 2xx.
+fn hint(response: &Response<Bytes>, tampered: bool) -> Option<String> {
+    let status = response.status();
+    if status.is_success() {
+        return None;
+    }
+    if !response.headers().contains_key(ANSWER) {
+        return Some(format!("hint: this {status} is the handler's own response"));
+    }
+    let cause = match status {
+        _ if tampered => "the body differs from what was signed, as --tamper wants",
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            "the running gateway does not accept what this configuration signs: reload the \
+             gateway (SIGHUP) if its secrets have changed"
+        }
+        StatusCode::NOT_FOUND => "the running gateway has no route for this host and path",
+        StatusCode::CONFLICT => {
+            "the gateway has the same request, or the event with other headers, on record"
+        }
+        StatusCode::BAD_GATEWAY => {
+            "the gateway got no response from the handler: check that it runs at the route's \
+             `upstream`"
+        }
+        StatusCode::GATEWAY_TIMEOUT => {
+            "the handler did not respond within `answer_within`; the gateway logs its response \
+             when it arrives"
+        }
+        _ => "the gateway rejected the request",
+    };
+    let id = response.headers().get("sealgate-request-id");
+    let id = id.and_then(|id| id.to_str().ok()).unwrap_or("");
+    Some(format!("hint: {cause}; the gateway's log line with request_id={id} has the details"))
 }

@@ -35,6 +35,18 @@ use crate::{gate::WireFacts, reject::Reject};
 /// Replaces a head with a fault. No route and no health check can be configured at `*`.
 const STAND_IN: &[u8] = b"OPTIONS * HTTP/1.1\r\nHost: rejected\r\nConnection: close\r\n\r\n";
 
+/// Checks a head, with its empty line, as if it arrived over a connection.
+///
+/// # Errors
+/// Why the connection would reject it.
+pub fn check_head(head: &[u8], limits: &Limits) -> Result<(), Reject> {
+    let passed = Framing::new(limits.head_bytes, limits.headers).pass(head, &FactsQueue::default());
+    match passed.fault {
+        Some(Fault::Head(reject) | Fault::Body(reject)) => Err(reject),
+        None => Ok(()),
+    }
+}
+
 /// A stream of HTTP/1 requests that have one meaning.
 pub(super) struct Wire<'a, S> {
     stream: S,

@@ -53,6 +53,14 @@ impl CertificatePair {
         Ok((self.cert.display().to_string(), self.load()?.expires))
     }
 
+    /// Returns the DNS names in the certificate.
+    ///
+    /// # Errors
+    /// As [`CertificatePair::check`]; missing files are always an error.
+    pub fn names(&self) -> Result<Vec<String>, TlsError> {
+        Ok(self.load()?.names)
+    }
+
     /// Returns the chain and key for use as a client certificate.
     pub(super) fn certified_key(&self) -> Result<Arc<CertifiedKey>, TlsError> {
         Ok(self.load()?.certified)

@@ -5,6 +5,7 @@ mod kit;
 mod admission;
 mod challenges;
 mod client_certificates;
+mod commands;
 mod connections;
 mod delivery;
 mod diagnosis;

@@ -7,7 +7,10 @@ use http::{HeaderMap, Method, Request, Response, Uri};
 use super::upstream::StandInUpstream;
 use crate::{
     body::Payload,
-    cli::{client::SenderClient, now},
+    cli::{
+        client::{Destination, SenderClient, Trust},
+        now,
+    },
     config::{self, Config},
     gateway::Gateway,
     scheme::{Draft, UnixMillis, Verifier},
@@ -21,7 +24,27 @@ pub(super) struct DemoStage {
     upstream: StandInUpstream,
     sender: Verifier,
     certificate: Vec<u8>,
-    dir: PathBuf,
+    dir: DemoDir,
+}
+
+/// A directory that is removed, with the key in it, however the demo ends.
+struct DemoDir(PathBuf);
+
+impl DemoDir {
+    fn create() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("sealgate-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(DemoDir(path))
+    }
+}
+
+impl Drop for DemoDir {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(dir = %self.0.display(), %error, "cannot remove the demo's directory");
+        }
+    }
 }
 
 /// A signed request, which can be sent more than once.
@@ -42,9 +65,7 @@ fn random_secret() -> anyhow::Result<String> {
 impl DemoStage {
     pub(super) async fn set() -> anyhow::Result<Self> {
         let upstream = StandInUpstream::start().await?;
-        let dir = std::env::temp_dir().join(format!("sealgate-demo-{}", std::process::id()));
-        std::fs::create_dir_all(&dir)
-            .with_context(|| format!("cannot create {}", dir.display()))?;
+        let dir = DemoDir::create()?;
         let text = format!(
             r#"
             [server]
@@ -72,13 +93,13 @@ impl DemoStage {
             random_secret()?,
         );
         let read = || -> anyhow::Result<Config> {
-            config::parse("demo.toml", &text, &dir, &|_| None)
+            config::parse("demo.toml", &text, &dir.0, &|_| None)
                 .map(|(config, _)| config)
                 .map_err(|report| anyhow!("{report}"))
         };
         let route = read()?.routes.into_iter().next().context("the demo has a route")?;
         let gateway = Gateway::start(read()?)?;
-        let certificate = std::fs::read(dir.join("demo.crt"))?;
+        let certificate = std::fs::read(dir.0.join("demo.crt"))?;
         Ok(DemoStage { gateway, upstream, sender: route.verifier, certificate, dir })
     }
 
@@ -88,6 +109,10 @@ impl DemoStage {
 
     pub(super) fn upstream_url(&self) -> String {
         format!("http://{}", self.upstream.address())
+    }
+
+    pub(super) fn metrics_url(&self) -> String {
+        format!("http://{}/metrics", self.gateway.addresses().admin[0])
     }
 
     /// Returns how many requests have reached the upstream.
@@ -120,7 +145,9 @@ impl DemoStage {
     /// Sends a request on a new connection.
     pub(super) async fn send(&self, signed: &SignedRequest) -> anyhow::Result<Response<Bytes>> {
         let url: Uri = self.public_url().parse()?;
-        let mut client = SenderClient::connect(&url, &self.certificate).await?;
+        let trust = Trust::Certificates(self.certificate.clone());
+        let to = Destination { url: url.clone(), connect: None, trust };
+        let mut client = SenderClient::connect(&to).await?;
         let mut request = Request::post(url).body(signed.body.clone())?;
         *request.headers_mut() = signed.headers.clone();
         client.send(request).await
@@ -130,7 +157,7 @@ impl DemoStage {
     pub(super) fn curl(&self) -> anyhow::Result<String> {
         let body = r#"{"cpnNo":"ZJLF0399WQBEQZJM","grpIdx":574}"#;
         let signed = self.sign("global", HeaderMap::new(), body, 0)?;
-        let mut line = format!("curl -i --cacert {}", self.dir.join("demo.crt").display());
+        let mut line = format!("curl -i --cacert {}", self.dir.0.join("demo.crt").display());
         for (name, value) in &signed.headers {
             write!(line, " \\\n  -H '{name}: {}'", value.to_str()?)?;
         }
@@ -138,11 +165,8 @@ impl DemoStage {
         Ok(line)
     }
 
-    /// Stops everything and removes the demo's directory.
+    /// Stops the gateway.
     pub(super) async fn strike(self) {
         self.gateway.drain().await;
-        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-            tracing::warn!(dir = %self.dir.display(), %error, "cannot remove the demo's directory");
-        }
     }
 }

@@ -1,0 +1,336 @@
+//! The command line, as a newcomer uses it: `send` and `sign` imitate the sender, `verify` decides
+//! as the gateway does, and every command ends in a message that helps.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::kit::{self, Event, Process, SECRET, Setup, Upstream, sealgate};
+
+/// Runs the binary on another thread, so that the test's upstream can respond meanwhile.
+async fn run(arguments: &[&str], dir: &std::path::Path) -> (Option<i32>, String, String) {
+    let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    let dir = dir.to_owned();
+    let output = tokio::task::spawn_blocking(move || {
+        sealgate(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &dir)
+    });
+    let output = output.await.expect("joined");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn send_connects_to_the_listener_by_the_name_in_its_certificate() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream);
+    let dir = setup.dir.path();
+    let address = kit::free_address().to_string();
+    let toml = setup
+        .toml()
+        .replace("localhost", "hooks.example.com")
+        .replacen("127.0.0.1:0", &address, 1)
+        .replace("path = ", "host = \"hooks.example.com\"\npath = ");
+    let _gateway = Process::start(dir, &toml).await;
+    fs::write(dir.join("event.json"), "{\"useCnt\":1}").expect("written");
+    let send = ["send", "--route", "vivoldi", "event.json"];
+    let (status, _, error) = run(&send, dir).await;
+    assert_eq!(status, Some(0), "{error}");
+    let seen = upstream.only();
+    assert_eq!(seen.header("host"), Some(&*format!("hooks.example.com:{}", port(&address))));
+
+    // A certificate that the configuration does not name.
+    fs::rename(dir.join("tls.crt"), dir.join("ca.pem")).expect("renamed");
+    let other = rcgen_pair();
+    fs::write(dir.join("tls.crt"), other.0).expect("written");
+    fs::write(dir.join("tls.key"), other.1).expect("written");
+    let (status, _, error) = run(&send, dir).await;
+    assert_eq!(status, Some(1));
+    assert!(error.contains("--insecure"), "{error}");
+    let url = "https://hooks.example.com/webhooks/vivoldi";
+    let host = ["--to", url, "--connect", &address];
+    for more in [&["--cacert", "ca.pem"][..], &["--insecure"], &["--to", url, "--insecure"]] {
+        let host = if more.len() == 3 { &host[2..] } else { &host[..0] };
+        let (status, _, error) = run(&[&send[..], more, host].concat(), dir).await;
+        assert_eq!(status, Some(0), "{more:?}: {error}");
+    }
+}
+
+fn port(address: &str) -> &str {
+    address.rsplit_once(':').expect("a port").1
+}
+
+/// Returns a certificate for another name and its key, as PEM.
+fn rcgen_pair() -> (String, String) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=x"])
+        .args(["-addext", "subjectAltName=DNS:hooks.example.com", "-keyout", "key", "-out", "crt"])
+        .current_dir(directory.path())
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.expect("openssl runs").success());
+    let read = |name: &str| fs::read_to_string(directory.path().join(name)).expect("written");
+    (read("crt"), read("key"))
+}
+
+#[tokio::test]
+async fn what_is_signed_has_every_header_that_the_sender_sends() {
+    let setup = Setup::new(&Upstream::start().await)
+        .route("[route.require_headers]\nX-Vivoldi-Comp-Idx = [\"7\"]");
+    let dir = setup.dir.path();
+    fs::write(dir.join("gateway.toml"), setup.toml()).expect("written");
+    fs::write(dir.join("event.json"), "{\"useCnt\":1}").expect("written");
+    let (_, headers, error) = run(&["sign", "--route", "vivoldi", "event.json"], dir).await;
+    for header in [
+        "content-type: application/json\n",
+        "x-vivoldi-webhook-type: GLOBAL\n",
+        "x-vivoldi-resource-type: ",
+        "x-vivoldi-action-type: ",
+        "x-vivoldi-comp-idx: 7\n",
+        "x-vivoldi-event-id: ",
+        "x-vivoldi-request-id: ",
+        "x-content-sha256: ",
+    ] {
+        assert!(headers.contains(header), "{header}: {headers}{error}");
+    }
+}
+
+#[tokio::test]
+async fn repeated_events_are_new_wherever_the_scheme_has_the_event_id() {
+    let upstream = Upstream::start().await;
+    let mut routes = String::new();
+    // In the body; nowhere; nowhere, in a form; a header and the body; signed in the body.
+    let schemes = ["stripe", "github", "twilio", "vivreal", "govalid"];
+    for scheme in schemes {
+        let more =
+            if scheme == "twilio" { "public_url = \"https://a.example/twilio\"\n" } else { "" };
+        routes += &format!(
+            "[[route]]\nname = \"{scheme}\"\npath = \"/{scheme}\"\nscheme = \"{scheme}\"\n\
+             upstream = \"http://{}\"\nsecret = \"{SECRET}\"\n{more}",
+            upstream.address()
+        );
+    }
+    let setup = Setup::new(&upstream).plain().routes(&routes);
+    let toml = setup.toml();
+    let gateway = setup.start();
+    let dir = gateway.dir.path();
+    fs::write(dir.join("gateway.toml"), toml).expect("written");
+    let url = format!("http://{}", gateway.addresses().http[0]);
+    for scheme in schemes {
+        let body = match scheme {
+            "twilio" => "From=%2B15005550006&Body=hello\n",
+            "govalid" => "{\"timestamp\": \"2025-09-18T08:33:11.752Z\", \"a\": 1}\n",
+            _ => "{\"id\": \"evt_1\", \"a\": 1}\n",
+        };
+        fs::write(dir.join("event"), body).expect("written");
+        let send = ["send", "--route", scheme, "--to", &url, "--repeat", "5", "event"];
+        let (status, summary, error) = run(&send, dir).await;
+        assert_eq!(status, Some(0), "{scheme}: {summary}{error}");
+        assert!(summary.starts_with("5 sent  200: 5\n"), "{scheme}: {summary}");
+    }
+    assert_eq!(upstream.requests().len(), 5 * schemes.len());
+    let first = &upstream.requests()[0];
+    let body = String::from_utf8_lossy(&first.body).into_owned();
+    assert!(body.starts_with("{\"id\": \"evt_") && body.ends_with("\", \"a\": 1}\n"), "{body}");
+}
+
+#[tokio::test]
+async fn a_tampered_event_shows_how_it_is_rejected() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).plain();
+    let toml = setup.toml();
+    let gateway = setup.start();
+    let dir = gateway.dir.path();
+    fs::write(dir.join("gateway.toml"), toml).expect("written");
+    fs::write(dir.join("event.json"), "{\"useCnt\":1}").expect("written");
+    let url = format!("http://{}", gateway.addresses().http[0]);
+    let send = ["send", "--route", "vivoldi", "--to", &url, "--tamper", "event.json"];
+    let (status, response, hint) = run(&send, dir).await;
+    assert_eq!(status, Some(1));
+    assert!(response.starts_with("401 "), "{response}");
+    assert!(hint.contains("--tamper") && hint.contains("request_id="), "{hint}");
+    assert!(upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn verify_decides_as_live_traffic_is_decided() {
+    let setup = Setup::new(&Upstream::start().await);
+    let dir = setup.dir.path();
+    let toml = format!("{}[limits]\nbody = \"1KiB\"\n", setup.toml());
+    fs::write(dir.join("gateway.toml"), toml).expect("written");
+    let event = Event::new(b"{\"grpIdx\":574}");
+    let text = |event: &Event| String::from_utf8(event.request()).expect("text");
+    let good = text(&event);
+    let long = text(&Event::new(format!("{{\"a\":\"{}\"}}", "x".repeat(2048)).as_bytes()));
+    let json = |raw: &str, more: &[&str]| -> (Option<i32>, Value) {
+        fs::write(dir.join("request"), raw).expect("written");
+        let output = sealgate(&[&["verify", "--json"], more, &["request"]].concat(), dir);
+        let object = serde_json::from_slice(&output.stdout);
+        (
+            output.status.code(),
+            object.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))),
+        )
+    };
+    let (status, verdict) = json(&good, &[]);
+    assert_eq!((status, &verdict["route"]), (Some(0), &"vivoldi".into()), "{verdict}");
+    let named = ["--route", "vivoldi"];
+    for (raw, live, reason) in [
+        (good.replacen("POST", "PUT", 1), 405, "method"),
+        (good.replacen("/webhooks/vivoldi", "/webhooks/other", 1), 404, "no_route"),
+        (good.replacen("Host:", "Content-Encoding: gzip\r\nHost:", 1), 415, "content_encoding"),
+        (good.replacen("Host:", "Content-Length : 3\r\nHost:", 1), 0, ""),
+        (good.replacen("Host:", "Transfer-Encoding: chunked\r\nHost:", 1), 400, "bad_request"),
+        (good.replacen("Host:", "Connection: x-vivoldi-signature\r\nHost:", 1), 400, "bad_request"),
+        (long, 413, "body_too_large"),
+    ] {
+        if live == 0 {
+            fs::write(dir.join("request"), &raw).expect("written");
+            assert_eq!(sealgate(&["verify", "request"], dir).status.code(), Some(2), "{raw}");
+            continue;
+        }
+        let (status, verdict) = json(&raw, &named);
+        assert_eq!(status, Some(1), "{verdict}");
+        let expected = ("reject".into(), reason.into(), live.into());
+        assert_eq!(
+            (&verdict["verdict"], &verdict["reason"], &verdict["status"]),
+            (&expected.0, &expected.1, &expected.2),
+            "{raw}"
+        );
+    }
+    // Two faults: that it is not authentic comes first, and the live status is that of the gateway.
+    let (_, verdict) = json(&good.replacen("POST", "PUT", 1).replace(":574}", ":575}"), &named);
+    assert_eq!((&verdict["reason"], &verdict["status"]), (&"bad_signature".into(), &405.into()));
+}
+
+#[tokio::test]
+async fn verify_reads_what_people_paste() {
+    let setup = Setup::new(&Upstream::start().await);
+    let dir = setup.dir.path();
+    fs::write(dir.join("gateway.toml"), setup.toml()).expect("written");
+    fs::write(dir.join("event.json"), "{\"grpIdx\":574}").expect("written");
+    let sign = ["sign", "--route", "vivoldi", "--at", "2025-09-18T08:33:11.752Z", "event.json"];
+    let (status, headers, error) = run(&sign, dir).await;
+    assert_eq!(status, Some(0), "{error}");
+    let options: String = headers.lines().map(|line| format!(" \\\n  -H '{line}'")).collect();
+    let sent: String = headers.lines().map(|line| format!("> {line}\n")).collect();
+    let curl = format!(
+        "curl -i https://a.example/webhooks/vivoldi{options} \\\n  --data-binary @event.json"
+    );
+    let verbose = format!(
+        "$ {curl}\n* Connected\n> POST /webhooks/vivoldi HTTP/1.1\n> Host: a\n{sent}>\n< HTTP/1.1 200 OK\n"
+    );
+    let raw = format!("POST /webhooks/vivoldi HTTP/1.1\nHost: a\n{headers}\n{{\"grpIdx\":574}}");
+    let har = serde_json::json!({ "log": { "entries": [{ "request": {
+        "method": "POST",
+        "url": "https://a.example/webhooks/vivoldi",
+        "headers": headers.lines().map(|line| {
+            let (name, value) = line.split_once(": ").expect("a header");
+            serde_json::json!({ "name": name, "value": value })
+        }).collect::<Vec<_>>(),
+        "postData": { "mimeType": "application/json", "text": "{\"grpIdx\":574}" },
+    } }] } });
+    for at in ["1758184391", "1758184391752", "2025-09-18T10:33:11+02:00"] {
+        for capture in [&curl, &verbose, &raw, &format!("{raw}\n"), &har.to_string()] {
+            fs::write(dir.join("request"), capture).expect("written");
+            let (status, text, error) = run(&["verify", "--at", at, "request"], dir).await;
+            assert_eq!(status, Some(0), "{capture}\n{text}{error}");
+            assert_eq!(text.contains("an editor adds"), *capture == format!("{raw}\n"), "{text}");
+        }
+    }
+    fs::write(dir.join("request"), raw.replace("Host: a\n", "Host: a\nContent-Length: 20\n"))
+        .expect("written");
+    let (status, _, error) = run(&["verify", "request"], dir).await;
+    assert_eq!(status, Some(2));
+    assert!(error.contains("Content-Length is 20, but the body has only 14 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn health_needs_only_the_admin_listener() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).plain();
+    let dir = setup.dir.path();
+    let admin = kit::free_address();
+    let toml = setup
+        .toml()
+        .replace("[admin]\nlisten = \"127.0.0.1:0\"", &format!("[admin]\nlisten = \"{admin}\""));
+    let _gateway = Process::start(dir, &toml).await;
+    for edit in [
+        toml.clone(),
+        toml.replace("secret =", "sekret ="),
+        toml.replace("[[route]]", "[[route]"),
+        toml.replace("[server]", "[server]\nlisten = [\"127.0.0.1:8443\", "),
+    ] {
+        fs::write(dir.join("gateway.toml"), &edit).expect("written");
+        let (status, text, error) = run(&["health"], dir).await;
+        assert_eq!((status, text.as_str()), (Some(0), "ready\n"), "{error}\n{edit}");
+    }
+}
+
+#[test]
+fn options_come_before_and_after_the_command() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let toml = "[server]\nhttp_listen = \"127.0.0.1:8081\"\n[[route]]\nname = \"a\"\npath = \"/a\"\n\
+                scheme = \"vivoldi\"\nupstream = \"http://127.0.0.1:8080\"\n\
+                secret = \"0123456789abcdef0123456789abcdef\"\n";
+    fs::write(dir.path().join("x.toml"), toml).expect("written");
+    let status = |arguments: &[&str]| {
+        let output = sealgate(arguments, dir.path());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for arguments in [
+        &["-c", "x.toml", "check"][..],
+        &["check", "-c", "x.toml"],
+        &["--config", "x.toml", "--log-level", "warning", "check"],
+        &["check", "--log-level", "WARN", "--config", "x.toml"],
+        &["help", "--help"],
+        &["help", "check"],
+    ] {
+        let (status, error) = status(arguments);
+        assert_eq!(status, Some(0), "{arguments:?}: {error}");
+    }
+    for level in ["verbose", "", "sealgate"] {
+        let (status, error) = status(&["--log-level", level, "-c", "x.toml", "check"]);
+        assert_eq!(status, Some(2), "{level}");
+        assert!(error.contains("off, error, warn, info, debug and trace"), "{level}: {error}");
+    }
+    for command in [&["check"][..], &["run"], &[], &["sign", "--route", "a"]] {
+        let (status, error) = status(command);
+        assert_eq!(status, Some(2), "{command:?}");
+        for way in ["sealgate init", "sealgate demo", "--config FILE"] {
+            assert!(error.contains(way), "{command:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_closed_or_full_output_causes_no_panic() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shell = |script: &str| {
+        let output = Command::new("bash")
+            .args(["-c", script])
+            .env("SEALGATE", env!("CARGO_BIN_EXE_sealgate"))
+            .env("TMPDIR", dir.path())
+            .current_dir(dir.path())
+            .output()
+            .expect("bash runs");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!error.contains("panicked"), "{script}: {error}");
+        (output.status.code(), error)
+    };
+    let closed = |command: &str| {
+        format!("(trap '' PIPE; \"$SEALGATE\" {command}; exit $?) | true; exit ${{PIPESTATUS[0]}}")
+    };
+    for command in ["schemes vivoldi", "schemes", "completions bash", "check 2>&1"] {
+        let (status, error) = shell(&closed(command));
+        let expected = if command.starts_with("check") { 2 } else { 0 };
+        assert_eq!(status, Some(expected), "{command}: {error}");
+    }
+    let (status, error) = shell("\"$SEALGATE\" demo --exit >/dev/full");
+    assert_eq!(status, Some(1), "{error}");
+    assert!(error.contains("cannot write to standard output"), "{error}");
+    let left: Vec<_> = fs::read_dir(dir.path()).expect("a directory").flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
