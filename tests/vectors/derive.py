@@ -131,6 +131,51 @@ for id, header, prefix, digest, encode in [
     ("woocommerce", "X-WC-Webhook-Signature", "", "sha256", b64),
     ("line", "X-Line-Signature", "", "sha256", b64),
     ("x", "x-twitter-webhooks-signature", "sha256=", "sha256", b64),
+    ("modern-treasury", "X-Signature", "", "sha256", bytes.hex),
+    ("gocardless", "Webhook-Signature", "", "sha256", bytes.hex),
+    ("cronofy", "Cronofy-HMAC-SHA256", "", "sha256", b64),
+    ("easypost", "X-Hmac-Signature", "hmac-sha256-hex=", "sha256", bytes.hex),
+    ("getstream", "X-Signature", "", "sha256", bytes.hex),
+    ("creem", "creem-signature", "", "sha256", bytes.hex),
+    ("mailersend", "Signature", "", "sha256", bytes.hex),
+    ("onfido", "X-SHA2-Signature", "", "sha256", bytes.hex),
+    ("viber", "X-Viber-Content-Signature", "", "sha256", bytes.hex),
+    ("gitea", "X-Gitea-Signature", "", "sha256", bytes.hex),
+    ("gogs", "X-Gogs-Signature", "", "sha256", bytes.hex),
+    ("discourse", "X-Discourse-Event-Signature", "sha256=", "sha256", bytes.hex),
+    ("quickbooks", "intuit-signature", "", "sha256", b64),
+    ("cal-com", "X-Cal-Signature-256", "", "sha256", bytes.hex),
+    ("checkr", "X-Checkr-Signature", "", "sha256", bytes.hex),
+    ("attio", "Attio-Signature", "", "sha256", bytes.hex),
+    ("clickup", "X-Signature", "", "sha256", bytes.hex),
+    ("launchdarkly", "X-LD-Signature", "", "sha256", bytes.hex),
+    ("checkout-com", "Cko-Signature", "", "sha256", bytes.hex),
+    ("sonarqube", "X-Sonar-Webhook-HMAC-SHA256", "", "sha256", bytes.hex),
+    ("btcpay", "BTCPay-Sig", "sha256=", "sha256", bytes.hex),
+    ("grafana", "X-Grafana-Alerting-Signature", "", "sha256", bytes.hex),
+    ("hcp-terraform", "X-TFE-Notification-Signature", "", "sha512", bytes.hex),
+    ("maxio", "X-Chargify-Webhook-Signature-Hmac-Sha-256", "", "sha256", bytes.hex),
+    ("autodesk", "x-adsk-signature", "sha1hash=", "sha1", bytes.hex),
+    ("mongodb-atlas", "X-MMS-Signature", "", "sha1", b64),
+    ("doppler", "X-Doppler-Signature", "sha256=", "sha256", bytes.hex),
+    ("sendbird", "X-Sendbird-Signature", "", "sha256", bytes.hex),
+    ("segment", "X-Signature", "", "sha1", bytes.hex),
+    ("aftership", "aftership-hmac-sha256", "", "sha256", b64),
+    ("ably", "X-Ably-Signature", "", "sha256", b64),
+    ("nylas", "X-Nylas-Signature", "", "sha256", bytes.hex),
+    ("bolt", "X-Bolt-Hmac-Sha256", "", "sha256", b64),
+    ("primer", "X-Signature-Primary", "", "sha256", b64),
+    ("tally", "Tally-Signature", "", "sha256", b64),
+    ("ashby", "Ashby-Signature", "sha256=", "sha256", bytes.hex),
+    ("merge", "X-Merge-Webhook-Signature", "", "sha256", b64url),
+    ("dwolla", "X-Request-Signature-SHA-256", "", "sha256", bytes.hex),
+    ("npm", "x-npm-signature", "sha256=", "sha256", bytes.hex),
+    ("heroku", "Heroku-Webhook-Hmac-SHA256", "", "sha256", b64),
+    ("dub", "Dub-Signature", "", "sha256", bytes.hex),
+    ("planetscale", "X-PlanetScale-Signature", "", "sha256", bytes.hex),
+    ("firecrawl", "X-Firecrawl-Signature", "sha256=", "sha256", bytes.hex),
+    ("plain", "Plain-Request-Signature", "", "sha256", bytes.hex),
+    ("vapi", "x-vapi-signature", "", "sha256", bytes.hex),
 ]:
     body = '{"id":"evt_1","event":{"id":"e1"},"data":{"id":7}}'
     scheme(id, lambda s, b, h=header, p=prefix, d=digest, e=encode: [[h, p + e(mac(s, b, d))]], header,
@@ -147,6 +192,17 @@ scheme("authorize-net", lambda s, b: [["X-ANET-Signature", "sha512=" + mac(bytes
        body='{"notificationId":"n1"}', other='{"notificationId":"n2"}')
 scheme("microsoft-teams", lambda s, b: [["Authorization", "HMAC " + b64(mac(base64.b64decode(s), b))]],
        "Authorization", secret=b64(b"a" * 32), wrong=b64(b"b" * 32))
+
+for id, header, prefix, digest, key in [
+    ("airtable", "X-Airtable-Content-MAC", "hmac-sha256=", "sha256", base64.b64decode),
+    ("onfleet", "X-Onfleet-Signature", "", "sha512", bytes.fromhex),
+    ("squarespace", "Squarespace-Signature", "", "sha256", bytes.fromhex),
+]:
+    write = b64 if key == base64.b64decode else bytes.hex
+    scheme(id, lambda s, b, h=header, p=prefix, d=digest, k=key: [[h, p + mac(k(s), b, d).hex()]], header,
+           secret=write(b"a" * 32), wrong=write(b"b" * 32))
+for id, header, before in [("linkedin", "X-LI-Signature", "hmacsha256="), ("deel", "x-deel-signature", "POST")]:
+    scheme(id, lambda s, b, h=header, t=before: [[h, mac(s, t + b).hex()]], header)
 
 # --- HMAC of timestamp and body ------------------------------------------------------------------
 
@@ -174,6 +230,48 @@ for id, header, form, unit, key, window in [
         return [[header, form.format(t=t, s=mac(s, key.format(t=t, b=b)).hex())]]
     body = '{"id":"evt_1","event_id":"e1","uuid":"u1","n":1}'
     scheme(id, make, header, window=window, body=body, other=body.replace(":1}", ":2}"))
+for id, header, form, unit, key, encode, window in [
+    ("mux", "Mux-Signature", "t={t},v1={s}", 1, "{t}.{b}", bytes.hex, 300),
+    ("elevenlabs", "ElevenLabs-Signature", "t={t},v0={s}", 1, "{t}.{b}", bytes.hex, 1800),
+    ("retell", "x-retell-signature", "v={t},d={s}", 1000, "{b}{t}", bytes.hex, 300),
+    ("terra", "terra-signature", "t={t},v1={s}", 1, "{t}.{b}", bytes.hex, 300),
+    ("shippo", "Shippo-Auth-Signature", "t={t},v1={s}", 1, "{t}.{b}", bytes.hex, 300),
+    ("tiktok", "TikTok-Signature", "t={t},s={s}", 1, "{t}.{b}", bytes.hex, 300),
+    ("knock", "x-knock-signature", "t={t},s={s}", 1000, "{t}.{b}", b64, 300),
+    ("tailscale", "Tailscale-Webhook-Signature", "t={t},v1={s}", 1, "{t}.{b}", bytes.hex, 300),
+    ("langfuse", "x-langfuse-signature", "t={t},v1={s}", 1, "{t}.{b}", bytes.hex, 300),
+]:
+    def make(s, b, header=header, form=form, unit=unit, key=key, encode=encode):
+        t = NOW * unit
+        return [[header, form.format(t=t, s=encode(mac(s, key.format(t=t, b=b))))]]
+    scheme(id, make, header, window=window)
+scheme("affirm", lambda s, b: [["X-Affirm-Signature", f"t={NOW},v0={mac(s, f'{NOW}.{b}', 'sha512').hex()}"]],
+       "X-Affirm-Signature", window=300)
+for id, header, at, time, key, prefix, encode, window in [
+    ("webflow", "x-webflow-signature", "x-webflow-timestamp", f"{NOW}000", "{t}:{b}", "", bytes.hex, 300),
+    ("podium", "podium-signature", "podium-timestamp", f"{NOW}000", "{t}.{b}", "", bytes.hex, 300),
+    ("grafana-timestamp", "X-Grafana-Alerting-Signature", "X-Grafana-Alerting-Timestamp", NOW, "{t}:{b}", "", bytes.hex, 300),
+    ("airship", "X-UA-Signature", "X-UA-Timestamp", NOW, "{t}:{b}", "", bytes.hex, 300),
+    ("customer-io", "X-CIO-Signature", "X-CIO-Timestamp", NOW, "v0:{t}:{b}", "", bytes.hex, 300),
+    ("airwallex", "x-signature", "x-timestamp", f"{NOW}000", "{t}{b}", "", bytes.hex, 300),
+    ("front", "X-Front-Signature", "X-Front-Request-Timestamp", f"{NOW}000", "{t}:{b}", "", b64, 300),
+]:
+    def make(s, b, header=header, at=at, time=time, key=key, prefix=prefix, encode=encode):
+        return [[at, str(time)], [header, prefix + encode(mac(s, key.format(t=time, b=b)))]]
+    scheme(id, make, header, window=window, bad=prefix + "zz")
+TIMED = '{"time_ms":%d,"events":[{"n":%d}]}'
+scheme("pusher", lambda s, b: [["X-Pusher-Signature", mac(s, b).hex()]], "X-Pusher-Signature",
+       body=TIMED % (NOW * 1000, 1), other=TIMED % (NOW * 1000, 2), window=300)
+scheme("sinch-conversation", lambda s, b: [["x-sinch-webhook-signature-nonce", "01FJA8B4A7BM43YGWSG9GBV067"],
+        ["x-sinch-webhook-signature-timestamp", str(NOW)],
+        ["x-sinch-webhook-signature", b64(mac(s, f"{b}.01FJA8B4A7BM43YGWSG9GBV067.{NOW}"))]],
+       "x-sinch-webhook-signature", window=300)
+scheme("standard-webhooks-text", lambda s, b: [["webhook-id", "msg_1"], ["webhook-timestamp", str(NOW)],
+        ["webhook-signature", "v1," + b64(mac(s, f"msg_1.{NOW}.{b}"))]], "webhook-signature", window=300, bad="v1,!!",
+       secret="polar_whs_0123456789abcdef", wrong="polar_whs_fedcba9876543210")
+scheme("finch", lambda s, b: [["Finch-Event-Id", "e-1"], ["Finch-Timestamp", str(NOW)],
+        ["Finch-Signature", "v1," + b64(mac(base64.b64decode(s), f"e-1.{NOW}.{b}"))]], "Finch-Signature", window=300, bad="v1,!!",
+       secret=b64(b"k" * 24), wrong=b64(b"l" * 24))
 scheme("sanity", lambda s, b: [["sanity-webhook-signature", f"t={NOW}000,v1={b64url(mac(s, f'{NOW}000.{b}'))}"]],
        "sanity-webhook-signature", window=300)
 scheme("slack", lambda s, b: [["X-Slack-Request-Timestamp", str(NOW)], ["X-Slack-Signature", "v0=" + mac(s, f"v0:{NOW}:{b}").hex()]],
@@ -209,6 +307,9 @@ case("square", "other-query", route("square", public_url=URL, secret=[SECRET]),
      [["x-square-hmacsha256-signature", b64(mac(SECRET, URL + "{}"))]], "{}", NOW, "reject:bad_signature", path="/in?a=2")
 scheme("twilio", lambda s, b: [["X-Twilio-Signature", b64(mac(s, URL + "Body" + ("hi" if "hi" in b else "ho") + "To+1", "sha1"))]],
        "X-Twilio-Signature", body="To=%2B1&Body=hi", other="To=%2B1&Body=hu", lines=route("twilio", public_url=URL))
+EVENTS = "mandrill_events=%5B%7B%22event%22%3A%22open%22%2C%22n%22%3A{}%7D%5D"
+scheme("mandrill", lambda s, b: [["X-Mandrill-Signature", b64(mac(s, URL + 'mandrill_events[{"event":"open","n":' + b[-7] + "}]", "sha1"))]],
+       "X-Mandrill-Signature", body=EVENTS.format(1), other=EVENTS.format(2), lines=route("mandrill", public_url=URL), path="/in?a=1&b=2")
 JURL = URL + "&bodySHA256=" + sha('{"a":1}')
 TW = route("twilio", public_url=URL, secret=[SECRET])
 TH = [["X-Twilio-Signature", b64(mac(SECRET, JURL, "sha1"))]]
@@ -274,6 +375,7 @@ for id, header, prefix in [
     ("gitlab", "X-Gitlab-Token", ""), ("okta", "Authorization", ""), ("auth0", "Authorization", ""),
     ("flutterwave", "verif-hash", ""), ("telegram", "X-Telegram-Bot-Api-Secret-Token", ""),
     ("kakao-unlink", "Authorization", "KakaoAK "), ("brevo", "Authorization", "Bearer "),
+    ("bearer", "Authorization", "Bearer "), ("alertmanager", "Authorization", "Bearer "),
 ]:
     scheme(id, lambda s, b, h=header, p=prefix: [[h, p + s]], header, covers=False,
            body='{"id":1,"eventId":"e","update_id":7}', bad="Basic x" if prefix else "",
@@ -281,6 +383,9 @@ for id, header, prefix in [
 scheme("postmark", lambda s, b: [["Authorization", "Basic " + b64(s.encode())]], "Authorization",
        secret="user:" + SECRET, wrong="user:" + OTHER, covers=False, bad="Basic !!",
        body='{"RecordType":"Bounce","MessageID":"m1"}')
+
+scheme("basic", lambda s, b: [["Authorization", "Basic " + b64(s.encode())]], "Authorization",
+       secret="user:" + SECRET, wrong="user:" + OTHER, covers=False, bad="Basic !!")
 
 # --- public keys ---------------------------------------------------------------------------------
 
@@ -340,6 +445,8 @@ scheme("messagebird", lambda s, b: [["MessageBird-Signature-JWT", token(
         {"iss": "MessageBird", "nbf": NOW, "exp": NOW + 60, "jti": "j", "url_hash": sha(URL), "payload_hash": sha(b)}, hs(s))]],
        "MessageBird-Signature-JWT", covers="claim", bad="", malformed="malformed_token", window=61,
        lines=route("messagebird", public_url=URL))
+scheme("monday", lambda s, b: [["Authorization", token({"aud": URL, "iat": NOW, "exp": NOW + 300}, hs(s))]], "Authorization",
+       covers=False, bad="a.b.c=", malformed="malformed_token", window=360, body='{"event":{"type":"update","triggerUuid":"u"}}')
 NONE = token({"iss": "netlify", "sha256": sha("{}")}, lambda head: b"", "none")
 case("netlify", "alg-none", route("netlify", secret=[SECRET]), [["X-Webhook-Signature", NONE]], "{}", NOW, "reject:bad_alg")
 
@@ -389,5 +496,6 @@ for id, jwt, iss in [
     send("expired", "reject:stale", now=NOW + 3600 + 61)
     send("future", "reject:future", {"iat": NOW + 120})
 
-json.dump({"format": "As published.json; path and method are those of the request.", "vectors": vectors}, sys.stdout, indent=1)
-print()
+print('{"format": "As published.json; path and method are those of the request.", "vectors": [')
+print(",\n".join(json.dumps(vector) for vector in vectors))
+print("]}")

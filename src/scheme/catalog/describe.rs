@@ -270,18 +270,21 @@ impl Scheme {
     /// Returns the table of all names of the built-in schemes in Markdown.
     pub fn table() -> String {
         let mut text = String::from(
-            "| sender | `scheme` | proof | body signed | event identified by | a replayer can change | window | retries | configure |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+            "| sender | `scheme` | proof | body signed | event identified by | a replayer can change | window | retries | configure | sources |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for scheme in Scheme::builtin_names().filter_map(Scheme::builtin) {
             let document = scheme.documents.first().map_or("", String::as_str);
+            let sources = scheme.documents.iter().enumerate();
+            let sources: Vec<_> =
+                sources.map(|(at, document)| format!("[{}]({document})", at + 1)).collect();
             let mark = if scheme.confirmed { "" } else { " (unconfirmed)" };
             let signed = if scheme.warning().is_some() { "**no**" } else { "yes" };
             let alike =
                 scheme.same_as.as_ref().map(|id| format!("as `{id}`: ")).unwrap_or_default();
             let _ = writeln!(
                 text,
-                "| [{}]({document}){mark} | `{}` | {alike}{} | {signed} | {} | {} | {} | {} | {} |",
+                "| [{}]({document}){mark} | `{}` | {alike}{} | {signed} | {} | {} | {} | {} | {} | {} |",
                 scheme.name,
                 scheme.id(),
                 scheme.proof(),
@@ -290,6 +293,7 @@ impl Scheme {
                 scheme.time(),
                 scheme.retries(),
                 scheme.configured(),
+                sources.join(" "),
             );
         }
         text

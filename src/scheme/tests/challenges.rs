@@ -189,7 +189,7 @@ static SHAKING: LazyLock<Vec<Verifier>> = LazyLock::new(|| {
     ready.collect()
 });
 
-const ORACLE: &str = "the-key-that-no-answer-gives-away";
+const ORACLE: &str = "0123456789abcdef0123456789abcdef";
 /// A public key from RFC 8032, section 7.1.
 const DISCORD: &str = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
 
@@ -220,7 +220,8 @@ proptest! {
             // A challenge without a signing key has no MAC.
             let signs = matches!(verifier.scheme.kind, ProofKind::Hmac(_));
             prop_assert!(signs || verifier.scheme.challenges.iter().all(|h| h.mac.is_none()));
-            if !signs {
+            // What is no form has no sorted fields to sign.
+            if !signs || verifier.scheme.message.covers(&ValueSource::FormSorted) {
                 continue;
             }
             let payload = payload(body.as_bytes());
@@ -253,6 +254,6 @@ proptest! {
                 answered.push(verifier.scheme.id.to_string());
             }
         }
-        prop_assert_eq!(answered, ["x", "zoom"]);
+        prop_assert_eq!(answered, ["linkedin", "x", "zoom"]);
     }
 }

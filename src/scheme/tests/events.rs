@@ -50,7 +50,8 @@ fn an_unsigned_header_never_identifies_an_event_that_is_signed() {
 fn an_unsigned_body_is_pinned_and_does_not_identify_an_event() {
     let mut tested = Vec::new();
     for (vector, verifier) in accepted() {
-        if !verifier.scheme().pins_body || verifier.scheme().id() == "twilio" {
+        if !verifier.scheme().pins_body || ["mandrill", "twilio"].contains(&verifier.scheme().id())
+        {
             continue;
         }
         let (sent, body) = request(&vector);

@@ -25,7 +25,7 @@ fn said(arguments: &[&str]) -> String {
 #[test]
 fn lists_the_senders_with_what_they_do_not_sign() {
     let listed = said(&["schemes"]);
-    assert!(listed.lines().count() >= 30, "{listed}");
+    assert!(listed.lines().count() >= 150, "{listed}");
     let line = |id: &str| {
         let found = listed.lines().find(|line| line.split_whitespace().next() == Some(id));
         found.unwrap_or_else(|| panic!("{id} is not listed:\n{listed}")).to_owned()
@@ -43,9 +43,10 @@ fn lists_the_senders_with_what_they_do_not_sign() {
 #[test]
 fn describes_each_sender_with_its_file() {
     let listed = said(&["schemes"]);
-    let ids: Vec<_> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert!(!ids.is_empty());
-    for id in ids {
+    let ids = listed.lines().filter_map(|line| line.split_whitespace().next());
+    // A process for each would take seconds; every description is tested where it is written.
+    let some = ids.step_by(24).chain(["openai", "stripe"]);
+    for id in some {
         let described = said(&["schemes", id]);
         let alike = described.lines().find_map(|line| line.strip_prefix("  signs as      "));
         let name = alike.unwrap_or(id);
