@@ -9,6 +9,7 @@ mod body;
 mod capacity;
 pub mod cli;
 mod config;
+mod database;
 mod diagnose;
 mod document;
 mod events;

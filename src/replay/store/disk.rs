@@ -22,16 +22,16 @@ use tokio::sync::oneshot;
 
 use self::{
     entry::Entry,
-    files::{Damage, Files},
-    health::DiskHealth,
+    files::{Files, KIND},
     queue::{OnWritten, Work, WriteQueue},
 };
-use crate::replay::{claims::Claims, clock::Millis, record::EventKey, sync::lock};
+use crate::{
+    database::{self, DiskError, DiskHealth},
+    replay::{claims::Claims, clock::Millis, record::EventKey, sync::lock},
+};
 
 pub(crate) mod entry;
 mod files;
-mod health;
-pub(crate) mod journal;
 pub(crate) mod queue;
 
 /// The first and the longest interval between attempts to write a store that failed.
@@ -39,40 +39,6 @@ const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)
 
 /// How long the end of the process waits for a write that hangs.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The files cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DiskError {
-    #[error(
-        "the replay store at {} is held by another process: only one gateway at a time can use it",
-        .0.display()
-    )]
-    Held(PathBuf),
-    #[error("the replay store at {} cannot be used: {}", .0.display(), .1)]
-    Unusable(PathBuf, String),
-    #[error(
-        "the replay store at {} is damaged: {}. Restore the directory from a backup, or move it \
-         away to start with an empty store: events recorded in it are then forgotten, so a sender's \
-         retry of one is forwarded again and its replay is not recognized",
-        .0.display(),
-        .1
-    )]
-    Damaged(PathBuf, Damage),
-    #[error("the thread of the replay store cannot be started: {0}")]
-    Thread(#[from] std::io::Error),
-}
-
-impl DiskError {
-    fn new(path: &Path, error: fjall::Error) -> Self {
-        match error {
-            fjall::Error::Locked => DiskError::Held(path.into()),
-            error if files::is_damage(&error) => {
-                DiskError::Damaged(path.into(), Damage::of(path, &error))
-            }
-            error => DiskError::Unusable(path.into(), files::reason(&error)),
-        }
-    }
-}
 
 /// The handle of the thread.
 #[derive(Debug)]
@@ -107,10 +73,10 @@ impl Disk {
         now: Millis,
         gauge: IntGauge,
     ) -> Result<Self, DiskError> {
-        let files = Files::open(path).map_err(|error| DiskError::new(path, error))?;
-        let read = files.load(claims, now, &queue).map_err(|error| DiskError::new(path, error))?;
-        read.map_err(|damage| DiskError::Damaged(path.into(), damage))?;
-        let health = Arc::new(DiskHealth::new(path.into(), gauge));
+        let files = Files::open(path).map_err(|error| DiskError::new(KIND, path, error))?;
+        let read = files.load(claims, now, &queue).map_err(|error| DiskError::new(KIND, path, error))?;
+        read.map_err(|damage| DiskError::Damaged(KIND, path.into(), damage))?;
+        let health = Arc::new(DiskHealth::new(KIND, path.into(), gauge));
         let (running, ended) = mpsc::channel();
         #[cfg(test)]
         let faults = Arc::<Faults>::default();
@@ -123,10 +89,11 @@ impl Disk {
             #[cfg(test)]
             faults: Arc::clone(&faults),
         };
-        std::thread::Builder::new().name("replay-disk".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("replay-disk".into()).spawn(move || {
             writer.run();
             drop(running);
-        })?;
+        });
+        thread.map_err(|error| DiskError::Thread(KIND, error))?;
         Ok(Disk {
             queue,
             health,
@@ -216,7 +183,7 @@ impl Writer {
                 Err(error) => {
                     self.queue.put_back(work);
                     // Last, so that nobody sees the failure before the queue is complete again.
-                    self.health.write_ended(Some(files::reason(&error)));
+                    self.health.write_ended(Some(database::reason(&error)));
                     Some(retry.map_or(RETRY[0], |retry| (retry * 2).min(RETRY[1])))
                 }
             };

@@ -1,9 +1,9 @@
 use std::{fs, path::Path};
 
 use super::*;
-use crate::replay::store::disk::{
-    entry::{Entry, Stage},
-    journal,
+use crate::{
+    database::journal,
+    replay::store::disk::entry::{Entry, Stage},
 };
 
 fn options(path: &Path, on_store_failure: OnStoreFailure) -> Options {

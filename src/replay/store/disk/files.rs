@@ -1,24 +1,30 @@
 //! The files of the store, managed by fjall.
 
 use std::{
-    fmt,
-    io::ErrorKind,
     path::{Path, PathBuf},
     sync::mpsc,
 };
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use crate::replay::{
-    claims::Claims,
-    clock::Millis,
-    record::EventKey,
-    store::disk::{
-        entry::Entry,
-        journal,
-        queue::{Batch, WriteQueue},
+use crate::{
+    database::{self, Damage, DatabaseKind},
+    replay::{
+        claims::Claims,
+        clock::Millis,
+        record::EventKey,
+        store::disk::{
+            entry::Entry,
+            queue::{Batch, WriteQueue},
+        },
+        sync::lock,
     },
-    sync::lock,
+};
+
+pub(super) const KIND: DatabaseKind = DatabaseKind {
+    name: "replay store",
+    loss: "events recorded in it are then forgotten, so a sender's retry of one is forwarded again \
+           and its replay is not recognized",
 };
 
 /// The largest number of records that are made durable together.
@@ -31,101 +37,22 @@ pub(super) struct Files {
     records: Keyspace,
 }
 
-/// A damaged part of the store.
-#[derive(Debug)]
-pub(crate) struct Damage {
-    file: PathBuf,
-    cause: String,
-}
-
-impl Damage {
-    /// Returns the part of the store at `path` that `error` is about. fjall names the kind of file
-    /// and not the file, so below `keyspaces` this is a directory.
-    pub(super) fn of(path: &Path, error: &fjall::Error) -> Self {
-        let file = match error {
-            fjall::Error::JournalRecovery(_)
-            | fjall::Error::InvalidTag(_)
-            | fjall::Error::InvalidTrailer => journal::newest(path).ok().flatten(),
-            fjall::Error::Storage(_) | fjall::Error::Unrecoverable => Some(path.join("keyspaces")),
-            _ => None,
-        };
-        Damage { file: file.unwrap_or_else(|| path.into()), cause: reason(error) }
-    }
-
-    fn unreadable_record(path: &Path) -> Self {
-        let cause = "a record was written by a newer version of sealgate, or overwritten";
-        Damage { file: path.join("keyspaces"), cause: cause.into() }
-    }
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.file.is_dir() { "a file in " } else { "" };
-        write!(f, "{kind}{} cannot be read ({})", self.file.display(), self.cause)
-    }
-}
-
-/// Returns the text of the innermost error. fjall's own text is the `Debug` form of its error.
-pub(super) fn reason(error: &fjall::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
-/// Returns whether the error is about the content of the files.
-pub(super) fn is_damage(error: &fjall::Error) -> bool {
-    match error {
-        fjall::Error::Locked => false,
-        fjall::Error::Io(error) => {
-            matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData)
-        }
-        _ => true,
-    }
-}
-
 impl Files {
     /// Opens the files, after dropping a last batch that was written in part.
     ///
     /// # Errors
     /// Also if other batches cannot be read; the journal is then left as it was.
     pub(super) fn open(path: &Path) -> fjall::Result<Self> {
-        let before = journal::Before::read(path)?;
-        let (opened, cut) = match (Files::try_open(path), &before) {
-            (Err(fjall::Error::JournalRecovery(_)), Some(before)) => {
-                before.cut_last_batch()?;
-                (Files::try_open(path), true)
-            }
-            (opened, _) => (opened, false),
-        };
-        if let Some(before) = before {
-            if opened.is_ok() && before.has_lost_batches()? {
-                drop(opened);
-                before.restore()?;
-                return Err(fjall::Error::InvalidTrailer);
-            }
-            match &opened {
-                Ok(_) if cut => tracing::warn!(
-                    path = %path.display(),
-                    "the replay store's last records were written in part and are dropped"
-                ),
-                Err(_) if cut => before.restore()?,
-                Ok(_) | Err(_) => {}
-            }
-        }
-        opened
-    }
-
-    fn try_open(path: &Path) -> fjall::Result<Self> {
-        let database = Database::builder(path)
-            .worker_threads(1)
-            .cache_size(4 << 20)
-            .max_journaling_size(64 << 20)
-            .open()?;
-        let records = database
-            .keyspace("records", || KeyspaceCreateOptions::default().max_memtable_size(8 << 20))?;
-        Ok(Files { path: path.into(), database, records })
+        database::open(KIND, path, |builder| {
+            let database = builder
+                .worker_threads(1)
+                .cache_size(4 << 20)
+                .max_journaling_size(64 << 20)
+                .open()?;
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(8 << 20);
+            let records = database.keyspace("records", options)?;
+            Ok(Files { path: path.into(), database, records })
+        })
     }
 
     /// Reads the records into `claims`, with two threads, because decoding is most of the work.

@@ -20,14 +20,14 @@ const END_FIXED: &[u8; 4] = b"FJL\x03";
 const END: usize = 1 + 8 + 4;
 
 /// The journal as it was before it was opened.
-pub(super) struct Before {
+pub(crate) struct Before {
     path: PathBuf,
     bytes: Vec<u8>,
 }
 
 impl Before {
     /// Reads the newest journal under `path`; `None` if there is none.
-    pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
         let Some(path) = newest(path).unwrap_or_default() else { return Ok(None) };
         let mut bytes = fs::read(&path)?;
         bytes.truncate(written(&bytes));
@@ -35,7 +35,7 @@ impl Before {
     }
 
     /// Returns whether batches are missing now that were not the last one.
-    pub(super) fn has_lost_batches(&self) -> io::Result<bool> {
+    pub(crate) fn has_lost_batches(&self) -> io::Result<bool> {
         let Some(needed) = ends(&self.bytes).rev().nth(1) else { return Ok(false) };
         match fs::read(&self.path) {
             Ok(bytes) => Ok(written(&bytes) < needed),
@@ -46,7 +46,7 @@ impl Before {
     }
 
     /// Cuts the last batch off.
-    pub(super) fn cut_last_batch(&self) -> io::Result<()> {
+    pub(crate) fn cut_last_batch(&self) -> io::Result<()> {
         let cut = ends(&self.bytes).rev().nth(1).unwrap_or(0);
         let file = OpenOptions::new().write(true).open(&self.path)?;
         file.set_len(cut as u64)?;
@@ -54,7 +54,7 @@ impl Before {
     }
 
     /// Writes the journal as it was.
-    pub(super) fn restore(&self) -> io::Result<()> {
+    pub(crate) fn restore(&self) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).open(&self.path)?;
         file.write_all(&self.bytes)?;
         file.sync_all()

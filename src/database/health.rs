@@ -1,9 +1,9 @@
-//! Whether the store `disk` can be written.
+//! Whether a database can be written.
 
 use std::{
     path::PathBuf,
     sync::{
-        Mutex,
+        Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -11,14 +11,15 @@ use std::{
 
 use prometheus::IntGauge;
 
-use crate::replay::sync::lock;
+use super::DatabaseKind;
 
 /// A store that has not finished a write within this time is down.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The state of the files: they are up while writes finish in time and without an error.
 #[derive(Debug)]
-pub(super) struct DiskHealth {
+pub(crate) struct DiskHealth {
+    kind: DatabaseKind,
     path: PathBuf,
     start: Instant,
     failed: AtomicBool,
@@ -35,9 +36,10 @@ struct Reported {
 }
 
 impl DiskHealth {
-    pub(super) fn new(path: PathBuf, gauge: IntGauge) -> Self {
+    pub(crate) fn new(kind: DatabaseKind, path: PathBuf, gauge: IntGauge) -> Self {
         gauge.set(1);
         DiskHealth {
+            kind,
             path,
             start: Instant::now(),
             failed: AtomicBool::new(false),
@@ -47,7 +49,7 @@ impl DiskHealth {
     }
 
     /// Returns whether the last write succeeded and the current one is not late.
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         !self.failed.load(Ordering::Relaxed) && !self.hangs()
     }
 
@@ -56,12 +58,12 @@ impl DiskHealth {
         started != 0 && self.elapsed() > started + millis(WRITE_TIMEOUT)
     }
 
-    pub(super) fn write_starts(&self) {
+    pub(crate) fn write_starts(&self) {
         self.write_started.store(self.elapsed(), Ordering::Relaxed);
     }
 
     /// Notes the end of a write, with its error if it failed.
-    pub(super) fn write_ended(&self, error: Option<String>) {
+    pub(crate) fn write_ended(&self, error: Option<String>) {
         self.failed.store(error.is_some(), Ordering::Relaxed);
         self.write_started.store(0, Ordering::Relaxed);
         self.report(error.unwrap_or_default());
@@ -69,14 +71,14 @@ impl DiskHealth {
 
     /// Updates gauge and log. A write that hangs cannot do this itself, so it also happens once a
     /// second.
-    pub(super) fn check(&self) {
+    pub(crate) fn check(&self) {
         if self.hangs() {
             self.report(format!("a write has not finished within {WRITE_TIMEOUT:?}"));
         }
     }
 
     fn report(&self, error: String) {
-        let mut reported = lock(&self.reported);
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let up = self.is_up();
         if reported.up == up {
             return;
@@ -85,9 +87,9 @@ impl DiskHealth {
         reported.gauge.set(i64::from(up));
         let path = self.path.display();
         if up {
-            tracing::info!(%path, "the replay store can be written again");
+            tracing::info!(%path, "the {} can be written again", self.kind.name);
         } else {
-            tracing::error!(%path, error, "the replay store cannot be written");
+            tracing::error!(%path, error, "the {} cannot be written", self.kind.name);
         }
     }
 
