@@ -3,6 +3,8 @@
 // Until the gate stores events.
 #![allow(dead_code)]
 
+mod codec;
 pub(crate) mod model;
 pub(crate) mod options;
+mod seal;
 pub(crate) mod store;
