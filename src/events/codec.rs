@@ -275,7 +275,8 @@ impl<'a> Input<'a> {
     }
 
     fn bytes(&mut self) -> Option<&'a [u8]> {
-        let (bytes, rest) = self.0.split_at_checked(self.small()?)?;
+        let length = self.small()?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(bytes)
     }
@@ -310,5 +311,106 @@ impl<'a> Input<'a> {
             network: self.text()?,
             diagnosis: if flags & HAS_DIAGNOSIS != 0 { Some(self.text()?) } else { None },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> EventEntry {
+        EventEntry {
+            id: EventId(1 << 90 | 77),
+            route: "orders".into(),
+            scheme: "vivoldi".into(),
+            event_id: Some("evt_1".into()),
+            key: "main".into(),
+            secret: 2,
+            state: EventState::Pending,
+            received: 1_764_500_000_000,
+            attempts: 300,
+            next_attempt: Some(u64::MAX),
+            expires: 1_764_600_000_000,
+            bytes: 1024,
+            record: Some(EventKey([1; 16])),
+            pin: ContextPin([3; 16]),
+            order: Some(OrderKey([4; 16])),
+            possible_duplicate: true,
+            redelivery: false,
+            has_request: true,
+            log: vec![
+                DeliveryAttempt {
+                    at: 1,
+                    status: Some(503),
+                    error: None,
+                    duration_ms: 0,
+                    resigned: true,
+                },
+                DeliveryAttempt {
+                    at: 2,
+                    status: None,
+                    error: Some("timeout".into()),
+                    duration_ms: u32::MAX,
+                    resigned: false,
+                },
+            ],
+            refusal: None,
+        }
+    }
+
+    #[test]
+    fn an_entry_is_read_as_it_is_written() {
+        let pending = entry();
+        let refusal =
+            Refusal { reason: "stale".into(), diagnosis: None, network: "192.0.2.0/24".into() };
+        let diagnosed = Refusal { diagnosis: Some("an old timestamp".into()), ..refusal.clone() };
+        let refused = EventEntry {
+            state: EventState::Refused,
+            event_id: None,
+            next_attempt: None,
+            record: None,
+            order: None,
+            log: Vec::new(),
+            refusal: Some(refusal),
+            ..entry()
+        };
+        let diagnosed = EventEntry { refusal: Some(diagnosed), ..refused.clone() };
+        for entry in [pending, refused, diagnosed] {
+            let bytes = encode_entry(&entry);
+            assert_eq!(decode_entry(&bytes), Some(entry));
+            for length in 0..bytes.len() {
+                assert_eq!(decode_entry(&bytes[..length]), None);
+            }
+            assert_eq!(decode_entry(&[&bytes[..], &[0]].concat()), None);
+        }
+    }
+
+    #[test]
+    fn a_request_is_read_as_it_is_written() {
+        let request = StoredRequest {
+            method: Method::from_bytes(b"PURGE").unwrap(),
+            target: "/a?b".into(),
+            is_http2: true,
+            headers: vec![
+                ("X-One".into(), HeaderValue::from_static("1")),
+                ("x-one".into(), HeaderValue::from_bytes(b"\xff").unwrap()),
+            ],
+            body: Bytes::from_static(b"\0body"),
+            peer: "192.0.2.7".parse().unwrap(),
+            tls: true,
+            client: Some(("2001:db8::1".parse().unwrap(), 3)),
+            request_id: HeaderValue::from_static("id"),
+        };
+        let plain = StoredRequest {
+            client: None,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            is_http2: false,
+            ..request.clone()
+        };
+        for request in [request, plain] {
+            let bytes = Bytes::from(encode_request(&request));
+            assert_eq!(decode_request(&bytes), Some(request));
+        }
     }
 }

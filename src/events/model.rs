@@ -29,6 +29,11 @@ impl EventId {
         EventId(u128::from(received) << RANDOM_BITS | random)
     }
 
+    /// Returns when the event was received.
+    pub(crate) fn received(self) -> Millis {
+        u64::try_from(self.0 >> RANDOM_BITS).expect("48 bits")
+    }
+
     /// Returns the first ID that an event received at `received` can have.
     pub(crate) fn first_at(received: Millis) -> Self {
         EventId(u128::from(received) << RANDOM_BITS)

@@ -43,6 +43,8 @@ pub(crate) enum DigestOf {
     Record,
     /// A route and the value of `order_by`.
     Order,
+    /// The name of a route.
+    Route,
 }
 
 impl Seal {
@@ -58,9 +60,8 @@ impl Seal {
             return Err(InvalidKey);
         }
         let root = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
-        let derive = |label: &[u8]| {
-            hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, label).as_ref())
-        };
+        let derive =
+            |label: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, label).as_ref());
         Ok(Seal {
             values: Some(derive(b"sealgate events: values")),
             digests: derive(b"sealgate events: digests"),
@@ -113,10 +114,7 @@ impl Seal {
     }
 }
 
-fn value_key(
-    keys: &hmac::Key,
-    random: &[u8; SALT_LENGTH + NONCE_LEN],
-) -> (LessSafeKey, Nonce) {
+fn value_key(keys: &hmac::Key, random: &[u8; SALT_LENGTH + NONCE_LEN]) -> (LessSafeKey, Nonce) {
     let (salt, nonce) = random.split_at(SALT_LENGTH);
     let key = hmac::sign(keys, salt);
     let key = UnboundKey::new(&AES_256_GCM, key.as_ref()).expect("the digest has 32 bytes");

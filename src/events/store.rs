@@ -14,6 +14,8 @@ use super::model::{
 };
 use crate::{replay::Millis, scheme::EventKey};
 
+pub(crate) mod disk;
+
 /// A boxed future of a store's operation.
 pub(crate) type Operation<'s, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 's>>;
 
@@ -58,7 +60,8 @@ pub(crate) trait EventStore: fmt::Debug + Send + Sync {
     /// new request and is marked.
     ///
     /// `attempts` and `log` of a new entry are stored as they are: an attempt that has begun is
-    /// counted by the caller.
+    /// counted by the caller. Those of a failed or delivered event that takes the new request are
+    /// added to it, and the result is [`Acceptance::New`] with the ID of that event.
     ///
     /// If the new entry is delivering, its first attempt begins with this call and the result holds
     /// the lease, unless an earlier event with the same order is unsettled: it is then pending.
@@ -89,10 +92,15 @@ pub(crate) trait EventStore: fmt::Debug + Send + Sync {
     /// shared with other processes may return a time at which it should be asked again.
     fn next_due(&self, route: &Arc<str>) -> Option<Millis>;
 
-    /// Waits until an event may be due earlier than [`EventStore::next_due`] said.
+    /// Waits until an event may be due earlier than [`EventStore::next_due`] said. Create the future
+    /// before calling `next_due`: it notices what happens after it was created.
     fn due_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// Ends an attempt. Returns the entry after it; `None` if the lease was lost.
+    /// Ends an attempt. Returns the entry after it; `None` if the lease was lost. If an operator
+    /// asked for a redelivery in the meantime, the event is pending again.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: the end is recorded as soon as the store works again.
     fn settle(
         &self,
         lease: AttemptLease,

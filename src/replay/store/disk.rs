@@ -74,7 +74,8 @@ impl Disk {
         gauge: IntGauge,
     ) -> Result<Self, DiskError> {
         let files = Files::open(path).map_err(|error| DiskError::new(KIND, path, error))?;
-        let read = files.load(claims, now, &queue).map_err(|error| DiskError::new(KIND, path, error))?;
+        let read =
+            files.load(claims, now, &queue).map_err(|error| DiskError::new(KIND, path, error))?;
         read.map_err(|damage| DiskError::Damaged(KIND, path.into(), damage))?;
         let health = Arc::new(DiskHealth::new(KIND, path.into(), gauge));
         let (running, ended) = mpsc::channel();

@@ -1,0 +1,378 @@
+//! The store `disk`: events in files of this machine, changed by one thread.
+//!
+//! Operations that change something are commands. The thread takes all that wait, adds their
+//! changes to one batch, and makes it durable with one `fdatasync`, so all who wait share its cost.
+//! Entries, requests and indexes are in the files; only the schedule of unsettled events is in
+//! memory. Lists and single events are read from the files by Tokio's blocking threads.
+//!
+//! While the files cannot be written, the ends of attempts and records stay queued; the files are
+//! opened again from time to time. An attempt in flight when the process ended has an unknown
+//! outcome.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::Duration,
+};
+
+use prometheus::IntGauge;
+use tokio::{sync::oneshot, time::Instant};
+
+use self::{
+    changes::{Changes, Kept},
+    command::{Command, Removal, Reply, SealedEvent},
+    files::{Files, KIND, Mismatch},
+    queue::CommandQueue,
+    writer::{View, Writer},
+};
+use super::{EventPage, EventStore, Operation, Redelivery, StoreError};
+use crate::{
+    database::{DiskError, DiskHealth},
+    events::{
+        codec,
+        model::{
+            Acceptance, AttemptLease, Backlog, DeliveryAttempt, DueEvent, EventEntry, EventFilter,
+            EventId, EventState, NewEvent, NextStep, Retention, StoredRequest,
+        },
+        seal::{InvalidKey, Seal},
+    },
+    replay::Millis,
+    scheme::EventKey,
+    secret::Secret,
+};
+
+mod changes;
+mod command;
+mod files;
+mod list;
+mod queue;
+mod retention;
+mod schedule;
+mod writer;
+
+/// How long callers wait for an operation without a deadline.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the end of the process waits for a write that hangs.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("the event store at {0} cannot be used: {1}")]
+    Mismatch(String, Mismatch),
+    #[error(transparent)]
+    Key(#[from] InvalidKey),
+}
+
+/// The handle of the store.
+pub(crate) struct DiskStore {
+    seal: Seal,
+    retention: Retention,
+    queue: Arc<CommandQueue>,
+    view: Arc<View>,
+    health: Arc<DiskHealth>,
+    /// Disconnected when the thread has ended.
+    ended: Mutex<mpsc::Receiver<()>>,
+    #[cfg(test)]
+    faults: Arc<writer::Faults>,
+}
+
+impl fmt::Debug for DiskStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskStore").field("bytes", &self.view.bytes()).finish_non_exhaustive()
+    }
+}
+
+impl DiskStore {
+    /// Opens the files, reads the schedule and starts the thread. `up` is 1 while the files can be
+    /// written.
+    ///
+    /// # Errors
+    /// If another process holds the files, the key is wrong or missing, or the files are damaged or
+    /// cannot be read or created.
+    pub(crate) fn open(
+        path: &Path,
+        key: Option<&Secret>,
+        retention: Retention,
+        up: IntGauge,
+    ) -> Result<Self, OpenError> {
+        let seal = Seal::new(key)?;
+        let disk_error = |error| DiskError::new(KIND, path, error);
+        let files = Files::open(path, &seal).map_err(disk_error)?;
+        files
+            .check()
+            .map_err(disk_error)?
+            .map_err(|mismatch| OpenError::Mismatch(path.display().to_string(), mismatch))?;
+        let queue = Arc::<CommandQueue>::default();
+        let kept = Kept::new(retention, Arc::downgrade(&queue));
+        let mut changes =
+            Changes::load(Arc::new(files), kept).map_err(|(_, error)| disk_error(error))?;
+        let view = Arc::<View>::default();
+        view.update(&mut changes);
+        let health = Arc::new(DiskHealth::new(KIND, path.into(), up));
+        let (running, ended) = mpsc::channel();
+        #[cfg(test)]
+        let faults = Arc::<writer::Faults>::default();
+        let writer = Writer {
+            path: path.into(),
+            seal: seal.clone(),
+            queue: Arc::clone(&queue),
+            view: Arc::clone(&view),
+            health: Arc::clone(&health),
+            #[cfg(test)]
+            faults: Arc::clone(&faults),
+        };
+        let thread = std::thread::Builder::new().name("events-disk".into()).spawn(move || {
+            writer.run(changes);
+            drop(running);
+        });
+        thread.map_err(|error| DiskError::Thread(KIND, error))?;
+        Ok(DiskStore {
+            seal,
+            retention,
+            queue,
+            view,
+            health,
+            ended: Mutex::new(ended),
+            #[cfg(test)]
+            faults,
+        })
+    }
+
+    /// Queues a command and waits until it is durable.
+    async fn run<T>(
+        &self,
+        until: Instant,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, StoreError> {
+        let (reply, receiver) = Reply::new();
+        self.queue.push(command(reply))?;
+        self.wait(until, receiver).await
+    }
+
+    async fn wait<T>(
+        &self,
+        until: Instant,
+        receiver: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout_at(until, receiver).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(StoreError::Unavailable("its thread has ended".into())),
+            Err(_) => {
+                self.health.check();
+                Err(StoreError::Unavailable("it did not finish in time".into()))
+            }
+        }
+    }
+
+    /// Reads the files in a blocking thread.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Files) -> fjall::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Some(files) = self.view.files() else {
+            return Err(StoreError::Unavailable("its files cannot be written".into()));
+        };
+        let read = tokio::task::spawn_blocking(move || read(&files));
+        match tokio::time::timeout(OPERATION_TIMEOUT, read).await {
+            Ok(Ok(Ok(read))) => Ok(read),
+            Ok(Ok(Err(error))) => {
+                Err(StoreError::Unavailable(crate::database::reason(&error).into()))
+            }
+            Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string().into())),
+            Err(_) => Err(StoreError::Unavailable("it did not finish in time".into())),
+        }
+    }
+
+    fn sealed(&self, id: EventId, request: &StoredRequest) -> Vec<u8> {
+        self.seal.seal(&id.0.to_be_bytes(), codec::encode_request(request))
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + OPERATION_TIMEOUT
+}
+
+impl EventStore for DiskStore {
+    fn accept(&self, event: NewEvent, until: Instant) -> Operation<'_, Acceptance> {
+        Box::pin(async move {
+            let request = Some(self.sealed(event.entry.id, &event.request));
+            let event = Box::new(SealedEvent { entry: event.entry, request });
+            let (acceptance, leases) =
+                self.run(until, |reply| Command::Accept(event, reply)).await?;
+            leases.take();
+            Ok(acceptance)
+        })
+    }
+
+    fn find(&self, route: &Arc<str>, record: EventKey) -> Operation<'_, Option<EventEntry>> {
+        let route = Arc::clone(route);
+        Box::pin(self.read(move |files| {
+            let Some(id) = files.find(files.record_digest(&route, record))? else {
+                return Ok(None);
+            };
+            Ok(files.entry(id)?.map(|stored| stored.entry))
+        }))
+    }
+
+    fn revive(
+        &self,
+        route: &Arc<str>,
+        record: EventKey,
+        next_attempt: Millis,
+        expires: Millis,
+    ) -> Operation<'_, bool> {
+        let route = Arc::clone(route);
+        let revive = move |reply| Command::Revive { route, record, next_attempt, expires, reply };
+        Box::pin(self.run(soon(), revive))
+    }
+
+    fn take_due(
+        &self,
+        route: &Arc<str>,
+        now: Millis,
+        limit: usize,
+    ) -> Operation<'_, Vec<DueEvent>> {
+        let route = Arc::clone(route);
+        Box::pin(async move {
+            let take = |reply| Command::Take { route, now, limit, reply };
+            let (entries, leases) = self.run(soon(), take).await?;
+            if entries.is_empty() {
+                return Ok(Vec::new());
+            }
+            let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+            let read = move |files: &Files| ids.into_iter().map(|id| files.request(id)).collect();
+            let requests: Vec<Option<StoredRequest>> = self.read(read).await?;
+            let mut due = Vec::with_capacity(entries.len());
+            for ((entry, lease), request) in entries.into_iter().zip(leases.take()).zip(requests) {
+                match request {
+                    Some(request) => due.push(DueEvent { entry, request, lease }),
+                    // An operator made the gateway forget the event in the meantime.
+                    None => self.queue.release(lease),
+                }
+            }
+            Ok(due)
+        })
+    }
+
+    fn next_due(&self, route: &Arc<str>) -> Option<Millis> {
+        self.view.next_due(route)
+    }
+
+    fn due_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.view.due_changed.notified())
+    }
+
+    fn settle(
+        &self,
+        lease: AttemptLease,
+        attempt: DeliveryAttempt,
+        next: NextStep,
+    ) -> Operation<'_, Option<EventEntry>> {
+        Box::pin(self.run(soon(), move |reply| Command::Settle { lease, attempt, next, reply }))
+    }
+
+    fn renew<'s>(&'s self, _: &'s [AttemptLease]) -> Operation<'s, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn record(&self, events: Vec<(EventEntry, Option<StoredRequest>)>) -> Operation<'_, ()> {
+        let seal = |(entry, request): (EventEntry, Option<StoredRequest>)| {
+            let request = request.map(|request| self.sealed(entry.id, &request));
+            SealedEvent { entry, request }
+        };
+        let events = events.into_iter().map(seal).collect();
+        Box::pin(self.run(soon(), move |reply| Command::Record(events, reply)))
+    }
+
+    fn entry(&self, id: EventId) -> Operation<'_, Option<EventEntry>> {
+        Box::pin(self.read(move |files| Ok(files.entry(id)?.map(|stored| stored.entry))))
+    }
+
+    fn request(&self, id: EventId) -> Operation<'_, Option<StoredRequest>> {
+        Box::pin(self.read(move |files| files.request(id)))
+    }
+
+    fn list<'s>(
+        &'s self,
+        filter: &'s EventFilter,
+        cursor: Option<EventId>,
+        limit: usize,
+    ) -> Operation<'s, EventPage> {
+        let filter = filter.clone();
+        Box::pin(self.read(move |files| list::list(files, &filter, cursor, limit)))
+    }
+
+    fn redeliver(&self, id: EventId, now: Millis, expires: Millis) -> Operation<'_, Redelivery> {
+        let redeliver = move |reply| Command::Redeliver { id, now, expires, reply };
+        Box::pin(self.run(soon(), redeliver))
+    }
+
+    fn forget(&self, id: EventId) -> Operation<'_, Option<EventEntry>> {
+        Box::pin(self.run(soon(), move |reply| Command::Forget(id, reply)))
+    }
+
+    fn backlogs(&self) -> Operation<'_, HashMap<Arc<str>, Backlog>> {
+        Box::pin(std::future::ready(Ok(self.view.backlogs())))
+    }
+
+    fn expire(&self, now: Millis) -> Operation<'_, ()> {
+        Box::pin(async move {
+            let keep = |keep: Duration| {
+                now.saturating_sub(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX))
+            };
+            let (keep, keep_dead) = (keep(self.retention.keep), keep(self.retention.keep_dead));
+            for (state, before) in [
+                (EventState::Delivered, keep),
+                (EventState::Failed, keep),
+                (EventState::Refused, keep),
+                (EventState::Dead, keep_dead),
+            ] {
+                let mut from = None;
+                loop {
+                    let (ids, next) = self
+                        .read(move |files| retention::expired(files, state, before, from))
+                        .await?;
+                    if !ids.is_empty() {
+                        let removal = Removal { ids, state, before };
+                        self.run(soon(), |reply| Command::Remove(removal, reply)).await?;
+                    }
+                    let Some(next) = next else { break };
+                    from = Some(next);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.view.bytes()
+    }
+
+    fn is_up(&self) -> bool {
+        self.health.check();
+        self.health.is_up()
+    }
+
+    fn flush(&self) -> Operation<'_, ()> {
+        Box::pin(self.run(soon(), Command::Flush))
+    }
+}
+
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        self.queue.stop();
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        // A write that hangs must not keep the process from ending; nothing is sent here.
+        let _ = ended.recv_timeout(STOP_TIMEOUT);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,676 @@
+//! The state of the store in the writer thread, and what each command changes.
+//!
+//! Changes are collected in a batch and visible to the commands after them. When the batch cannot
+//! be written, [`Changes::load`] builds the state again from the files.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Weak},
+};
+
+use super::{
+    command::{Command, Leases, Removal, SealedEvent},
+    files::{Files, RouteDigest, StoredEntry, Totals, event_id_key, state_key},
+    queue::CommandQueue,
+    retention::Eviction,
+    schedule::{Schedule, Slot},
+};
+use crate::{
+    events::{
+        model::{
+            Acceptance, AttemptLease, DeliveryAttempt, EventEntry, EventId, EventState, MAX_LOG,
+            NextStep, Retention,
+        },
+        store::{Redelivery, StoreError},
+    },
+    replay::Millis,
+    scheme::EventKey,
+};
+
+/// An event with an attempt in flight.
+#[derive(Clone, Debug)]
+struct InFlight {
+    token: u64,
+    stored: StoredEntry,
+    /// Whether an operator asked for another attempt after this one.
+    again: bool,
+}
+
+/// The state that is kept while the files are closed.
+#[derive(Debug)]
+pub(super) struct Kept {
+    retention: Retention,
+    queue: Weak<CommandQueue>,
+    in_flight: HashMap<EventId, InFlight>,
+    last_token: u64,
+}
+
+impl Kept {
+    /// Returns the state of a process that begins.
+    pub(super) fn new(retention: Retention, queue: Weak<CommandQueue>) -> Self {
+        Kept { retention, queue, in_flight: HashMap::new(), last_token: 0 }
+    }
+}
+
+/// The state in memory, and the changes that are not in the files yet.
+pub(super) struct Changes {
+    pub(super) files: Arc<Files>,
+    pub(super) schedule: Schedule,
+    in_flight: HashMap<EventId, InFlight>,
+    pub(super) totals: Totals,
+    last_token: u64,
+    retention: Retention,
+    /// The rejected requests, oldest first.
+    refused: VecDeque<EventId>,
+    eviction: Eviction,
+    digests: HashMap<Arc<str>, RouteDigest>,
+    queue: Weak<CommandQueue>,
+    batch: fjall::OwnedWriteBatch,
+    changed: HashMap<EventId, Option<StoredEntry>>,
+    records: HashMap<[u8; 16], Option<EventId>>,
+    /// The attempts that ended in this batch.
+    ended: Vec<(EventId, InFlight)>,
+    /// The attempts that began in this batch.
+    begun: Vec<EventId>,
+    /// The routes whose schedule changed.
+    pub(super) touched: HashSet<Arc<str>>,
+}
+
+impl Changes {
+    /// Reads the schedule from the files. The attempts of `kept` continue; the outcomes of others
+    /// that were in flight are unknown.
+    ///
+    /// # Errors
+    /// With what was given.
+    pub(super) fn load(files: Arc<Files>, kept: Kept) -> Result<Self, (Kept, fjall::Error)> {
+        Changes::try_load(files, &kept).map_err(|error| (kept, error))
+    }
+
+    fn try_load(files: Arc<Files>, kept: &Kept) -> fjall::Result<Self> {
+        let mut changes = Changes {
+            schedule: Schedule::default(),
+            in_flight: HashMap::with_capacity(kept.in_flight.len()),
+            totals: files.totals()?,
+            last_token: kept.last_token,
+            retention: kept.retention,
+            refused: VecDeque::new(),
+            eviction: Eviction::default(),
+            digests: HashMap::new(),
+            queue: Weak::clone(&kept.queue),
+            batch: files.database.batch(),
+            changed: HashMap::new(),
+            records: HashMap::new(),
+            ended: Vec::new(),
+            begun: Vec::new(),
+            touched: HashSet::new(),
+            files,
+        };
+        let files = Arc::clone(&changes.files);
+        let name = |route| files.route_name(route).ok_or_else(super::files::unreadable);
+        for found in files.scheduled(EventState::Pending) {
+            let (route, id, slot) = found?;
+            changes.schedule.insert(&name(route)?, id, slot);
+        }
+        for found in files.scheduled(EventState::Dead) {
+            changes.schedule.count_dead(&name(found?.0)?, 1);
+        }
+        for found in files.scheduled(EventState::Refused) {
+            changes.refused.push_back(found?.1);
+        }
+        changes.refused.make_contiguous().sort_unstable();
+        let mut interrupted = Vec::new();
+        for found in files.scheduled(EventState::Delivering) {
+            let (route, id, slot) = found?;
+            changes.schedule.insert(&name(route)?, id, slot);
+            if !kept.in_flight.contains_key(&id) {
+                interrupted.push(id);
+            }
+        }
+        for (id, attempt) in &kept.in_flight {
+            if let Some(stored) = files.entry(*id)? {
+                changes.in_flight.insert(*id, InFlight { stored, ..*attempt });
+            }
+        }
+        for id in interrupted {
+            let Some(old) = files.entry(id)? else { continue };
+            let mut new = old.clone();
+            new.entry.possible_duplicate = true;
+            new.entry.state = EventState::Pending;
+            new.entry.next_attempt = Some(new.entry.received);
+            changes.write(Some(&old), new);
+        }
+        changes.touched.extend(changes.schedule.routes().cloned().collect::<Vec<_>>());
+        changes.commit()?;
+        Ok(changes)
+    }
+
+    /// Returns what does not depend on the files, as it was before the last batch.
+    pub(super) fn keep(mut self) -> Kept {
+        for id in self.begun {
+            self.in_flight.remove(&id);
+        }
+        self.in_flight.extend(self.ended);
+        Kept {
+            retention: self.retention,
+            queue: self.queue,
+            in_flight: self.in_flight,
+            last_token: self.last_token,
+        }
+    }
+
+    /// Carries out a command; its result is sent after [`Changes::commit`].
+    pub(super) fn run(&mut self, command: &mut Command) -> fjall::Result<()> {
+        match command {
+            Command::Accept(event, reply) => {
+                let result = self.accept(event)?;
+                reply.set(result.map(|(acceptance, lease)| {
+                    (acceptance, Leases::new(lease.into_iter().collect(), &self.queue))
+                }));
+            }
+            Command::Revive { route, record, next_attempt, expires, reply } => {
+                let found = self.find(route, *record)?;
+                let dead = found.filter(|found| found.entry.state == EventState::Dead);
+                reply.set(Ok(dead.is_some()));
+                if let Some(dead) = dead {
+                    self.revive(dead, *next_attempt, *expires);
+                }
+            }
+            Command::Take { route, now, limit, reply } => {
+                let (mut entries, mut leases) = (Vec::new(), Vec::new());
+                for id in self.schedule.due(route, *now, *limit) {
+                    let Some(stored) = self.get(id)? else { continue };
+                    let (entry, lease) = self.begin(stored, *now);
+                    entries.push(entry);
+                    leases.push(lease);
+                }
+                reply.set(Ok((entries, Leases::new(leases, &self.queue))));
+            }
+            Command::Settle { lease, attempt, next, reply } => {
+                reply.set(Ok(self.settle(*lease, attempt, *next)));
+            }
+            Command::Release(lease) => self.release(*lease),
+            Command::Record(events, reply) => {
+                for event in events {
+                    self.record(event)?;
+                }
+                reply.set(Ok(()));
+            }
+            Command::Redeliver { id, now, expires, reply } => {
+                reply.set(Ok(self.redeliver(*id, *now, *expires)?));
+            }
+            Command::Forget(id, reply) => reply.set(Ok(self.forget(*id)?)),
+            Command::Remove(removal, reply) => {
+                self.remove(removal)?;
+                reply.set(Ok(()));
+            }
+            Command::Flush(reply) => reply.set(Ok(())),
+        }
+        Ok(())
+    }
+
+    /// Makes the batch durable.
+    pub(super) fn commit(&mut self) -> fjall::Result<()> {
+        if !self.batch.is_empty() {
+            let empty = self.files.database.batch();
+            let mut batch = std::mem::replace(&mut self.batch, empty);
+            self.files.put_totals(&mut batch, self.totals);
+            batch.durability(Some(fjall::PersistMode::SyncData)).commit()?;
+        }
+        self.changed.clear();
+        self.records.clear();
+        self.ended.clear();
+        self.begun.clear();
+        Ok(())
+    }
+
+    fn accept(
+        &mut self,
+        event: &SealedEvent,
+    ) -> fjall::Result<Result<(Acceptance, Option<AttemptLease>), StoreError>> {
+        let entry = &event.entry;
+        let found = match entry.record {
+            Some(record) => self.find(&entry.route, record)?,
+            None => None,
+        };
+        if let Some(old) = found {
+            return self.accept_again(event, old).map(Ok);
+        }
+        let mut new = StoredEntry {
+            entry: entry.clone(),
+            sequence: super::schedule::Sequence(self.totals.sequence + 1),
+            request_length: event.request.as_ref().map_or(0, |request| request.len() as u64),
+            entry_length: 256,
+            since: 0,
+        };
+        if self.schedule.unsettled() >= self.retention.max_pending || !self.make_room(new.cost())? {
+            return Ok(Err(StoreError::Full));
+        }
+        self.totals.sequence += 1;
+        new.entry.has_request = event.request.is_some();
+        self.wait_for_turn(&mut new.entry);
+        if let Some(request) = &event.request {
+            self.batch.insert(&self.files.requests, entry.id.0.to_be_bytes(), request.as_slice());
+        }
+        let (id, new) = (entry.id, self.write(None, new));
+        let lease = (new.entry.state == EventState::Delivering).then(|| self.lease(new));
+        Ok(Ok((Acceptance::New(id, lease), lease)))
+    }
+
+    /// Accepts another request for a stored event.
+    fn accept_again(
+        &mut self,
+        event: &SealedEvent,
+        old: StoredEntry,
+    ) -> fjall::Result<(Acceptance, Option<AttemptLease>)> {
+        let (id, entry) = (old.entry.id, &event.entry);
+        let state = old.entry.state;
+        // Written by a batch whose outcome was unknown.
+        if id == entry.id && state == EventState::Pending && entry.state == EventState::Delivering {
+            if self.is_blocked(&old.entry) {
+                return Ok((Acceptance::New(id, None), None));
+            }
+            let lease = self.begin(old, entry.received).1;
+            return Ok((Acceptance::New(id, Some(lease)), Some(lease)));
+        }
+        match state {
+            EventState::Dead => {
+                let next_attempt = entry.next_attempt.unwrap_or(entry.received);
+                self.revive(old, next_attempt, entry.expires);
+                return Ok((Acceptance::Revived(id), None));
+            }
+            EventState::Failed => {}
+            EventState::Delivered if entry.possible_duplicate => {}
+            _ => return Ok((Acceptance::Known(old.entry), None)),
+        }
+        let mut new = old.clone();
+        let merged = &mut new.entry;
+        merged.state = entry.state;
+        merged.key = Arc::clone(&entry.key);
+        merged.secret = entry.secret;
+        merged.pin = entry.pin;
+        merged.order = entry.order;
+        merged.bytes = entry.bytes;
+        merged.next_attempt = entry.next_attempt;
+        merged.expires = entry.expires;
+        merged.possible_duplicate |= entry.possible_duplicate;
+        merged.redelivery = false;
+        merged.attempts = merged.attempts.saturating_add(entry.attempts);
+        add_attempts(&mut merged.log, &entry.log);
+        self.totals.sequence += 1;
+        new.sequence = super::schedule::Sequence(self.totals.sequence);
+        self.wait_for_turn(&mut new.entry);
+        self.put_request(&mut new, entry.id, event.request.as_deref())?;
+        let new = self.write(Some(&old), new);
+        let lease = (new.entry.state == EventState::Delivering).then(|| self.lease(new));
+        Ok((Acceptance::New(id, lease), lease))
+    }
+
+    /// Makes a new entry pending if its attempt cannot begin yet.
+    fn wait_for_turn(&mut self, entry: &mut EventEntry) {
+        if entry.state == EventState::Delivering && self.is_blocked(entry) {
+            entry.state = EventState::Pending;
+            entry.attempts = entry.attempts.saturating_sub(1);
+            entry.next_attempt = Some(entry.received);
+        }
+        if entry.state == EventState::Delivering {
+            entry.next_attempt = None;
+        }
+    }
+
+    /// Returns whether another event with the same order is unsettled.
+    fn is_blocked(&self, entry: &EventEntry) -> bool {
+        entry.order.is_some_and(|order| {
+            let tag = self.files.order_tag(&entry.route, order);
+            self.schedule.has_order(&entry.route, tag)
+        })
+    }
+
+    /// Stores a request that was sealed for the event `sealed_for`.
+    fn put_request(
+        &mut self,
+        stored: &mut StoredEntry,
+        sealed_for: EventId,
+        request: Option<&[u8]>,
+    ) -> fjall::Result<()> {
+        let Some(request) = request else { return Ok(()) };
+        let id = stored.entry.id;
+        let request = self.files.reseal(sealed_for, id, request)?;
+        stored.entry.has_request = true;
+        stored.request_length = request.len() as u64;
+        self.batch.insert(&self.files.requests, id.0.to_be_bytes(), request);
+        Ok(())
+    }
+
+    fn revive(&mut self, old: StoredEntry, next_attempt: Millis, expires: Millis) {
+        let mut new = old.clone();
+        new.entry.state = EventState::Pending;
+        new.entry.next_attempt = Some(next_attempt);
+        new.entry.expires = expires;
+        new.entry.redelivery = false;
+        self.write(Some(&old), new);
+    }
+
+    /// Begins an attempt of a pending event.
+    fn begin(&mut self, old: StoredEntry, now: Millis) -> (EventEntry, AttemptLease) {
+        let mut new = old.clone();
+        new.entry.state = EventState::Delivering;
+        new.entry.next_attempt = None;
+        new.entry.attempts = new.entry.attempts.saturating_add(1);
+        new.since = now;
+        let new = self.write(Some(&old), new);
+        (new.entry.clone(), self.lease(new))
+    }
+
+    fn lease(&mut self, stored: StoredEntry) -> AttemptLease {
+        self.last_token += 1;
+        let (id, token) = (stored.entry.id, self.last_token);
+        self.in_flight.insert(id, InFlight { token, stored, again: false });
+        self.begun.push(id);
+        AttemptLease { id, token }
+    }
+
+    fn end(&mut self, lease: AttemptLease) -> Option<InFlight> {
+        let in_flight = self.in_flight.get(&lease.id)?;
+        if in_flight.token != lease.token {
+            return None;
+        }
+        let in_flight = self.in_flight.remove(&lease.id)?;
+        self.ended.push((lease.id, in_flight.clone()));
+        Some(in_flight)
+    }
+
+    fn settle(
+        &mut self,
+        lease: AttemptLease,
+        attempt: &DeliveryAttempt,
+        next: NextStep,
+    ) -> Option<EventEntry> {
+        let InFlight { stored: old, again, .. } = self.end(lease)?;
+        let mut new = old.clone();
+        let ended = attempt.at.saturating_add(attempt.duration_ms.into());
+        let entry = &mut new.entry;
+        // A batch whose outcome was unknown may have recorded it.
+        if entry.log.last() != Some(attempt) {
+            add_attempts(&mut entry.log, std::slice::from_ref(attempt));
+        }
+        let (state, next_attempt, unknown) = match next {
+            NextStep::Delivered => (EventState::Delivered, None, false),
+            NextStep::Retry { at, unknown } => (EventState::Pending, Some(at), unknown),
+            NextStep::Dead { unknown } => (EventState::Dead, None, unknown),
+        };
+        entry.possible_duplicate =
+            state != EventState::Delivered && (entry.possible_duplicate || unknown);
+        (entry.state, entry.next_attempt) = if again {
+            (EventState::Pending, Some(ended))
+        } else {
+            entry.redelivery &= state == EventState::Pending;
+            (state, next_attempt)
+        };
+        new.since = ended;
+        Some(self.write(Some(&old), new).entry)
+    }
+
+    fn release(&mut self, lease: AttemptLease) {
+        let Some(InFlight { stored: old, .. }) = self.end(lease) else { return };
+        let mut new = old.clone();
+        new.entry.state = EventState::Pending;
+        new.entry.next_attempt = Some(new.entry.received);
+        new.entry.attempts = new.entry.attempts.saturating_sub(1);
+        self.write(Some(&old), new);
+    }
+
+    fn record(&mut self, event: &SealedEvent) -> fjall::Result<()> {
+        let entry = &event.entry;
+        let found = match entry.record {
+            Some(record) => self.find(&entry.route, record)?,
+            None => None,
+        };
+        let since = entry.log.last().map_or(entry.received, |attempt| {
+            attempt.at.saturating_add(attempt.duration_ms.into())
+        });
+        let request = event.request.as_deref();
+        let Some(old) = found else {
+            let mut new = StoredEntry {
+                entry: entry.clone(),
+                sequence: super::schedule::Sequence(0),
+                request_length: 0,
+                entry_length: 256,
+                since,
+            };
+            let length = request.map_or(0, |request| request.len() as u64);
+            if !self.make_room(new.cost() + length)? {
+                return Ok(());
+            }
+            new.entry.has_request = false;
+            self.put_request(&mut new, entry.id, request)?;
+            self.write(None, new);
+            if entry.state == EventState::Refused {
+                self.refused.push_back(entry.id);
+                while self.refused.len() as u64 > self.retention.keep_refused
+                    && let Some(oldest) = self.refused.pop_front()
+                {
+                    if let Some(oldest) = self.get(oldest)? {
+                        self.delete(&oldest);
+                    }
+                }
+            }
+            return Ok(());
+        };
+        let mut new = old.clone();
+        if old.entry.log.last() != entry.log.last() || entry.log.is_empty() {
+            new.entry.attempts = new.entry.attempts.saturating_add(entry.attempts);
+            add_attempts(&mut new.entry.log, &entry.log);
+        }
+        match old.entry.state {
+            EventState::Pending | EventState::Delivering | EventState::Dead => {}
+            EventState::Delivered | EventState::Refused | EventState::Failed => {
+                new.entry.state = entry.state;
+                new.since = since;
+            }
+        }
+        new.entry.possible_duplicate = new.entry.state != EventState::Delivered
+            && (new.entry.possible_duplicate || entry.possible_duplicate);
+        if old.request_length == 0 {
+            self.put_request(&mut new, entry.id, request)?;
+        }
+        self.write(Some(&old), new);
+        Ok(())
+    }
+
+    fn redeliver(
+        &mut self,
+        id: EventId,
+        now: Millis,
+        expires: Millis,
+    ) -> fjall::Result<Redelivery> {
+        let Some(old) = self.get(id)? else { return Ok(Redelivery::Unknown) };
+        if !old.entry.has_request {
+            return Ok(Redelivery::NotKept);
+        }
+        let mut new = old.clone();
+        new.entry.redelivery = true;
+        new.entry.expires = expires;
+        if let Some(in_flight) = self.in_flight.get_mut(&id) {
+            in_flight.again = true;
+        } else {
+            new.entry.state = EventState::Pending;
+            new.entry.next_attempt = Some(now);
+            new.since = now;
+        }
+        self.write(Some(&old), new);
+        Ok(Redelivery::Started)
+    }
+
+    fn forget(&mut self, id: EventId) -> fjall::Result<Option<EventEntry>> {
+        let Some(old) = self.get(id)? else { return Ok(None) };
+        match old.entry.state {
+            EventState::Pending | EventState::Dead => self.delete(&old),
+            _ => {
+                if let Some(record) = old.entry.record {
+                    self.remove_record(&old.entry.route, record);
+                    let mut new = old.clone();
+                    new.entry.record = None;
+                    self.write(Some(&old), new);
+                }
+            }
+        }
+        Ok(Some(old.entry))
+    }
+
+    fn remove(&mut self, removal: &Removal) -> fjall::Result<()> {
+        for id in &removal.ids {
+            if let Some(stored) = self.get(*id)?
+                && stored.entry.state == removal.state
+                && stored.since < removal.before
+            {
+                self.delete(&stored);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes events that need not be kept, oldest first, until there is enough space.
+    fn make_room(&mut self, bytes: u64) -> fjall::Result<bool> {
+        while self.totals.bytes.saturating_add(bytes) > self.retention.max_bytes {
+            let Some(id) = self.eviction.next(&self.files)? else { return Ok(false) };
+            if let Some(stored) = self.get(id)?
+                && Eviction::may_evict(stored.entry.state)
+            {
+                self.delete(&stored);
+            }
+        }
+        Ok(true)
+    }
+
+    fn find(&self, route: &Arc<str>, record: EventKey) -> fjall::Result<Option<StoredEntry>> {
+        let digest = self.files.record_digest(route, record);
+        let id = match self.records.get(&digest) {
+            Some(changed) => *changed,
+            None => self.files.find(digest)?,
+        };
+        id.map_or(Ok(None), |id| self.get(id))
+    }
+
+    fn get(&self, id: EventId) -> fjall::Result<Option<StoredEntry>> {
+        if let Some(changed) = self.changed.get(&id) {
+            return Ok(changed.clone());
+        }
+        match self.in_flight.get(&id) {
+            Some(in_flight) => Ok(Some(in_flight.stored.clone())),
+            None => self.files.entry(id),
+        }
+    }
+
+    /// Adds an entry to the batch and to the state in memory. `old` is the entry before.
+    fn write(&mut self, old: Option<&StoredEntry>, mut new: StoredEntry) -> StoredEntry {
+        if let Some(at) = new.entry.next_attempt {
+            new.since = at;
+        }
+        let (id, route, state) = (new.entry.id, Arc::clone(&new.entry.route), new.entry.state);
+        let digest = self.digest(&route);
+        let value = self.files.encode(&mut new);
+        self.batch.insert(&self.files.entries, id.0.to_be_bytes(), value);
+        match old {
+            Some(old) => {
+                if old.entry.state != state {
+                    let key = state_key(old.entry.state, digest, id);
+                    self.batch.remove(&self.files.states, key);
+                }
+                self.count_out(old);
+            }
+            None => {
+                if let Some(record) = new.entry.record {
+                    let record = self.files.record_digest(&route, record);
+                    self.batch.insert(&self.files.records, record, id.0.to_be_bytes());
+                    self.records.insert(record, Some(id));
+                }
+                if let Some(event_id) = &new.entry.event_id {
+                    let key = event_id_key(self.files.event_id_digest(event_id), id);
+                    self.batch.insert(&self.files.event_ids, key, []);
+                }
+            }
+        }
+        let value = self.files.state_value(&new);
+        self.batch.insert(&self.files.states, state_key(state, digest, id), value);
+        self.totals.bytes = self.totals.bytes.saturating_add(new.cost());
+        match state {
+            EventState::Pending | EventState::Delivering => {
+                let order = new.entry.order;
+                let slot = Slot {
+                    next_attempt: (state == EventState::Pending).then_some(new.since),
+                    sequence: new.sequence,
+                    order: order.map(|order| self.files.order_tag(&route, order)),
+                };
+                self.schedule.insert(&route, id, slot);
+            }
+            EventState::Dead => self.schedule.count_dead(&route, 1),
+            EventState::Delivered | EventState::Refused | EventState::Failed => {
+                self.eviction.added();
+            }
+        }
+        if let Some(in_flight) = self.in_flight.get_mut(&id) {
+            in_flight.stored = new.clone();
+        }
+        self.changed.insert(id, Some(new.clone()));
+        self.touched.insert(route);
+        new
+    }
+
+    fn delete(&mut self, old: &StoredEntry) {
+        let (entry, key) = (&old.entry, old.entry.id.0.to_be_bytes());
+        let digest = self.digest(&entry.route);
+        self.batch.remove(&self.files.entries, key);
+        self.batch.remove(&self.files.states, state_key(entry.state, digest, entry.id));
+        if old.request_length > 0 {
+            self.batch.remove(&self.files.requests, key);
+        }
+        if let Some(event_id) = &entry.event_id {
+            let key = event_id_key(self.files.event_id_digest(event_id), entry.id);
+            self.batch.remove(&self.files.event_ids, key);
+        }
+        if let Some(record) = entry.record {
+            self.remove_record(&entry.route, record);
+        }
+        if entry.state == EventState::Refused {
+            self.refused.retain(|refused| *refused != entry.id);
+        }
+        self.count_out(old);
+        self.changed.insert(entry.id, None);
+        self.touched.insert(Arc::clone(&entry.route));
+    }
+
+    fn remove_record(&mut self, route: &Arc<str>, record: EventKey) {
+        let digest = self.files.record_digest(route, record);
+        self.batch.remove(&self.files.records, digest);
+        self.records.insert(digest, None);
+    }
+
+    /// Removes an entry from the schedule and the totals.
+    fn count_out(&mut self, old: &StoredEntry) {
+        let entry = &old.entry;
+        match entry.state {
+            EventState::Pending | EventState::Delivering => {
+                self.schedule.remove(&entry.route, entry.id);
+            }
+            EventState::Dead => self.schedule.count_dead(&entry.route, -1),
+            EventState::Delivered | EventState::Refused | EventState::Failed => {}
+        }
+        self.totals.bytes = self.totals.bytes.saturating_sub(old.cost());
+    }
+
+    fn digest(&mut self, route: &Arc<str>) -> RouteDigest {
+        if let Some(digest) = self.digests.get(route) {
+            return *digest;
+        }
+        let digest = self.files.route(&mut self.batch, route);
+        self.digests.insert(Arc::clone(route), digest);
+        digest
+    }
+}
+
+/// Adds attempts to a log; the oldest ones are dropped.
+fn add_attempts(log: &mut Vec<DeliveryAttempt>, attempts: &[DeliveryAttempt]) {
+    log.extend_from_slice(attempts);
+    let excess = log.len().saturating_sub(MAX_LOG);
+    log.drain(..excess);
+}

@@ -1,0 +1,119 @@
+//! Which events are removed: those that are kept for longer than configured, and, when the store
+//! is full, the oldest that need not be kept.
+
+use std::collections::VecDeque;
+
+use super::files::{Files, RouteDigest};
+use crate::{
+    events::model::{EventId, EventState},
+    replay::Millis,
+};
+
+/// The states whose events make room for new ones.
+const EVICTABLE: [EventState; 3] = [EventState::Delivered, EventState::Refused, EventState::Failed];
+
+/// The events that are read ahead.
+const AHEAD: usize = 256;
+
+/// Finds the oldest events that need not be kept.
+#[derive(Debug)]
+pub(super) struct Eviction {
+    found: VecDeque<EventId>,
+    /// Events before this one were found already.
+    from: EventId,
+    /// Whether there may be events before `from`.
+    older: bool,
+    /// Whether there may be events at all.
+    any: bool,
+}
+
+impl Default for Eviction {
+    fn default() -> Self {
+        Eviction { found: VecDeque::new(), from: EventId(0), older: false, any: true }
+    }
+}
+
+impl Eviction {
+    /// Returns whether an event in this state makes room.
+    pub(super) fn may_evict(state: EventState) -> bool {
+        EVICTABLE.contains(&state)
+    }
+
+    /// Notes that an event reached such a state.
+    pub(super) fn added(&mut self) {
+        self.older = true;
+        self.any = true;
+    }
+
+    /// Returns the next event to be removed, if there is one. Its state must be checked.
+    pub(super) fn next(&mut self, files: &Files) -> fjall::Result<Option<EventId>> {
+        while self.found.is_empty() && self.any {
+            self.read_ahead(files)?;
+            if self.found.is_empty() {
+                self.any = std::mem::take(&mut self.older);
+                self.from = EventId(0);
+            }
+        }
+        Ok(self.found.pop_front())
+    }
+
+    fn read_ahead(&mut self, files: &Files) -> fjall::Result<()> {
+        let mut found = Vec::new();
+        for state in EVICTABLE {
+            for route in files.route_digests() {
+                let all = files.in_state(state, route, self.from, EventId(u128::MAX));
+                for id in all.take(AHEAD) {
+                    found.push(id?);
+                }
+            }
+        }
+        found.sort_unstable();
+        found.truncate(AHEAD);
+        if let Some(last) = found.last() {
+            self.from = EventId(last.0 + 1);
+        }
+        self.found = found.into();
+        Ok(())
+    }
+}
+
+/// The events that are removed together.
+const REMOVED: usize = 64;
+
+/// Where a search for expired events continues.
+pub(super) type Position = (RouteDigest, EventId);
+
+/// Returns some events that have been in a state since before a time, and where the next ones are.
+pub(super) fn expired(
+    files: &Files,
+    state: EventState,
+    before: Millis,
+    from: Option<Position>,
+) -> fjall::Result<(Vec<EventId>, Option<Position>)> {
+    let mut routes = files.route_digests();
+    routes.sort_unstable();
+    // No event is in a state earlier than it is received.
+    let end = EventId::first_at(before);
+    let mut ids = Vec::new();
+    for route in routes {
+        let first = match from {
+            Some((reached, _)) if route < reached => continue,
+            Some((reached, first)) if route == reached => first,
+            _ => EventId(0),
+        };
+        if first >= end {
+            continue;
+        }
+        for id in files.in_state_since(state, route, first, end) {
+            let (id, since) = id?;
+            if since >= before {
+                continue;
+            }
+            if ids.len() == REMOVED {
+                return Ok((ids, Some((route, id))));
+            }
+            ids.push(id);
+        }
+    }
+    Ok((ids, None))
+}

@@ -1,0 +1,289 @@
+use bytes::Bytes;
+use http::{HeaderValue, Method};
+use prometheus::IntGauge;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    events::model::{OrderKey, Refusal},
+    scheme::ContextPin,
+};
+
+const NOW: Millis = 1_764_500_000_000;
+const HOUR: Millis = 3_600_000;
+
+fn retention() -> Retention {
+    Retention {
+        keep: Duration::from_secs(7 * 24 * 3600),
+        keep_dead: Duration::from_secs(30 * 24 * 3600),
+        keep_refused: 1000,
+        max_bytes: 4 << 30,
+        max_pending: 1_000_000,
+    }
+}
+
+fn gauge() -> IntGauge {
+    IntGauge::new("up", "up").unwrap()
+}
+
+fn open(path: &Path) -> DiskStore {
+    DiskStore::open(path, None, retention(), gauge()).unwrap()
+}
+
+fn opened() -> (TempDir, DiskStore) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    (dir, store)
+}
+
+fn route() -> Arc<str> {
+    "orders".into()
+}
+
+fn id(number: u64) -> EventId {
+    EventId::new(NOW + number, number.into())
+}
+
+fn key(number: u64) -> EventKey {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&number.to_le_bytes());
+    EventKey(key)
+}
+
+fn entry(number: u64, state: EventState) -> EventEntry {
+    EventEntry {
+        id: id(number),
+        route: route(),
+        scheme: "vivoldi".into(),
+        event_id: Some(format!("evt_{number}").into()),
+        key: "main".into(),
+        secret: 1,
+        state,
+        received: NOW + number,
+        attempts: u32::from(state == EventState::Delivering),
+        next_attempt: (state == EventState::Pending).then_some(NOW + number),
+        expires: NOW + 72 * HOUR,
+        bytes: 4,
+        record: Some(key(number)),
+        pin: ContextPin([3; 16]),
+        order: None,
+        possible_duplicate: false,
+        redelivery: false,
+        has_request: true,
+        log: Vec::new(),
+        refusal: None,
+    }
+}
+
+fn request(number: u64) -> StoredRequest {
+    StoredRequest {
+        method: Method::POST,
+        target: "/hooks?a=b".into(),
+        is_http2: false,
+        headers: vec![("X-Number".into(), HeaderValue::from(number))],
+        body: Bytes::from(format!("body {number}")),
+        peer: "192.0.2.7".parse().unwrap(),
+        tls: true,
+        client: Some(("2001:db8::1".parse().unwrap(), 1)),
+        request_id: HeaderValue::from_static("request"),
+    }
+}
+
+fn event(number: u64, state: EventState) -> NewEvent {
+    NewEvent { entry: entry(number, state), request: request(number) }
+}
+
+fn attempt(at: Millis, status: u16) -> DeliveryAttempt {
+    DeliveryAttempt { at, status: Some(status), error: None, duration_ms: 20, resigned: false }
+}
+
+impl DiskStore {
+    async fn accepted(&self, event: NewEvent) -> Option<AttemptLease> {
+        match self.accept(event, soon()).await.unwrap() {
+            Acceptance::New(_, lease) => lease,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn due(&self, now: Millis) -> Vec<DueEvent> {
+        self.take_due(&route(), now, 1000).await.unwrap()
+    }
+
+    async fn listed(&self, filter: EventFilter) -> Vec<EventId> {
+        let page = self.list(&filter, None, 1000).await.unwrap();
+        page.entries.into_iter().map(|entry| entry.id).collect()
+    }
+
+    async fn state(&self, number: u64) -> Option<EventState> {
+        self.entry(id(number)).await.unwrap().map(|entry| entry.state)
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_event_is_delivered_with_its_lease() {
+    let (_dir, store) = opened();
+    let lease = store.accepted(event(1, EventState::Delivering)).await.unwrap();
+    assert_eq!(store.state(1).await, Some(EventState::Delivering));
+    assert!(store.due(NOW + HOUR).await.is_empty());
+    let settled = store.settle(lease, attempt(NOW + 5, 200), NextStep::Delivered).await.unwrap();
+    let settled = settled.unwrap();
+    assert_eq!((settled.state, settled.attempts), (EventState::Delivered, 1));
+    assert_eq!(store.entry(id(1)).await.unwrap(), Some(settled));
+    assert_eq!(store.request(id(1)).await.unwrap(), Some(request(1)));
+    let again = store.settle(lease, attempt(NOW + 9, 200), NextStep::Delivered).await.unwrap();
+    assert_eq!(again, None, "the lease ended");
+    assert!(store.backlogs().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_failed_attempt_is_due_again_at_its_time() {
+    let (_dir, store) = opened();
+    assert_eq!(store.accepted(event(1, EventState::Pending)).await, None);
+    assert_eq!(store.next_due(&route()), Some(NOW + 1));
+    let due = store.due(NOW + 1).await.pop().unwrap();
+    assert_eq!((due.entry.attempts, due.entry.state), (1, EventState::Delivering));
+    assert_eq!(due.request, request(1));
+    assert_eq!(store.next_due(&route()), None);
+    let next = NextStep::Retry { at: NOW + 5000, unknown: true };
+    store.settle(due.lease, attempt(NOW + 1, 500), next).await.unwrap();
+    assert_eq!(store.next_due(&route()), Some(NOW + 5000));
+    assert!(store.due(NOW + 4999).await.is_empty());
+    let due = store.due(NOW + 5000).await.pop().unwrap();
+    assert!(due.entry.possible_duplicate);
+    assert_eq!(due.entry.log, [attempt(NOW + 1, 500)]);
+    let dead = NextStep::Dead { unknown: false };
+    store.settle(due.lease, attempt(NOW + 5000, 410), dead).await.unwrap();
+    let backlog = store.backlogs().await.unwrap()[&route()];
+    assert_eq!(backlog, Backlog { dead: 1, ..Backlog::default() });
+}
+
+#[tokio::test]
+async fn events_survive_a_restart_and_an_interrupted_attempt_is_marked() {
+    let (dir, store) = opened();
+    store.accepted(event(1, EventState::Delivering)).await.unwrap();
+    store.accepted(event(2, EventState::Pending)).await;
+    drop(store);
+    let store = open(dir.path());
+    let due = store.due(NOW + 10).await;
+    let due: Vec<_> = due.iter().map(|due| (due.entry.id, due.entry.possible_duplicate)).collect();
+    assert_eq!(due, [(id(1), true), (id(2), false)]);
+}
+
+#[tokio::test]
+async fn a_known_event_is_not_stored_again() {
+    let (_dir, store) = opened();
+    store.accepted(event(1, EventState::Pending)).await;
+    let mut copy = event(2, EventState::Pending);
+    copy.entry.record = Some(key(1));
+    let known = store.accept(copy, soon()).await.unwrap();
+    assert!(matches!(known, Acceptance::Known(entry) if entry.id == id(1)));
+    assert_eq!(store.listed(EventFilter::default()).await, [id(1)]);
+    let found = store.find(&route(), key(1)).await.unwrap();
+    assert_eq!(found.map(|entry| entry.id), Some(id(1)));
+    assert_eq!(store.find(&"other".into(), key(1)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn events_of_one_order_are_due_one_at_a_time() {
+    let (_dir, store) = opened();
+    for number in 1..=3 {
+        let mut event = event(number, EventState::Delivering);
+        // IDs do not have the order of acceptance.
+        event.entry.id = id(10 - number);
+        event.entry.order = Some(OrderKey([7; 16]));
+        let lease = store.accepted(event).await;
+        assert_eq!(lease.is_some(), number == 1);
+        if let Some(lease) = lease {
+            let next = NextStep::Retry { at: NOW + 100, unknown: false };
+            store.settle(lease, attempt(NOW, 500), next).await.unwrap();
+        }
+    }
+    assert!(store.due(NOW + 99).await.is_empty(), "the first one blocks the others");
+    for expected in [9, 8, 7] {
+        let due = store.due(NOW + 100).await;
+        let [due] = &due[..] else { panic!("{due:?}") };
+        assert_eq!(due.entry.id, id(expected));
+        let next = NextStep::Delivered;
+        store.settle(due.lease, attempt(NOW + 100, 200), next).await.unwrap();
+    }
+    assert!(store.due(NOW + HOUR).await.is_empty());
+}
+
+#[tokio::test]
+async fn filters_select_events_newest_first() {
+    let (_dir, store) = opened();
+    for number in 0..20 {
+        let mut event = event(number, EventState::Delivering);
+        if number % 2 == 1 {
+            event.entry.route = "other".into();
+        }
+        let lease = store.accepted(event).await.unwrap();
+        if number % 4 < 2 {
+            store.settle(lease, attempt(NOW, 200), NextStep::Delivered).await.unwrap();
+        }
+    }
+    let select = |filter: &dyn Fn(u64) -> bool| -> Vec<_> {
+        (0..20).rev().filter(|number| filter(*number)).map(id).collect()
+    };
+    let all = EventFilter::default;
+    let delivered = Some(EventState::Delivered);
+    for (filter, expected) in [
+        (all(), select(&|_| true)),
+        (EventFilter { route: Some(route()), ..all() }, select(&|number| number % 2 == 0)),
+        (EventFilter { state: delivered, ..all() }, select(&|number| number % 4 < 2)),
+        (
+            EventFilter { state: delivered, route: Some(route()), ..all() },
+            select(&|number| number % 4 == 0),
+        ),
+        (EventFilter { event_id: Some("evt_7".into()), ..all() }, vec![id(7)]),
+        (
+            EventFilter { since: Some(NOW + 3), until: Some(NOW + 9), ..all() },
+            select(&|number| (3..9).contains(&number)),
+        ),
+        (EventFilter { route: Some("unknown".into()), ..all() }, vec![]),
+    ] {
+        assert_eq!(store.listed(filter.clone()).await, expected, "{filter:?}");
+        let (mut paged, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = store.list(&filter, cursor, 3).await.unwrap();
+            paged.extend(page.entries.iter().map(|entry| entry.id));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(paged, expected, "in pages: {filter:?}");
+    }
+}
+
+#[tokio::test]
+async fn expired_events_are_removed() {
+    let (_dir, store) = opened();
+    let day = 24 * HOUR;
+    for number in 0..200 {
+        let lease = store.accepted(event(number, EventState::Delivering)).await.unwrap();
+        let next = if number == 0 {
+            NextStep::Dead { unknown: false }
+        } else if number == 1 {
+            NextStep::Retry { at: NOW, unknown: false }
+        } else {
+            NextStep::Delivered
+        };
+        store.settle(lease, attempt(NOW + 1000, 200), next).await.unwrap();
+    }
+    let mut refused = entry(300, EventState::Refused);
+    refused.record = None;
+    refused.refusal =
+        Some(Refusal { reason: "stale".into(), diagnosis: None, network: "192.0.2.0/24".into() });
+    store.record(vec![(refused.clone(), None)]).await.unwrap();
+    refused.has_request = false;
+    assert_eq!(store.entry(id(300)).await.unwrap(), Some(refused));
+    store.expire(NOW + 1020 + 7 * day).await.unwrap();
+    assert_eq!(store.listed(EventFilter::default()).await.len(), 200, "none is too old");
+    store.expire(NOW + 1021 + 7 * day).await.unwrap();
+    assert_eq!(store.listed(EventFilter::default()).await, [id(1), id(0)]);
+    assert_eq!(store.request(id(2)).await.unwrap(), None);
+    assert_eq!(store.find(&route(), key(2)).await.unwrap(), None);
+    store.expire(NOW + 2000 + 30 * day).await.unwrap();
+    assert_eq!(store.listed(EventFilter::default()).await, [id(1)], "pending events are kept");
+}

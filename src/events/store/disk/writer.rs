@@ -1,0 +1,208 @@
+//! The thread that changes the store.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    changes::{Changes, Kept},
+    command::Command,
+    files::{Files, Totals},
+    queue::CommandQueue,
+};
+use crate::{
+    database::{self, DiskHealth},
+    events::{model::Backlog, seal::Seal},
+    replay::Millis,
+};
+
+/// The first and the longest interval between attempts to write a store that failed.
+const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
+
+/// What the writer thread shows to all others.
+#[derive(Default)]
+pub(super) struct View {
+    state: Mutex<ViewState>,
+    /// Notified when an event is due earlier than before.
+    pub(super) due_changed: Notify,
+}
+
+#[derive(Default)]
+struct ViewState {
+    /// `None` while the files are closed after a failure.
+    files: Option<Arc<Files>>,
+    totals: Totals,
+    routes: HashMap<Arc<str>, RouteView>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct RouteView {
+    backlog: Backlog,
+    next_due: Option<Millis>,
+}
+
+impl View {
+    fn lock(&self) -> MutexGuard<'_, ViewState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the files, if they are open.
+    pub(super) fn files(&self) -> Option<Arc<Files>> {
+        self.lock().files.clone()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.lock().totals.bytes
+    }
+
+    pub(super) fn next_due(&self, route: &Arc<str>) -> Option<Millis> {
+        self.lock().routes.get(route)?.next_due
+    }
+
+    pub(super) fn backlogs(&self) -> HashMap<Arc<str>, Backlog> {
+        let state = self.lock();
+        let views = state.routes.iter().map(|(route, view)| (Arc::clone(route), view.backlog));
+        views.filter(|(_, backlog)| *backlog != Backlog::default()).collect()
+    }
+
+    /// Shows the changes of a batch.
+    pub(super) fn update(&self, changes: &mut Changes) {
+        let mut state = self.lock();
+        let mut is_earlier = false;
+        if state.files.is_none() {
+            state.files = Some(Arc::clone(&changes.files));
+        }
+        state.totals = changes.totals;
+        for route in changes.touched.drain() {
+            let next_due = changes.schedule.next_due(&route);
+            let backlog = changes.schedule.backlog(&route);
+            let before = state.routes.insert(route, RouteView { backlog, next_due });
+            let before = before.and_then(|before| before.next_due);
+            is_earlier |= next_due.is_some_and(|next| before.is_none_or(|before| next < before));
+        }
+        drop(state);
+        if is_earlier {
+            self.due_changed.notify_waiters();
+        }
+    }
+
+    fn close(&self) {
+        self.lock().files = None;
+    }
+}
+
+/// Faults that a test injects.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    /// Every write fails.
+    pub(super) broken: std::sync::atomic::AtomicBool,
+    /// The next write fails after it was made durable.
+    pub(super) unknown: std::sync::atomic::AtomicBool,
+    /// The next write starts and does not end while this is locked.
+    pub(super) hangs: Mutex<()>,
+}
+
+pub(super) struct Writer {
+    pub(super) path: PathBuf,
+    pub(super) seal: Seal,
+    pub(super) queue: Arc<CommandQueue>,
+    pub(super) view: Arc<View>,
+    pub(super) health: Arc<DiskHealth>,
+    #[cfg(test)]
+    pub(super) faults: Arc<Faults>,
+}
+
+/// The state of the store, with or without its files.
+enum Store {
+    Open(Box<Changes>),
+    Closed(Kept),
+}
+
+impl Writer {
+    pub(super) fn run(self, changes: Changes) {
+        let mut store = Store::Open(Box::new(changes));
+        let mut retry = None;
+        loop {
+            let mut work = self.queue.take(retry);
+            self.health.write_starts();
+            work.commands.retain(|command| !command.is_abandoned());
+            let (next, written) = self.write(store, &mut work.commands);
+            store = next;
+            retry = match written {
+                Ok(()) => {
+                    self.health.write_ended(None);
+                    work.commands.into_iter().for_each(Command::finish);
+                    None
+                }
+                Err(error) => {
+                    self.queue.put_back(work.commands);
+                    self.health.write_ended(Some(database::reason(&error)));
+                    Some(retry.map_or(RETRY[0], |retry| (retry * 2).min(RETRY[1])))
+                }
+            };
+            if work.stop {
+                return;
+            }
+        }
+    }
+
+    fn write(&self, store: Store, commands: &mut [Command]) -> (Store, fjall::Result<()>) {
+        let mut changes = match store {
+            Store::Open(changes) => changes,
+            Store::Closed(kept) => match self.open() {
+                Ok(files) => match Changes::load(Arc::new(files), kept) {
+                    Ok(changes) => Box::new(changes),
+                    Err((kept, error)) => return (Store::Closed(kept), Err(error)),
+                },
+                Err(error) => return (Store::Closed(kept), Err(error)),
+            },
+        };
+        for command in &mut *commands {
+            if let Err(error) = changes.run(command) {
+                command.fail(&database::reason(&error));
+            }
+        }
+        match self.commit(&mut changes) {
+            Ok(()) => {
+                self.view.update(&mut changes);
+                (Store::Open(changes), Ok(()))
+            }
+            Err(error) => {
+                self.view.close();
+                (Store::Closed(changes.keep()), Err(error))
+            }
+        }
+    }
+
+    fn open(&self) -> fjall::Result<Files> {
+        #[cfg(test)]
+        self.fail_for_test()?;
+        Files::open(&self.path, &self.seal)
+    }
+
+    fn commit(&self, changes: &mut Changes) -> fjall::Result<()> {
+        #[cfg(test)]
+        self.fail_for_test()?;
+        changes.commit()?;
+        #[cfg(test)]
+        if self.faults.unknown.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            return Err(fjall::Error::Io(std::io::ErrorKind::StorageFull.into()));
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn fail_for_test(&self) -> fjall::Result<()> {
+        drop(self.faults.hangs.lock().unwrap_or_else(PoisonError::into_inner));
+        if self.faults.broken.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(fjall::Error::Io(std::io::ErrorKind::StorageFull.into()));
+        }
+        Ok(())
+    }
+}
