@@ -5,6 +5,7 @@
 //! they may import each other. The modules are private, so that the compiler reports unused items.
 
 mod admin;
+mod availability;
 mod body;
 mod capacity;
 pub mod cli;
@@ -16,6 +17,7 @@ mod events;
 mod gate;
 mod gateway;
 mod metrics;
+mod postgres;
 mod reject;
 mod rejections;
 mod replay;
@@ -46,6 +48,9 @@ pub mod internals {
     }
     pub mod gateway {
         pub use crate::gateway::Gateway;
+    }
+    pub mod postgres {
+        pub use crate::postgres::DatabaseOptions;
     }
     pub mod metrics {
         pub use crate::metrics::Metrics;

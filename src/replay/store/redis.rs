@@ -16,7 +16,6 @@
 //! acknowledged, and an event whose success is among them can be forwarded again.
 
 mod cluster;
-mod health;
 mod login;
 mod script;
 mod sentinel;
@@ -31,12 +30,12 @@ use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::time::{Instant, timeout_at};
 
 use self::{
-    health::RedisHealth,
     login::Login,
     script::{CLAIM, Call, DONE, FAILED, FORGET, Key, RENEW, STATUS, Words},
     servers::Servers,
 };
 use crate::{
+    availability::{Availability, REPLAY_STORE},
     reject::Reason,
     replay::{
         clock::millis,
@@ -103,7 +102,7 @@ fn servers(options: &RedisOptions) -> Result<Servers, (usize, UrlError)> {
 pub(crate) struct Redis {
     servers: Servers,
     prefix: String,
-    health: RedisHealth,
+    health: Availability,
 }
 
 impl fmt::Debug for Redis {
@@ -119,7 +118,8 @@ impl Redis {
     /// If a URL cannot be used.
     pub(crate) fn new(options: &RedisOptions, gauge: IntGauge) -> Result<Self, UrlError> {
         let servers = servers(options).map_err(|(_, error)| error)?;
-        Ok(Redis { servers, prefix: options.prefix.clone(), health: RedisHealth::new(gauge) })
+        let health = Availability::new(REPLAY_STORE, gauge);
+        Ok(Redis { servers, prefix: options.prefix.clone(), health })
     }
 
     pub(crate) async fn claim(
