@@ -7,6 +7,7 @@
 
 mod admission;
 mod credentials;
+mod database;
 mod headers;
 mod inventory;
 mod limits;

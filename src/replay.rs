@@ -32,6 +32,7 @@ use self::{
         SharedStore, Store,
         disk::{Disk, queue::WriteQueue},
         lease::{RENEWAL, RENEWAL_CHECK},
+        postgres::Postgres,
         redis::Redis,
     },
 };
@@ -77,10 +78,11 @@ pub struct Replay(Arc<Guard>);
 
 impl Replay {
     /// Opens the store and starts its background tasks; must be called inside a Tokio runtime. An
-    /// unreachable Redis server is no error: `sealgate_store_up` reports it.
+    /// unreachable server is no error: `sealgate_store_up` reports it.
     ///
     /// # Errors
-    /// If files cannot be used or are held by another process, or if a URL is invalid.
+    /// If files cannot be used or are held by another process, if a URL is invalid, or if the
+    /// schema of a database is too new.
     pub fn open(options: Options, clock: Clock, metrics: &Metrics) -> Result<Self, OpenError> {
         let replay = metrics.replay.clone();
         let (claims, store) = match &options.store {
@@ -102,6 +104,12 @@ impl Replay {
                     .map_err(|error| OpenError(error.to_string()))?;
                 let claims = Arc::new(Claims::new(options.max_entries, true, None, replay));
                 (claims, Store::Shared(SharedStore::Redis(Box::new(redis))))
+            }
+            StoreOptions::Postgres(database) => {
+                let postgres = Postgres::open(database, metrics.store_up("postgres"))
+                    .map_err(|error| OpenError(error.to_string()))?;
+                let claims = Arc::new(Claims::new(options.max_entries, true, None, replay));
+                (claims, Store::Shared(SharedStore::Postgres(Box::new(postgres))))
             }
         };
         let mut process = [0; 8];

@@ -4,7 +4,7 @@ mod redis;
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::Surroundings;
+use super::{Surroundings, database};
 use crate::{
     document::{Field, Section},
     replay::{OnStoreFailure, Options, StoreOptions},
@@ -35,6 +35,7 @@ enum Kind {
     Memory,
     Disk,
     Redis,
+    Postgres,
 }
 
 /// Reads the section; `None` if there is no usable store in it.
@@ -82,20 +83,28 @@ pub(super) fn read(
 fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<StoreOptions> {
     let path = section.get("path");
     let redis = redis::Keys::of(section);
-    let kinds = [("memory", Kind::Memory), ("disk", Kind::Disk), ("redis", Kind::Redis)];
+    let kinds = [
+        ("memory", Kind::Memory),
+        ("disk", Kind::Disk),
+        ("redis", Kind::Redis),
+        ("postgres", Kind::Postgres),
+    ];
     let kind = match section.get("store") {
         Some(field) => field.one_of(&kinds)?,
         None => Kind::Memory,
     };
-    let of_disk = [(&path, Kind::Disk, "disk")];
-    let of_redis = redis.all().map(|field| (field, Kind::Redis, "redis"));
-    for (field, owner, word) in of_disk.into_iter().chain(of_redis) {
+    let of_disk = [(&path, [Kind::Disk].as_slice(), "\"disk\"")];
+    let of_redis = redis.own().map(|field| (field, [Kind::Redis].as_slice(), "\"redis\""));
+    let of_servers = redis.shared().map(|field| {
+        (field, [Kind::Redis, Kind::Postgres].as_slice(), "\"redis\" or \"postgres\"")
+    });
+    for (field, owners, words) in of_disk.into_iter().chain(of_redis).chain(of_servers) {
         if let Some(field) = field
-            && kind != owner
+            && !owners.contains(&kind)
         {
             field.conceal();
-            let help = format!("remove it, or say store = \"{word}\"");
-            field.error(format!("`{}` belongs to store = \"{word}\"", field.path()), Some(help));
+            let help = format!("remove it, or say store = {words}");
+            field.error(format!("`{}` belongs to store = {words}", field.path()), Some(help));
         }
     }
     match (kind, path) {
@@ -107,6 +116,15 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Store
             None
         }
         (Kind::Redis, _) => redis.read(section, surroundings).map(StoreOptions::Redis),
+        (Kind::Postgres, _) => {
+            let [url, ca] = redis.shared();
+            let Some(url) = url else {
+                let help = "url = { env = \"DATABASE_URL\" }".to_owned();
+                section.error("store = \"postgres\" needs `url`", Some(help));
+                return None;
+            };
+            database::read(url, ca.as_ref(), surroundings).map(StoreOptions::Postgres)
+        }
     }
 }
 

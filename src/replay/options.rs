@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::secret::Secret;
+use crate::{postgres::DatabaseOptions, secret::Secret};
 
 /// The settings of the guard.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub enum StoreOptions {
     },
     /// In Redis or Valkey, shared by all replicas.
     Redis(RedisOptions),
+    /// In a PostgreSQL database, shared by all replicas.
+    Postgres(DatabaseOptions),
 }
 
 /// Where the Redis servers are, and how to log in.

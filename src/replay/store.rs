@@ -11,12 +11,14 @@ use tokio::time::Instant;
 use self::{
     disk::Disk,
     lease::{Attempt, ClaimReply, EventStatus, ForgetReply, Lease, Renewal, Unreachable},
+    postgres::Postgres,
     redis::Redis,
 };
 use crate::replay::record::{Arrival, EventKey, Identities, LeaseToken};
 
 pub(crate) mod disk;
 pub(crate) mod lease;
+pub(crate) mod postgres;
 pub(crate) mod redis;
 #[cfg(test)]
 pub(crate) mod simulated;
@@ -33,6 +35,7 @@ pub(crate) enum Store {
 #[derive(Debug)]
 pub(crate) enum SharedStore {
     Redis(Box<Redis>),
+    Postgres(Box<Postgres>),
     #[cfg(test)]
     Simulated(simulated::Simulated),
 }
@@ -48,6 +51,9 @@ impl SharedStore {
     ) -> Result<ClaimReply, Unreachable> {
         match self {
             SharedStore::Redis(redis) => Box::pin(redis.claim(arrival, token, until)).await,
+            SharedStore::Postgres(postgres) => {
+                Box::pin(postgres.claim(arrival, token, until)).await
+            }
             #[cfg(test)]
             SharedStore::Simulated(simulated) => simulated.claim(arrival, token).await,
         }
@@ -65,6 +71,9 @@ impl SharedStore {
         match self {
             SharedStore::Redis(redis) => {
                 Box::pin(redis.done(arrival, token, status, answered, until)).await
+            }
+            SharedStore::Postgres(postgres) => {
+                Box::pin(postgres.done(arrival, status, answered, until)).await
             }
             #[cfg(test)]
             SharedStore::Simulated(simulated) => {
@@ -88,6 +97,9 @@ impl SharedStore {
             SharedStore::Redis(redis) => {
                 Box::pin(redis.failed(arrival, token, attempt, status, until)).await
             }
+            SharedStore::Postgres(postgres) => {
+                Box::pin(postgres.failed(arrival, token, attempt, status, until)).await
+            }
             #[cfg(test)]
             SharedStore::Simulated(simulated) => {
                 simulated.failed(arrival, token, attempt, status).await
@@ -99,6 +111,7 @@ impl SharedStore {
     pub(crate) async fn renew(&self, leases: &[Lease], until: Instant) -> Vec<Renewal> {
         match self {
             SharedStore::Redis(redis) => Box::pin(redis.renew(leases, until)).await,
+            SharedStore::Postgres(postgres) => Box::pin(postgres.renew(leases, until)).await,
             #[cfg(test)]
             SharedStore::Simulated(simulated) => simulated.renew(leases).await,
         }
@@ -112,6 +125,7 @@ impl SharedStore {
     ) -> Result<EventStatus, Unreachable> {
         match self {
             SharedStore::Redis(redis) => Box::pin(redis.status(arrival, until)).await,
+            SharedStore::Postgres(postgres) => Box::pin(postgres.status(arrival, until)).await,
             #[cfg(test)]
             SharedStore::Simulated(simulated) => simulated.status(arrival).await,
         }
@@ -127,6 +141,7 @@ impl SharedStore {
     ) -> Result<ForgetReply, Unreachable> {
         match self {
             SharedStore::Redis(redis) => Box::pin(redis.forget(key, until)).await,
+            SharedStore::Postgres(postgres) => Box::pin(postgres.forget(key, until)).await,
             #[cfg(test)]
             SharedStore::Simulated(simulated) => simulated.forget(key).await,
         }
@@ -136,6 +151,7 @@ impl SharedStore {
     pub(crate) async fn check(&self) {
         match self {
             SharedStore::Redis(redis) => redis.check().await,
+            SharedStore::Postgres(postgres) => postgres.check().await,
             #[cfg(test)]
             SharedStore::Simulated(_) => {}
         }
@@ -145,6 +161,7 @@ impl SharedStore {
     pub(crate) fn is_available(&self) -> bool {
         match self {
             SharedStore::Redis(redis) => redis.is_available(),
+            SharedStore::Postgres(postgres) => postgres.is_available(),
             #[cfg(test)]
             SharedStore::Simulated(_) => true,
         }
@@ -155,6 +172,7 @@ impl SharedStore {
     pub(crate) async fn next_check(&self, interval: Duration) {
         match self {
             SharedStore::Redis(redis) => redis.next_check(interval).await,
+            SharedStore::Postgres(postgres) => postgres.next_check(interval).await,
             #[cfg(test)]
             SharedStore::Simulated(_) => {}
         }

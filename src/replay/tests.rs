@@ -20,7 +20,9 @@ use crate::{reject::Reason, response::SanitizedResponse};
 mod disk;
 mod interleavings;
 mod model;
+mod postgres;
 mod redis;
+mod shared;
 mod shares;
 
 const WINDOW: Duration = Duration::from_secs(300);

@@ -29,8 +29,14 @@ impl<'r> Keys<'r> {
         }
     }
 
-    pub(super) fn all(&self) -> [&Option<Field<'r>>; 5] {
-        [&self.url, &self.sentinel, &self.cluster, &self.prefix, &self.ca]
+    /// Returns the keys that belong to this store alone.
+    pub(super) fn own(&self) -> [&Option<Field<'r>>; 3] {
+        [&self.sentinel, &self.cluster, &self.prefix]
+    }
+
+    /// Returns `url` and `ca`, which other stores have, too.
+    pub(super) fn shared(&self) -> [&Option<Field<'r>>; 2] {
+        [&self.url, &self.ca]
     }
 
     /// Reads the keys; `None` if a problem was recorded.

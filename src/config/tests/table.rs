@@ -27,6 +27,7 @@ pub(super) fn environment(name: &str) -> Option<String> {
         "HEADER" => format!("{CANARY}-5"),
         "OTHER_HEADER" => format!("Bearer {CANARY}-6"),
         "REDIS_URL" => format!("rediss://:{CANARY}@127.0.0.1:6379/0"),
+        "DATABASE_URL" => format!("postgres://gateway:{CANARY}@db.internal/shop"),
         "WRONG_URL" => format!("http://:{CANARY}@127.0.0.1:6379/0"),
         "EMPTY" => String::new(),
         "BLANK" => " \t\n".to_owned(),

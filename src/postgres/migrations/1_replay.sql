@@ -1,4 +1,5 @@
--- The record of each event. `state`: 0 claimed, 1 failed, 2 done.
+-- The record of each event. `state`: 0 claimed, 1 failed, 2 done, 3 forgotten by an
+-- operator and not claimed since.
 CREATE TABLE sealgate.replay (
     key bytea PRIMARY KEY,
     pin bytea NOT NULL,
@@ -65,7 +66,7 @@ BEGIN
             END IF;
             CONTINUE;
         END IF;
-        _known := _row.expires > clock_timestamp();
+        _known := _row.state <> 3 AND _row.expires > clock_timestamp();
         IF NOT _known AND _stale THEN
             reply := 'stale';
             RETURN;
@@ -135,7 +136,7 @@ BEGIN
         SET pin = _pin, state = 2, status = _status, unknown = false, first = false, token = NULL,
             lease_ends = NULL, expires = _expires, expiry_hour = sealgate.hour_of(_expires),
             answered = _answered
-        WHERE key = _key AND (state <> 2 OR expires <= clock_timestamp());
+        WHERE key = _key AND (state < 2 OR expires <= clock_timestamp());
         IF FOUND THEN
             RETURN;
         END IF;
@@ -145,14 +146,13 @@ BEGIN
         IF FOUND THEN
             RETURN;
         END IF;
-        IF _answered = '' THEN
-            PERFORM FROM sealgate.replay WHERE key = _key AND state = 2;
-        ELSE
+        IF _answered <> '' THEN
             -- If a crash of the database loses this, a replay counts as a retry.
             PERFORM set_config('synchronous_commit', 'off', true);
             UPDATE sealgate.replay SET answered = sealgate.merged(answered, _answered)
             WHERE key = _key AND state = 2;
         END IF;
+        PERFORM FROM sealgate.replay WHERE key = _key AND state >= 2;
         IF FOUND THEN
             RETURN;
         END IF;
@@ -187,7 +187,7 @@ BEGIN
         END IF;
         IF _attempt = 2 THEN
             UPDATE sealgate.replay SET unknown = true
-            WHERE key = _key AND state <> 2 AND expires > clock_timestamp();
+            WHERE key = _key AND state < 2 AND expires > clock_timestamp();
             IF FOUND THEN
                 RETURN;
             END IF;
@@ -201,9 +201,42 @@ BEGIN
         IF FOUND THEN
             RETURN;
         END IF;
-        PERFORM FROM sealgate.replay WHERE key = _key AND (_attempt = 1 OR state = 2);
+        PERFORM FROM sealgate.replay WHERE key = _key AND (_attempt = 1 OR state >= 2);
         IF FOUND THEN
             RETURN;
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Forgets an event that no lease holds; returns false if one does. The mark remains as long as the
+-- record would have, or for `_lifetime` if there is none.
+CREATE FUNCTION sealgate.replay_forget(_key bytea, _lifetime bigint) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    _expires timestamptz := sealgate.after(_lifetime);
+BEGIN
+    LOOP
+        INSERT INTO sealgate.replay (key, pin, state, expires, expiry_hour)
+        VALUES (_key, '', 3, _expires, sealgate.hour_of(_expires))
+        ON CONFLICT (key) DO NOTHING;
+        IF FOUND THEN
+            RETURN true;
+        END IF;
+        UPDATE sealgate.replay
+        SET state = 3, first = false, unknown = false, status = 0, token = NULL,
+            lease_ends = NULL, answered = '',
+            expires = CASE WHEN expires > clock_timestamp() THEN expires ELSE _expires END,
+            expiry_hour = CASE WHEN expires > clock_timestamp() THEN expiry_hour
+                ELSE sealgate.hour_of(_expires) END
+        WHERE key = _key
+            AND NOT (state = 0 AND lease_ends > clock_timestamp() AND expires > clock_timestamp());
+        IF FOUND THEN
+            RETURN true;
+        END IF;
+        PERFORM FROM sealgate.replay WHERE key = _key;
+        IF FOUND THEN
+            RETURN false;
         END IF;
     END LOOP;
 END
