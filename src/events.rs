@@ -8,3 +8,4 @@ pub(crate) mod model;
 pub(crate) mod options;
 mod seal;
 pub(crate) mod store;
+mod transition;

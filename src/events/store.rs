@@ -15,6 +15,8 @@ use super::model::{
 use crate::{replay::Millis, scheme::EventKey};
 
 pub(crate) mod disk;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 /// A boxed future of a store's operation.
 pub(crate) type Operation<'s, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 's>>;

@@ -13,13 +13,13 @@ use super::{
     files::{Files, RouteDigest, StoredEntry, Totals, event_id_key, state_key},
     queue::CommandQueue,
     retention::Eviction,
-    schedule::{Schedule, Slot},
+    schedule::{Schedule, Sequence, Slot},
 };
 use crate::{
     events::{
         model::{
-            Acceptance, AttemptLease, DeliveryAttempt, EventEntry, EventId, EventState, MAX_LOG,
-            NextStep, Retention,
+            Acceptance, AttemptLease, DeliveryAttempt, EventEntry, EventId, EventState, NextStep,
+            Retention,
         },
         store::{Redelivery, StoreError},
     },
@@ -134,9 +134,7 @@ impl Changes {
         for id in interrupted {
             let Some(old) = files.entry(id)? else { continue };
             let mut new = old.clone();
-            new.entry.possible_duplicate = true;
-            new.entry.state = EventState::Pending;
-            new.entry.next_attempt = Some(new.entry.received);
+            new.entry.interrupt();
             changes.write(Some(&old), new);
         }
         changes.touched.extend(changes.schedule.routes().cloned().collect::<Vec<_>>());
@@ -237,7 +235,7 @@ impl Changes {
         }
         let mut new = StoredEntry {
             entry: entry.clone(),
-            sequence: super::schedule::Sequence(self.totals.sequence + 1),
+            sequence: Sequence(self.totals.sequence + 1),
             request_length: event.request.as_ref().map_or(0, |request| request.len() as u64),
             entry_length: 256,
             since: 0,
@@ -272,32 +270,18 @@ impl Changes {
             let lease = self.begin(old, entry.received).1;
             return Ok((Acceptance::New(id, Some(lease)), Some(lease)));
         }
-        match state {
-            EventState::Dead => {
-                let next_attempt = entry.next_attempt.unwrap_or(entry.received);
-                self.revive(old, next_attempt, entry.expires);
-                return Ok((Acceptance::Revived(id), None));
-            }
-            EventState::Failed => {}
-            EventState::Delivered if entry.possible_duplicate => {}
-            _ => return Ok((Acceptance::Known(old.entry), None)),
+        if state == EventState::Dead {
+            let next_attempt = entry.next_attempt.unwrap_or(entry.received);
+            self.revive(old, next_attempt, entry.expires);
+            return Ok((Acceptance::Revived(id), None));
+        }
+        if !old.entry.takes_request_of(entry) {
+            return Ok((Acceptance::Known(old.entry), None));
         }
         let mut new = old.clone();
-        let merged = &mut new.entry;
-        merged.state = entry.state;
-        merged.key = Arc::clone(&entry.key);
-        merged.secret = entry.secret;
-        merged.pin = entry.pin;
-        merged.order = entry.order;
-        merged.bytes = entry.bytes;
-        merged.next_attempt = entry.next_attempt;
-        merged.expires = entry.expires;
-        merged.possible_duplicate |= entry.possible_duplicate;
-        merged.redelivery = false;
-        merged.attempts = merged.attempts.saturating_add(entry.attempts);
-        add_attempts(&mut merged.log, &entry.log);
+        new.entry.accept_again(entry);
         self.totals.sequence += 1;
-        new.sequence = super::schedule::Sequence(self.totals.sequence);
+        new.sequence = Sequence(self.totals.sequence);
         self.wait_for_turn(&mut new.entry);
         self.put_request(&mut new, entry.id, event.request.as_deref())?;
         let new = self.write(Some(&old), new);
@@ -307,13 +291,11 @@ impl Changes {
 
     /// Makes a new entry pending if its attempt cannot begin yet.
     fn wait_for_turn(&mut self, entry: &mut EventEntry) {
-        if entry.state == EventState::Delivering && self.is_blocked(entry) {
-            entry.state = EventState::Pending;
-            entry.attempts = entry.attempts.saturating_sub(1);
-            entry.next_attempt = Some(entry.received);
-        }
         if entry.state == EventState::Delivering {
             entry.next_attempt = None;
+            if self.is_blocked(entry) {
+                entry.release();
+            }
         }
     }
 
@@ -343,19 +325,14 @@ impl Changes {
 
     fn revive(&mut self, old: StoredEntry, next_attempt: Millis, expires: Millis) {
         let mut new = old.clone();
-        new.entry.state = EventState::Pending;
-        new.entry.next_attempt = Some(next_attempt);
-        new.entry.expires = expires;
-        new.entry.redelivery = false;
+        new.entry.revive(next_attempt, expires);
         self.write(Some(&old), new);
     }
 
     /// Begins an attempt of a pending event.
     fn begin(&mut self, old: StoredEntry, now: Millis) -> (EventEntry, AttemptLease) {
         let mut new = old.clone();
-        new.entry.state = EventState::Delivering;
-        new.entry.next_attempt = None;
-        new.entry.attempts = new.entry.attempts.saturating_add(1);
+        new.entry.begin();
         new.since = now;
         let new = self.write(Some(&old), new);
         (new.entry.clone(), self.lease(new))
@@ -387,35 +364,19 @@ impl Changes {
     ) -> Option<EventEntry> {
         let InFlight { stored: old, again, .. } = self.end(lease)?;
         let mut new = old.clone();
-        let ended = attempt.at.saturating_add(attempt.duration_ms.into());
-        let entry = &mut new.entry;
         // A batch whose outcome was unknown may have recorded it.
-        if entry.log.last() != Some(attempt) {
-            add_attempts(&mut entry.log, std::slice::from_ref(attempt));
+        if new.entry.log.last() == Some(attempt) {
+            new.entry.log.pop();
         }
-        let (state, next_attempt, unknown) = match next {
-            NextStep::Delivered => (EventState::Delivered, None, false),
-            NextStep::Retry { at, unknown } => (EventState::Pending, Some(at), unknown),
-            NextStep::Dead { unknown } => (EventState::Dead, None, unknown),
-        };
-        entry.possible_duplicate =
-            state != EventState::Delivered && (entry.possible_duplicate || unknown);
-        (entry.state, entry.next_attempt) = if again {
-            (EventState::Pending, Some(ended))
-        } else {
-            entry.redelivery &= state == EventState::Pending;
-            (state, next_attempt)
-        };
-        new.since = ended;
+        new.entry.settle(attempt, next, again);
+        new.since = attempt.ended();
         Some(self.write(Some(&old), new).entry)
     }
 
     fn release(&mut self, lease: AttemptLease) {
         let Some(InFlight { stored: old, .. }) = self.end(lease) else { return };
         let mut new = old.clone();
-        new.entry.state = EventState::Pending;
-        new.entry.next_attempt = Some(new.entry.received);
-        new.entry.attempts = new.entry.attempts.saturating_sub(1);
+        new.entry.release();
         self.write(Some(&old), new);
     }
 
@@ -425,14 +386,12 @@ impl Changes {
             Some(record) => self.find(&entry.route, record)?,
             None => None,
         };
-        let since = entry.log.last().map_or(entry.received, |attempt| {
-            attempt.at.saturating_add(attempt.duration_ms.into())
-        });
+        let since = entry.last_change();
         let request = event.request.as_deref();
         let Some(old) = found else {
             let mut new = StoredEntry {
                 entry: entry.clone(),
-                sequence: super::schedule::Sequence(0),
+                sequence: Sequence(0),
                 request_length: 0,
                 entry_length: 256,
                 since,
@@ -457,19 +416,10 @@ impl Changes {
             return Ok(());
         };
         let mut new = old.clone();
-        if old.entry.log.last() != entry.log.last() || entry.log.is_empty() {
-            new.entry.attempts = new.entry.attempts.saturating_add(entry.attempts);
-            add_attempts(&mut new.entry.log, &entry.log);
+        new.entry.record_again(entry);
+        if new.entry.state != old.entry.state {
+            new.since = since;
         }
-        match old.entry.state {
-            EventState::Pending | EventState::Delivering | EventState::Dead => {}
-            EventState::Delivered | EventState::Refused | EventState::Failed => {
-                new.entry.state = entry.state;
-                new.since = since;
-            }
-        }
-        new.entry.possible_duplicate = new.entry.state != EventState::Delivered
-            && (new.entry.possible_duplicate || entry.possible_duplicate);
         if old.request_length == 0 {
             self.put_request(&mut new, entry.id, request)?;
         }
@@ -488,14 +438,9 @@ impl Changes {
             return Ok(Redelivery::NotKept);
         }
         let mut new = old.clone();
-        new.entry.redelivery = true;
-        new.entry.expires = expires;
+        new.entry.redeliver(now, expires);
         if let Some(in_flight) = self.in_flight.get_mut(&id) {
             in_flight.again = true;
-        } else {
-            new.entry.state = EventState::Pending;
-            new.entry.next_attempt = Some(now);
-            new.since = now;
         }
         self.write(Some(&old), new);
         Ok(Redelivery::Started)
@@ -666,11 +611,4 @@ impl Changes {
         self.digests.insert(Arc::clone(route), digest);
         digest
     }
-}
-
-/// Adds attempts to a log; the oldest ones are dropped.
-fn add_attempts(log: &mut Vec<DeliveryAttempt>, attempts: &[DeliveryAttempt]) {
-    log.extend_from_slice(attempts);
-    let excess = log.len().saturating_sub(MAX_LOG);
-    log.drain(..excess);
 }

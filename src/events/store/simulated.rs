@@ -1,0 +1,405 @@
+//! A store in memory, for tests: as simple as the interface allows, so that it can be compared with
+//! the others.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::{EventPage, EventStore, Operation, Redelivery, StoreError};
+use crate::{
+    events::model::{
+        Acceptance, AttemptLease, Backlog, DeliveryAttempt, DueEvent, EventEntry, EventFilter,
+        EventId, EventState, NewEvent, NextStep, Retention, StoredRequest,
+    },
+    replay::Millis,
+    scheme::EventKey,
+};
+
+#[derive(Clone, Debug)]
+struct Event {
+    entry: EventEntry,
+    request: Option<StoredRequest>,
+    /// Its place in the order of acceptance.
+    sequence: u64,
+    /// The token of the attempt in flight.
+    token: u64,
+    /// Whether an operator asked for another attempt after the one in flight.
+    again: bool,
+    /// When it reached its state.
+    since: Millis,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Events {
+    all: BTreeMap<EventId, Event>,
+    last: u64,
+}
+
+/// A store in memory.
+#[derive(Debug)]
+pub(crate) struct Simulated {
+    events: Mutex<Events>,
+    retention: Retention,
+    changed: Notify,
+    /// Returned by every operation, if set.
+    failure: Mutex<Option<StoreError>>,
+}
+
+impl Simulated {
+    pub(crate) fn new(retention: Retention) -> Self {
+        Simulated {
+            events: Mutex::default(),
+            retention,
+            changed: Notify::new(),
+            failure: Mutex::default(),
+        }
+    }
+
+    /// Makes every operation fail, or succeed again.
+    pub(crate) fn fail(&self, failure: Option<StoreError>) {
+        *self.failure.lock().unwrap() = failure;
+    }
+
+    /// Ends all attempts in flight, as a restart of the process does.
+    pub(crate) fn restart(&self) {
+        for event in self.lock().all.values_mut() {
+            if event.entry.state == EventState::Delivering {
+                event.entry.interrupt();
+                event.since = event.entry.received;
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap()
+    }
+
+    fn run<'s, T: Send + 's>(
+        &'s self,
+        change: impl FnOnce(&mut Events) -> Result<T, StoreError>,
+    ) -> Operation<'s, T> {
+        let result = match self.failure.lock().unwrap().clone() {
+            Some(failure) => Err(failure),
+            None => change(&mut self.lock()),
+        };
+        self.changed.notify_waiters();
+        Box::pin(std::future::ready(result))
+    }
+}
+
+impl Event {
+    fn is_unsettled(&self) -> bool {
+        matches!(self.entry.state, EventState::Pending | EventState::Delivering)
+    }
+
+    fn has_order_of(&self, other: &EventEntry) -> bool {
+        self.entry.order.is_some()
+            && self.entry.order == other.order
+            && self.entry.route == other.route
+    }
+}
+
+impl Events {
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn find(&self, route: &Arc<str>, record: Option<EventKey>) -> Option<&Event> {
+        record?;
+        let mut found = self.all.values();
+        found.find(|event| event.entry.record == record && event.entry.route == *route)
+    }
+
+    fn unsettled(&self) -> impl Iterator<Item = &Event> {
+        self.all.values().filter(|event| event.is_unsettled())
+    }
+
+    /// Stores a new state of an event; a delivering one gets a lease unless it must wait.
+    fn start(&mut self, mut event: Event) -> Option<AttemptLease> {
+        let id = event.entry.id;
+        if event.entry.state == EventState::Delivering {
+            event.entry.next_attempt = None;
+            if self.unsettled().any(|other| other.has_order_of(&event.entry)) {
+                event.entry.release();
+            }
+        }
+        event.sequence = self.next();
+        event.token = self.next();
+        let is_delivering = event.entry.state == EventState::Delivering;
+        let lease = is_delivering.then_some(AttemptLease { id, token: event.token });
+        self.all.insert(id, event);
+        lease
+    }
+
+    fn accept(&mut self, new: NewEvent, max_pending: u64) -> Result<Acceptance, StoreError> {
+        let NewEvent { mut entry, request } = new;
+        let Some(old) = self.find(&entry.route, entry.record).cloned() else {
+            if self.unsettled().count() as u64 >= max_pending {
+                return Err(StoreError::Full);
+            }
+            entry.has_request = true;
+            let id = entry.id;
+            let request = Some(request);
+            let event = Event { entry, request, sequence: 0, token: 0, again: false, since: 0 };
+            return Ok(Acceptance::New(id, self.start(event)));
+        };
+        let id = old.entry.id;
+        if old.entry.state == EventState::Dead {
+            let next_attempt = entry.next_attempt.unwrap_or(entry.received);
+            let old = self.all.get_mut(&id).expect("just found");
+            old.entry.revive(next_attempt, entry.expires);
+            return Ok(Acceptance::Revived(id));
+        }
+        if !old.entry.takes_request_of(&entry) {
+            return Ok(Acceptance::Known(old.entry));
+        }
+        let mut new = Event { request: Some(request), again: false, ..old };
+        new.entry.accept_again(&entry);
+        new.entry.has_request = true;
+        Ok(Acceptance::New(id, self.start(new)))
+    }
+
+    /// Returns whether the event is the one of its order whose attempt may begin.
+    fn has_turn(&self, event: &Event) -> bool {
+        self.unsettled().filter(|other| other.has_order_of(&event.entry)).all(|other| {
+            other.entry.state == EventState::Pending && other.sequence >= event.sequence
+        })
+    }
+
+    fn due(&self, route: &Arc<str>) -> Vec<(Millis, EventId)> {
+        let pending = self.unsettled().filter(|event| event.entry.route == *route);
+        let turn = pending.filter(|event| self.has_turn(event));
+        let mut due: Vec<_> =
+            turn.filter_map(|event| Some((event.entry.next_attempt?, event.entry.id))).collect();
+        due.sort_unstable();
+        due
+    }
+
+    fn take(&mut self, route: &Arc<str>, now: Millis, limit: usize) -> Vec<DueEvent> {
+        let mut taken = Vec::new();
+        for (_, id) in self.due(route).into_iter().take_while(|(at, _)| *at <= now).take(limit) {
+            let token = self.next();
+            let event = self.all.get_mut(&id).expect("just found");
+            event.entry.begin();
+            event.token = token;
+            event.again = false;
+            taken.push(DueEvent {
+                entry: event.entry.clone(),
+                request: event.request.clone().expect("events to be delivered have one"),
+                lease: AttemptLease { id, token },
+            });
+        }
+        taken
+    }
+
+    fn record(&mut self, entry: EventEntry, request: Option<StoredRequest>, keep_refused: u64) {
+        if let Some(id) = self.find(&entry.route, entry.record).map(|old| old.entry.id) {
+            let old = self.all.get_mut(&id).expect("just found");
+            let before = old.entry.state;
+            old.entry.record_again(&entry);
+            if old.entry.state != before {
+                old.since = entry.last_change();
+            }
+            if old.request.is_none() && request.is_some() {
+                old.request = request;
+                old.entry.has_request = true;
+            }
+            return;
+        }
+        let since = entry.last_change();
+        let mut event = Event { entry, request, sequence: 0, token: 0, again: false, since };
+        event.entry.has_request = event.request.is_some();
+        self.all.insert(event.entry.id, event);
+        let refused = self.all.values().filter(|event| event.entry.state == EventState::Refused);
+        let refused: Vec<_> = refused.map(|event| event.entry.id).collect();
+        let excess = refused.len().saturating_sub(usize::try_from(keep_refused).unwrap());
+        for id in &refused[..excess] {
+            self.all.remove(id);
+        }
+    }
+}
+
+impl EventStore for Simulated {
+    fn accept(&self, event: NewEvent, _: Instant) -> Operation<'_, Acceptance> {
+        self.run(|events| events.accept(event, self.retention.max_pending))
+    }
+
+    fn find(&self, route: &Arc<str>, record: EventKey) -> Operation<'_, Option<EventEntry>> {
+        self.run(|events| Ok(events.find(route, Some(record)).map(|event| event.entry.clone())))
+    }
+
+    fn revive(
+        &self,
+        route: &Arc<str>,
+        record: EventKey,
+        next_attempt: Millis,
+        expires: Millis,
+    ) -> Operation<'_, bool> {
+        self.run(|events| {
+            let Some(found) = events.find(route, Some(record)) else { return Ok(false) };
+            if found.entry.state != EventState::Dead {
+                return Ok(false);
+            }
+            let id = found.entry.id;
+            let event = events.all.get_mut(&id).expect("just found");
+            event.entry.revive(next_attempt, expires);
+            Ok(true)
+        })
+    }
+
+    fn take_due(
+        &self,
+        route: &Arc<str>,
+        now: Millis,
+        limit: usize,
+    ) -> Operation<'_, Vec<DueEvent>> {
+        self.run(|events| Ok(events.take(route, now, limit)))
+    }
+
+    fn next_due(&self, route: &Arc<str>) -> Option<Millis> {
+        self.lock().due(route).first().map(|(at, _)| *at)
+    }
+
+    fn due_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.changed.notified())
+    }
+
+    fn settle(
+        &self,
+        lease: AttemptLease,
+        attempt: DeliveryAttempt,
+        next: NextStep,
+    ) -> Operation<'_, Option<EventEntry>> {
+        self.run(|events| {
+            let Some(event) = events.all.get_mut(&lease.id) else { return Ok(None) };
+            if event.entry.state != EventState::Delivering || event.token != lease.token {
+                return Ok(None);
+            }
+            event.entry.settle(&attempt, next, std::mem::take(&mut event.again));
+            event.since = attempt.ended();
+            Ok(Some(event.entry.clone()))
+        })
+    }
+
+    fn renew<'s>(&'s self, _: &'s [AttemptLease]) -> Operation<'s, ()> {
+        self.run(|_| Ok(()))
+    }
+
+    fn record(&self, recorded: Vec<(EventEntry, Option<StoredRequest>)>) -> Operation<'_, ()> {
+        self.run(|events| {
+            for (entry, request) in recorded {
+                events.record(entry, request, self.retention.keep_refused);
+            }
+            Ok(())
+        })
+    }
+
+    fn entry(&self, id: EventId) -> Operation<'_, Option<EventEntry>> {
+        self.run(|events| Ok(events.all.get(&id).map(|event| event.entry.clone())))
+    }
+
+    fn request(&self, id: EventId) -> Operation<'_, Option<StoredRequest>> {
+        self.run(|events| Ok(events.all.get(&id).and_then(|event| event.request.clone())))
+    }
+
+    fn list<'s>(
+        &'s self,
+        filter: &'s EventFilter,
+        cursor: Option<EventId>,
+        limit: usize,
+    ) -> Operation<'s, EventPage> {
+        self.run(|events| {
+            let entries = events.all.values().rev().map(|event| &event.entry);
+            let mut found = entries.filter(|entry| {
+                cursor.is_none_or(|cursor| entry.id < cursor)
+                    && filter.route.as_ref().is_none_or(|route| *route == entry.route)
+                    && filter.state.is_none_or(|state| state == entry.state)
+                    && (filter.event_id.is_none() || filter.event_id == entry.event_id)
+                    && filter.since.is_none_or(|since| entry.received >= since)
+                    && filter.until.is_none_or(|until| entry.received < until)
+            });
+            let entries: Vec<_> = found.by_ref().take(limit).cloned().collect();
+            let next = found.next().and_then(|_| entries.last()).map(|entry| entry.id);
+            Ok(EventPage { entries, next })
+        })
+    }
+
+    fn redeliver(&self, id: EventId, now: Millis, expires: Millis) -> Operation<'_, Redelivery> {
+        self.run(|events| {
+            let Some(event) = events.all.get_mut(&id) else { return Ok(Redelivery::Unknown) };
+            if event.request.is_none() {
+                return Ok(Redelivery::NotKept);
+            }
+            event.again |= event.entry.state == EventState::Delivering;
+            event.entry.redeliver(now, expires);
+            Ok(Redelivery::Started)
+        })
+    }
+
+    fn forget(&self, id: EventId) -> Operation<'_, Option<EventEntry>> {
+        self.run(|events| {
+            let Some(event) = events.all.get_mut(&id) else { return Ok(None) };
+            let entry = event.entry.clone();
+            event.entry.record = None;
+            if matches!(entry.state, EventState::Pending | EventState::Dead) {
+                events.all.remove(&id);
+            }
+            Ok(Some(entry))
+        })
+    }
+
+    fn backlogs(&self) -> Operation<'_, HashMap<Arc<str>, Backlog>> {
+        self.run(|events| {
+            let mut backlogs = HashMap::<_, Backlog>::new();
+            for Event { entry, .. } in events.all.values() {
+                let mut count = |count: fn(&mut Backlog) -> &mut u64| {
+                    *count(backlogs.entry(Arc::clone(&entry.route)).or_default()) += 1;
+                };
+                match entry.state {
+                    EventState::Pending => count(|backlog| &mut backlog.pending),
+                    EventState::Delivering => count(|backlog| &mut backlog.delivering),
+                    EventState::Dead => count(|backlog| &mut backlog.dead),
+                    _ => continue,
+                }
+                if entry.state != EventState::Dead {
+                    let backlog = backlogs.get_mut(&entry.route).expect("just counted");
+                    backlog.oldest.get_or_insert(entry.received);
+                }
+            }
+            Ok(backlogs)
+        })
+    }
+
+    fn expire(&self, now: Millis) -> Operation<'_, ()> {
+        let before = |keep: Duration| now.saturating_sub(u64::try_from(keep.as_millis()).unwrap());
+        let keep = before(self.retention.keep);
+        let keep_dead = before(self.retention.keep_dead);
+        self.run(|events| {
+            events.all.retain(|_, event| match event.entry.state {
+                EventState::Pending | EventState::Delivering => true,
+                EventState::Dead => event.since >= keep_dead,
+                _ => event.since >= keep,
+            });
+            Ok(())
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.lock().all.values().map(|event| event.entry.bytes + 512).sum()
+    }
+
+    fn is_up(&self) -> bool {
+        self.failure.lock().unwrap().is_none()
+    }
+
+    fn flush(&self) -> Operation<'_, ()> {
+        self.run(|_| Ok(()))
+    }
+}

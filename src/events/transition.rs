@@ -1,0 +1,125 @@
+//! How an entry changes, the same for all stores.
+
+use std::sync::Arc;
+
+use super::model::{DeliveryAttempt, EventEntry, EventState, MAX_LOG, NextStep};
+use crate::replay::Millis;
+
+impl DeliveryAttempt {
+    /// Returns when the attempt ended.
+    pub(crate) fn ended(&self) -> Millis {
+        self.at.saturating_add(self.duration_ms.into())
+    }
+}
+
+impl EventEntry {
+    /// Returns whether another request for the event, with this entry, replaces the stored request:
+    /// the handler has not taken the event, or shall get it again.
+    pub(crate) fn takes_request_of(&self, new: &EventEntry) -> bool {
+        match self.state {
+            EventState::Failed => true,
+            EventState::Delivered => new.possible_duplicate,
+            _ => false,
+        }
+    }
+
+    /// Takes another request for the event.
+    pub(crate) fn accept_again(&mut self, new: &EventEntry) {
+        self.key = Arc::clone(&new.key);
+        self.secret = new.secret;
+        self.pin = new.pin;
+        self.order = new.order;
+        self.bytes = new.bytes;
+        self.state = new.state;
+        self.next_attempt = new.next_attempt;
+        self.expires = new.expires;
+        self.possible_duplicate |= new.possible_duplicate;
+        self.redelivery = false;
+        self.attempts = self.attempts.saturating_add(new.attempts);
+        self.add_attempts(&new.log);
+    }
+
+    /// Undoes the beginning of an attempt that cannot begin yet, or that nobody began.
+    pub(crate) fn release(&mut self) {
+        self.state = EventState::Pending;
+        self.attempts = self.attempts.saturating_sub(1);
+        self.next_attempt = Some(self.received);
+    }
+
+    /// Ends an attempt whose outcome is unknown because the process ended.
+    pub(crate) fn interrupt(&mut self) {
+        self.state = EventState::Pending;
+        self.next_attempt = Some(self.received);
+        self.possible_duplicate = true;
+    }
+
+    /// Makes a dead event pending again.
+    pub(crate) fn revive(&mut self, next_attempt: Millis, expires: Millis) {
+        self.state = EventState::Pending;
+        self.next_attempt = Some(next_attempt);
+        self.expires = expires;
+        self.redelivery = false;
+    }
+
+    /// Begins an attempt.
+    pub(crate) fn begin(&mut self) {
+        self.state = EventState::Delivering;
+        self.next_attempt = None;
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// Ends an attempt. `again` means that an operator asked for another one.
+    pub(crate) fn settle(&mut self, attempt: &DeliveryAttempt, next: NextStep, again: bool) {
+        self.add_attempts(std::slice::from_ref(attempt));
+        let unknown = match next {
+            NextStep::Delivered => false,
+            NextStep::Retry { unknown, .. } | NextStep::Dead { unknown } => {
+                self.possible_duplicate || unknown
+            }
+        };
+        self.possible_duplicate = unknown;
+        (self.state, self.next_attempt) = match next {
+            _ if again => (EventState::Pending, Some(attempt.ended())),
+            NextStep::Delivered => (EventState::Delivered, None),
+            NextStep::Retry { at, .. } => (EventState::Pending, Some(at)),
+            NextStep::Dead { .. } => (EventState::Dead, None),
+        };
+        self.redelivery &= self.state == EventState::Pending;
+    }
+
+    /// Adds what happened to another copy of the event that the handler took synchronously.
+    pub(crate) fn record_again(&mut self, new: &EventEntry) {
+        self.attempts = self.attempts.saturating_add(new.attempts);
+        self.add_attempts(&new.log);
+        match self.state {
+            EventState::Pending | EventState::Delivering | EventState::Dead => {}
+            EventState::Delivered | EventState::Refused | EventState::Failed => {
+                self.state = new.state;
+            }
+        }
+        self.possible_duplicate = self.state != EventState::Delivered
+            && (self.possible_duplicate || new.possible_duplicate);
+    }
+
+    /// Begins a redelivery: at `now`, or after the attempt in flight.
+    pub(crate) fn redeliver(&mut self, now: Millis, expires: Millis) {
+        self.redelivery = true;
+        self.expires = expires;
+        if self.state != EventState::Delivering {
+            self.state = EventState::Pending;
+            self.next_attempt = Some(now);
+        }
+    }
+
+    /// Returns when the last attempt ended; without one, when the event was received.
+    pub(crate) fn last_change(&self) -> Millis {
+        self.log.last().map_or(self.received, DeliveryAttempt::ended)
+    }
+
+    /// Adds attempts to the log; the oldest ones are dropped.
+    fn add_attempts(&mut self, attempts: &[DeliveryAttempt]) {
+        self.log.extend_from_slice(attempts);
+        let excess = self.log.len().saturating_sub(MAX_LOG);
+        self.log.drain(..excess);
+    }
+}
