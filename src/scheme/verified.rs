@@ -35,6 +35,7 @@ pub struct ContextPin(pub [u8; 16]);
 pub struct Verified {
     pub(super) scheme: Arc<str>,
     pub(super) key: Arc<str>,
+    pub(super) secret: u16,
     pub(super) event_id: Option<HeaderValue>,
     pub(super) record: Option<EventKey>,
     pub(super) identity: Option<RequestIdentity>,
@@ -53,6 +54,11 @@ impl Verified {
     /// Returns the name of the key that verified the request: `global`, `coupon/3570`.
     pub fn key(&self) -> &Arc<str> {
         &self.key
+    }
+
+    /// Returns the position of the secret in the list of its key, from 1; 0 for a key of a key set.
+    pub fn secret(&self) -> u16 {
+        self.secret
     }
 
     /// Returns the event ID, for `Sealgate-Event-Id` and the log.

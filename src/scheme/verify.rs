@@ -33,6 +33,7 @@ use crate::{
             head::{CheckedHead, HeadCheck},
             jwt::{Freshness, PinnedClaims, SignedToken},
             keys::{NamedKey, VerificationKey, VerificationKeys},
+            prove::ProvingSecret,
             request::{HeaderSlots, RequestValues, scalar},
             signature::ClaimedSignatures,
         },
@@ -64,8 +65,8 @@ pub struct Verifier {
 /// What is found out of a request that is authentic, before it is said which event it is about.
 pub(super) struct Authenticated<'a> {
     pub(super) key: &'a VerificationKey,
-    /// The start of the MAC that fits; zeros where there is no MAC.
-    pub(super) mac: [u8; 16],
+    /// The secret that proves the request.
+    pub(super) secret: ProvingSecret,
     pub(super) stale: bool,
     /// For how long a copy is fresh, in milliseconds; `None` for ever.
     pub(super) fresh_for: Option<i64>,
@@ -168,8 +169,8 @@ impl Verifier {
         body?;
         self.values_present(request)?;
         let key = self.key(request, named)?;
-        let (key, mac) = match (key, check.proven) {
-            (Some(key), Some(mac)) => (key, mac),
+        let (key, secret) = match (key, check.proven) {
+            (Some(key), Some(secret)) => (key, secret),
             _ => self.prove(key, request, token.as_ref(), &signatures)?,
         };
         let rules = scheme.token.as_ref();
@@ -197,18 +198,18 @@ impl Verifier {
             Some(rules) => jwt::fresh_for(rules, &claims, now.0),
             None => self.window.zip(age).map(|((past, _), age)| past.saturating_sub(age)),
         };
-        Ok(Authenticated { key, mac, stale, fresh_for, age })
+        Ok(Authenticated { key, secret, stale, fresh_for, age })
     }
 
     /// Verifies the signature, the password, or the token with the claims that do not depend on the
-    /// body, and returns the key and the start of the MAC. Without a key, the work is the same.
+    /// body, and returns the key and its secret. Without a key, the work is the same.
     fn prove<'a>(
         &'a self,
         key: Option<&'a VerificationKey>,
         request: &mut RequestValues<'a>,
         token: Option<&SignedToken<'_>>,
         signatures: &ClaimedSignatures,
-    ) -> Result<(&'a VerificationKey, [u8; 16]), Reject> {
+    ) -> Result<(&'a VerificationKey, ProvingSecret), Reject> {
         let prover = key.unwrap_or(&self.ring.dummy);
         let mut agrees = true;
         let proven = match (token, &self.scheme.token) {
@@ -220,8 +221,8 @@ impl Verifier {
             _ => self.proven_at_any_address(prover, request, signatures),
         };
         let key = key.ok_or(Reason::UnknownKey)?;
-        let mac = proven.ok_or(Reason::BadSignature)?;
-        if agrees { Ok((key, mac)) } else { Err(Reason::Claim.into()) }
+        let secret = proven.ok_or(Reason::BadSignature)?;
+        if agrees { Ok((key, secret)) } else { Err(Reason::Claim.into()) }
     }
 
     /// A request with its headers.

@@ -67,14 +67,15 @@ impl Verifier {
     /// Returns which event an authentic request is about, and what distinguishes the request from
     /// others for the same event.
     pub(super) fn name(&self, request: &RequestValues<'_>, proof: &Authenticated<'_>) -> Verified {
-        let Authenticated { key, mac, stale, fresh_for, age } = proof;
+        let Authenticated { key, secret, stale, fresh_for, age } = proof;
         let scheme = &*self.scheme;
         Verified {
             scheme: Arc::clone(&scheme.id),
             key: Arc::clone(&key.name),
+            secret: secret.position,
             record: self.record(request, key),
             event_id: self.event_id_header(request),
-            identity: identity(request, &scheme.identity, mac),
+            identity: identity(request, &scheme.identity, &secret.mac),
             pin: pin(request, scheme),
             stale: *stale,
             fresh_for: *fresh_for,

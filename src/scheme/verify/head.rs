@@ -10,7 +10,7 @@ use crate::{
         compiled::template::ValueSource,
         verify::{
             Verifier, challenge::MAX_CHALLENGE_BODY, jwt::SignedToken, keys::NamedKey,
-            request::RequestValues, signature::ClaimedSignatures,
+            prove::ProvingSecret, request::RequestValues, signature::ClaimedSignatures,
         },
     },
 };
@@ -18,8 +18,8 @@ use crate::{
 /// What [`Verifier::check_head`] has established about one request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadCheck {
-    /// The start of the MAC, or zeros, if the head alone proves the request and has been verified.
-    pub(super) proven: Option<[u8; 16]>,
+    /// The secret that proves the request, if the head alone does and has been verified.
+    pub(super) proven: Option<ProvingSecret>,
 }
 
 /// A head that was checked: what it contains, and what that proves.
@@ -62,8 +62,8 @@ impl Verifier {
         let token = self.token(request)?;
         if named == NamedKey::Global && check.proven.is_none() && self.scheme.is_proven_by_head() {
             let key = self.ring.global.as_ref();
-            let (_, mac) = self.prove(key, request, token.as_ref(), &signatures)?;
-            check.proven = Some(mac);
+            let (_, secret) = self.prove(key, request, token.as_ref(), &signatures)?;
+            check.proven = Some(secret);
         }
         Ok(CheckedHead { signatures, token, check })
     }

@@ -17,26 +17,36 @@ use crate::{
     },
 };
 
+/// The secret that proves a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::scheme) struct ProvingSecret {
+    /// The start of the MAC that fits; zeros where there is no MAC.
+    pub(in crate::scheme) mac: [u8; 16],
+    /// The position of the secret in the list of its key, from 1; 0 for a key of a key set.
+    pub(in crate::scheme) position: u16,
+}
+
 impl Verifier {
-    /// Whether one of the key's secrets makes one of the signatures of each item. All secrets are
-    /// tried, whichever fits. Gives the start of the MAC that fits; zeros where there is no MAC.
+    /// Returns which of the key's secrets makes one of the signatures of each item; of several
+    /// items, the first item's. All secrets are tried, whichever fits.
     pub(in crate::scheme) fn proven(
         &self,
         key: &VerificationKey,
         request: &RequestValues<'_>,
         candidates: &ClaimedSignatures,
-    ) -> Option<[u8; 16]> {
+    ) -> Option<ProvingSecret> {
         if let Some(ValueSource::Header(_)) = self.scheme.signature.from.first()
             && self.scheme.each.is_none()
         {
             return self.item_proven(key, request, candidates, 0);
         }
-        let items = self.items(request);
-        let proven = (0..items).all(|item| match self.candidates(request, item) {
-            Ok(candidates) => self.item_proven(key, request, &candidates, item).is_some(),
-            Err(MalformedSignature) => false,
-        });
-        (proven && items > 0).then_some([0; 16])
+        let mut first = None;
+        for item in 0..self.items(request) {
+            let Ok(candidates) = self.candidates(request, item) else { return None };
+            let proven = self.item_proven(key, request, &candidates, item)?;
+            first.get_or_insert(ProvingSecret { mac: [0; 16], ..proven });
+        }
+        first
     }
 
     /// As [`Verifier::proven`], for every address that the sender may sign.
@@ -45,7 +55,7 @@ impl Verifier {
         key: &VerificationKey,
         request: &mut RequestValues<'a>,
         candidates: &ClaimedSignatures,
-    ) -> Option<[u8; 16]> {
+    ) -> Option<ProvingSecret> {
         let mut proven = self.proven(key, request, candidates);
         let registered = request.public_url;
         for address in self.public_urls.iter().skip(1) {
@@ -65,18 +75,21 @@ impl Verifier {
         request: &RequestValues<'_>,
         candidates: &ClaimedSignatures,
         item: u32,
-    ) -> Option<[u8; 16]> {
+    ) -> Option<ProvingSecret> {
         let message = self.message(request);
         let mut proven = Bit::from(0);
-        let mut mac = 0u128;
-        for secret in &key.secrets {
+        let (mut mac, mut position) = (0u128, 0u16);
+        for (secret, number) in key.secrets.iter().zip(1..) {
+            let mut fits = Bit::from(0);
             let (engine, secret) = match secret {
                 PreparedSecret::Hmac(engine) => (engine, &[] as &[u8]),
                 PreparedSecret::Digest(engine, secret) => (engine, secret.expose()),
                 PreparedSecret::Token(engine, tag) => {
                     for candidate in candidates.iter() {
-                        proven |= tag.is(engine.of(candidate).bytes());
+                        fits |= tag.is(engine.of(candidate).bytes());
                     }
+                    position.conditional_assign(&number, fits & !proven);
+                    proven |= fits;
                     continue;
                 }
                 PreparedSecret::Public(public) => {
@@ -84,21 +97,23 @@ impl Verifier {
                     let whole = request
                         .feed(message, &[], item, &mut |piece| bytes.extend_from_slice(piece));
                     let valid = whole && candidates.iter().any(|c| public.verifies(&bytes, c));
-                    proven |= Bit::from(u8::from(valid));
+                    fits |= Bit::from(u8::from(valid));
+                    position.conditional_assign(&number, fits & !proven);
+                    proven |= fits;
                     continue;
                 }
             };
             let (tag, whole) = engine.compute(|pending| {
                 request.feed(message, secret, item, &mut |piece| pending.push(piece))
             });
-            let mut fits = Bit::from(0);
             for candidate in candidates.iter() {
                 fits |= tag.is(candidate) & Bit::from(u8::from(whole));
             }
             mac.conditional_assign(&tag.start(), fits);
+            position.conditional_assign(&number, fits & !proven);
             proven |= fits;
         }
-        bool::from(proven).then_some(mac.to_ne_bytes())
+        bool::from(proven).then_some(ProvingSecret { mac: mac.to_ne_bytes(), position })
     }
 
     /// Whether the token is signed with one of the keys that it may be signed with.
@@ -106,16 +121,18 @@ impl Verifier {
         &self,
         key: &VerificationKey,
         token: &SignedToken<'_>,
-    ) -> Result<Option<[u8; 16]>, Reject> {
-        let mut proven = Bit::from(0);
-        for secret in &key.secrets {
-            proven |= match secret {
+    ) -> Result<Option<ProvingSecret>, Reject> {
+        let (mut proven, mut position) = (Bit::from(0), 0u16);
+        for (secret, number) in key.secrets.iter().zip(1..) {
+            let fits = match secret {
                 PreparedSecret::Hmac(engine) => engine.of(token.signed).is(&token.signature),
                 PreparedSecret::Public(public) => {
                     Bit::from(u8::from(public.verifies(token.signed, &token.signature)))
                 }
                 PreparedSecret::Digest(..) | PreparedSecret::Token(..) => Bit::from(0),
             };
+            position.conditional_assign(&number, fits & !proven);
+            proven |= fits;
         }
         if let (Some(set), Some(rules)) = (&self.key_set, &self.scheme.token) {
             match set.find(token.kid.as_deref(), rules.algorithm) {
@@ -128,7 +145,7 @@ impl Verifier {
                 KeyLookup::Unavailable => return Err(Reject::KeysUnavailable),
             }
         }
-        Ok(bool::from(proven).then_some([0; 16]))
+        Ok(bool::from(proven).then_some(ProvingSecret { mac: [0; 16], position }))
     }
 
     /// Returns the signatures of one item that are not in headers.
