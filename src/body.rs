@@ -43,6 +43,8 @@ pub struct Payload {
     sha256: OnceLock<[u8; 32]>,
     whole: OnceLock<Bytes>,
     reservation: Option<Reservation>,
+    /// Whether another handle on the bytes relies on their being charged to this one.
+    is_kept: bool,
 }
 
 impl Payload {
@@ -83,7 +85,31 @@ impl Payload {
             sha256: self.sha256.clone(),
             whole: OnceLock::new(),
             reservation,
+            is_kept: false,
         })
+    }
+
+    /// Returns a second handle on the body. Its bytes stay charged to this one until that is
+    /// dropped, even after they were sent.
+    pub(crate) fn keep(&mut self) -> Payload {
+        self.is_kept = true;
+        Payload {
+            chunks: self.chunks.clone(),
+            length: self.length,
+            sha256: self.sha256.clone(),
+            whole: OnceLock::new(),
+            reservation: None,
+            is_kept: false,
+        }
+    }
+
+    /// Returns the body in one piece; without a copy if it arrived in one.
+    pub(crate) fn bytes(&self) -> Bytes {
+        match self.chunks.as_slice() {
+            [] => Bytes::new(),
+            [only] => only.clone(),
+            many => many.concat().into(),
+        }
     }
 
     /// Holds the memory of the body as one of a route; see [`Reservation::hold`].
@@ -103,7 +129,7 @@ impl Payload {
     /// Releases the bytes of a body that is no longer needed.
     pub(crate) fn clear(&mut self) {
         (self.chunks, self.length, self.whole) = (Vec::new(), 0, OnceLock::new());
-        if let Some(reservation) = &mut self.reservation {
+        if let Some(reservation) = self.reservation.as_mut().filter(|_| !self.is_kept) {
             reservation.clear();
         }
     }
@@ -132,6 +158,7 @@ impl From<Bytes> for Payload {
             sha256: OnceLock::new(),
             whole: OnceLock::new(),
             reservation: None,
+            is_kept: false,
         }
     }
 }
@@ -221,6 +248,7 @@ where
         sha256: sha256.map(|d| OnceLock::from(<[u8; 32]>::from(d.finalize()))).unwrap_or_default(),
         whole: OnceLock::new(),
         reservation: Some(reservation),
+        is_kept: false,
     })
 }
 

@@ -8,6 +8,8 @@
 mod admission;
 mod credentials;
 mod database;
+mod delivery;
+mod events;
 mod headers;
 mod inventory;
 mod limits;
@@ -35,6 +37,7 @@ pub use self::{
 };
 use crate::{
     document::{Field, Reader, Report, Section, show_duration},
+    events::EventsOptions,
     route::RouteOptions,
     server::ServerOptions,
 };
@@ -48,6 +51,8 @@ pub struct Config {
     pub admin: Vec<SocketAddr>,
     /// The replay guard.
     pub replay: crate::replay::Options,
+    /// The event store, if there is one.
+    pub events: Option<EventsOptions>,
     /// Whether a replay is acknowledged (200) or rejected (409).
     pub acknowledge_replays: bool,
     /// The memory for all bodies held concurrently, in bytes.
@@ -153,11 +158,15 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
     let public: Vec<SocketAddr> = server.iter().flat_map(ServerOptions::addresses).collect();
     let admin = server::admin(section("admin"), &public);
     let replay = replay::read(section("replay"), surroundings);
+    let events_section = section("events");
+    let has_events = events_section.is_some();
+    let events = events_section.map(|section| events::read(section, surroundings));
     let schemes = route::schemes(section("schemes"));
     let routes = root.require("route").map(|field| {
         let common = route::Common {
             limits: &limits,
             schemes: &schemes,
+            has_events,
             ttl: replay.as_ref().and_then(|replay| replay.ttl),
             health_path: server.as_ref().and_then(|server| server.health_path.as_deref()),
             surroundings,
@@ -171,7 +180,11 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
     let parts = parts(&root);
     root.finish();
     let (server, replay) = (server?, replay?);
-    let fixed = Fixed::of(&server, &admin, &replay.options, limits.memory);
+    let events = match events {
+        Some(events) => Some(events?),
+        None => None,
+    };
+    let fixed = Fixed::of(&server, &admin, &replay.options, events.as_ref(), limits.memory);
     Some(Config {
         inventory: Inventory {
             sources: surroundings.sources.borrow().clone(),
@@ -183,6 +196,7 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
         server,
         admin,
         replay: replay.options,
+        events,
         acknowledge_replays: replay.acknowledge,
         memory: limits.memory,
         routes: routes?,

@@ -2,6 +2,7 @@
 //! holds what they share, and turns their result into a response that is counted and logged.
 
 mod access_log;
+mod flight;
 mod http_rules;
 mod observe;
 mod offline;
@@ -24,6 +25,7 @@ use self::{access_log::LogEntry, pipeline::Pipeline, sampler::Sampler};
 pub use self::{http_rules::WireFacts, offline::check_rules, pipeline::Site};
 use crate::{
     capacity::{Capacity, ConnectionSlot},
+    events::Events,
     metrics::{Metrics, NO_ROUTE, RouteMetrics, ShedCounters},
     reject::Reject,
     replay::{Receipt, Replay},
@@ -44,13 +46,19 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Returns a gate that serves `site` within `capacity`.
-    pub fn new(site: Site, replay: Replay, capacity: Capacity, metrics: &Metrics) -> Self {
+    /// Returns a gate that serves `site` within `capacity`. With `events`, there is an event store.
+    pub fn new(
+        site: Site,
+        replay: Replay,
+        events: Option<Events>,
+        capacity: Capacity,
+        metrics: &Metrics,
+    ) -> Self {
         let flights = TaskTracker::new();
         Gate {
             site: ArcSwap::from_pointee(site),
             flights: flights.clone(),
-            pipeline: Pipeline { replay, capacity, flights },
+            pipeline: Pipeline { replay, events, capacity, flights },
             shed: metrics.shed(),
             unrouted: metrics.route(NO_ROUTE),
             sampler: Sampler::new(),
@@ -60,6 +68,11 @@ impl Gate {
     /// Removes expired events, so that the gauges are exact.
     pub fn expire(&self) {
         self.pipeline.replay.expire();
+    }
+
+    /// Returns the event store, if there is one.
+    pub fn events(&self) -> Option<&Events> {
+        self.pipeline.events.as_ref()
     }
 
     /// Logs how many requests of the last second have no log line. Must be called once per second.
@@ -86,7 +99,7 @@ impl Gate {
             let response = SanitizedResponse::empty(StatusCode::OK).into_response();
             return (entry.stamp(response), None);
         }
-        match self.pipeline.run(request, &wire, (client, connection), &site, &mut entry).await {
+        match self.pipeline.run(request, wire, (client, connection), &site, &mut entry).await {
             Ok(reply) => {
                 (entry.finish(reply.outcome, reply.response, &self.sampler), reply.receipt)
             }

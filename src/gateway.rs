@@ -12,6 +12,7 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::{
     capacity::{Capacity, CapacityOptions},
     config::{Changes, Config, Inventory},
+    events::{Events, EventsError},
     gate::{Gate, Site},
     metrics::Metrics,
     rejections::Rejections,
@@ -34,6 +35,9 @@ pub enum StartError {
     /// The replay store cannot be opened.
     #[error("replay store: {0}")]
     Replay(#[from] OpenError),
+    /// The event store cannot be opened.
+    #[error("event store: {0}")]
+    Events(#[from] EventsError),
     /// A certificate cannot be used.
     #[error("certificate: {0}")]
     Certificate(#[from] tls::TlsError),
@@ -51,6 +55,7 @@ pub struct Gateway {
     addresses: Addresses,
     gate: Arc<Gate>,
     replay: Replay,
+    events: Option<Events>,
     metrics: Arc<Metrics>,
     certificates: Option<Arc<Certificates>>,
     /// The TLS listeners as configured; `handshakes` has one entry for each.
@@ -81,10 +86,15 @@ impl Gateway {
         let bound = server::bind(options, &config.admin)?;
         let addresses = bound.addresses()?;
         let replay = Replay::open(config.replay, Clock::system(), &metrics)?;
+        let events = config.events.map(|options| Events::open(options, Clock::system(), &metrics));
+        let events = events.transpose()?;
         let site = site(config.routes, config.acknowledge_replays, &config.server, &metrics);
         assign_shares(&replay, &site);
         log_trust(&site);
         let fetching = fetch_key_sets(&site);
+        if let Some(events) = &events {
+            events.serve(site.routes.iter().map(|route| Arc::clone(&route.delivery)));
+        }
         let capacity = Capacity::new(
             CapacityOptions {
                 connections: options.limits.connections,
@@ -94,7 +104,8 @@ impl Gateway {
             },
             &metrics,
         );
-        let gate = Arc::new(Gate::new(site, replay.clone(), capacity.clone(), &metrics));
+        let gate =
+            Arc::new(Gate::new(site, replay.clone(), events.clone(), capacity.clone(), &metrics));
         let server = Server::start(
             bound,
             options,
@@ -108,6 +119,7 @@ impl Gateway {
             addresses,
             gate,
             replay,
+            events,
             metrics,
             certificates,
             listen: Mutex::new(options.listen.clone()),
@@ -133,6 +145,9 @@ impl Gateway {
     /// # Errors
     /// A certificate that cannot be used; in that case nothing changes.
     pub async fn reload(&self, config: Config) -> Result<Changes, StartError> {
+        if self.events.is_none() && config.events.is_some() {
+            return Err(EventsError("it needs a restart".to_owned()).into());
+        }
         let site = site(config.routes, config.acknowledge_replays, &config.server, &self.metrics);
         // Load the key sets before the new routes start, so that they reject no token meanwhile.
         let running = self.gate.site.load_full();
@@ -163,6 +178,9 @@ impl Gateway {
         assign_shares(&self.replay, &site);
         log_trust(&site);
         let fetching = fetch_key_sets(&site);
+        if let Some(events) = &self.events {
+            events.serve(site.routes.iter().map(|route| Arc::clone(&route.delivery)));
+        }
         self.gate.site.store(Arc::new(site));
         *self.fetching.lock().unwrap_or_else(PoisonError::into_inner) = fetching;
         let changes = {
@@ -192,10 +210,14 @@ impl Gateway {
         self.metrics.count_reload(took_effect);
     }
 
-    /// Stops accepting, finishes the requests in flight, and flushes the replay store.
+    /// Stops accepting, finishes the requests and attempts in flight, and flushes the stores.
     pub async fn drain(self) {
         self.server.drain().await;
-        self.replay.flush(Instant::now() + self.drain).await;
+        let until = Instant::now() + self.drain;
+        if let Some(events) = &self.events {
+            events.drain(until).await;
+        }
+        self.replay.flush(until).await;
     }
 
     /// Returns the TLS configurations that a reload replaces: those of listeners that require, or

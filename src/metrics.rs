@@ -1,10 +1,11 @@
 //! The metrics. Every handle is resolved when the gateway starts, so counting is one atomic
 //! addition. Label values never come from a request.
 
+mod deliveries;
 mod number;
 mod route;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -13,6 +14,7 @@ use prometheus::{
 
 use self::route::{FAMILIES, RouteTable};
 pub use self::{
+    deliveries::{AttemptOutcome, DeliveryMetrics, SecretUse},
     number::Gauge,
     route::{RouteMetrics, UpstreamCode},
 };
@@ -64,6 +66,17 @@ pub struct ReplayMetrics {
     /// Events on record whose last attempt failed.
     pub failed: IntGauge,
     /// The most events on record.
+    pub capacity: IntGauge,
+}
+
+/// Gauges of the event store.
+#[derive(Clone)]
+pub struct EventStoreMetrics {
+    /// Whether it works.
+    pub up: IntGauge,
+    /// The bytes that it takes.
+    pub bytes: IntGauge,
+    /// The most bytes that it may take.
     pub capacity: IntGauge,
 }
 
@@ -177,6 +190,29 @@ impl Metrics {
     /// Returns the metrics of the route `name` (from the configuration, or [`NO_ROUTE`]).
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         self.routes.route(name)
+    }
+
+    /// Registers the metrics of the event store. From now on, the metrics of each route contain
+    /// those of its stored events.
+    ///
+    /// # Errors
+    /// If this is called twice.
+    pub fn event_store(&self) -> Result<EventStoreMetrics, prometheus::Error> {
+        let single = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            self.registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let metrics = EventStoreMetrics {
+            up: single("sealgate_events_store_up", "Whether the event store works: 1 or 0.")?,
+            bytes: single("sealgate_events_store_bytes", "Bytes that the event store takes.")?,
+            capacity: single(
+                "sealgate_events_store_capacity_bytes",
+                "The most bytes that the event store may take.",
+            )?,
+        };
+        self.routes.has_events.store(true, Ordering::Relaxed);
+        Ok(metrics)
     }
 
     /// Notes that a configuration was loaded at `now`, in Unix seconds.

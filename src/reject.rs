@@ -143,6 +143,8 @@ pub enum Outcome {
     Replay,
     /// A copy that arrived while another one was in flight, and got its outcome.
     Joined,
+    /// The event was stored, and its delivery follows.
+    Queued,
     /// A challenge, to which the gateway responded.
     Challenge,
     /// Not admitted, or not accepted as authentic.
@@ -155,11 +157,12 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Outcome; 8] = [
+    pub const ALL: [Outcome; 9] = [
         Outcome::Forwarded,
         Outcome::Duplicate,
         Outcome::Replay,
         Outcome::Joined,
+        Outcome::Queued,
         Outcome::Challenge,
         Outcome::Rejected,
         Outcome::Unavailable,
@@ -173,6 +176,7 @@ impl Outcome {
             Outcome::Duplicate => "duplicate",
             Outcome::Replay => "replay",
             Outcome::Joined => "joined",
+            Outcome::Queued => "queued",
             Outcome::Challenge => "handshake",
             Outcome::Rejected => "rejected",
             Outcome::Unavailable => "unavailable",
@@ -196,6 +200,12 @@ pub enum Reject {
     /// The replay store is unreachable.
     #[error("the replay store is unreachable")]
     StoreUnavailable,
+    /// The event store is unreachable, or did not store the event in time.
+    #[error("the event store is unavailable")]
+    EventsUnavailable,
+    /// The event store is full of events that must be kept.
+    #[error("the event store is full")]
+    EventsFull,
     /// The replay guard is full of records that still protect their events.
     #[error("the replay guard is full")]
     GuardFull,
@@ -267,6 +277,8 @@ impl Reject {
             Reject::InFlight
             | Reject::StoreUnavailable
             | Reject::GuardFull
+            | Reject::EventsUnavailable
+            | Reject::EventsFull
             | Reject::KeyPending
             | Reject::KeysUnavailable
             | Reject::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -293,6 +305,8 @@ impl Reject {
             Reject::InFlight
             | Reject::StoreUnavailable
             | Reject::GuardFull
+            | Reject::EventsUnavailable
+            | Reject::EventsFull
             | Reject::KeyPending
             | Reject::KeysUnavailable
             | Reject::Overloaded(_) => Outcome::Unavailable,
@@ -325,7 +339,11 @@ impl Reject {
     /// than what any client can cause.
     pub fn level(&self) -> Level {
         match self {
-            Reject::StoreUnavailable | Reject::GuardFull | Reject::KeysUnavailable => Level::ERROR,
+            Reject::StoreUnavailable
+            | Reject::GuardFull
+            | Reject::KeysUnavailable
+            | Reject::EventsUnavailable
+            | Reject::EventsFull => Level::ERROR,
             Reject::NotAccepted(Reason::NotAllowed) | Reject::RateLimited { .. } => Level::INFO,
             Reject::NotAccepted(_)
             | Reject::Replay

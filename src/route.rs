@@ -18,7 +18,8 @@ pub use self::admission::{AdmissionOptions, Rate};
 use crate::{
     body,
     capacity::RouteShare,
-    metrics::{Metrics, RouteMetrics},
+    events::{DeliveryOptions, DeliveryRoute},
+    metrics::{Metrics, RouteMetrics, SecretUse},
     reject::Reject,
     replay::{ShareId, Terms},
     scheme::Verifier,
@@ -66,6 +67,8 @@ pub struct RouteOptions {
     pub upstream: UpstreamOptions,
     /// How long an event stays on record.
     pub ttl: Duration,
+    /// How its events are delivered.
+    pub delivery: DeliveryOptions,
 }
 
 /// A route of the running configuration.
@@ -75,13 +78,17 @@ pub struct Route {
     /// What it does with a request that is not authentic or not new.
     pub mode: Mode,
     /// The scheme with the route's keys.
-    pub verifier: Verifier,
+    pub verifier: Arc<Verifier>,
     /// The longest time until the sender has its response.
     pub answer_within: Duration,
     /// The limits of a body.
     pub body: body::BodyLimits,
     /// Where authentic events are forwarded.
     pub upstream: Arc<Upstream>,
+    /// How its events are delivered.
+    pub delivery: Arc<DeliveryRoute>,
+    /// When each of its secrets was last used.
+    pub secrets: Arc<SecretUse>,
     /// What the replay guard needs to know about it.
     pub terms: Terms,
     /// Its metrics.
@@ -95,21 +102,35 @@ pub struct Route {
 impl Route {
     fn new(options: RouteOptions, share: Arc<RouteShare>, metrics: &Metrics) -> Self {
         let terms = Terms { route: ShareId::of_route(&options.name), ttl: options.ttl };
+        let name: Arc<str> = options.name.into();
+        let (verifier, upstream) = (Arc::new(options.verifier), Upstream::new(options.upstream));
+        let metrics = metrics.route(&name);
+        let matched = match options.path {
+            PathPattern::Exact(_) => None,
+            PathPattern::Below(prefix) => Some(prefix.len()),
+        };
+        let delivery = DeliveryRoute::new(
+            Arc::clone(&name),
+            options.delivery,
+            Arc::clone(&verifier),
+            Arc::clone(&upstream),
+            (matched, options.body.bytes),
+            Arc::clone(&metrics),
+        );
         Route {
             share,
-            metrics: metrics.route(&options.name),
-            name: options.name.into(),
+            delivery,
+            secrets: metrics.secrets(verifier.secrets()),
+            metrics,
+            name,
             mode: options.mode,
             admission: Admission::new(options.admission),
             answer_within: options.answer_within,
             body: options.body,
-            upstream: Upstream::new(options.upstream),
+            upstream,
             terms,
-            verifier: options.verifier,
-            matched: match options.path {
-                PathPattern::Exact(_) => None,
-                PathPattern::Below(prefix) => Some(prefix.len()),
-            },
+            verifier,
+            matched,
         }
     }
 

@@ -16,6 +16,7 @@ mod json;
 mod keyset;
 mod mac;
 mod public_key;
+mod selector;
 mod sign;
 mod text;
 mod time;
@@ -28,6 +29,7 @@ pub use self::{
     compiled::Scheme,
     hypothesis::{Hypothesis, SecretForm},
     keyset::KeySet,
+    selector::ValueSelector,
     sign::Draft,
     time::UnixMillis,
     verified::{ContextPin, EventKey, RequestIdentity, Verified},

@@ -24,7 +24,10 @@ mod response_reader;
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Uri, request::Parts};
-use tokio::time::Instant;
+use tokio::{
+    sync::{Semaphore, futures::Notified},
+    time::Instant,
+};
 
 pub use self::{
     client_addr::{ClientAddr, Networks, Peer},
@@ -32,7 +35,7 @@ pub use self::{
     headers::{is_twin, reserved},
     options::{HostPolicy, UpstreamOptions, UpstreamTls},
     origin::{Origin, OriginAddress},
-    request_head::{HeaderCase, Verdict},
+    request_head::{HeaderCase, StoredAttempt, Verdict},
     response_reader::{BodyOmission, ReceivedResponse, ResponseLimits, ResponseReader},
 };
 use self::{
@@ -68,6 +71,9 @@ pub struct ExchangeContext {
     pub request_id: HeaderValue,
     /// The sender's deadline for the response.
     pub answer_by: Instant,
+    /// For an attempt from the event store, whose slot is held already: when connecting ends.
+    /// `None`: early enough for a response by `answer_by`.
+    pub connect_by: Option<Instant>,
     /// Whether the sender still waits.
     pub owner: Owner,
     /// On a wildcard route, the length of the path's part that the pattern matched.
@@ -96,11 +102,24 @@ pub fn send(
     claim: Claim,
     context: ExchangeContext,
 ) -> impl Future<Output = Settled> + Send + use<> {
-    let request = upstream.request(head, payload, &context, &verdict, claim.possible_duplicate());
-    async move {
-        let outcome = upstream.exchange(request, &context).await;
-        settle(claim, outcome, &context.owner).await
-    }
+    let owner = context.owner.clone();
+    let marked = claim.possible_duplicate();
+    let exchange = exchange(upstream, head, payload, &verdict, marked, context);
+    async move { settle(claim, exchange.await, &owner).await }
+}
+
+/// Sends a request to an upstream and returns its response, sanitized. With `marked`, an earlier
+/// attempt may have reached the upstream.
+pub fn exchange(
+    upstream: Arc<Upstream>,
+    head: (&Parts, &HeaderCase),
+    payload: Payload,
+    verdict: &Verdict,
+    marked: bool,
+    context: ExchangeContext,
+) -> impl Future<Output = Result<SanitizedResponse, Reject>> + Send + use<> {
+    let request = upstream.request(head, payload, &context, verdict, marked);
+    async move { upstream.exchange(request, &context).await }
 }
 
 /// Settles a claim: a success is recorded before the outcome is returned, a failure releases it.
@@ -139,6 +158,22 @@ impl Upstream {
         self.options.tls.as_ref()?.client_certificate.as_ref()
     }
 
+    /// Returns the limit on concurrent requests, if there is one.
+    pub fn slots(&self) -> Option<&Arc<Semaphore>> {
+        self.permits.as_ref().map(UpstreamPermits::slots)
+    }
+
+    /// Returns whether an origin could be connected to at the last attempt. Otherwise the next
+    /// request is a probe.
+    pub fn is_reachable(&self) -> bool {
+        self.endpoints.is_reachable()
+    }
+
+    /// Waits until an origin can be reached again.
+    pub fn recovered(&self) -> Notified<'_> {
+        self.endpoints.recovered()
+    }
+
     fn request(
         &self,
         head: (&Parts, &HeaderCase),
@@ -166,15 +201,16 @@ impl Upstream {
     ) -> Result<SanitizedResponse, Reject> {
         let arrived = Instant::now();
         let left = context.answer_by.saturating_duration_since(arrived);
-        let connect_by = arrived + left.saturating_sub(RESPONSE_RESERVE).max(left / 2);
+        let in_time = || arrived + left.saturating_sub(RESPONSE_RESERVE).max(left / 2);
+        let connect_by = context.connect_by.unwrap_or_else(in_time);
         let (metrics, mut started) = (&context.metrics, arrived);
         let _permit = match &self.permits {
-            Some(permits) => {
+            Some(permits) if context.connect_by.is_none() => {
                 let permit = permits.acquire(connect_by, &metrics.upstream_waiting).await?;
                 started = Instant::now();
                 Some(permit)
             }
-            None => None,
+            Some(_) | None => None,
         };
         let _in_flight = GaugeGuard::increment(&metrics.upstream_in_flight);
         let deadline = started + self.options.timeout;

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::Sources;
-use crate::{replay, secret::Secret, server::ServerOptions};
+use crate::{events::EventsOptions, replay, secret::Secret, server::ServerOptions};
 
 /// The parts of a configuration.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub(super) struct Fixed {
     server: ServerOptions,
     admin: Vec<SocketAddr>,
     replay: replay::Options,
+    events: Option<EventsOptions>,
     memory: u64,
 }
 
@@ -53,10 +54,11 @@ impl Fixed {
         server: &ServerOptions,
         admin: &[SocketAddr],
         replay: &replay::Options,
+        events: Option<&EventsOptions>,
         memory: u64,
     ) -> Self {
-        let (server, replay) = (server.clone(), replay.clone());
-        Fixed { server, admin: admin.to_vec(), replay, memory }
+        let (server, replay, events) = (server.clone(), replay.clone(), events.cloned());
+        Fixed { server, admin: admin.to_vec(), replay, events, memory }
     }
 
     /// Returns the keys in which `newer` differs.
@@ -75,6 +77,7 @@ impl Fixed {
             ("replay.store", replay.store == new_replay.store),
             ("replay.max_entries", replay.max_entries == new_replay.max_entries),
             ("replay.on_store_failure", replay.on_store_failure == new_replay.on_store_failure),
+            ("events", self.events == newer.events),
             ("limits.memory", self.memory == newer.memory),
             ("limits.connections", limits.connections == new_limits.connections),
             ("limits.requests", limits.requests == new_limits.requests),

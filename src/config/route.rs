@@ -10,8 +10,8 @@ use std::{
 use http::uri::PathAndQuery;
 
 use super::{
-    Surroundings, admission, credentials, entries, headers, limits::LimitsSection, not_empty,
-    replay::Ttl, upstream,
+    Surroundings, admission, credentials, delivery, entries, headers, limits::LimitsSection,
+    not_empty, replay::Ttl, upstream,
 };
 use crate::{
     body,
@@ -33,6 +33,7 @@ pub(super) type Schemes = HashMap<String, Option<Arc<Scheme>>>;
 pub(super) struct Common<'c> {
     pub(super) limits: &'c LimitsSection,
     pub(super) schemes: &'c Schemes,
+    pub(super) has_events: bool,
     pub(super) ttl: Option<Ttl>,
     pub(super) health_path: Option<&'c str>,
     pub(super) surroundings: &'c Surroundings<'c>,
@@ -149,6 +150,8 @@ fn read(
     let body = body_limit(section, scheme, common.limits);
     let credentials = credentials::read(section, name.as_deref(), scheme, surroundings);
     let upstream_headers = headers::for_upstream(section, scheme, surroundings);
+    let enforced = mode.unwrap_or(Some(Mode::Enforce)).unwrap_or(Mode::Enforce);
+    let delivery = delivery::read(section, enforced, common.has_events);
     let (scheme, name) = (compiled?, name?);
     let mut credentials = credentials?;
     if mode == Some(Some(Mode::Observe))
@@ -168,13 +171,15 @@ fn read(
             None
         }
     };
+    let verifier = verifier?;
     Some(RouteOptions {
+        delivery: delivery?.options(&verifier)?,
         name,
         host,
         path: path?,
         mode: mode.unwrap_or(Some(Mode::Enforce))?,
         admission,
-        verifier: verifier?,
+        verifier,
         answer_within: answer_within?,
         body: body::BodyLimits { bytes: body?, time: common.limits.request_body },
         upstream: UpstreamOptions { headers: upstream_headers?, ..upstream? },

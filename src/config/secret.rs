@@ -44,6 +44,8 @@ pub(super) enum Use {
     Header,
     /// The address of a store, which may contain a password.
     Address,
+    /// The key of the event store.
+    Encryption,
 }
 
 /// The secrets that were read so far, to find one that several keys use.
@@ -138,7 +140,7 @@ pub(super) fn read(
         let secret = Secret::new(field.text()?.into_bytes());
         let open = match purpose {
             Use::Verify | Use::Header => true,
-            Use::Address => secret.expose().contains(&b'@'),
+            Use::Address | Use::Encryption => secret.expose().contains(&b'@'),
             Use::PublicKey => false,
         };
         if open {
@@ -279,6 +281,7 @@ fn checked(field: &Field<'_>, secret: Secret, purpose: Use, place: &str) -> Opti
         Use::Verify | Use::PublicKey => "the key that the sender shows",
         Use::Header => "a long random value (openssl rand -hex 32)",
         Use::Address => "the address",
+        Use::Encryption => "a random key (openssl rand -base64 32)",
     };
     let help = format!("put {help} into {place}");
     if bytes.is_empty() {
@@ -289,7 +292,7 @@ fn checked(field: &Field<'_>, secret: Secret, purpose: Use, place: &str) -> Opti
         field.error(format!("the secret for `{path}` contains only white space"), Some(help));
         return None;
     }
-    if purpose == Use::Address {
+    if matches!(purpose, Use::Address | Use::Encryption) {
         return Some(secret);
     }
     if is_placeholder(bytes) {
@@ -318,7 +321,9 @@ fn checked(field: &Field<'_>, secret: Secret, purpose: Use, place: &str) -> Opti
     if bytes.len() < SHORT {
         let help = match purpose {
             Use::Header => "create a longer one: openssl rand -hex 32",
-            Use::Verify | Use::PublicKey | Use::Address => "ask the sender for a longer one",
+            Use::Verify | Use::PublicKey | Use::Address | Use::Encryption => {
+                "ask the sender for a longer one"
+            }
         };
         let what = format!("the secret for `{path}` is shorter than {SHORT} bytes");
         field.warning(what, Some(help.to_owned()));

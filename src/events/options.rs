@@ -6,7 +6,7 @@ use super::model::Retention;
 use crate::secret::Secret;
 
 /// The settings of the event store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventsOptions {
     /// `store`, with the keys that belong to it.
     pub store: EventStoreOptions,

@@ -42,6 +42,8 @@ pub(super) struct LogEntry {
 struct Authentic {
     event_id: Option<HeaderValue>,
     key: Arc<str>,
+    /// The position of the secret, from 1; 0 for a key of a key set.
+    secret: u16,
 }
 
 impl LogEntry {
@@ -90,11 +92,15 @@ impl LogEntry {
     /// Notes that the request is authentic.
     pub(super) fn set_verified(&mut self, verified: &Verified) {
         let (event_id, key) = (verified.event_id().cloned(), Arc::clone(verified.key()));
-        self.authentic = Some(Authentic { event_id, key });
+        let (secret, now) = (verified.secret(), self.arrived.0 / 1000);
+        if let Some(route) = &self.route {
+            route.secrets.note(&key, secret, now);
+        }
+        self.authentic = Some(Authentic { event_id, key, secret });
         if let Some(age) = verified.age() {
             self.metrics.skew.observe(age as f64 / 1000.0);
         }
-        self.metrics.last_verified.set(self.arrived.0 / 1000);
+        self.metrics.last_verified.set(now);
     }
 
     /// Notes the subject of a token that the operator has not pinned yet.
@@ -186,6 +192,11 @@ impl LogEntry {
                         .and_then(|authentic| authentic.event_id.as_ref()?.to_str().ok())
                         .unwrap_or(""),
                     key = self.authentic.as_ref().map_or("", |authentic| &authentic.key),
+                    secret = self
+                        .authentic
+                        .as_ref()
+                        .map(|authentic| authentic.secret)
+                        .filter(|secret| *secret > 0),
                     request_id = self.id.to_str().unwrap_or(""),
                     trace_id = self.trace.as_ref().map(TraceId::as_str),
                     client = %self.client,
@@ -206,7 +217,7 @@ impl LogEntry {
     /// Returns whether a client without a key can cause this line again and again.
     fn can_be_caused_by_anybody(&self, outcome: Outcome) -> bool {
         match outcome {
-            Outcome::Forwarded | Outcome::Joined | Outcome::Duplicate => false,
+            Outcome::Forwarded | Outcome::Joined | Outcome::Duplicate | Outcome::Queued => false,
             Outcome::Replay | Outcome::Rejected | Outcome::Challenge => true,
             Outcome::Unavailable | Outcome::Error => self.authentic.is_none(),
         }

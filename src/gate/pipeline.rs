@@ -12,12 +12,14 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     access_log::LogEntry,
+    flight::Flight,
     http_rules::{self, WireFacts},
     observe, verification,
 };
 use crate::{
     body,
     capacity::{Account, Capacity, ConnectionSlot},
+    events::Events,
     reject::{Outcome, Reject},
     rejections::Rejections,
     replay::{Claimed, Ended, Receipt, Repeat, Replay, Settled},
@@ -43,6 +45,8 @@ pub struct Site {
 /// The services that the steps use.
 pub(super) struct Pipeline {
     pub(super) replay: Replay,
+    /// The event store, if there is one.
+    pub(super) events: Option<Events>,
     pub(super) capacity: Capacity,
     pub(super) flights: TaskTracker,
 }
@@ -60,7 +64,7 @@ impl Pipeline {
     pub(super) async fn run<B>(
         &self,
         request: Request<B>,
-        wire: &WireFacts,
+        wire: WireFacts,
         (client, connection): (ClientAddr, &ConnectionSlot),
         site: &Site,
         entry: &mut LogEntry,
@@ -70,7 +74,7 @@ impl Pipeline {
     {
         // HTTP rules and route.
         let (mut head, body) = request.into_parts();
-        let host = http_rules::check(&head, wire)?;
+        let host = http_rules::check(&head, &wire)?;
         let route = Arc::clone(site.routes.find(&head.uri, host)?);
         entry.set_route(&route);
 
@@ -165,27 +169,46 @@ impl Pipeline {
             };
         };
 
-        // Upstream: the exchange continues if the sender hangs up or its deadline passes.
-        let owner = Owner::new(Arc::clone(&wire.half_closed));
+        // Upstream or event store: either continues if the sender hangs up or its deadline passes.
+        let owner = Owner::new(wire.half_closed);
         let context = ExchangeContext {
             client,
             request_id: entry.id().clone(),
             answer_by,
+            connect_by: None,
             owner: owner.clone(),
             matched: route.matched(),
             metrics: Arc::clone(&route.metrics),
         };
-        let upstream = Arc::clone(&route.upstream);
-        let head = (&head, &wire.header_case);
-        let flight = upstream::send(upstream, head, payload, verdict, claim, context);
-        let flight = async {
-            let settled = flight.await;
-            drop(permit);
-            settled
+        let flight = match (verdict, &self.events) {
+            (Verdict::Verified(verified), Some(events)) if Flight::involves_events(&route) => {
+                let flight = Flight {
+                    route: Arc::clone(&route),
+                    events: events.clone(),
+                    claim,
+                    context,
+                    permit,
+                    flights: self.flights.clone(),
+                };
+                let request = (head, wire.header_case, payload);
+                let flight = flight.run(request, verified, entry.arrived());
+                Detached::new(self.flights.track_future(flight), owner)
+            }
+            (verdict, _) => {
+                let upstream = Arc::clone(&route.upstream);
+                let head = (&head, &wire.header_case);
+                let forward = upstream::send(upstream, head, payload, verdict, claim, context);
+                let flight = async {
+                    let settled = forward.await;
+                    drop(permit);
+                    (settled, Outcome::Forwarded)
+                };
+                Detached::new(self.flights.track_future(flight), owner)
+            }
         };
-        let flight = Detached::new(self.flights.track_future(flight), owner);
-        let settled = timeout_at(answer_by, flight).await.map_err(|_| Reject::Deadline)?;
-        Reply::from_upstream(settled, &route, Outcome::Forwarded)
+        let ended = timeout_at(answer_by, flight).await;
+        let (settled, outcome) = ended.map_err(|_| Reject::Deadline)?;
+        Reply::from_upstream(settled, &route, outcome)
     }
 }
 

@@ -51,6 +51,10 @@ pub(super) const SECONDS: [f64; 14] =
 pub(super) const SKEW: [f64; 11] =
     [-300.0, -60.0, -5.0, -1.0, 0.0, 1.0, 5.0, 60.0, 180.0, 300.0, 3600.0];
 
+/// The bounds of the histogram of delays until delivery, in seconds.
+pub(super) const DELAYS: [f64; 12] =
+    [0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 900.0, 3600.0, 21_600.0, 86_400.0];
+
 /// One more than the most bounds: the last bucket is for values above all of them.
 const BUCKETS: usize = SECONDS.len() + 1;
 

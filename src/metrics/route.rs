@@ -6,10 +6,16 @@
 use std::{
     collections::BTreeMap,
     fmt::{Display, Write},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use super::number::{Counter, Gauge, Histogram, SECONDS, SKEW};
+use super::{
+    deliveries::{AttemptOutcome, DeliveryMetrics, EVENT_STATES, SecretUse},
+    number::{Counter, DELAYS, Gauge, Histogram, SECONDS, SKEW},
+};
 use crate::reject::{Outcome, Reason};
 
 /// The result of an upstream request, as counted in `sealgate_upstream_requests_total`.
@@ -63,6 +69,10 @@ pub struct RouteMetrics {
     pub consecutive_failures: Gauge,
     /// When the last authentic request arrived.
     pub last_verified: Gauge,
+    /// Events of the store.
+    pub deliveries: DeliveryMetrics,
+    /// When each secret was last used.
+    pub(super) secrets: Mutex<Arc<SecretUse>>,
 }
 
 impl RouteMetrics {
@@ -78,6 +88,8 @@ impl RouteMetrics {
             skew: Histogram::new(&SKEW),
             consecutive_failures: Gauge::default(),
             last_verified: Gauge::default(),
+            deliveries: DeliveryMetrics::new(),
+            secrets: Mutex::default(),
         }
     }
 
@@ -89,6 +101,14 @@ impl RouteMetrics {
     /// Returns the counter of requests rejected for a reason.
     pub fn rejections(&self, reason: Reason) -> &Counter {
         &self.rejections[reason as usize]
+    }
+
+    /// Returns the gauges for these keys, each with its number of secrets. The values of a key are
+    /// kept from before if it has as many secrets as before.
+    pub fn secrets(&self, keys: impl Iterator<Item = (Arc<str>, usize)>) -> Arc<SecretUse> {
+        let mut known = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Arc::new(SecretUse::new(keys, &known));
+        Arc::clone(&known)
     }
 
     /// Returns the counter of upstream requests with a result.
@@ -105,11 +125,15 @@ struct RouteEntry {
 
 /// The metrics of all current and former routes, by name.
 #[derive(Default)]
-pub(super) struct RouteTable(Mutex<BTreeMap<String, RouteEntry>>);
+pub(super) struct RouteTable {
+    routes: Mutex<BTreeMap<String, RouteEntry>>,
+    /// Whether there is an event store.
+    pub(super) has_events: AtomicBool,
+}
 
 impl RouteTable {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, RouteEntry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the metrics of the route `name`, with their values from before if it existed before.
@@ -131,6 +155,7 @@ impl RouteTable {
             known.served = false;
             known.metrics.consecutive_failures.set(0);
             known.metrics.last_verified.set(0);
+            known.metrics.deliveries.reset();
         }
     }
 
@@ -138,13 +163,15 @@ impl RouteTable {
     /// [`prometheus::Registry::gather`]. No route name needs escaping.
     pub(super) fn write(&self, family: &Family, text: &mut String) {
         let routes = self.lock();
-        if routes.is_empty() {
+        let Family { name, help, of_events, series } = *family;
+        if routes.is_empty() || (of_events && !self.has_events.load(Ordering::Relaxed)) {
             return;
         }
-        let Family { name, help, series } = *family;
         let kind = match series {
             Series::Counters(..) => "counter",
-            Series::Gauge(_) | Series::GaugeOfServed(_) => "gauge",
+            Series::Gauge(_) | Series::GaugeOfServed(_) | Series::States(_) | Series::Secrets => {
+                "gauge"
+            }
             Series::Histogram(..) => "histogram",
         };
         sample(text, &["# HELP ", name], help);
@@ -168,6 +195,25 @@ impl RouteTable {
             Series::GaugeOfServed(of) => {
                 for (route, known) in routes.iter().filter(|(_, known)| known.served) {
                     sample(text, &[name, "{route=\"", route, "\"}"], of(&known.metrics).get());
+                }
+            }
+            Series::States(of) => {
+                for (route, known) in routes.iter().filter(|(_, known)| known.served) {
+                    for (state, gauge) in EVENT_STATES.iter().zip(of(&known.metrics)) {
+                        let labels = ["{route=\"", route, "\",state=\"", state, "\"}"];
+                        sample(text, &[&[name], &labels[..]].concat(), gauge.get());
+                    }
+                }
+            }
+            Series::Secrets => {
+                for (route, known) in routes.iter().filter(|(_, known)| known.served) {
+                    let secrets = known.metrics.secrets.lock();
+                    let secrets = secrets.unwrap_or_else(PoisonError::into_inner);
+                    for (key, secret, at) in secrets.used() {
+                        let labels =
+                            ["{key=\"", &key, "\",route=\"", route, "\",secret=\"", &secret, "\"}"];
+                        sample(text, &[&[name], &labels[..]].concat(), at);
+                    }
                 }
             }
             Series::Histogram(of, bounds) => {
@@ -198,6 +244,8 @@ fn sample(text: &mut String, name: &[&str], value: impl Display) {
 pub(super) struct Family {
     pub(super) name: &'static str,
     help: &'static str,
+    /// Whether it is written only if there is an event store.
+    of_events: bool,
     series: Series,
 }
 
@@ -210,24 +258,59 @@ enum Series {
     Gauge(fn(&RouteMetrics) -> &Gauge),
     /// Removed together with its route, because it would report its last state forever.
     GaugeOfServed(fn(&RouteMetrics) -> &Gauge),
+    /// One per state of stored events, removed together with the route.
+    States(fn(&RouteMetrics) -> &[Gauge]),
+    /// One per secret that was used, removed together with the route.
+    Secrets,
     Histogram(fn(&RouteMetrics) -> &Histogram, &'static [f64]),
 }
 
 /// The families, sorted by name.
-pub(super) static FAMILIES: [Family; 10] = [
+pub(super) static FAMILIES: [Family; 15] = [
     Family {
         name: "sealgate_consecutive_failures",
         help: "Consecutive non-2xx responses to authentic requests.",
+        of_events: false,
         series: Series::GaugeOfServed(|route| &route.consecutive_failures),
+    },
+    Family {
+        name: "sealgate_delivery_attempts_total",
+        help: "Attempts to deliver stored events, by route and result.",
+        of_events: true,
+        series: Series::Counters(
+            "result",
+            || AttemptOutcome::ALL.map(AttemptOutcome::label).to_vec(),
+            |route| &route.deliveries.attempts,
+        ),
+    },
+    Family {
+        name: "sealgate_delivery_delay_seconds",
+        help: "Time from the receipt of a stored event to the handler's success.",
+        of_events: true,
+        series: Series::Histogram(|route| &route.deliveries.delay, &DELAYS),
+    },
+    Family {
+        name: "sealgate_events",
+        help: "Stored events that are not delivered, by route and state.",
+        of_events: true,
+        series: Series::States(|route| &route.deliveries.events),
+    },
+    Family {
+        name: "sealgate_events_oldest_pending_seconds",
+        help: "Age of the oldest stored event that is not settled.",
+        of_events: true,
+        series: Series::GaugeOfServed(|route| &route.deliveries.oldest),
     },
     Family {
         name: "sealgate_last_verified_timestamp_seconds",
         help: "Unix time of the last authentic request.",
+        of_events: false,
         series: Series::GaugeOfServed(|route| &route.last_verified),
     },
     Family {
         name: "sealgate_rejections_total",
         help: "Requests not admitted or not accepted as authentic, by route and reason.",
+        of_events: false,
         series: Series::Counters(
             "reason",
             || Reason::ALL.map(Reason::label).to_vec(),
@@ -237,11 +320,13 @@ pub(super) static FAMILIES: [Family; 10] = [
     Family {
         name: "sealgate_request_duration_seconds",
         help: "Time from the head of a request to its response.",
+        of_events: false,
         series: Series::Histogram(|route| &route.request_duration, &SECONDS),
     },
     Family {
         name: "sealgate_requests_total",
         help: "Requests, by route and outcome.",
+        of_events: false,
         series: Series::Counters(
             "outcome",
             || Outcome::ALL.map(Outcome::label).to_vec(),
@@ -249,23 +334,33 @@ pub(super) static FAMILIES: [Family; 10] = [
         ),
     },
     Family {
+        name: "sealgate_secret_last_used_timestamp_seconds",
+        help: "Unix time of the last request that the secret has verified.",
+        of_events: false,
+        series: Series::Secrets,
+    },
+    Family {
         name: "sealgate_timestamp_skew_seconds",
         help: "System clock minus the timestamp of authentic requests; positive is old.",
+        of_events: false,
         series: Series::Histogram(|route| &route.skew, &SKEW),
     },
     Family {
         name: "sealgate_upstream_duration_seconds",
         help: "Time until the response of the upstream is complete.",
+        of_events: false,
         series: Series::Histogram(|route| &route.upstream_duration, &SECONDS),
     },
     Family {
         name: "sealgate_upstream_in_flight",
         help: "Requests that the upstream is handling.",
+        of_events: false,
         series: Series::Gauge(|route| &route.upstream_in_flight),
     },
     Family {
         name: "sealgate_upstream_requests_total",
         help: "Requests to the upstream, by route and result.",
+        of_events: false,
         series: Series::Counters(
             "code",
             || UpstreamCode::ALL.map(|(_, label)| label).to_vec(),
@@ -275,6 +370,7 @@ pub(super) static FAMILIES: [Family; 10] = [
     Family {
         name: "sealgate_upstream_waiting",
         help: "Requests queued for a slot at the upstream (upstream_concurrency).",
+        of_events: false,
         series: Series::Gauge(|route| &route.upstream_waiting),
     },
 ];

@@ -1,5 +1,6 @@
 //! Signing as the sender does, for `sealgate sign`, `send` and `demo`.
 
+mod again;
 mod body;
 mod fresh;
 mod token;
@@ -119,7 +120,7 @@ impl Verifier {
                 format!("{}{}", scheme.signature.prefix, self.issue(rules, key, &request, now)?)
             }
             None => {
-                let tag = self.tag(key, &request, 0)?;
+                let tag = self.tag(key, 0, &request, 0)?;
                 self.written(&tag, text.as_deref(), &request.items)
             }
         };
@@ -205,14 +206,15 @@ impl Verifier {
         self.key(request, named).map_err(|_| "the body does not name its group".to_owned())
     }
 
-    /// Computes the bytes of the signature.
+    /// Computes the bytes of the signature with the secret at this position, from 0.
     fn tag(
         &self,
         key: &VerificationKey,
+        position: usize,
         request: &RequestValues<'_>,
         item: u32,
     ) -> Result<Vec<u8>, String> {
-        let secret = key.secrets.first().ok_or("the key has no secret")?;
+        let secret = key.secrets.get(position).ok_or("the key has no such secret")?;
         let (engine, secret) = match secret {
             PreparedSecret::Hmac(engine) => (engine, &[] as &[u8]),
             PreparedSecret::Digest(engine, secret) => (engine, secret.expose()),
@@ -221,7 +223,7 @@ impl Verifier {
             }
             PreparedSecret::Token(..) => {
                 // This sender signs nothing: it sends the secret itself.
-                let configured = key.configured.first().ok_or("the key has no secret")?;
+                let configured = key.configured.get(position).ok_or("the key has no secret")?;
                 return Ok(self.scheme.key.bytes(configured)?.expose().to_vec());
             }
         };

@@ -105,6 +105,11 @@ impl Verifier {
         self.ring.iter().map(|key| &*key.name)
     }
 
+    /// Returns the configured keys, each with its number of secrets.
+    pub fn secrets(&self) -> impl Iterator<Item = (Arc<str>, usize)> {
+        self.ring.iter().map(|key| (Arc::clone(&key.name), key.secrets.len()))
+    }
+
     /// Verifies a request. One that is authentic but too old is returned as [`Verified`] with
     /// [`Verified::is_stale`]: whether that matters depends on the record of its event.
     ///

@@ -90,6 +90,18 @@ impl ClientAddr {
         client
     }
 
+    /// Returns a client as it was when [`ClientAddr::proxied`] returned `proxied`.
+    pub fn restored(peer: Peer, proxied: Option<(IpAddr, usize)>) -> Self {
+        let address = proxied.map_or(peer.address, |(address, _)| address);
+        ClientAddr { address, peer, place: proxied.map(|(_, place)| place) }
+    }
+
+    /// Returns the client's address and its position in `X-Forwarded-For`, counted from the right;
+    /// `None` if the peer is not a trusted proxy.
+    pub fn proxied(&self) -> Option<(IpAddr, usize)> {
+        Some((self.address, self.place?))
+    }
+
     /// Returns whether the peer is a trusted proxy.
     pub(super) fn is_proxied(&self) -> bool {
         self.place.is_some()

@@ -38,6 +38,11 @@ impl Owner {
         Owner { gone: Arc::default(), half_closed }
     }
 
+    /// Notes that nobody waits any more.
+    pub fn leave(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+
     /// Returns whether the future's result will be taken when the future returns it in this poll.
     pub fn waits(&self) -> bool {
         !self.gone.load(Ordering::Relaxed)
@@ -75,7 +80,7 @@ impl<T: Send + 'static> Future for Detached<T> {
 impl<T: Send + 'static> Drop for Detached<T> {
     fn drop(&mut self) {
         if let (Some(future), Ok(runtime)) = (self.future.take(), Handle::try_current()) {
-            self.owner.gone.store(true, Ordering::Relaxed);
+            self.owner.leave();
             runtime.spawn(future);
         }
     }

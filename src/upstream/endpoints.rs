@@ -13,7 +13,7 @@ use std::{
 
 use http::HeaderValue;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, futures::Notified},
     time::{Instant, sleep_until, timeout_at},
 };
 
@@ -84,6 +84,16 @@ impl Endpoints {
         };
         let endpoints = options.origins.iter().map(endpoint).collect();
         Endpoints { endpoints, next: AtomicUsize::new(0), recovered, unclaimed: Notify::new() }
+    }
+
+    /// Returns whether an origin is not in backoff.
+    pub(super) fn is_reachable(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.backoff.is_available())
+    }
+
+    /// Waits until an origin can be reached again.
+    pub(super) fn recovered(&self) -> Notified<'_> {
+        self.recovered.notified()
     }
 
     /// Returns a connection to an origin: an idle one, or a new one before `connect_by`.

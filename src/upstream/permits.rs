@@ -1,5 +1,7 @@
 //! The limit on a route's concurrent upstream requests, with a bounded queue.
 
+use std::sync::Arc;
+
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
@@ -13,7 +15,7 @@ use crate::{
 /// The permits of a route, and the places in the queue for them.
 #[derive(Debug)]
 pub(super) struct UpstreamPermits {
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     queue: Semaphore,
 }
 
@@ -21,9 +23,14 @@ impl UpstreamPermits {
     /// Returns `None` if `permits` is 0: there is no limit.
     pub(super) fn new(permits: usize, queue: usize) -> Option<Self> {
         (permits > 0).then(|| UpstreamPermits {
-            permits: Semaphore::new(permits),
+            permits: Arc::new(Semaphore::new(permits)),
             queue: Semaphore::new(queue),
         })
+    }
+
+    /// Returns the permits themselves, for attempts that wait without a timeout.
+    pub(super) fn slots(&self) -> &Arc<Semaphore> {
+        &self.permits
     }
 
     /// Waits for a permit, first come first served. `waiting` counts the queued requests.

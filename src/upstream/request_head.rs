@@ -5,7 +5,7 @@
 //! not match the map, names are written in lower case and nothing else changes. So the upstream
 //! never sees a header other than the verified one.
 
-use std::{borrow::Cow, io::Write as _};
+use std::{borrow::Cow, io::Write as _, sync::Arc};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
@@ -85,9 +85,29 @@ impl HeaderCase {
 pub enum Verdict {
     /// The request is authentic.
     Verified(Verified),
+    /// The request was authentic when its event was stored.
+    Stored(StoredAttempt),
     /// The request came on a route that only observes, which would have rejected it for this reason
     /// if it enforced.
     Observed(Option<&'static str>),
+}
+
+/// An attempt to deliver an event of the store.
+pub struct StoredAttempt {
+    /// The scheme's ID.
+    pub scheme: Arc<str>,
+    /// The name of the key that verified the request.
+    pub key: Arc<str>,
+    /// The event ID.
+    pub event_id: Option<Arc<str>>,
+    /// The number of the attempt, from 1.
+    pub number: u32,
+    /// When the request was received, as RFC 3339.
+    pub received: String,
+    /// Whether an operator asked for it.
+    pub redelivery: bool,
+    /// Whether the request was signed again.
+    pub resigned: bool,
 }
 
 /// What the gateway adds to a request for an upstream.
@@ -164,25 +184,23 @@ pub(super) fn lines(
     ours(REQUEST_ID.as_str(), extra.request_id.as_bytes());
     match extra.verdict {
         Verdict::Verified(verified) => {
-            for (name, value) in
-                [("sealgate-verified", verified.scheme()), ("sealgate-key", verified.key())]
-            {
-                if is_value(value) {
-                    ours(name, value.as_bytes());
-                }
-            }
+            put_proof(&mut text, verified.scheme(), verified.key());
             if let Some(id) = verified.event_id() {
-                ours("sealgate-event-id", id.as_bytes());
+                put(&mut text, b"sealgate-event-id", id.as_bytes());
             }
-            if extra.possible_duplicate {
-                ours("sealgate-possible-duplicate", b"1");
-            }
+        }
+        Verdict::Stored(attempt) => {
+            put_proof(&mut text, &attempt.scheme, &attempt.key);
+            put_attempt(&mut text, attempt);
         }
         Verdict::Observed(reason) => {
             if let Some(reason) = reason {
-                ours("sealgate-observed", reason.as_bytes());
+                put(&mut text, b"sealgate-observed", reason.as_bytes());
             }
         }
+    }
+    if extra.possible_duplicate && !matches!(extra.verdict, Verdict::Observed(_)) {
+        put(&mut text, b"sealgate-possible-duplicate", b"1");
     }
     for (name, value) in extra.headers {
         put(&mut text, name.as_str().as_bytes(), value.as_bytes());
@@ -210,6 +228,31 @@ fn put_cookies(text: &mut Vec<u8>, headers: &HeaderMap) {
         separator = b"; ";
     }
     text.extend_from_slice(b"\r\n");
+}
+
+/// Writes which scheme and which key verified a request.
+fn put_proof(text: &mut Vec<u8>, scheme: &str, key: &str) {
+    for (name, value) in [("sealgate-verified", scheme), ("sealgate-key", key)] {
+        if is_value(value) {
+            put(text, name.as_bytes(), value.as_bytes());
+        }
+    }
+}
+
+/// Writes what a handler should know about an attempt.
+fn put_attempt(text: &mut Vec<u8>, attempt: &StoredAttempt) {
+    if let Some(id) = attempt.event_id.as_deref().filter(|id| is_value(id)) {
+        put(text, b"sealgate-event-id", id.as_bytes());
+    }
+    put(text, b"sealgate-attempt", attempt.number.to_string().as_bytes());
+    put(text, b"sealgate-received", attempt.received.as_bytes());
+    for (name, is_set) in
+        [("sealgate-redelivery", attempt.redelivery), ("sealgate-resigned", attempt.resigned)]
+    {
+        if is_set {
+            put(text, name.as_bytes(), b"1");
+        }
+    }
 }
 
 fn put_length(text: &mut Vec<u8>, name: &[u8], length: usize) {

@@ -76,8 +76,14 @@ fn shown(text: &str) -> String {
     for route in config.routes {
         write!(
             shown,
-            " {:?} {:?} {:?} {:?} {:?} {:?}",
-            route.host, route.mode, route.answer_within, route.body, route.upstream, route.ttl
+            " {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+            route.host,
+            route.mode,
+            route.answer_within,
+            route.body,
+            route.upstream,
+            route.ttl,
+            route.delivery
         )
         .expect("a string");
     }

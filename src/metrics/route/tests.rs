@@ -6,33 +6,62 @@ use crate::metrics::{Metrics, NO_ROUTE};
 /// The families of routes, counted and written by the `prometheus` crate.
 struct Reference {
     registry: Registry,
-    counters: [IntCounterVec; 3],
-    gauges: [IntGaugeVec; 4],
-    histograms: [HistogramVec; 3],
+    counters: [IntCounterVec; 4],
+    gauges: [IntGaugeVec; 5],
+    histograms: [HistogramVec; 4],
+    events: IntGaugeVec,
+    secrets: IntGaugeVec,
 }
 
 fn reference() -> Reference {
     let registry = Registry::new();
-    let options = |index: usize| Opts::new(FAMILIES[index].name, FAMILIES[index].help);
-    let counters = [(2, "reason"), (4, "outcome"), (8, "code")].map(|(index, label)| {
-        IntCounterVec::new(options(index), &["route", label]).expect("a counter")
-    });
-    let gauges =
-        [0, 1, 7, 9].map(|index| IntGaugeVec::new(options(index), &["route"]).expect("a gauge"));
-    let histograms = [(3, &SECONDS[..]), (6, &SECONDS), (5, &SKEW)].map(|(index, bounds)| {
-        let options = HistogramOpts::from(options(index)).buckets(bounds.to_vec());
+    let options = |name: &str| {
+        let name = format!("sealgate_{name}");
+        let family = FAMILIES.iter().find(|family| family.name == name).expect("a family");
+        Opts::new(name, family.help)
+    };
+    let counters = [
+        ("rejections_total", "reason"),
+        ("requests_total", "outcome"),
+        ("upstream_requests_total", "code"),
+        ("delivery_attempts_total", "result"),
+    ]
+    .map(|(name, label)| IntCounterVec::new(options(name), &["route", label]).expect("a counter"));
+    let gauge =
+        |name: &str, labels: &[&str]| IntGaugeVec::new(options(name), labels).expect("a gauge");
+    let gauges = [
+        "consecutive_failures",
+        "last_verified_timestamp_seconds",
+        "upstream_in_flight",
+        "upstream_waiting",
+        "events_oldest_pending_seconds",
+    ]
+    .map(|name| gauge(name, &["route"]));
+    let histograms = [
+        ("request_duration_seconds", &SECONDS[..]),
+        ("upstream_duration_seconds", &SECONDS),
+        ("timestamp_skew_seconds", &SKEW),
+        ("delivery_delay_seconds", &DELAYS),
+    ]
+    .map(|(name, bounds)| {
+        let options = HistogramOpts::from(options(name)).buckets(bounds.to_vec());
         HistogramVec::new(options, &["route"]).expect("a histogram")
     });
+    let events = gauge("events", &["route", "state"]);
+    let secrets = gauge("secret_last_used_timestamp_seconds", &["route", "key", "secret"]);
+    for vec in [&events, &secrets] {
+        registry.register(Box::new(vec.clone())).expect("new");
+    }
     counters.iter().for_each(|vec| registry.register(Box::new(vec.clone())).expect("new"));
     gauges.iter().for_each(|vec| registry.register(Box::new(vec.clone())).expect("new"));
     histograms.iter().for_each(|vec| registry.register(Box::new(vec.clone())).expect("new"));
-    Reference { registry, counters, gauges, histograms }
+    Reference { registry, counters, gauges, histograms, events, secrets }
 }
 
 impl Reference {
     /// Counts the same for `name` in `route` and here; `seed` makes the numbers others.
     fn count(&self, name: &str, route: &RouteMetrics, seed: usize) {
-        let [rejections, requests, upstream] = &self.counters;
+        let [rejections, requests, upstream, attempts] = &self.counters;
         for (index, reason) in Reason::ALL.into_iter().enumerate() {
             let counter = rejections.with_label_values(&[name, reason.label()]);
             for _ in 0..(index * seed) % 5 {
@@ -54,18 +83,38 @@ impl Reference {
                 route.upstream(code).inc();
             }
         }
+        for (index, outcome) in AttemptOutcome::ALL.into_iter().enumerate() {
+            let counter = attempts.with_label_values(&[name, outcome.label()]);
+            for _ in 0..(index * seed) % 4 {
+                counter.inc();
+                route.deliveries.attempts(outcome).inc();
+            }
+        }
+        for (state, gauge) in EVENT_STATES.iter().zip(&route.deliveries.events) {
+            self.events.with_label_values(&[name, state]).set(7);
+            gauge.set(7);
+        }
+        let keys = [("global", 2), ("coupon/1", 1)].map(|(key, count)| (key.into(), count));
+        route.secrets(keys.into_iter()).note("global", 2, 99);
+        self.secrets.with_label_values(&[name, "global", "2"]).set(99);
         let own = [
             &route.consecutive_failures,
             &route.last_verified,
             &route.upstream_in_flight,
             &route.upstream_waiting,
+            &route.deliveries.oldest,
         ];
         for (number, (gauge, own)) in self.gauges.iter().zip(own).enumerate() {
             let number = i64::try_from(number * seed).expect("a small number") * 600_000_000 - 7;
             gauge.with_label_values(&[name]).set(number);
             own.set(number);
         }
-        let own = [&route.request_duration, &route.upstream_duration, &route.skew];
+        let own = [
+            &route.request_duration,
+            &route.upstream_duration,
+            &route.skew,
+            &route.deliveries.delay,
+        ];
         for (histogram, own) in self.histograms.iter().zip(own) {
             let histogram = histogram.with_label_values(&[name]);
             for seconds in [-400.0, -60.0, 0.0, 0.000_5, 0.125, 0.25, 1.0, 4.0, 30.0, 31.5, 5000.0]
@@ -81,6 +130,7 @@ impl Reference {
 #[test]
 fn writes_families_like_the_prometheus_crate() {
     let (reference, table) = (reference(), RouteTable::default());
+    table.has_events.store(true, Ordering::Relaxed);
     for (seed, name) in
         ["vivoldi", NO_ROUTE, "B.2", "a_1", "a-1", "10", "9"].into_iter().enumerate()
     {
@@ -100,7 +150,13 @@ fn sorts_families_and_exports_every_series_from_the_start() {
     let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     assert!(names.len() > FAMILIES.len());
     assert!(names.is_sorted());
-    assert_eq!(text.matches("route=\"orders\"").count(), 33 + 4 + 2 * (14 + 3) + 11 + 3);
+    assert_eq!(text.matches("route=\"orders\"").count(), 34 + 4 + 2 * (14 + 3) + 11 + 3);
+    assert!(!text.contains("sealgate_events"));
+    metrics.event_store().expect("the first call");
+    let text = metrics.encode().expect("text");
+    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(names.is_sorted());
+    assert_eq!(text.matches("route=\"orders\"").count(), 86 + 4 + 3 + 1 + 12 + 3);
 }
 
 #[test]
@@ -133,4 +189,19 @@ fn numbers_have_the_labels_of_their_index() {
     for (index, (code, _)) in UpstreamCode::ALL.into_iter().enumerate() {
         assert_eq!(code as usize, index);
     }
+}
+
+#[test]
+fn the_last_use_of_a_secret_is_kept_unless_the_list_changes() {
+    let route = RouteMetrics::new();
+    let keys = |count: usize| [(Arc::<str>::from("global"), count)].into_iter();
+    let used = |secrets: &SecretUse| secrets.used().map(|(_, _, at)| at).collect::<Vec<_>>();
+    let secrets = route.secrets(keys(1));
+    secrets.note("global", 1, 7);
+    secrets.note("global", 2, 8);
+    secrets.note("global", 0, 8);
+    secrets.note("coupon/1", 1, 8);
+    assert_eq!(used(&secrets), [7]);
+    assert_eq!(used(&route.secrets(keys(1))), [7]);
+    assert_eq!(used(&route.secrets(keys(2))), [] as [i64; 0]);
 }

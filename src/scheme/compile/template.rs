@@ -36,7 +36,10 @@ impl Inputs {
     ///
     /// # Errors
     /// The problem, and the most similar valid word.
-    pub(super) fn source(&mut self, text: &str) -> Result<ValueSource, (String, Option<String>)> {
+    pub(in crate::scheme) fn source(
+        &mut self,
+        text: &str,
+    ) -> Result<ValueSource, (String, Option<String>)> {
         let plain = |message: String| (message, None);
         let Some((kind, name)) = text.split_once(':') else {
             return match text {

@@ -61,7 +61,7 @@ impl Verifier {
         };
         let key = key.ok_or("no key for this request")?;
         for item in 0..self.items(&request) {
-            let signed = self.written(&self.tag(key, &request, item)?, None, &request.items);
+            let signed = self.written(&self.tag(key, 0, &request, item)?, None, &request.items);
             let place = pointer(*signature).replacen('*', &item.to_string(), 1);
             put(&mut json, &place, || signed)?;
         }

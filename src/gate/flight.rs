@@ -1,0 +1,242 @@
+//! The part of a request that outlives its sender's connection, on routes with an event store: the
+//! event is stored, forwarded, or forwarded and then stored.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderValue, StatusCode, request::Parts};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    body::Payload,
+    capacity::Permit,
+    events::{
+        DeliveryMode, EventFacts, EventState, Events, FirstAttempt, HistoryMode, InboundRequest,
+        StoreError,
+    },
+    reject::{Outcome, Reject},
+    replay::{Claim, Failure, Settled},
+    response::{ANSWER, SanitizedResponse},
+    route::Route,
+    scheme::{UnixMillis, Verified},
+    upstream::{self, ExchangeContext, HeaderCase, Verdict},
+};
+
+/// The longest time before the sender's deadline at which an event is stored whose exchange is
+/// still in flight.
+const STORE_RESERVE: Duration = Duration::from_millis(500);
+
+/// An authentic, new request on its way to the upstream or into the event store.
+pub(super) struct Flight {
+    pub(super) route: Arc<Route>,
+    pub(super) events: Events,
+    pub(super) claim: Claim,
+    pub(super) context: ExchangeContext,
+    pub(super) permit: Option<Permit>,
+    pub(super) flights: TaskTracker,
+}
+
+/// A request that may be stored, and what its entry will say.
+struct Kept {
+    facts: EventFacts,
+    request: InboundRequest,
+}
+
+impl Flight {
+    /// Returns whether events of this route are stored or recorded.
+    pub(super) fn involves_events(route: &Route) -> bool {
+        let options = &route.delivery.options;
+        options.mode != DeliveryMode::Sync || options.history != HistoryMode::Off
+    }
+
+    /// Takes the request, received at `arrived`, to its outcome.
+    pub(super) async fn run(
+        self,
+        (head, case, mut payload): (Parts, HeaderCase, Payload),
+        verified: Verified,
+        arrived: UnixMillis,
+    ) -> (Settled, Outcome) {
+        let mode = self.route.delivery.options.mode;
+        // The upstream gets the body itself, and the store a second handle on it.
+        let kept = (mode != DeliveryMode::Async).then(|| payload.keep());
+        let (payload, sent) = match kept {
+            Some(kept) => (kept, Some(payload)),
+            None => (payload, None),
+        };
+        let (client, request_id) = (self.context.client.clone(), self.context.request_id.clone());
+        let request = InboundRequest { head, case, payload, client, request_id };
+        let received = u64::try_from(arrived.0).unwrap_or(0);
+        let facts = EventFacts::new(&verified, received, &self.route.delivery, &request);
+        let kept = Kept { facts, request };
+        match sent {
+            None => self.accept(kept).await,
+            Some(payload) if mode == DeliveryMode::Fallback => {
+                match self.acknowledge(&kept).await {
+                    Ok(ended) => ended,
+                    Err(flight) => flight.forward_or_store(kept, payload, verified).await,
+                }
+            }
+            Some(payload) => self.forward(kept, payload, verified).await,
+        }
+    }
+
+    /// Returns by when an event must be in the store, so that the sender gets its response in time.
+    fn store_until(&self) -> Instant {
+        self.context.answer_by - reserve(&self.route) / 4
+    }
+
+    /// Stores the event before it is delivered.
+    async fn accept(self, Kept { facts, request }: Kept) -> (Settled, Outcome) {
+        let until = self.store_until();
+        let Flight { route, events, claim, context, permit, .. } = self;
+        let marked = claim.possible_duplicate();
+        let accepted = events.accept(&route.delivery, &facts, request, marked, until).await;
+        drop(permit);
+        match accepted {
+            Ok(is_new) => {
+                let outcome = if is_new { Outcome::Queued } else { Outcome::Duplicate };
+                acknowledge(claim, context.owner.is_present(), outcome).await
+            }
+            Err(error) => {
+                let outcome = Err(rejection(&error));
+                claim.failed(Failure::Known, outcome.clone()).await;
+                (Settled { outcome, receipt: None }, Outcome::Unavailable)
+            }
+        }
+    }
+
+    /// Acknowledges an event that is stored already although the replay guard does not know it:
+    /// its record was lost in a restart, or a crash came before it.
+    async fn acknowledge(self, kept: &Kept) -> Result<(Settled, Outcome), Self> {
+        let Some(record) = kept.facts.record() else { return Err(self) };
+        let (events, route) = (&self.events, &self.route.delivery);
+        let find = events.find(route, record, self.claim.possible_duplicate());
+        // Without a result, what is known says that the event is new.
+        let Ok(Ok(Some(entry))) = timeout_at(self.store_until(), find).await else {
+            return Err(self);
+        };
+        match entry.state {
+            EventState::Pending | EventState::Delivering | EventState::Delivered => {}
+            EventState::Dead if events.revive(route, record).await.is_ok() => {}
+            EventState::Dead | EventState::Failed | EventState::Refused => return Err(self),
+        }
+        let is_present = self.context.owner.is_present();
+        Ok(acknowledge(self.claim, is_present, Outcome::Duplicate).await)
+    }
+
+    /// Begins the exchange with the upstream.
+    fn exchange(
+        route: &Route,
+        request: &InboundRequest,
+        (payload, verified): (Payload, Verified),
+        marked: bool,
+        (context, permit): (ExchangeContext, Option<Permit>),
+    ) -> impl Future<Output = Result<SanitizedResponse, Reject>> + Send + use<> {
+        let exchange = upstream::exchange(
+            Arc::clone(&route.upstream),
+            (&request.head, &request.case),
+            payload,
+            &Verdict::Verified(verified),
+            marked,
+            context,
+        );
+        async move {
+            let outcome = exchange.await;
+            drop(permit);
+            outcome
+        }
+    }
+
+    /// Forwards the request and records the outcome in the history.
+    async fn forward(
+        self,
+        Kept { facts, request }: Kept,
+        payload: Payload,
+        verified: Verified,
+    ) -> (Settled, Outcome) {
+        let Flight { route, events, claim, context, permit, .. } = self;
+        let owner = context.owner.clone();
+        let first = FirstAttempt::begin(claim.possible_duplicate());
+        let (sent, marked) = ((payload, verified), first.possible_duplicate);
+        let outcome = Self::exchange(&route, &request, sent, marked, (context, permit)).await;
+        events.record(&route.delivery, &facts, &request, (first, &outcome));
+        (upstream::settle(claim, outcome, &owner).await, Outcome::Forwarded)
+    }
+
+    /// Forwards the request, and stores the event if the handler fails or is late.
+    async fn forward_or_store(
+        self,
+        Kept { facts, request }: Kept,
+        payload: Payload,
+        verified: Verified,
+    ) -> (Settled, Outcome) {
+        let until = self.store_until();
+        let Flight { route, events, claim, context, permit, flights } = self;
+        let (owner, answer_by) = (context.owner.clone(), context.answer_by);
+        let first = FirstAttempt::begin(claim.possible_duplicate());
+        let (sent, marked) = ((payload, verified), first.possible_duplicate);
+        let exchange = Self::exchange(&route, &request, sent, marked, (context, permit));
+        let mut exchange = Box::pin(exchange);
+        let delivery = &route.delivery;
+        let stored = match timeout_at(answer_by - reserve(&route), &mut exchange).await {
+            Ok(outcome) if is_final(&outcome) => Err(outcome),
+            Ok(outcome) => {
+                let failed = (first, &outcome);
+                let stored = events.accept_failed(delivery, &facts, &request, failed, until).await;
+                stored.map_err(|_| outcome)
+            }
+            Err(_) => {
+                let stored = events.accept_running(delivery, &facts, &request, first, until).await;
+                match stored {
+                    Ok(running) => {
+                        owner.leave();
+                        let (route, events) = (Arc::clone(&route), events.clone());
+                        flights.spawn(async move {
+                            let outcome = exchange.await;
+                            if let Some(running) = running {
+                                events.end_running(&route.delivery, running, first, outcome).await;
+                            }
+                        });
+                        Ok(())
+                    }
+                    // As without an event store.
+                    Err(_) => Err(exchange.await),
+                }
+            }
+        };
+        match stored {
+            Ok(()) => acknowledge(claim, owner.is_present(), Outcome::Queued).await,
+            Err(outcome) => {
+                events.record(&route.delivery, &facts, &request, (first, &outcome));
+                (upstream::settle(claim, outcome, &owner).await, Outcome::Forwarded)
+            }
+        }
+    }
+}
+
+/// Returns whether the outcome of a synchronous attempt is passed on to the sender, and not
+/// repeated by the gateway.
+fn is_final(outcome: &Result<SanitizedResponse, Reject>) -> bool {
+    let status = outcome.as_ref().map(|response| response.status);
+    status.is_ok_and(|status| status.is_success() || status == StatusCode::GONE)
+}
+
+/// Returns how long before the sender's deadline a late event is stored.
+fn reserve(route: &Route) -> Duration {
+    (route.answer_within / 4).min(STORE_RESERVE)
+}
+
+/// Ends the claim of an event that is in the store.
+async fn acknowledge(claim: Claim, waits: bool, outcome: Outcome) -> (Settled, Outcome) {
+    let mut response = SanitizedResponse::empty(StatusCode::OK);
+    response.headers.insert(ANSWER, HeaderValue::from_static(outcome.label()));
+    let receipt = Some(claim.done(&response, waits).await);
+    (Settled { outcome: Ok(response), receipt }, outcome)
+}
+
+fn rejection(error: &StoreError) -> Reject {
+    match error {
+        StoreError::Full => Reject::EventsFull,
+        StoreError::Unavailable(_) => Reject::EventsUnavailable,
+    }
+}
