@@ -597,7 +597,7 @@ fn open_store(
             let store = DiskStore::open(&path, key.as_ref(), retention, metrics.up.clone());
             Ok(Arc::new(store.map_err(|error| EventsError(error.to_string()))?))
         }
-        EventStoreOptions::Postgres { .. } => {
+        EventStoreOptions::Postgres(_) => {
             Err(EventsError("this build has no PostgreSQL event store".to_owned()))
         }
     }

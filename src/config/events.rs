@@ -4,12 +4,11 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 
-use super::{Surroundings, not_empty, secret};
+use super::{Surroundings, database, not_empty, secret};
 use crate::{
     document::{Field, Section},
     events::{EventStoreOptions, EventsOptions, Retention},
     secret::Secret,
-    tls,
 };
 
 const DAY: u64 = 86_400;
@@ -100,19 +99,9 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Event
                 section.error("store = \"postgres\" needs `url`", Some(help));
                 return None;
             };
-            let secret = secret::read(&url, secret::Use::Address, surroundings);
-            let ca = match ca {
-                Some(field) => authorities(&field, surroundings).map(Some),
-                None => Some(None),
-            };
-            Some(EventStoreOptions::Postgres { url: secret?, ca: ca? })
+            database::read(&url, ca.as_ref(), surroundings).map(EventStoreOptions::Postgres)
         }
     }
-}
-
-fn authorities(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<Vec<u8>> {
-    let pem = tls::authorities_pem(&surroundings.base.join(not_empty(field)?));
-    pem.map_err(|problem| field.error(problem.to_string(), None)).ok()
 }
 
 /// Reads the encryption key: 32 bytes, as base64 or hex.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::model::Retention;
-use crate::secret::Secret;
+use crate::{postgres::DatabaseOptions, secret::Secret};
 
 /// The settings of the event store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +25,5 @@ pub enum EventStoreOptions {
         path: PathBuf,
     },
     /// In PostgreSQL, shared by all replicas.
-    Postgres {
-        /// The connection URL; it may contain a password.
-        url: Secret,
-        /// The certificate authorities of the server's certificate, as PEM; `None` for those of the
-        /// operating system.
-        ca: Option<Vec<u8>>,
-    },
+    Postgres(DatabaseOptions),
 }

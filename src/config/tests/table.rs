@@ -29,7 +29,6 @@ pub(super) fn environment(name: &str) -> Option<String> {
         "REDIS_URL" => format!("rediss://:{CANARY}@127.0.0.1:6379/0"),
         "DATABASE_URL" => format!("postgres://gateway:{CANARY}@db.internal/shop"),
         "WRONG_URL" => format!("http://:{CANARY}@127.0.0.1:6379/0"),
-        "DATABASE_URL" => format!("postgres://sealgate:{CANARY}@127.0.0.1/sealgate"),
         "EVENTS_KEY" => "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff".into(),
         "EMPTY" => String::new(),
         "BLANK" => " \t\n".to_owned(),
