@@ -25,7 +25,10 @@ use std::{
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use crate::scheme::{compiled::token::TokenAlgorithm, public_key::PublicKey};
+use crate::{
+    scheme::{compiled::token::TokenAlgorithm, public_key::PublicKey},
+    tls::ServerTrust,
+};
 
 /// The longest set that is read.
 pub(super) const MAX_BYTES: usize = 256 * 1024;
@@ -45,7 +48,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 enum KeySetOrigin {
     File(PathBuf),
-    Https(http::Uri, fetch::ServerTrust),
+    Https(http::Uri, ServerTrust),
 }
 
 impl fmt::Display for KeySetOrigin {
@@ -114,7 +117,7 @@ impl KeySet {
             Some(path) => KeySetOrigin::File(base.join(path)),
             None => KeySetOrigin::Https(
                 fetch::address(address)?,
-                authorities.map_or(Ok(fetch::ServerTrust::System), fetch::ServerTrust::read)?,
+                authorities.map_or(Ok(ServerTrust::System), ServerTrust::read)?,
             ),
         };
         let set = KeySet {
