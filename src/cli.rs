@@ -12,6 +12,7 @@ mod run;
 mod schemes;
 mod send;
 mod sign;
+mod systemd;
 mod verify;
 
 use std::{

@@ -5,6 +5,7 @@
 //! and writes nothing, but it reads the files that contain secrets, certificates and schemes. No
 //! report quotes a secret.
 
+mod acme;
 mod admission;
 mod credentials;
 mod database;

@@ -101,6 +101,12 @@ impl Gate {
             let response = SanitizedResponse::empty(StatusCode::OK).into_response();
             return (entry.stamp(response), None);
         }
+        let challenges = site.challenges.as_ref();
+        if let Some(content) = challenges.and_then(|all| all.http_response(request.uri().path())) {
+            let mut response = SanitizedResponse::empty(StatusCode::OK).into_response();
+            *response.body_mut() = Full::from(content);
+            return (entry.stamp(response), None);
+        }
         match self.pipeline.run(request, wire, (client, connection), &site, &mut entry).await {
             Ok(reply) => {
                 (entry.finish(reply.outcome, reply.response, &self.sampler), reply.receipt)

@@ -19,8 +19,8 @@ use crate::{
     replay::{Clock, OpenError, Replay},
     route::{RouteOptions, Routes},
     scheme::KeySet,
-    server::{self, Addresses, Handshake, Server, ServerOptions, TlsListener},
-    tls::{self, Certificates, ClientAuthority},
+    server::{self, Addresses, Handshake, Liveness, Server, ServerOptions, TlsListener},
+    tls::{self, Acme, AcmeOptions, Certificates, ClientAuthority, Validity},
 };
 
 /// How often omitted log lines are reported.
@@ -58,6 +58,8 @@ pub struct Gateway {
     events: Option<Events>,
     metrics: Arc<Metrics>,
     certificates: Option<Arc<Certificates>>,
+    /// The ACME client, if certificates are obtained automatically.
+    acme: Mutex<Option<Acme>>,
     /// The TLS listeners as configured; `handshakes` has one entry for each.
     listen: Mutex<Vec<TlsListener>>,
     handshakes: Vec<Handshake>,
@@ -76,9 +78,9 @@ impl Gateway {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
         let options = &config.server;
-        let certificates = match options.tls.as_slice() {
+        let certificates = match options.listen.as_slice() {
             [] => None,
-            pairs => Some(Arc::new(Certificates::load(pairs)?)),
+            _ => Some(Arc::new(Certificates::load(&options.tls)?)),
         };
         let handshakes = handshakes(certificates.as_ref(), &options.listen)?;
         let handshakes: Vec<Handshake> =
@@ -88,7 +90,9 @@ impl Gateway {
         let replay = Replay::open(config.replay, Clock::system(), &metrics)?;
         let events = config.events.map(|options| Events::open(options, Clock::system(), &metrics));
         let events = events.transpose()?;
-        let site = site(config.routes, config.acknowledge_replays, &config.server, &metrics);
+        let acme = start_acme(options.acme.as_ref(), certificates.as_ref(), &metrics)?;
+        let mut site = site(config.routes, config.acknowledge_replays, &config.server, &metrics);
+        site.challenges = acme.as_ref().map(|acme| acme.challenges().clone());
         assign_shares(&replay, &site);
         log_trust(&site);
         let fetching = fetch_key_sets(&site);
@@ -122,13 +126,14 @@ impl Gateway {
             events,
             metrics,
             certificates,
+            acme: Mutex::new(acme),
             listen: Mutex::new(options.listen.clone()),
             handshakes,
             fetching: Mutex::new(fetching),
             inventory: Mutex::new(config.inventory),
             drain: options.drain,
         };
-        gateway.export_expiries();
+        gateway.export_validities();
         gateway.metrics.configuration_taken(unix_seconds());
         Ok(gateway)
     }
@@ -136,6 +141,16 @@ impl Gateway {
     /// Returns the addresses on which the gateway listens.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Returns the number of routes.
+    pub fn routes(&self) -> usize {
+        self.gate.site.load().routes.iter().count()
+    }
+
+    /// Returns a check of whether the workers run.
+    pub fn liveness(&self) -> Liveness {
+        self.server.liveness()
     }
 
     /// Replaces routes, secrets, certificates and key sets, all or none, and returns the changes by
@@ -148,7 +163,8 @@ impl Gateway {
         if self.events.is_none() && config.events.is_some() {
             return Err(EventsError("it needs a restart".to_owned()).into());
         }
-        let site = site(config.routes, config.acknowledge_replays, &config.server, &self.metrics);
+        let mut site =
+            site(config.routes, config.acknowledge_replays, &config.server, &self.metrics);
         // Load the key sets before the new routes start, so that they reject no token meanwhile.
         let running = self.gate.site.load_full();
         let mut loading = JoinSet::new();
@@ -162,12 +178,13 @@ impl Gateway {
                 tracing::warn!(%error, "cannot fetch a key set");
             }
         }
-        let expiring: Vec<_> = self.expiries().into_iter().map(|(name, _)| name).collect();
+        let expiring: Vec<_> = self.validities().into_iter().map(|(name, _)| name).collect();
         let prepared = match &self.certificates {
             Some(certificates) => Some((certificates, certificates.prepare(&config.server.tls)?)),
             None => None,
         };
         let handshakes = self.other_handshakes(&config.server.listen)?;
+        self.reload_acme(config.server.acme.as_ref(), &mut site)?;
         // Nothing can fail after this point.
         if let Some((certificates, prepared)) = prepared {
             certificates.replace(prepared);
@@ -191,7 +208,7 @@ impl Gateway {
         };
         changes.routes_removed.iter().for_each(|name| self.metrics.forget_route(name));
         expiring.iter().for_each(|name| self.metrics.forget_certificate(name));
-        self.export_expiries();
+        self.export_validities();
         self.metrics.configuration_taken(unix_seconds());
         Ok(changes)
     }
@@ -240,19 +257,47 @@ impl Gateway {
         Ok(all.filter(|(_, changed)| *changed).map(|(pair, _)| pair).collect())
     }
 
-    fn export_expiries(&self) {
-        for (name, end) in self.expiries() {
-            self.metrics.certificate_expiry(&name).set(end);
+    /// Replaces the ACME client if its options have changed, and passes its challenges to `site`.
+    fn reload_acme(
+        &self,
+        options: Option<&AcmeOptions>,
+        site: &mut Site,
+    ) -> Result<(), StartError> {
+        let mut acme = self.acme.lock().unwrap_or_else(PoisonError::into_inner);
+        if acme.as_ref().map(Acme::options) != options {
+            *acme = start_acme(options, self.certificates.as_ref(), &self.metrics)?;
+        }
+        site.challenges = acme.as_ref().map(|acme| acme.challenges().clone());
+        Ok(())
+    }
+
+    fn export_validities(&self) {
+        for (name, validity) in self.validities() {
+            self.metrics.certificate(&name, validity.into());
         }
     }
 
-    /// Returns each certificate's name and expiry in Unix seconds.
-    fn expiries(&self) -> Vec<(String, i64)> {
-        let own = self.certificates.iter().flat_map(|certificates| certificates.expiries());
+    /// Returns each certificate's name and validity.
+    fn validities(&self) -> Vec<(String, Validity)> {
+        let own = self.certificates.iter().flat_map(|certificates| certificates.validities());
         let site = self.gate.site.load();
         let shown = site.routes.iter().filter_map(|route| route.upstream.certificate().cloned());
         own.chain(shown).collect()
     }
+}
+
+/// Starts the ACME client for the TLS listeners, if it is configured and there are any.
+fn start_acme(
+    options: Option<&AcmeOptions>,
+    certificates: Option<&Arc<Certificates>>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Acme>, StartError> {
+    let Some(certificates) = certificates else { return Ok(None) };
+    let Some(options) = options else {
+        certificates.clear_acme();
+        return Ok(None);
+    };
+    Ok(Some(Acme::start(options.clone(), Arc::clone(certificates), Arc::clone(metrics))?))
 }
 
 /// Builds the TLS configuration of each listener.
@@ -290,6 +335,7 @@ fn site(
         acknowledge_replays,
         health_path: server.health_path.clone(),
         trusted_proxies: server.trusted_proxies.clone(),
+        challenges: None,
     }
 }
 

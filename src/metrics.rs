@@ -28,6 +28,7 @@ pub struct Metrics {
     registry: Registry,
     routes: RouteTable,
     connections: IntGaugeVec,
+    certificate_start: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
     store_up: IntGaugeVec,
     /// Events on record, by state.
@@ -35,6 +36,7 @@ pub struct Metrics {
     /// Diagnoses of rejected requests.
     pub diagnoses: DiagnosisMetrics,
     reloads: [IntCounter; 2],
+    acme_renewals: [IntCounter; 2],
     shed: ShedCounters,
     last_reload: LastReload,
 }
@@ -122,6 +124,11 @@ impl Metrics {
             "Configuration reloads, by result.",
             &["result"],
         )?;
+        let acme_renewals = counters(
+            "sealgate_acme_renewals_total",
+            "Attempts to obtain a certificate from the ACME directory, by result.",
+            &["result"],
+        )?;
         let shed = counters(
             "sealgate_shed_total",
             "Requests and connections shed for lack of capacity, by cause.",
@@ -157,6 +164,11 @@ impl Metrics {
                 "Open connections, by listener.",
                 &["listener"],
             )?,
+            certificate_start: gauges(
+                "sealgate_tls_certificate_not_before_timestamp_seconds",
+                "Unix time from which the certificate is valid.",
+                &["name"],
+            )?,
             certificate_expiry: gauges(
                 "sealgate_tls_certificate_expiry_timestamp_seconds",
                 "Unix time at which the certificate expires.",
@@ -180,6 +192,8 @@ impl Metrics {
                 made: diagnoses.with_label_values(&["made"]),
                 skipped: diagnoses.with_label_values(&["skipped"]),
             },
+            acme_renewals: ["ok", "failed"]
+                .map(|result| acme_renewals.with_label_values(&[result])),
             reloads: ["ok", "refused"].map(|result| reloads.with_label_values(&[result])),
             shed: ShedCounters(Shed::ALL.map(|cause| shed.with_label_values(&[cause.label()]))),
             last_reload,
@@ -238,10 +252,18 @@ impl Metrics {
         self.routes.forget(name);
     }
 
-    /// Removes the gauge of a certificate that is no longer used.
+    /// Counts an attempt to obtain a certificate from the ACME directory.
+    pub fn count_acme_renewal(&self, successful: bool) {
+        let [ok, failed] = &self.acme_renewals;
+        if successful { ok } else { failed }.inc();
+    }
+
+    /// Removes the gauges of a certificate that is no longer used.
     pub fn forget_certificate(&self, name: &str) {
-        // An error means that there was none.
-        let _ = self.certificate_expiry.remove_label_values(&[name]);
+        for gauges in [&self.certificate_start, &self.certificate_expiry] {
+            // An error means that there was none.
+            let _ = gauges.remove_label_values(&[name]);
+        }
     }
 
     /// Returns the gauge of open connections on a listener: `https`, `http` or `admin`.
@@ -249,9 +271,10 @@ impl Metrics {
         self.connections.with_label_values(&[listener])
     }
 
-    /// Returns the gauge for the expiry of the certificate `name`.
-    pub fn certificate_expiry(&self, name: &str) -> IntGauge {
-        self.certificate_expiry.with_label_values(&[name])
+    /// Sets the gauges of the certificate `name`: its first and last second in Unix time.
+    pub fn certificate(&self, name: &str, (not_before, not_after): (i64, i64)) {
+        self.certificate_start.with_label_values(&[name]).set(not_before);
+        self.certificate_expiry.with_label_values(&[name]).set(not_after);
     }
 
     /// Returns the gauge for whether the replay store responds.

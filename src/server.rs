@@ -33,6 +33,7 @@ pub use self::{
     listener::{Addresses, Bound, bind},
     options::{Handshake, Limits, ServerOptions, TlsListener},
     wire::check_head,
+    worker::Liveness,
 };
 use crate::{admin::Admin, capacity::Capacity, gate::Gate, metrics::Metrics};
 
@@ -115,6 +116,11 @@ impl Server {
             let serving = connection::serve(connection, transport, shared, count);
             slot.set_task(worker.spawn(tasks.track_future(serving)));
         })
+    }
+
+    /// Returns a check of whether the workers run.
+    pub fn liveness(&self) -> Liveness {
+        Liveness::new(self.workers.iter().map(Worker::handle).collect())
     }
 
     /// Drains: unready at once, accepting until `drain_delay` has passed, then finishing what is in

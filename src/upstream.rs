@@ -50,6 +50,7 @@ use crate::{
     reject::{Reject, Shed},
     replay::{Claim, Failure, Settled},
     response::SanitizedResponse,
+    tls::Validity,
 };
 
 /// Connecting ends this long before `answer_by`, to leave time for the 502 itself.
@@ -153,8 +154,8 @@ impl Upstream {
         Arc::new(Upstream { options, endpoints, permits })
     }
 
-    /// Returns the file of the client certificate, and its expiry in Unix seconds.
-    pub fn certificate(&self) -> Option<&(String, i64)> {
+    /// Returns the file of the client certificate, and its validity.
+    pub fn certificate(&self) -> Option<&(String, Validity)> {
         self.options.tls.as_ref()?.client_certificate.as_ref()
     }
 

@@ -7,7 +7,7 @@ use rustix::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Status, invalid, reported};
+use super::{Status, invalid, reported, systemd};
 use crate::{
     config::{self, Changes, Config, Sources},
     document::{Report, Severity},
@@ -57,6 +57,8 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
         routes,
         "ready"
     );
+    systemd::start_watchdog(&gateway);
+    systemd::ready(&status(routes));
     loop {
         let cause = tokio::select! {
             wanted = signals.next() => match wanted {
@@ -75,6 +77,7 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
         }
     }
     tracing::info!("draining");
+    systemd::stopping();
     tokio::select! {
         () = gateway.drain() => tracing::info!("drained"),
         () = signals.stop() => tracing::warn!("stopped by a second signal"),
@@ -116,8 +119,15 @@ fn raise_open_files(connections: usize) {
     }
 }
 
+/// Returns what a service manager shows as the status.
+fn status(routes: usize) -> String {
+    let plural = if routes == 1 { "route" } else { "routes" };
+    format!("serving {routes} {plural}")
+}
+
 /// Reloads the configuration from its file. An invalid one changes nothing.
 async fn reload(gateway: &Gateway, path: &Path, cause: &str, watched: &mut Watched) {
+    systemd::reloading();
     let file = path.to_owned();
     // Files that are slow to read must not block the thread that accepts connections.
     let read = tokio::task::spawn_blocking(move || config::load_with_sources(&file)).await;
@@ -129,6 +139,7 @@ async fn reload(gateway: &Gateway, path: &Path, cause: &str, watched: &mut Watch
         Err(error) => Err(vec![error.to_string()]),
     };
     gateway.count_reload(applied.is_ok());
+    systemd::ready(&status(gateway.routes()));
     match applied {
         Ok(changes) => log_changes(path, cause, &changes),
         Err(problems) => {

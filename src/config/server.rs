@@ -10,12 +10,12 @@ use std::{
 
 use http::uri::PathAndQuery;
 
-use super::{Surroundings, admission, limits::LimitsSection, not_empty, secret};
+use super::{Surroundings, acme, admission, limits::LimitsSection, not_empty, secret};
 use crate::{
     document::{Field, Section},
     rejections::CaptureOptions,
     server::{ServerOptions, TlsListener},
-    tls::{CertificatePair, ClientAuthority},
+    tls::{CertificatePair, ChallengeKind, ClientAuthority},
     upstream::Networks,
 };
 
@@ -44,16 +44,36 @@ pub(super) fn read(
         let help = "listen = \"0.0.0.0:8443\" for TLS, http_listen = \"127.0.0.1:8081\" without";
         section.error("there is no listener", Some(help.to_owned()));
     }
-    match (&listen_field, &tls_field) {
+    let acme_field = section.get("acme");
+    let acme = acme_field.as_ref().and_then(Field::section);
+    let acme = acme.and_then(|section| acme::read(section, surroundings));
+    match (&listen_field, tls_field.as_ref().or(acme_field.as_ref())) {
         (Some(field), None) if !listen.is_empty() => {
-            let help =
-                "add [[server.tls]] with cert and key, or use http_listen behind a TLS proxy";
+            let help = "add [server.acme] with domains, or [[server.tls]] with cert and key, or \
+                        use http_listen behind a TLS proxy";
             field.error("`server.listen` needs a certificate", Some(help.to_owned()));
         }
         (None, Some(field)) => {
             field.warning("certificates are used with `server.listen` only", None);
         }
         (Some(_), Some(_)) | (Some(_), None) | (None, None) => {}
+    }
+    if let (Some(field), Some(acme)) = (&acme_field, &acme) {
+        let asks = |listener: &TlsListener| listener.client_ca.is_some();
+        match acme.challenge {
+            ChallengeKind::Http01 if empty(&http_field) => {
+                let help = "add `http_listen`, which port 80 of the domains must reach";
+                field.error("`http-01` needs `server.http_listen`", Some(help.to_owned()));
+            }
+            ChallengeKind::TlsAlpn01 if !listen.is_empty() && listen.iter().all(asks) => {
+                let help = "use challenge = \"http-01\", or a listener without `client_ca`";
+                field.error(
+                    "`tls-alpn-01` needs a listener without client certificates",
+                    Some(help.to_owned()),
+                );
+            }
+            ChallengeKind::Http01 | ChallengeKind::TlsAlpn01 => {}
+        }
     }
     let trusted_proxies = section.get("trusted_proxies").map(|field| trusted_proxies(&field));
     let trusted_proxies = trusted_proxies.unwrap_or_default();
@@ -87,6 +107,7 @@ pub(super) fn read(
         listen,
         http_listen,
         tls,
+        acme,
         trusted_proxies,
         proxy_protocol: proxy_protocol.unwrap_or(false),
         health_path: section.get("health_path").and_then(|field| health_path(&field)),

@@ -119,7 +119,7 @@ fn tls(
     let client = client_config(file.as_deref(), own.iter().flatten().next());
     let place = authorities.as_ref().unwrap_or(upstream);
     let client = client.map_err(|error| place.error(error.to_string(), None)).ok()?;
-    let client_certificate = own?.and_then(|own| own.expiry().ok());
+    let client_certificate = own?.and_then(|own| own.validity().ok());
     Some(UpstreamTls { client, name: name?, client_certificate })
 }
 

@@ -25,6 +25,7 @@ use crate::{
     replay::{Claimed, Ended, Receipt, Repeat, Replay, Settled},
     response::{self, ANSWER, SanitizedResponse},
     route::{Mode, Route, Routes},
+    tls::Challenges,
     upstream::{self, ClientAddr, Detached, ExchangeContext, Networks, Owner, Verdict},
 };
 
@@ -40,6 +41,8 @@ pub struct Site {
     pub health_path: Option<String>,
     /// Peers whose `X-Forwarded-*` headers are trusted.
     pub trusted_proxies: Networks,
+    /// Responses to ACME challenges, if certificates are obtained automatically.
+    pub challenges: Option<Challenges>,
 }
 
 /// The services that the steps use.

@@ -13,7 +13,7 @@ use super::{
     service::{Client, Shared},
     worker::ConnectionCount,
 };
-use crate::{capacity::ConnectionSlot, upstream::Peer};
+use crate::{capacity::ConnectionSlot, tls, upstream::Peer};
 
 /// The protocol of a public listener.
 #[derive(Clone)]
@@ -70,6 +70,7 @@ async fn serve_requests(
                 tracing::debug!(peer = %client.peer.address, %error, "connection ended");
             }
         }
+        Ok(stream) if tls::is_acme_validation(stream.get_ref().1) => {}
         // In a box, since a future has space for each name that a value is moved to.
         Ok(stream) => http1::serve(Box::new(stream), client, requests, shared).await,
         Err(error) => {

@@ -57,6 +57,8 @@ pub struct ServerOptions {
     pub http_listen: Vec<SocketAddr>,
     /// Certificates of the TLS listeners.
     pub tls: Vec<tls::CertificatePair>,
+    /// How to obtain a certificate for the TLS listeners automatically.
+    pub acme: Option<tls::AcmeOptions>,
     /// Peers whose `X-Forwarded-*` and PROXY headers are trusted.
     pub trusted_proxies: Networks,
     /// Whether connections begin with a PROXY header; others are closed.

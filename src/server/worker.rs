@@ -78,6 +78,23 @@ impl WorkerHandle {
     }
 }
 
+/// A check of whether the workers run.
+pub struct Liveness(Vec<WorkerHandle>);
+
+impl Liveness {
+    pub(super) fn new(workers: Vec<WorkerHandle>) -> Self {
+        Liveness(workers)
+    }
+
+    /// Returns when every worker has run a task; never if one is stuck.
+    pub async fn check(&self) {
+        for worker in &self.0 {
+            // The only error is that the task was aborted, because the gateway ends.
+            let _ = worker.runtime.spawn(async {}).await;
+        }
+    }
+}
+
 impl Drop for ConnectionCount {
     fn drop(&mut self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::{
     crypto::aws_lc_rs,
     server::{ClientHello, ResolvesServerCert},
@@ -17,8 +17,12 @@ use rustls::{
 };
 use rustls_pki_types::CertificateDer;
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
+use zeroize::Zeroizing;
 
-use super::pem::{self, TlsError};
+use super::{
+    challenges::{ACME_TLS_ALPN, Challenges},
+    pem::{self, TlsError},
+};
 
 /// A certificate and its key, as configured.
 #[derive(Clone, Debug)]
@@ -45,12 +49,12 @@ impl CertificatePair {
         self.load().map(|_| ())
     }
 
-    /// Returns the certificate's name in metrics and its expiry in Unix seconds.
+    /// Returns the certificate's name in metrics and its validity.
     ///
     /// # Errors
     /// As [`CertificatePair::check`]; missing files are always an error.
-    pub fn expiry(&self) -> Result<(String, i64), TlsError> {
-        Ok((self.cert.display().to_string(), self.load()?.expires))
+    pub fn validity(&self) -> Result<(String, Validity), TlsError> {
+        Ok((self.cert.display().to_string(), self.load()?.validity))
     }
 
     /// Returns the DNS names in the certificate.
@@ -72,14 +76,8 @@ impl CertificatePair {
 
     fn load(&self) -> Result<LoadedCertificate, TlsError> {
         let chain = pem::certificates(&self.cert)?;
-        let (names, expires) = names_and_expiry(&chain[0], &self.cert)?;
-        let key = pem::private_key(&self.key)?;
-        let provider = aws_lc_rs::default_provider();
-        let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| {
-            let cert = self.cert.display();
-            TlsError::content(&self.key, format!("is not the key of {cert}: {error}"))
-        })?;
-        Ok(LoadedCertificate { certified: Arc::new(certified), names, expires })
+        let key = Zeroizing::new(pem::read(&self.key)?);
+        LoadedCertificate::new((&self.cert, chain), (&self.key, &key))
     }
 
     /// Creates a self-signed pair for development; only the owner can read the key.
@@ -102,11 +100,61 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
     attempt().map_err(|error| TlsError::Io { path: path.to_owned(), error })
 }
 
-/// Returns the DNS names and the expiry (Unix seconds) of a certificate.
-fn names_and_expiry(
+/// The first and the last second in which a certificate is valid, in Unix time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub not_before: i64,
+    /// The last second.
+    pub not_after: i64,
+}
+
+impl From<Validity> for (i64, i64) {
+    fn from(validity: Validity) -> Self {
+        (validity.not_before, validity.not_after)
+    }
+}
+
+/// A certificate with its key, ready for use.
+#[derive(Debug)]
+pub(super) struct LoadedCertificate {
+    certified: Arc<CertifiedKey>,
+    /// DNS names in lower case.
+    names: Vec<String>,
+    pub(super) validity: Validity,
+}
+
+impl LoadedCertificate {
+    /// Combines a chain with the key in the content of a PEM file; the paths are for errors.
+    pub(super) fn new(
+        (cert, chain): (&Path, Vec<CertificateDer<'static>>),
+        (key, key_content): (&Path, &[u8]),
+    ) -> Result<Self, TlsError> {
+        let (names, validity) = names_and_validity(&chain[0], cert)?;
+        let private_key = pem::parse_private_key(key, key_content)?;
+        let provider = aws_lc_rs::default_provider();
+        let certified = CertifiedKey::from_der(chain, private_key, &provider).map_err(|error| {
+            let cert = cert.display();
+            TlsError::content(key, format!("is not the key of {cert}: {error}"))
+        })?;
+        Ok(LoadedCertificate { certified: Arc::new(certified), names, validity })
+    }
+
+    /// Returns the leaf certificate.
+    pub(super) fn leaf(&self) -> &CertificateDer<'static> {
+        &self.certified.cert[0]
+    }
+
+    /// Returns whether the certificate is for exactly this name.
+    pub(super) fn names(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+}
+
+fn names_and_validity(
     leaf: &CertificateDer<'_>,
     path: &Path,
-) -> Result<(Vec<String>, i64), TlsError> {
+) -> Result<(Vec<String>, Validity), TlsError> {
     let (_, parsed) = parse_x509_certificate(leaf)
         .map_err(|error| TlsError::content(path, format!("not an X.509 certificate: {error}")))?;
     let names = parsed
@@ -123,38 +171,51 @@ fn names_and_expiry(
                 .collect()
         })
         .unwrap_or_default();
-    Ok((names, parsed.validity().not_after.timestamp()))
-}
-
-struct LoadedCertificate {
-    certified: Arc<CertifiedKey>,
-    names: Vec<String>,
-    expires: i64,
+    let validity = parsed.validity();
+    let validity = Validity {
+        not_before: validity.not_before.timestamp(),
+        not_after: validity.not_after.timestamp(),
+    };
+    Ok((names, validity))
 }
 
 /// Loaded certificates that are not yet in use.
 pub struct PreparedCertificates(Arc<CertificateTable>);
 
-/// The certificates in use, selected by SNI: exact name, then wildcard, then the first configured.
-pub struct Certificates(ArcSwap<CertificateTable>);
+/// The certificates in use. SNI selects the ACME certificate if it is for that name, else a
+/// configured one by exact name, then by wildcard; the default is the first configured one, else
+/// the ACME certificate.
+pub struct Certificates {
+    configured: ArcSwap<CertificateTable>,
+    acme: ArcSwapOption<AcmeCertificate>,
+    challenges: ArcSwapOption<Challenges>,
+}
 
+/// A certificate of an ACME directory, with its name in metrics.
+type AcmeCertificate = (String, Arc<LoadedCertificate>);
+
+#[derive(Default)]
 struct CertificateTable {
-    default: Arc<CertifiedKey>,
+    default: Option<Arc<CertifiedKey>>,
     /// `hooks.example.com`, and `*.example.com` as `.example.com`.
     by_name: HashMap<String, Arc<CertifiedKey>>,
-    expiries: Vec<(String, i64)>,
+    validities: Vec<(String, Validity)>,
 }
 
 impl Certificates {
     /// Loads every pair. Creates self-signed pairs whose files are missing.
     ///
     /// # Errors
-    /// The first unusable pair; an empty list.
+    /// The first unusable pair.
     pub fn load(pairs: &[CertificatePair]) -> Result<Self, TlsError> {
         for pair in pairs.iter().filter(|pair| pair.needs_creation()) {
             pair.create()?;
         }
-        Ok(Certificates(ArcSwap::from_pointee(CertificateTable::load(pairs)?)))
+        Ok(Certificates {
+            configured: ArcSwap::from_pointee(CertificateTable::load(pairs)?),
+            acme: ArcSwapOption::empty(),
+            challenges: ArcSwapOption::empty(),
+        })
     }
 
     /// Loads the certificates of a reload, for [`Certificates::replace`].
@@ -165,54 +226,79 @@ impl Certificates {
         Ok(PreparedCertificates(Arc::new(CertificateTable::load(pairs)?)))
     }
 
-    /// Replaces all certificates.
+    /// Replaces all configured certificates.
     pub fn replace(&self, prepared: PreparedCertificates) {
-        self.0.store(prepared.0);
+        self.configured.store(prepared.0);
     }
 
-    /// Returns each certificate's name and expiry in Unix seconds.
-    pub fn expiries(&self) -> Vec<(String, i64)> {
-        self.0.load().expiries.clone()
+    /// Replaces the ACME certificate. Connections and TLS sessions stay.
+    pub(super) fn set_acme(&self, name: String, certificate: Arc<LoadedCertificate>) {
+        self.acme.store(Some(Arc::new((name, certificate))));
+    }
+
+    /// Replaces the challenges to which handshakes respond.
+    pub(super) fn set_challenges(&self, challenges: Challenges) {
+        self.challenges.store(Some(Arc::new(challenges)));
+    }
+
+    /// Removes the ACME certificate and the challenges.
+    pub fn clear_acme(&self) {
+        self.acme.store(None);
+        self.challenges.store(None);
+    }
+
+    /// Returns each certificate's name and validity.
+    pub fn validities(&self) -> Vec<(String, Validity)> {
+        let mut all = self.configured.load().validities.clone();
+        let acme = self.acme.load();
+        all.extend(acme.iter().map(|acme| (acme.0.clone(), acme.1.validity)));
+        all
+    }
+
+    fn select(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let (configured, acme) = (self.configured.load(), self.acme.load());
+        let acme = acme.as_ref().map(|acme| &acme.1);
+        let named = acme.filter(|acme| name.is_some_and(|name| acme.names(name)));
+        let found = named.map(|acme| &acme.certified);
+        let found = found.or_else(|| configured.find(name)).or(configured.default.as_ref());
+        found.or(acme.map(|acme| &acme.certified)).cloned()
     }
 }
 
 impl CertificateTable {
     fn load(pairs: &[CertificatePair]) -> Result<Self, TlsError> {
-        let mut default = None;
-        let mut by_name = HashMap::new();
-        let mut expiries = Vec::new();
+        let mut table = CertificateTable::default();
         for pair in pairs {
             let loaded = pair.load()?;
             for name in loaded.names {
                 let name = name.strip_prefix('*').map_or(name.clone(), str::to_owned);
-                by_name.entry(name).or_insert_with(|| Arc::clone(&loaded.certified));
+                table.by_name.entry(name).or_insert_with(|| Arc::clone(&loaded.certified));
             }
-            expiries.push((pair.cert.display().to_string(), loaded.expires));
-            default.get_or_insert(loaded.certified);
+            table.validities.push((pair.cert.display().to_string(), loaded.validity));
+            table.default.get_or_insert(loaded.certified);
         }
-        let default = default
-            .ok_or_else(|| TlsError::content(Path::new("[[server.tls]]"), "no certificate"))?;
-        Ok(CertificateTable { default, by_name, expiries })
+        Ok(table)
     }
 
-    fn find(&self, name: Option<&str>) -> Arc<CertifiedKey> {
-        let found = name.map(str::to_ascii_lowercase).and_then(|name| {
-            let wildcard = || self.by_name.get(&name[name.find('.')?..]);
-            self.by_name.get(&name).or_else(wildcard).cloned()
-        });
-        found.unwrap_or_else(|| Arc::clone(&self.default))
+    fn find(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
+        let name = name?.to_ascii_lowercase();
+        let wildcard = || self.by_name.get(&name[name.find('.')?..]);
+        self.by_name.get(&name).or_else(wildcard)
     }
 }
 
 impl std::fmt::Debug for Certificates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Certificates").field(&self.expiries()).finish()
+        f.debug_tuple("Certificates").field(&self.validities()).finish()
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load().find(hello.server_name()))
+        if hello.alpn().is_some_and(|offered| offered.eq([ACME_TLS_ALPN])) {
+            return self.challenges.load().as_ref()?.certificate(hello.server_name()?);
+        }
+        self.select(hello.server_name())
     }
 }
 
@@ -233,14 +319,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let pairs = [pair(dir.path(), "a.example"), pair(dir.path(), "*.b.example")];
         let certificates = Certificates::load(&pairs).expect("created and loaded");
-        let table = certificates.0.load();
-        let leaf = |name: Option<&str>| table.find(name).cert[0].clone();
+        let leaf = |name| certificates.select(name).expect("a default").cert[0].clone();
         assert_eq!(leaf(None), leaf(Some("a.example")));
         assert_eq!(leaf(Some("unknown.example")), leaf(None));
         assert_ne!(leaf(Some("x.b.example")), leaf(None));
         assert_eq!(leaf(Some("X.B.example")), leaf(Some("x.b.example")));
         assert_eq!(leaf(Some("y.x.b.example")), leaf(None));
-        assert_eq!(certificates.expiries().len(), 2);
+        assert_eq!(certificates.validities().len(), 2);
     }
 
     #[test]
@@ -248,11 +333,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let pairs = [pair(dir.path(), "a.example"), pair(dir.path(), "b.example")];
         let certificates = Certificates::load(&pairs).expect("created and loaded");
-        let before = certificates.0.load().find(None).cert[0].clone();
+        let leaf = || certificates.select(None).expect("a default").cert[0].clone();
+        let before = leaf();
         let mixed = CertificatePair { key: pairs[1].key.clone(), ..pairs[0].clone() };
         let error = certificates.prepare(&[mixed]).err().expect("an error").to_string();
         assert!(error.contains("b.example.key: is not the key of"), "{error}");
-        assert_eq!(certificates.0.load().find(None).cert[0], before);
+        assert_eq!(leaf(), before);
     }
 
     #[test]

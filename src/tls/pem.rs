@@ -49,7 +49,15 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 
 /// Returns the certificates of a PEM file, in order; there is at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates = CertificateDer::pem_slice_iter(&read(path)?)
+    parse_certificates(path, &read(path)?)
+}
+
+/// Returns the certificates in the content of a PEM file, in order; there is at least one.
+pub(super) fn parse_certificates(
+    path: &Path,
+    content: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(content)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| TlsError::content(path, format!("not a PEM chain: {error}")))?;
     if certificates.is_empty() {
@@ -58,9 +66,12 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     Ok(certificates)
 }
 
-/// Returns the private key of a PEM file.
-pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?)
+/// Returns the private key in the content of a PEM file.
+pub(super) fn parse_private_key(
+    path: &Path,
+    content: &[u8],
+) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(content)
         .map_err(|error| TlsError::content(path, format!("not a PEM key: {error}")))
 }
 

@@ -10,6 +10,7 @@ use rustls::{
 
 use super::{
     certificates::Certificates,
+    challenges::ACME_TLS_ALPN,
     pem::{self, TlsError},
 };
 
@@ -29,6 +30,12 @@ impl ClientAuthority {
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
         verifier.map(ClientAuthority).map_err(|error| TlsError::content(path, error.to_string()))
     }
+}
+
+/// Returns whether a handshake was an ACME validation, after which the connection is closed (RFC
+/// 8737 section 3).
+pub fn is_acme_validation(connection: &rustls::ServerConnection) -> bool {
+    connection.alpn_protocol() == Some(ACME_TLS_ALPN)
 }
 
 /// Returns the TLS configuration of a public listener, which selects from `certificates`. Listeners
@@ -58,7 +65,8 @@ pub fn server_config(
             config
         }
     };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols =
+        [b"h2".as_slice(), b"http/1.1", ACME_TLS_ALPN].map(<[u8]>::to_vec).into();
     config.max_early_data_size = 0;
     Ok(config)
 }

@@ -7,6 +7,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
 use super::origin::Origin;
+use crate::tls::Validity;
 
 /// The `Host` that the upstream receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub struct UpstreamTls {
     pub client: Arc<ClientConfig>,
     /// The name that the upstream's certificate must have, instead of the host of its address.
     pub name: Option<ServerName<'static>>,
-    /// The file of the client certificate, if there is one, and its expiry in Unix seconds.
-    pub client_certificate: Option<(String, i64)>,
+    /// The file of the client certificate, if there is one, and its validity.
+    pub client_certificate: Option<(String, Validity)>,
 }
 
 /// The upstreams of one route, as configured.

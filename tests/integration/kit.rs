@@ -8,6 +8,7 @@ mod front;
 mod issuer;
 mod key_server;
 mod ledger;
+mod pebble;
 mod process;
 mod program;
 mod redis;
@@ -35,6 +36,7 @@ pub(crate) use self::{
     issuer::{Issuer, hmac_token, key_set, unsigned_token},
     key_server::{KeyServer, Serves},
     ledger::{Entry, Ledger, Stage, ask},
+    pebble::{EXTERNAL_KEY, Pebble, PebbleOptions, connect},
     process::{Process, signal},
     program::{Program, free_address, free_at, tool},
     redis::{Redis, RedisCluster, WatchedRedis},

@@ -2,6 +2,7 @@
 
 mod kit;
 
+mod acme;
 mod admission;
 mod challenges;
 mod client_certificates;
@@ -24,6 +25,7 @@ mod packages;
 mod proxies;
 mod reloads;
 mod senders;
+mod service_manager;
 mod sites;
 mod smuggling;
 mod tls;

@@ -38,6 +38,7 @@ pub(super) fn environment(name: &str) -> Option<String> {
         "CHANGE_ME" => "changeme".to_owned(),
         "SAME_CHARACTER" => "0".repeat(32),
         "SHORT" => "k9-x2-w7".to_owned(),
+        "EAB_KEY" => "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W".to_owned(),
         "PADDED" => format!(" {CANARY}-4\n"),
         _ => return None,
     })

@@ -36,6 +36,13 @@ impl Process {
         Self::launch(shell, dir, toml).await
     }
 
+    /// Same as [`start`](Self::start), with variables in the environment.
+    pub(crate) async fn start_with(dir: &Path, toml: &str, variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+        command.envs(variables.iter().copied());
+        Self::launch(command, dir, toml).await
+    }
+
     async fn launch(mut command: Command, dir: &Path, toml: &str) -> Self {
         std::fs::write(dir.join("gateway.toml"), toml).expect("written");
         let log = dir.join(format!("{}.log", super::sender::unique("process")));

@@ -45,6 +45,11 @@ impl Program {
         Program(quiet.spawn().expect("it starts"))
     }
 
+    /// Starts a program whose standard streams are set.
+    pub(crate) fn logging(command: &mut Command) -> Self {
+        Program(command.spawn().expect("it starts"))
+    }
+
     /// Returns its process ID.
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
