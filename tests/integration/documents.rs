@@ -108,7 +108,8 @@ fn with_files(text: &str, dir: &Path) -> String {
         }
         let path = dir.join(named.trim_start_matches('/'));
         own = own.replace(&format!("\"{named}\""), &format!("{:?}", path.display().to_string()));
-        if named.ends_with("/replay") || path.exists() {
+        let is_store = ["/replay", "/events", "/acme"].iter().any(|end| named.ends_with(end));
+        if is_store || path.exists() {
             continue;
         }
         fs::create_dir_all(path.parent().expect("a directory")).expect("created");
