@@ -6,7 +6,10 @@ mod client;
 mod completions;
 mod demo;
 mod health;
+mod init;
+mod listen;
 mod log;
+mod man;
 mod output;
 mod run;
 mod schemes;
@@ -66,6 +69,10 @@ enum Command {
     Run,
     /// Validate the configuration and report every problem.
     Check,
+    /// Write a configuration to start from, and print the next steps.
+    Init(init::InitArguments),
+    /// Run a gateway for development without a configuration file, and log each event.
+    Listen(listen::ListenArguments),
     /// Run a gateway, a stand-in upstream and signed traffic on loopback; needs no setup.
     Demo {
         /// Exit after the table, with status 1 if a row differs from what is expected.
@@ -85,6 +92,11 @@ enum Command {
     },
     /// Query the running gateway's readiness; for container health checks.
     Health,
+    /// Write the man pages to a directory.
+    Man {
+        /// The directory, which is created if it does not exist.
+        dir: PathBuf,
+    },
     /// Print a shell's completion script.
     Completions {
         /// The shell.
@@ -117,12 +129,15 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         None | Some(Command::Run) => run::run(&config),
         Some(Command::Check) => check::check(&config),
+        Some(Command::Init(arguments)) => init::init(&config, &arguments),
+        Some(Command::Listen(arguments)) => listen::listen(&arguments),
         Some(Command::Demo { exit }) => demo::demo(exit),
         Some(Command::Verify(arguments)) => verify::verify(&config, &arguments),
         Some(Command::Sign(arguments)) => sign::sign(&config, &arguments),
         Some(Command::Send(arguments)) => send::send(&config, &arguments),
         Some(Command::Schemes { id }) => schemes::schemes(id.as_deref()),
         Some(Command::Health) => health::health(&config),
+        Some(Command::Man { dir }) => man::man(&dir),
         Some(Command::Completions { shell }) => completions::completions(shell),
     };
     let status = done.unwrap_or_else(|error| {

@@ -30,12 +30,13 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use self::{inventory::Fixed, limits::LimitsSection};
 pub use self::{
+    acme::is_domain,
     inventory::{Changes, Inventory},
     server::DEFAULT_ADMIN,
     sources::Sources,
 };
+use self::{inventory::Fixed, limits::LimitsSection};
 use crate::{
     document::{Field, Reader, Report, Section, show_duration},
     events::EventsOptions,

@@ -13,12 +13,17 @@ pub(super) fn schemes(id: Option<&str>) -> anyhow::Result<Status> {
             Ok(Status::Success)
         }
         _ => {
-            let help = match Scheme::suggestion(id, std::iter::empty()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "`sealgate schemes` lists all schemes".to_owned(),
-            };
-            err!("error: unknown scheme `{id}`; {help}\n");
+            report_unknown(id);
             Ok(Status::Invalid)
         }
     }
+}
+
+/// Reports that no scheme has this name.
+pub(super) fn report_unknown(id: &str) {
+    let help = match Scheme::suggestion(id, std::iter::empty()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "`sealgate schemes` lists all schemes".to_owned(),
+    };
+    err!("error: unknown scheme `{id}`; {help}\n");
 }

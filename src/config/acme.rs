@@ -88,7 +88,8 @@ fn domains(field: &Field<'_>) -> Option<Vec<String>> {
     (!items.is_empty() && domains.len() == items.len()).then_some(domains)
 }
 
-fn is_domain(name: &str) -> bool {
+/// Returns whether a lower-case text can be the domain of a certificate.
+pub fn is_domain(name: &str) -> bool {
     let label = |label: &str| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         let edge = label.starts_with('-') || label.ends_with('-');

@@ -230,10 +230,19 @@ impl Scheme {
         })
     }
 
+    /// Returns the claims that the operator must configure in `[route.jwt]`.
+    pub fn claims(&self) -> &[Box<str>] {
+        self.token.as_ref().map(|rules| rules.configured.as_slice()).unwrap_or_default()
+    }
+
+    /// Returns whether the sender signs its URL, so that the operator must configure it.
+    pub fn needs_public_url(&self) -> bool {
+        self.needs_url
+    }
+
     /// Returns whether the operator must configure whose tokens are accepted: `subject`.
     pub fn needs_subject(&self) -> bool {
-        let configured = self.token.as_ref().map(|rules| rules.configured.as_slice());
-        configured.unwrap_or_default().iter().any(|name| **name == *"subject")
+        self.claims().iter().any(|name| **name == *"subject")
     }
 
     /// Returns whether the head alone proves a request: a token or a password, and nothing that

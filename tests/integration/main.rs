@@ -28,6 +28,7 @@ mod senders;
 mod service_manager;
 mod sites;
 mod smuggling;
+mod start;
 mod tls;
 mod upstreams;
 mod verification;
