@@ -24,6 +24,7 @@ mod verified;
 mod verify;
 
 pub use self::{
+    catalog::guess::SchemeGuess,
     compile::prepare::{Credentials, JwtCredentials},
     compile::read::methods as read_methods,
     compiled::Scheme,

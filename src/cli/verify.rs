@@ -11,7 +11,7 @@ use http::request::Parts;
 
 use self::report::Findings;
 use super::{
-    Status,
+    DEFAULT_CONFIG, Status,
     capture::{self, Captured},
     instant, invalid, load, now, out,
 };
@@ -22,7 +22,7 @@ use crate::{
     metrics::Metrics,
     reject::{Reason, Reject},
     route::{Route, Routes},
-    scheme::{UnixMillis, Verified},
+    scheme::{Scheme, SchemeGuess, UnixMillis, Verified},
     server::{self, Limits},
 };
 
@@ -57,6 +57,9 @@ enum LiveResult {
 /// `sealgate verify`: decides about one captured request with the code that decides about live
 /// ones. For a rejected one, it also reports what would have verified.
 pub(super) fn verify(config: &Path, arguments: &VerifyArguments) -> anyhow::Result<Status> {
+    if arguments.route.is_none() && config == Path::new(DEFAULT_CONFIG) && !config.exists() {
+        return guess(arguments);
+    }
     let inputs = read(config, arguments);
     let (routes, named, limits, mut captured) = match inputs {
         Ok(inputs) => inputs,
@@ -115,6 +118,26 @@ pub(super) fn verify(config: &Path, arguments: &VerifyArguments) -> anyhow::Resu
         out!("{}", findings.text())?;
     }
     Ok(if findings.rejection().is_none() { Status::Success } else { Status::Failed })
+}
+
+/// Reports which senders' signature headers the request has: there is no configuration to verify it
+/// with.
+fn guess(arguments: &VerifyArguments) -> anyhow::Result<Status> {
+    let captured = match capture::read(&arguments.request, arguments.body.as_deref()) {
+        Ok(captured) => captured,
+        Err(error) => return Ok(invalid(&error)),
+    };
+    let guesses = Scheme::guesses(&captured.head.headers);
+    for SchemeGuess { scheme, headers } in &guesses {
+        let headers: Vec<_> = headers.iter().map(|name| format!("`{name}`")).collect();
+        let (name, id) = (scheme.name(), scheme.id());
+        out!("this looks like {name} (scheme = \"{id}\"): it has {}\n", headers.join(", "))?;
+    }
+    let help = match guesses.is_empty() {
+        true => "no built-in scheme reads a signature in its headers; `sealgate schemes` lists all",
+        false => "write a route with this `scheme` and its secret to verify the request",
+    };
+    Ok(invalid(&anyhow!("there is no {DEFAULT_CONFIG} to verify it with; {help}")))
 }
 
 /// Reads the configuration and the capture. The second value is the route that the arguments name.

@@ -1,6 +1,7 @@
 //! The schemes that are built in: the files of `schemes/`.
 
 mod describe;
+pub(super) mod guess;
 
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -88,6 +89,7 @@ const FILES: &[(&str, &str)] = files![
     "line",
     "linear",
     "linkedin",
+    "livekit",
     "mailersend",
     "mailgun",
     "mandrill",
@@ -121,6 +123,7 @@ const FILES: &[(&str, &str)] = files![
     "postmark",
     "primer",
     "pusher",
+    "qstash",
     "quickbooks",
     "razorpay",
     "recurly",
@@ -138,6 +141,7 @@ const FILES: &[(&str, &str)] = files![
     "square",
     "squarespace",
     "standard-webhooks",
+    "standard-webhooks-ed25519",
     "standard-webhooks-text",
     "stripe",
     "svix",

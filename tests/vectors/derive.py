@@ -55,10 +55,10 @@ def case(scheme, name, lines, headers, body, now, expect, **more):
 def scheme(id, make, header, *, body='{"id":"evt_1","type":"x","data":{"id":"d1"}}',
            other='{"id":"evt_1","type":"y","data":{"id":"d1"}}', secret=SECRET, wrong=OTHER,
            window=None, bad="zz", malformed="malformed_signature", covers=True, lines=None,
-           secret_key="secret", now=NOW, **more):
+           more_lines="", secret_key="secret", now=NOW, **more):
     """`make(secret, body)` gives the headers that the sender sends; `header` carries the proof."""
     def line(value):
-        return (lines or route(id)) + f"{secret_key} = {toml([value])}\n"
+        return (lines or route(id)) + f"{secret_key} = {toml([value])}\n" + more_lines
     good = make(secret, body)
     case(id, "accept", line(secret), good, body, now, "accept", **more)
     rest = [h for h in good if h[0].lower() != header.lower()]
@@ -413,6 +413,10 @@ rsign = lambda k, m: k.sign(m.encode(), padding.PKCS1v15(), hashes.SHA256())
 pk = dict(secret_key="public_key")
 scheme("discord", lambda s, b: [["X-Signature-Timestamp", str(NOW)], ["X-Signature-Ed25519", edhex[s].sign(f"{NOW}{b}".encode()).hex()]],
        "X-Signature-Ed25519", secret=list(edhex)[0], wrong=list(edhex)[1], window=300, **pk)
+whpk = {"whpk_" + key: private for key, private in edb64.items()}
+scheme("standard-webhooks-ed25519", lambda s, b: [["webhook-id", "msg_1"], ["webhook-timestamp", str(NOW)],
+        ["webhook-signature", "v1,xxxx v1a," + b64(whpk[s].sign(f"msg_1.{NOW}.{b}".encode()))]], "webhook-signature",
+       secret=list(whpk)[0], wrong=list(whpk)[1], window=300, bad="v1a,!!", **pk)
 scheme("telnyx", lambda s, b: [["telnyx-timestamp", str(NOW)], ["telnyx-signature-ed25519", b64(edb64[s].sign(f"{NOW}|{b}".encode()))]],
        "telnyx-signature-ed25519", secret=list(edb64)[0], wrong=list(edb64)[1], window=300, **pk)
 scheme("sendgrid", lambda s, b: [["X-Twilio-Email-Event-Webhook-Timestamp", str(NOW)],
@@ -447,6 +451,13 @@ scheme("messagebird", lambda s, b: [["MessageBird-Signature-JWT", token(
        lines=route("messagebird", public_url=URL))
 scheme("monday", lambda s, b: [["Authorization", token({"aud": URL, "iat": NOW, "exp": NOW + 300}, hs(s))]], "Authorization",
        covers=False, bad="a.b.c=", malformed="malformed_token", window=360, body='{"event":{"type":"update","triggerUuid":"u"}}')
+raw_sha = lambda b: hashlib.sha256(b.encode()).digest()
+scheme("livekit", lambda s, b: [["Authorization", token({"iss": "key-1", "nbf": NOW, "exp": NOW + 300, "sha256": b64(raw_sha(b))}, hs(s))]],
+       "Authorization", covers="claim", bad="a.b.c=", malformed="malformed_token", window=360,
+       lines=route("livekit"), more_lines='[route.jwt]\nissuer = "key-1"\n')
+scheme("qstash", lambda s, b: [["Upstash-Message-Id", "msg_1"], ["Upstash-Signature", token(
+        {"iss": "Upstash", "sub": URL, "iat": NOW, "nbf": NOW, "exp": NOW + 300, "jti": "jwt_1", "body": b64url(raw_sha(b)) + "="}, hs(s))]],
+       "Upstash-Signature", covers="claim", bad="a.b.c=", malformed="malformed_token", window=360)
 NONE = token({"iss": "netlify", "sha256": sha("{}")}, lambda head: b"", "none")
 case("netlify", "alg-none", route("netlify", secret=[SECRET]), [["X-Webhook-Signature", NONE]], "{}", NOW, "reject:bad_alg")
 

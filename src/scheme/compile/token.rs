@@ -5,7 +5,9 @@ use std::time::Duration;
 use crate::{
     document::{Field, Section},
     scheme::{
+        compile::signature,
         compiled::token::{HashClaim, HashedPart, NAMES, TIMES, TokenAlgorithm, TokenRules},
+        encoding::Encoding,
         json::JsonPointers,
     },
 };
@@ -50,6 +52,10 @@ pub(super) fn token(section: Section<'_>) -> Option<TokenRules> {
             hashes.extend(pointer.map(|pointer| HashClaim { pointer, of, only_with_body }));
         }
     }
+    let hash_encoding = match section.get("hash_encoding") {
+        None => Encoding::Hex,
+        Some(field) => signature::encoding(field)?,
+    };
     let mut configured = Vec::new();
     let words = [("issuer", "issuer"), ("audience", "audience"), ("subject", "subject")];
     for item in section.get("configured").map(|field| field.items()).unwrap_or_default() {
@@ -65,6 +71,7 @@ pub(super) fn token(section: Section<'_>) -> Option<TokenRules> {
         lifetime,
         fixed,
         hashes,
+        hash_encoding,
         configured,
     })
 }

@@ -1,6 +1,6 @@
 //! What a scheme requires of its JSON Web Tokens.
 
-use crate::scheme::json::JsonPointers;
+use crate::scheme::{encoding::Encoding, json::JsonPointers};
 
 /// A signature algorithm (RFC 7518, section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(in crate::scheme) enum HashedPart {
     Url,
 }
 
-/// A claim with the lower-case hex of a SHA-256.
+/// A claim with a SHA-256.
 #[derive(Clone, Debug)]
 pub(in crate::scheme) struct HashClaim {
     /// The claim's pointer, within [`TokenRules::claims`].
@@ -64,6 +64,8 @@ pub(in crate::scheme) struct TokenRules {
     pub(in crate::scheme) fixed: Vec<(u16, Box<str>)>,
     /// Claims that are hashes.
     pub(in crate::scheme) hashes: Vec<HashClaim>,
+    /// How the hashes are written.
+    pub(in crate::scheme) hash_encoding: Encoding,
     /// Claims for which the operator must configure a value: `issuer`, `audience`, `subject`.
     pub(in crate::scheme) configured: Vec<Box<str>>,
 }

@@ -1,6 +1,6 @@
 //! Tokens as a sender with a shared secret issues them: JWT with HS256.
 
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Map, Value, json};
 
 use crate::scheme::{
@@ -48,7 +48,7 @@ impl Verifier {
         for hash in &rules.hashes {
             if !(hash.only_with_body && request.payload.is_empty()) {
                 let digest = jwt::hashed(hash, request).ok_or("the route has no `public_url`")?;
-                set(rules.claims.name(hash.pointer), json!(HEXLOWER.encode(&digest)));
+                set(rules.claims.name(hash.pointer), json!(rules.hash_encoding.encode(&digest)));
             }
         }
         let header = json!({ "alg": rules.algorithm.name(), "typ": "JWT" });

@@ -49,9 +49,13 @@ fn every_sender_with_a_symmetric_key_is_imitated() {
     let mut imitated = 0;
     for scheme in Scheme::builtins().filter(|scheme| !scheme.takes_public_key()) {
         let id = scheme.id();
+        let configured = scheme.token.iter().flat_map(|rules| &rules.configured);
+        let issuer = configured.filter(|name| ***name == *"issuer").map(|_| "key-1".to_owned());
+        let issuer = issuer.collect();
         let credentials = Credentials {
             global: vec![secret_for(scheme)],
             public_url: scheme.needs_url.then(|| "https://hooks.example.com/x".to_owned()),
+            jwt: JwtCredentials { issuer, ..JwtCredentials::default() },
             ..Credentials::default()
         };
         let verifier = Verifier::new(Arc::clone(scheme), "r", credentials);

@@ -9,6 +9,7 @@ use std::{
 use serde::Deserialize;
 
 use super::*;
+use crate::scheme::compiled::ProofKind;
 
 #[derive(Deserialize)]
 struct File {
@@ -215,4 +216,30 @@ fn all_vectors_agree_and_every_scheme_has_enough_of_them() {
         let (accepted, refused) = counts.get(id).copied().unwrap_or_default();
         assert!(accepted >= 1 && refused >= 3, "{id}: {accepted} accepted, {refused} refused");
     }
+}
+
+/// Each accepted request is recognized by its headers, if they contain its signature and not a
+/// token that could be anyone's.
+#[test]
+fn guesses_the_scheme_of_each_accepted_request() {
+    let mut guessed = 0;
+    for (vector, verifier) in accepted() {
+        let scheme = verifier.scheme();
+        let mut names = scheme.signature_headers();
+        let is_token = matches!(scheme.kind, ProofKind::Token | ProofKind::Basic);
+        let (sent, _) = request(&vector);
+        let signed = names
+            .any(|name| sent.headers.contains_key(name) && !(is_token && name == "authorization"));
+        let found = Scheme::guesses(&sent.headers);
+        let found: Vec<_> = found.iter().map(|guess| guess.scheme.id()).collect();
+        assert!(!signed || !found.is_empty(), "{}", vector.name);
+        guessed += usize::from(found.contains(&scheme.id()));
+        // Other headers and the form of the signature leave few senders with the same header.
+        assert!(found.len() <= 12, "{}: {found:?}", vector.name);
+    }
+    assert!(guessed >= 130, "{guessed}");
+    let mut headers = HeaderMap::new();
+    headers.insert("x-shopify-hmac-sha256", HeaderValue::from_static("no signature"));
+    headers.insert("authorization", HeaderValue::from_static("Bearer anyone"));
+    assert!(Scheme::guesses(&headers).is_empty());
 }

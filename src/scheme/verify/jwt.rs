@@ -4,7 +4,7 @@
 //! token with `crit` is refused, and `jku`, `jwk`, `x5u` and `x5c` are not looked at. Base64url is
 //! taken without padding only. A token often does not cover the body: the scheme says so.
 
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::BASE64URL_NOPAD;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -164,7 +164,9 @@ pub(in crate::scheme) fn hashes_agree(
     rules.hashes.iter().all(|hash| {
         let Some(digest) = hashed(hash, request) else { return false };
         match one(found, hash.pointer) {
-            Some(Scalar::Text(text)) => **text == *HEXLOWER.encode(&digest),
+            Some(Scalar::Text(text)) => {
+                rules.hash_encoding.decode(text.as_bytes()).is_some_and(|hash| hash == digest)
+            }
             Some(Scalar::Integer(_) | Scalar::Other) => false,
             None => hash.only_with_body && request.payload.is_empty(),
         }

@@ -130,6 +130,31 @@ fn warns_at_start_about_what_is_unsigned_or_unconfirmed() {
     }
 }
 
+#[test]
+fn guesses_the_sender_where_there_is_no_configuration() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let verify = |headers: &str| {
+        let request = format!("POST /in HTTP/1.1\r\nHost: h\r\n{headers}\r\n\r\n{{}}");
+        std::fs::write(dir.path().join("request"), request).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+        let output = command.args(["verify", "request"]).current_dir(&dir).output();
+        let output = output.expect("the binary runs");
+        assert_eq!(output.status.code(), Some(2));
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (text(output.stdout), text(output.stderr))
+    };
+    let mac = "qKv0u4mVVC1nGH9yFpHbkqTPYyVXwkBBpQqXnBnBPmc=";
+    let (found, problem) = verify(&format!("X-Shopify-Hmac-Sha256: {mac}"));
+    assert_eq!(
+        found,
+        "this looks like Shopify (scheme = \"shopify\"): it has `x-shopify-hmac-sha256`\n"
+    );
+    assert!(problem.contains("write a route with this `scheme`"), "{problem}");
+    let (found, problem) = verify("Authorization: Bearer of-anyone");
+    assert_eq!(found, "");
+    assert!(problem.contains("no built-in scheme reads a signature"), "{problem}");
+}
+
 /// Returns the code blocks of a page in `language`.
 fn blocks(page: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
