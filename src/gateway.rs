@@ -23,6 +23,8 @@ use crate::{
     tls::{self, Acme, AcmeOptions, Certificates, ClientAuthority, Validity},
 };
 
+/// How often certificates that are not valid are reported.
+const REMIND: Duration = Duration::from_secs(3600);
 /// How often omitted log lines are reported.
 const OMITTED: Duration = Duration::from_secs(1);
 
@@ -82,6 +84,9 @@ impl Gateway {
             [] => None,
             _ => Some(Arc::new(Certificates::load(&options.tls)?)),
         };
+        let mut inventory = config.inventory;
+        // Self-signed certificates have just been created.
+        inventory.sources.note_created();
         let handshakes = handshakes(certificates.as_ref(), &options.listen)?;
         let handshakes: Vec<Handshake> =
             handshakes.into_iter().map(ArcSwap::from_pointee).map(Arc::new).collect();
@@ -118,6 +123,9 @@ impl Gateway {
             &handshakes,
         )?;
         tokio::spawn(log_omitted(Arc::downgrade(&gate)));
+        if let Some(certificates) = &certificates {
+            tokio::spawn(warn_of_invalid(Arc::downgrade(certificates)));
+        }
         let gateway = Gateway {
             server,
             addresses,
@@ -130,7 +138,7 @@ impl Gateway {
             listen: Mutex::new(options.listen.clone()),
             handshakes,
             fetching: Mutex::new(fetching),
-            inventory: Mutex::new(config.inventory),
+            inventory: Mutex::new(inventory),
             drain: options.drain,
         };
         gateway.export_validities();
@@ -374,6 +382,20 @@ fn key_sets(site: &Site) -> Vec<&Arc<KeySet>> {
 /// Refreshes the key sets of a site until the returned tasks are dropped.
 fn fetch_key_sets(site: &Site) -> JoinSet<()> {
     key_sets(site).into_iter().map(|set| Arc::clone(set).maintain()).collect()
+}
+
+/// Warns about certificates that are not valid, now and every hour, as long as they are in use.
+async fn warn_of_invalid(certificates: Weak<Certificates>) {
+    let mut ticks = tokio::time::interval(REMIND);
+    loop {
+        ticks.tick().await;
+        let Some(certificates) = certificates.upgrade() else { return };
+        for (name, validity) in certificates.validities() {
+            if let Some(problem) = validity.problem_at(&name, unix_seconds()) {
+                tracing::warn!("{problem}");
+            }
+        }
+    }
 }
 
 /// Calls [`Gate::log_omitted`] regularly, as long as the gate exists.

@@ -2,6 +2,7 @@
 //! addition. Label values never come from a request.
 
 mod deliveries;
+mod handshakes;
 mod number;
 mod route;
 
@@ -15,6 +16,7 @@ use prometheus::{
 use self::route::{FAMILIES, RouteTable};
 pub use self::{
     deliveries::{AttemptOutcome, DeliveryMetrics, SecretUse},
+    handshakes::{HandshakeFailure, HandshakeFailures},
     number::Gauge,
     route::{RouteMetrics, UpstreamCode},
 };
@@ -38,6 +40,7 @@ pub struct Metrics {
     reloads: [IntCounter; 2],
     acme_renewals: [IntCounter; 2],
     shed: ShedCounters,
+    handshake_failures: HandshakeFailures,
     last_reload: LastReload,
 }
 
@@ -134,6 +137,11 @@ impl Metrics {
             "Requests and connections shed for lack of capacity, by cause.",
             &["cause"],
         )?;
+        let handshake_failures = counters(
+            "sealgate_tls_handshake_failures_total",
+            "TLS handshakes that failed, by cause.",
+            &["cause"],
+        )?;
         let single = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -196,6 +204,7 @@ impl Metrics {
                 .map(|result| acme_renewals.with_label_values(&[result])),
             reloads: ["ok", "refused"].map(|result| reloads.with_label_values(&[result])),
             shed: ShedCounters(Shed::ALL.map(|cause| shed.with_label_values(&[cause.label()]))),
+            handshake_failures: HandshakeFailures::of(&handshake_failures),
             last_reload,
             registry,
         })
@@ -285,6 +294,11 @@ impl Metrics {
     /// Returns the counters of what was shed.
     pub fn shed(&self) -> ShedCounters {
         self.shed.clone()
+    }
+
+    /// Returns the counters of failed TLS handshakes.
+    pub fn handshake_failures(&self) -> HandshakeFailures {
+        self.handshake_failures.clone()
     }
 
     /// Returns all metrics in the Prometheus text format, sorted by name.

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use super::{Status, err, invalid, out, reported};
+use super::{Status, err, invalid, now, out, reported};
 use crate::{
     config,
     document::{Report, Severity},
@@ -21,6 +21,18 @@ pub(super) fn check(path: &Path) -> anyhow::Result<Status> {
         }
     };
     err!("{warnings}");
+    let now = now().0 / 1000;
+    // A pair without files is created at start.
+    let loaded = config.server.tls.iter().filter_map(|pair| pair.validity().ok());
+    let outdated: Vec<_> =
+        loaded.filter_map(|(name, validity)| validity.problem_at(&name, now)).collect();
+    if !outdated.is_empty() {
+        for problem in &outdated {
+            err!("error: {problem}\n  help: renew it; senders reject it\n\n");
+        }
+        err!("{}: {} error(s)\n", path.display(), outdated.len());
+        return Ok(Status::Invalid);
+    }
     let warnings = warnings.count(Severity::Warning);
     let routes = config.routes.len();
     out!("{}: valid, {routes} route(s), {warnings} warning(s)\n", path.display())?;

@@ -3,11 +3,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use tokio::{io::AsyncRead, net::TcpStream};
-use tokio_rustls::TlsAcceptor;
 
 use super::{
     deadlines::{Deadlines, Requests},
-    http1, http2,
+    handshake, http1, http2,
     options::Handshake,
     proxy_protocol,
     service::{Client, Shared},
@@ -62,8 +61,9 @@ async fn serve_requests(
         Transport::Plain => return http1::serve(stream, client, requests, shared).await,
         Transport::Tls(config) => config,
     };
-    match TlsAcceptor::from(config.load_full()).accept(stream).await {
-        Ok(mut stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+    let accepting = handshake::accept(stream, config.load_full(), client.peer.address, shared);
+    match Box::pin(accepting).await {
+        Some(mut stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
             stream.get_mut().0.set_multiplexed();
             let serving = Box::pin(http2::serve(stream, &client, requests, shared));
             if let Err(error) = serving.await {
@@ -72,10 +72,8 @@ async fn serve_requests(
         }
         Ok(stream) if tls::is_acme_validation(stream.get_ref().1) => {}
         // In a box, since a future has space for each name that a value is moved to.
-        Ok(stream) => http1::serve(Box::new(stream), client, requests, shared).await,
-        Err(error) => {
-            tracing::debug!(peer = %client.peer.address, %error, "TLS handshake failed");
-        }
+        Some(stream) => http1::serve(Box::new(stream), client, requests, shared).await,
+        None => {}
     }
 }
 

@@ -5,6 +5,7 @@
 //! deadline applies here: its body and its response have their own.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::{
@@ -141,6 +142,17 @@ impl Deadlines {
             multiplexed: false,
             closes: None,
         }
+    }
+
+    /// Waits for the first byte, which stays unread; `None` at the end of the stream.
+    pub(super) async fn first_byte(&mut self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        let length =
+            poll_fn(|context| match self.stream.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+                Poll::Ready(peeked) => Poll::Ready(peeked),
+                Poll::Pending => self.poll_deadline(context).map(Err),
+            });
+        Ok((length.await? > 0).then_some(byte[0]))
     }
 
     /// Makes this the stream of an HTTP/2 connection.

@@ -11,6 +11,7 @@ use super::{options::Limits, shutdown::Shutdown};
 use crate::{
     capacity::{Capacity, ConnectionSlot},
     gate::{Gate, WireFacts},
+    metrics::HandshakeFailures,
     reject::{Reject, Shed},
     replay::Receipt,
     upstream::Peer,
@@ -22,6 +23,7 @@ pub(super) struct Shared {
     pub(super) shutdown: Shutdown,
     pub(super) limits: Limits,
     pub(super) proxy_protocol: bool,
+    pub(super) handshake_failures: HandshakeFailures,
     capacity: Capacity,
 }
 
@@ -37,8 +39,10 @@ impl Shared {
         (gate, capacity): (Arc<Gate>, Capacity),
         limits: Limits,
         proxy_protocol: bool,
+        handshake_failures: HandshakeFailures,
     ) -> Self {
-        Shared { gate, shutdown: Shutdown::default(), limits, proxy_protocol, capacity }
+        let shutdown = Shutdown::default();
+        Shared { gate, shutdown, limits, proxy_protocol, handshake_failures, capacity }
     }
 
     /// Returns whether `address` is one of the trusted proxies.

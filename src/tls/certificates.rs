@@ -16,6 +16,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::CertificateDer;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 use zeroize::Zeroizing;
 
@@ -107,6 +108,23 @@ pub struct Validity {
     pub not_before: i64,
     /// The last second.
     pub not_after: i64,
+}
+
+impl Validity {
+    /// Returns why the certificate `name` is not valid at `now` (Unix seconds), if it is not.
+    pub fn problem_at(self, name: &str, now: i64) -> Option<String> {
+        let date = |seconds| {
+            let time = OffsetDateTime::from_unix_timestamp(seconds).ok();
+            time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+        };
+        if now > self.not_after {
+            Some(format!("{name}: the certificate expired at {}", date(self.not_after)))
+        } else if now < self.not_before {
+            Some(format!("{name}: the certificate is not valid before {}", date(self.not_before)))
+        } else {
+            None
+        }
+    }
 }
 
 impl From<Validity> for (i64, i64) {

@@ -187,6 +187,8 @@ async fn hunt(format: &str, level: &str) {
             clean("a response", &(reply.head.clone() + &reply.text()), &signatures);
         }
     }
+    // A line at the level debug.
+    drop(Connection::plain(https).await);
     let mut no_tls = Connection::plain(https).await;
     no_tls.write(b"canary-garbage that is no handshake at all\r\n\r\n").await;
     no_tls.closed().await;

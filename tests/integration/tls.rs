@@ -7,7 +7,9 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::kit::{Event, Gateway, Setup, Upstream, client_config, until};
+use crate::kit::{
+    Connection, Event, Gateway, Process, Setup, Upstream, client_config, sealgate, until,
+};
 
 async fn handshake(
     gateway: &Gateway,
@@ -93,4 +95,56 @@ async fn cuts_off_silent_connections() {
     shaken.closed().await;
     let connections = "sealgate_connections{listener=\"https\"}";
     until("none is left", || async { gateway.metric(connections).await == 0.0 }).await;
+}
+
+#[tokio::test]
+async fn http_on_a_tls_port_gets_a_response_that_says_so() {
+    let upstream = Upstream::start().await;
+    let gateway = Setup::new(&upstream).start();
+    let mut connection = Connection::plain(gateway.addresses().https[0]).await;
+    let reply = connection.exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(
+        (reply.status, reply.text().as_str()),
+        (400, "This port speaks TLS: use https://.\n")
+    );
+    assert!(connection.read().await.is_none(), "closed");
+    // The client of this test trusts another certificate.
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("made");
+    let config = client_config(other.cert.pem().as_bytes(), &[b"http/1.1"], false);
+    let stream = TcpStream::connect(gateway.addresses().https[0]).await.expect("connected");
+    let name = ServerName::try_from("localhost").expect("a name");
+    assert!(TlsConnector::from(Arc::new(config)).connect(name, stream).await.is_err());
+    let failures = async |cause: &str| {
+        let labels = format!("sealgate_tls_handshake_failures_total{{cause=\"{cause}\"}}");
+        gateway.metric(&labels).await
+    };
+    assert!((failures("plain_http").await - 1.0).abs() < f64::EPSILON);
+    until("the rejected certificate is counted", || async {
+        failures("certificate_rejected").await > 0.5
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_an_error_in_check_and_a_warning_at_start() {
+    let setup = Setup::new(&Upstream::start().await);
+    let dir = setup.dir.path();
+    std::fs::write(dir.join("gateway.toml"), setup.toml()).expect("written");
+    for (from, to, problem) in [(2020, 2021, "expired at 2021-01-01"), (2090, 2091, "before 2090")]
+    {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params =
+            rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        std::fs::write(dir.join("tls.crt"), certificate.pem()).expect("written");
+        std::fs::write(dir.join("tls.key"), key.serialize_pem()).expect("written");
+        let output = sealgate(&["check"], dir);
+        let report = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{report}");
+        assert!(report.contains(problem) && report.contains("tls.crt"), "{report}");
+        let gateway = Process::start(dir, &setup.toml()).await;
+        until("the warning is logged", || async { gateway.log().contains(problem) }).await;
+    }
 }
