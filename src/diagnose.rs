@@ -104,8 +104,11 @@ pub fn diagnose(request: RejectedRequest<'_>, budget: WorkBudget) -> Vec<NearMis
         secrets,
         body::bodies,
         shape::messages,
+        shape::hashes,
         other_routes,
         other_schemes,
+        shape::digest,
+        shape::length,
     ];
     kinds.iter().map(|kind| kind(&mut trials)).find(|found| !found.is_empty()).unwrap_or_default()
 }

@@ -97,12 +97,16 @@ pub(super) fn verify(config: &Path, arguments: &VerifyArguments) -> anyhow::Resu
         Ok(_) => Vec::new(),
         Err(reject) => near_misses(&route, &routes, (&captured.head, &payload), now, reject),
     };
+    let reason = verdict.as_ref().err().and_then(Reject::reason);
+    let explanation =
+        reason.and_then(|reason| route.verifier.explain(&captured.head, &payload, reason));
     let findings = Findings {
         rules: ruled.and_then(|live| {
             // Another route than the one that was given.
             if Arc::ptr_eq(&live, &route) { Ok(()) } else { Err(Reject::NoRoute) }
         }),
         verdict,
+        explanation,
         details: route.verifier.unverified_details(&captured.head, &payload),
         near_misses: found,
         notes: captured.notes,

@@ -114,6 +114,30 @@ pub enum NearMiss {
         /// The signature's header.
         header: String,
     },
+    /// The sender uses another hash function than the scheme.
+    OtherHash {
+        /// The hash that was used.
+        hash: &'static str,
+    },
+    /// The signature has the length of another hash function's.
+    SignatureLength {
+        /// The signature's header.
+        header: String,
+        /// Its length in bytes.
+        length: usize,
+        /// The hash function of this length.
+        hash: &'static str,
+    },
+    /// The signature covers the digest that the request names, but the body has another one.
+    BodyChanged {
+        /// Where the request names the digest.
+        place: String,
+    },
+    /// The body has the digest that the request names, but the signature does not verify.
+    OtherSecret {
+        /// Where the request names the digest.
+        place: String,
+    },
     /// A header arrived under another name.
     HeaderName {
         /// The scheme's name for it.
@@ -131,7 +155,7 @@ pub enum NearMiss {
 
 impl NearMiss {
     /// Every code.
-    pub const CODES: [&'static str; 30] = [
+    pub const CODES: [&'static str; 34] = [
         "other_key",
         "other_route_key",
         "other_route",
@@ -160,6 +184,10 @@ impl NearMiss {
         "signature_prefix_missing",
         "signature_prefix_extra",
         "signature_form",
+        "other_hash",
+        "signature_length",
+        "body_changed",
+        "other_secret",
         "header_name",
         "clock",
     ];
@@ -195,6 +223,10 @@ impl NearMiss {
             NearMiss::PrefixMissing { .. } => "signature_prefix_missing",
             NearMiss::PrefixExtra { .. } => "signature_prefix_extra",
             NearMiss::SignatureForm { .. } => "signature_form",
+            NearMiss::OtherHash { .. } => "other_hash",
+            NearMiss::SignatureLength { .. } => "signature_length",
+            NearMiss::BodyChanged { .. } => "body_changed",
+            NearMiss::OtherSecret { .. } => "other_secret",
             NearMiss::HeaderName { .. } => "header_name",
             NearMiss::Clock { .. } => "clock",
         }
@@ -323,7 +355,28 @@ impl NearMiss {
             ),
             NearMiss::SignatureForm { header } => format!(
                 "The signature in `{header}` is right, but the format of the header is not the \
-                 scheme's. `sealgate sign` prints the right format."
+                 scheme's: it has another separator or names its fields differently. `sealgate \
+                 sign` prints the format that the scheme reads."
+            ),
+            NearMiss::OtherHash { hash } => format!(
+                "The signature verifies with {hash}. If the scheme is your own, set \
+                 hash = \"{}\"; otherwise the sender uses another version of its signatures.",
+                hash.to_lowercase().replace('-', "")
+            ),
+            NearMiss::SignatureLength { header, length, hash } => format!(
+                "The signature in `{header}` has {length} bytes, which is the length of {hash}, not \
+                 of the scheme's hash. If the scheme is your own, set hash = \"{}\"; the secret \
+                 differs as well.",
+                hash.to_lowercase().replace('-', "")
+            ),
+            NearMiss::BodyChanged { place } => format!(
+                "The secret is right and the body was changed: the signature verifies with the \
+                 digest in {place}, but the body has another digest. {between}"
+            ),
+            NearMiss::OtherSecret { place } => format!(
+                "The configured secret is another one than the sender's: the signature does not \
+                 verify, although the body is unchanged (it has the digest in {place}). If the \
+                 secret is right, a signed header was changed."
             ),
             NearMiss::HeaderName { expected, found } => format!(
                 "The value of the header `{expected}` arrived in {}. If a proxy renames headers, \

@@ -3,7 +3,7 @@
 use http::{HeaderName, request::Parts};
 
 use super::{NearMiss, Trials};
-use crate::scheme::Hypothesis;
+use crate::{reject::Reason, scheme::Hypothesis};
 
 /// How many headers are tried in place of the signature's.
 const MAX_STRAY: usize = 8;
@@ -42,7 +42,7 @@ pub(super) fn headers(trials: &mut Trials<'_>) -> Vec<NearMiss> {
         return Vec::new();
     };
     let stray = request.head.headers.keys().filter(|name| {
-        let words = ["sign", "hmac", "hash", "digest", "token", "auth"];
+        let words = ["sig", "mac", "hash", "digest", "token", "auth"];
         !request.route.headers().contains(name) && words.iter().any(|w| name.as_str().contains(w))
     });
     for found in stray.take(MAX_STRAY) {
@@ -145,6 +145,53 @@ pub(super) fn messages(trials: &mut Trials<'_>) -> Vec<NearMiss> {
     }
     if route.body_for_digest().is_some_and(|other| trials.fits(&other)) {
         return vec![NearMiss::BodyForDigest];
+    }
+    Vec::new()
+}
+
+/// Another hash function than the scheme's, with a secret of the route, in any format.
+pub(super) fn hashes(trials: &mut Trials<'_>) -> Vec<NearMiss> {
+    let route = trials.request.route;
+    for (hash, other) in route.with_other_hashes() {
+        if fits_in_some_format(trials, &other, trials.request.head) {
+            return vec![NearMiss::OtherHash { hash }];
+        }
+    }
+    Vec::new()
+}
+
+/// A signature that has the length of another hash function's.
+pub(super) fn length(trials: &mut Trials<'_>) -> Vec<NearMiss> {
+    let request = trials.request;
+    if !matches!(request.reason, Reason::BadSignature | Reason::MalformedSignature) {
+        return Vec::new();
+    }
+    let found = request.route.signature_of_other_length(request.head);
+    let found = found.map(|(header, length, hash)| NearMiss::SignatureLength {
+        header: header.to_string(),
+        length,
+        hash,
+    });
+    found.into_iter().collect()
+}
+
+/// The digest that the request names shows whether the secret or the body is at fault.
+pub(super) fn digest(trials: &mut Trials<'_>) -> Vec<NearMiss> {
+    let request = trials.request;
+    if request.reason != Reason::BadSignature {
+        return Vec::new();
+    }
+    let Some((place, digest)) = request.route.named_digest(request.head, request.payload) else {
+        return Vec::new();
+    };
+    let is_own = digest
+        .eq_ignore_ascii_case(data_encoding::HEXLOWER.encode(request.payload.sha256()).as_bytes());
+    if is_own {
+        return vec![NearMiss::OtherSecret { place }];
+    }
+    let signed = request.route.digest_signed_as(&digest.to_ascii_lowercase());
+    if signed.is_some_and(|signed| trials.fits(&signed)) {
+        return vec![NearMiss::BodyChanged { place }];
     }
     Vec::new()
 }

@@ -370,7 +370,7 @@ fn table() -> Vec<(&'static str, Reason, Made)> {
 
 #[test]
 fn every_near_miss_is_named() {
-    let table = table();
+    let table: Vec<_> = table().into_iter().chain(custom_rows()).chain(digest_rows()).collect();
     let mut named = BTreeSet::new();
     for (row, (codes, reason, made)) in table.iter().enumerate() {
         let (rejected, found) = made.diagnose().expect("rejected");
@@ -552,4 +552,65 @@ proptest! {
         let (_, found) = made.diagnose().expect("rejected");
         prop_assert_eq!(found, []);
     }
+}
+
+/// A custom scheme, and what its sender sends instead of what the scheme says.
+fn custom(header: &str, value: &str) -> Made {
+    let text = "id = \"acme\"\nname = \"Acme\"\nkind = \"hmac\"\nhash = \"sha256\"\n\
+                message = \"{timestamp}.{body}\"\n\
+                [signature]\nfrom = \"header:Acme-Signature\"\nformat = \"key-value\"\n\
+                separator = \",\"\nfield = \"v1\"\nencoding = \"hex\"\n\
+                [timestamp]\nfrom = \"signature:t\"\nunit = \"s\"\nwindow = \"5m\"\n\
+                [event]\nid = \"json:/id\"\nsigned = true\n";
+    let scheme = Scheme::parse("acme.toml", text).expect("a scheme");
+    let credentials = Credentials { global: vec![secret(SECRET)], ..Credentials::default() };
+    let verifier = Verifier::new(scheme, "r", credentials).expect("fitting credentials");
+    Made::new(verifier, &[(header, value)], CUSTOM_BODY)
+}
+
+const CUSTOM_BODY: &str = "{\"id\":\"e1\"}";
+
+/// Custom schemes with a wrong hash, separator, field or header name.
+fn custom_rows() -> Vec<(&'static str, Reason, Made)> {
+    let message = format!("1758184391.{CUSTOM_BODY}");
+    let right = hex_mac(SECRET, &message);
+    let mut sha512 = Hmac::<sha2::Sha512>::new_from_slice(SECRET.as_bytes()).expect("any key");
+    sha512.update(message.as_bytes());
+    let sha512 = HEXLOWER.encode(&sha512.finalize().into_bytes());
+    let name = "Acme-Signature";
+    let made = |header: &str, separator: &str, field: &str, signature: &str| {
+        custom(header, &format!("t=1758184391{separator}{field}={signature}"))
+    };
+    assert_eq!(made(name, ",", "v1", &right).diagnose(), None);
+    vec![
+        ("signature_form", Reason::MalformedSignature, made(name, ";", "v1", &right)),
+        ("signature_form", Reason::MalformedSignature, made(name, ",", "sig", &right)),
+        ("header_name", Reason::MissingHeader, made("Webhook-Sig", ",", "v1", &right)),
+        ("other_hash", Reason::MalformedSignature, made(name, ",", "v1", &sha512)),
+        ("signature_length", Reason::MalformedSignature, made(name, ",", "v1", &"ab".repeat(64))),
+    ]
+}
+
+/// A Vivoldi request for which `signed` is signed, whose header names the digest of `named`.
+fn digested(key: &str, signed: &str, named: &str, body: &str) -> Made {
+    let signed = format!("1758184391.e1.{}", sha256(signed.as_bytes()));
+    let signature = format!("t=1758184391,v1={},alg=hmac-sha256", hex_mac(key, signed));
+    let digest = sha256(named.as_bytes());
+    let headers = [
+        ("X-Vivoldi-Signature", &*signature),
+        ("X-Vivoldi-Event-Id", "e1"),
+        ("X-Vivoldi-Request-Id", "r1"),
+        ("X-Content-SHA256", &*digest),
+    ];
+    Made::new(global("vivoldi", SECRET), &headers, body)
+}
+
+/// A digest in the request shows whether the secret or the body is at fault.
+fn digest_rows() -> Vec<(&'static str, Reason, Made)> {
+    let (one, two) = ("{\"a\":1}", "{\"a\":2}");
+    vec![
+        ("body_changed", Reason::BadSignature, digested(SECRET, one, one, two)),
+        ("other_secret", Reason::BadSignature, digested("another secret", one, one, one)),
+        ("", Reason::BadSignature, digested("another secret", one, one, two)),
+    ]
 }

@@ -219,6 +219,81 @@ impl Hypothesis {
         found.then_some(other)
     }
 
+    /// Assumes, for each other hash function, that a secret of the route signs with it. Returns the
+    /// name of the hash function as well.
+    pub fn with_other_hashes(&self) -> Vec<(&'static str, Hypothesis)> {
+        let (own, kind): (HashAlgorithm, fn(HashAlgorithm) -> ProofKind) = match self.0.scheme.kind
+        {
+            ProofKind::Hmac(own) => (own, ProofKind::Hmac),
+            ProofKind::Digest(own) => (own, ProofKind::Digest),
+            _ => return Vec::new(),
+        };
+        let others = || HashAlgorithm::ALL.into_iter().filter(move |other| *other != own);
+        let under = |(_, secret): (&str, &Secret)| {
+            others()
+                .filter_map(|hash| {
+                    let other = self.with(secret, |scheme| {
+                        scheme.kind = kind(hash);
+                        scheme.signature.length = Some(hash.length());
+                    })?;
+                    Some((hash.name(), other))
+                })
+                .collect::<Vec<_>>()
+        };
+        self.secrets().take(MOST).flat_map(under).collect()
+    }
+
+    /// Returns the header of a signature that has the length of another hash function's, its length
+    /// in bytes and the name of the hash function.
+    pub fn signature_of_other_length(
+        &self,
+        head: &Parts,
+    ) -> Option<(HeaderName, usize, &'static str)> {
+        let scheme = &*self.0.scheme;
+        let (ProofKind::Hmac(own) | ProofKind::Digest(own)) = scheme.kind else { return None };
+        let name = scheme.signature_headers().find(|name| head.headers.contains_key(*name))?;
+        for (bare, _) in self.pieces(head.headers[name].as_bytes()) {
+            let Some(bytes) = scheme.signature.encoding.decode(bare.trim_ascii()) else { continue };
+            let fits = |hash: &HashAlgorithm| hash.length() == bytes.len();
+            if let Some(hash) = HashAlgorithm::ALL.iter().find(|hash| fits(hash) && **hash != own) {
+                return Some((name.clone(), bytes.len(), hash.name()));
+            }
+        }
+        None
+    }
+
+    /// Returns where a request names the SHA-256 of its body, and the digest as it is written
+    /// there. `None` if the scheme does not sign the digest.
+    pub fn named_digest(&self, head: &Parts, payload: &Payload) -> Option<(String, Vec<u8>)> {
+        self.digest_signed_as(b"")?;
+        let scheme = &*self.0.scheme;
+        let request = self.0.request(head, payload);
+        scheme.agree.iter().find_map(|agreement| {
+            let [TemplatePiece::Value(value)] = agreement.with.0.as_slice() else { return None };
+            if value.source != ValueSource::Body || value.filters != [Filter::Sha256] {
+                return None;
+            }
+            let place = match &agreement.value {
+                ValueSource::Header(slot) => format!("`{}`", self.0.slots.names()[*slot]),
+                ValueSource::Query(name) => format!("the parameter `{name}`"),
+                _ => return None,
+            };
+            Some((place, request.value(&agreement.value, &[], 0)?.into_owned()))
+        })
+    }
+
+    /// Assumes that this digest of the body is signed, whatever the body is. `None` if the scheme
+    /// does not sign the digest.
+    pub fn digest_signed_as(&self, digest: &[u8]) -> Option<Hypothesis> {
+        let mut found = false;
+        let other = self.exchanged(|value| {
+            let hit = value.source == ValueSource::Body && value.filters == [Filter::Sha256];
+            found |= hit;
+            hit.then(|| TemplatePiece::Literal(digest.into()))
+        });
+        found.then_some(other)
+    }
+
     /// Assumes that the timestamp is signed as this text, whatever the request contains.
     pub fn timestamp_signed_as(&self, text: &str) -> Hypothesis {
         let other = self.exchanged(|value| {
@@ -308,7 +383,7 @@ impl Hypothesis {
     fn pieces<'t>(&self, text: &'t [u8]) -> Vec<(&'t [u8], Prefix)> {
         let signature = &self.0.scheme.signature;
         let items: Vec<&[u8]> = match &signature.format {
-            SignatureFormat::Raw => vec![text],
+            SignatureFormat::Raw => std::iter::once(text).chain(parted(text)).collect(),
             SignatureFormat::KeyValue { .. }
             | SignatureFormat::List { .. }
             | SignatureFormat::Tagged { .. }
@@ -332,6 +407,9 @@ impl Hypothesis {
             }
             let none = if signature.prefix.is_empty() { Prefix::Own } else { Prefix::None };
             pieces.push((item, none));
+            if let Some(value) = value_of_field(item) {
+                pieces.push((value, none));
+            }
             for prefix in PREFIXES {
                 if let Some((start, bare)) = item.split_at_checked(prefix.len())
                     && start.eq_ignore_ascii_case(prefix.as_bytes())
@@ -349,6 +427,17 @@ fn parted(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let items = text.split(|byte| b",; ".contains(byte)).filter(|item| !item.is_empty());
     // A tag may end in the separator: `v1,…` as a whole is an item too.
     items.take(16).chain(text.split(|byte| *byte == b' ').take(16))
+}
+
+/// Returns the value of an item such as `sig=…`, unless its name is one of [`PREFIXES`].
+fn value_of_field(item: &[u8]) -> Option<&[u8]> {
+    let end = item.iter().position(|byte| *byte == b'=').filter(|end| (1..=16).contains(end))?;
+    let (name, value) = (&item[..end], &item[end + 1..]);
+    let is_word = name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte));
+    let is_prefix = PREFIXES.iter().any(|known| {
+        known.strip_suffix('=').is_some_and(|known| known.as_bytes().eq_ignore_ascii_case(name))
+    });
+    (is_word && !is_prefix && !value.is_empty()).then_some(value)
 }
 
 /// Returns the first item of a header that has the length of a time in seconds or milliseconds.

@@ -19,6 +19,19 @@ pub(super) enum HashAlgorithm {
 }
 
 impl HashAlgorithm {
+    /// All hash functions.
+    pub(super) const ALL: [HashAlgorithm; 3] =
+        [HashAlgorithm::Sha1, HashAlgorithm::Sha256, HashAlgorithm::Sha512];
+
+    /// Returns its name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            HashAlgorithm::Sha1 => "SHA-1",
+            HashAlgorithm::Sha256 => "SHA-256",
+            HashAlgorithm::Sha512 => "SHA-512",
+        }
+    }
+
     /// Returns the length of a digest in bytes.
     pub(super) fn length(self) -> usize {
         match self {

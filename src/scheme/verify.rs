@@ -4,6 +4,7 @@ pub(super) mod challenge;
 mod checks;
 pub(super) mod details;
 mod event;
+mod explain;
 pub(super) mod head;
 pub(super) mod jwt;
 pub(super) mod keys;

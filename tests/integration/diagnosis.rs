@@ -57,7 +57,13 @@ async fn verify_tells_people_what_is_wrong_and_shows_no_secret() {
             "newline at its end",
         ),
         (group.request(), "bad_signature", "other_key", "`global`"),
-        (changed(&event, "{}"), "bad_signature", "none", "another secret"),
+        (changed(&event, "{}"), "bad_signature", "body_changed", "The secret is right"),
+        (
+            Event { secret: "not-the-secret-at-all".into(), ..event.clone() }.request(),
+            "bad_signature",
+            "other_secret",
+            "The configured secret is another one",
+        ),
     ];
     for (request, reason, code, said) in cases {
         let (status, text) = judge(dir, &request, &[]);
@@ -126,7 +132,7 @@ async fn a_broken_secret_file_is_found_by_one_command() {
         (format!("{SECRET}\n\n"), Some("secret_has_space")),
         (format!("{SECRET} \r\n"), Some("secret_has_space")),
         (format!("\"{SECRET}\"\n"), Some("secret_quoted")),
-        ("quite-another-secret".to_owned(), Some("none")),
+        ("quite-another-secret".to_owned(), Some("other_secret")),
     ] {
         fs::write(dir.join("secret"), &content).expect("written");
         let (status, text) = judge(dir, &Event::default().request(), &[]);
@@ -203,7 +209,7 @@ async fn what_makes_no_sense_is_not_looked_into() {
     until("a diagnosis", || async { !process.lines(LOOKED_INTO).is_empty() }).await;
     let lines = process.lines(LOOKED_INTO);
     let told: Vec<_> = lines.iter().map(|line| (&line["reason"], &line["diagnosis"])).collect();
-    assert_eq!(told, [(&"bad_signature".into(), &"none".into())]);
+    assert_eq!(told, [(&"bad_signature".into(), &"other_secret".into())]);
 }
 
 /// The captured requests of a directory, oldest first.

@@ -20,6 +20,8 @@ pub(super) struct Findings<'f> {
     /// What the rules of HTTP and the route say, apart from the signature.
     pub(super) rules: Result<(), Reject>,
     pub(super) verdict: Result<LiveResult, Reject>,
+    /// Which part of a request that is not authentic is at fault.
+    pub(super) explanation: Option<String>,
     pub(super) details: UnverifiedDetails,
     pub(super) near_misses: Vec<NearMiss>,
     pub(super) notes: Vec<String>,
@@ -92,6 +94,9 @@ impl Findings<'_> {
         if let Some(reason) = self.verdict.as_ref().err().and_then(Reject::reason) {
             line("reason", reason.meaning());
         }
+        if let Some(explanation) = &self.explanation {
+            line("cause", explanation);
+        }
         if let Some((status, cause)) = self.live() {
             line("live", &format!("{status}: {cause}"));
         }
@@ -152,7 +157,11 @@ impl Findings<'_> {
                 self.payload.len(),
                 self.route.body.bytes
             ),
-            other => other.to_string(),
+            other => match (&self.explanation, other.reason()) {
+                (Some(explanation), Some(_)) => explanation.clone(),
+                (None, Some(reason)) => reason.meaning().to_owned(),
+                (_, None) => other.to_string(),
+            },
         };
         Some((status, cause))
     }

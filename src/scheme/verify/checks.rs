@@ -6,7 +6,7 @@ use crate::{
     reject::{Reason, Reject},
     scheme::{
         compiled::{
-            ProofKind,
+            Agreement, ProofKind,
             template::{TemplatePiece, ValueSource},
         },
         form,
@@ -85,8 +85,16 @@ impl Verifier {
 
     /// What must agree with what is signed does, as far as it is there.
     pub(super) fn consistent(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
-        for agreement in &self.scheme.agree {
-            let Some(value) = request.value(&agreement.value, &[], 0) else { continue };
+        match self.inconsistency(request) {
+            Some(_) => Err(Reason::Inconsistent.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the first value that does not agree with what is signed.
+    pub(super) fn inconsistency(&self, request: &RequestValues<'_>) -> Option<&Agreement> {
+        self.scheme.agree.iter().find(|agreement| {
+            let Some(value) = request.value(&agreement.value, &[], 0) else { return false };
             let mut rest = &value[..];
             let mut agrees = true;
             let whole = request.feed(&agreement.with, &[], 0, &mut |piece| {
@@ -95,11 +103,8 @@ impl Verifier {
                 agrees &= equal(head, piece);
                 rest = tail;
             });
-            if !whole || !agrees || !rest.is_empty() {
-                return Err(Reason::Inconsistent.into());
-            }
-        }
-        Ok(())
+            !whole || !agrees || !rest.is_empty()
+        })
     }
 
     pub(super) fn age(&self, age: Option<i64>) -> (Freshness, Option<i64>) {

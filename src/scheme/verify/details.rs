@@ -76,7 +76,7 @@ impl Verifier {
     }
 
     /// Fills in the items of the signature, as far as it can be parsed.
-    fn read_items(&self, request: &mut RequestValues<'_>) {
+    pub(super) fn read_items(&self, request: &mut RequestValues<'_>) {
         let scheme = &*self.scheme;
         if scheme.token.is_some() {
             return;
