@@ -141,7 +141,11 @@ pub fn main() -> ExitCode {
         Some(Command::Completions { shell }) => completions::completions(shell),
     };
     let status = done.unwrap_or_else(|error| {
-        err!("error: {error:#}\n");
+        if log::is_json() {
+            tracing::error!("{error:#}");
+        } else {
+            err!("error: {error:#}\n");
+        }
         Status::Failed
     });
     ExitCode::from(status as u8)
@@ -190,6 +194,7 @@ fn invalid(error: &anyhow::Error) -> Status {
     match error.downcast_ref::<Report>() {
         Some(report) if error.chain().count() == 1 => err!("{report}"),
         Some(_) => err!("error: {error}\n"),
+        None if log::is_json() => tracing::error!("{error:#}"),
         None => err!("error: {error:#}\n"),
     }
     Status::Invalid

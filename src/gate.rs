@@ -12,7 +12,7 @@ mod sampler;
 mod trace;
 mod verification;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -65,6 +65,12 @@ impl Gate {
         }
     }
 
+    /// Returns whether a log line about a client that may not be authentic is written, and counts
+    /// it if not.
+    pub fn admits_line(&self, client: IpAddr) -> bool {
+        self.sampler.admits(client)
+    }
+
     /// Removes expired events, so that the gauges are exact.
     pub fn expire(&self) {
         self.pipeline.replay.expire();
@@ -96,7 +102,7 @@ impl Gate {
     {
         let site = self.site.load_full();
         let client = ClientAddr::of(peer, request.headers(), &site.trusted_proxies);
-        let mut entry = LogEntry::begin(request.headers(), &client, &self.unrouted);
+        let mut entry = LogEntry::begin(&request, &client, &self.unrouted);
         if site.health_path.as_deref() == Some(request.uri().path()) {
             let response = SanitizedResponse::empty(StatusCode::OK).into_response();
             return (entry.stamp(response), None);

@@ -344,8 +344,13 @@ impl Reject {
             | Reject::KeysUnavailable
             | Reject::EventsUnavailable
             | Reject::EventsFull => Level::ERROR,
-            Reject::NotAccepted(Reason::NotAllowed) | Reject::RateLimited { .. } => Level::INFO,
-            Reject::NotAccepted(_)
+            Reject::NotAccepted(
+                Reason::Stale
+                | Reason::Future
+                | Reason::RequiredHeader
+                | Reason::ContextMismatch
+                | Reason::Claim,
+            )
             | Reject::Replay
             | Reject::InFlight
             | Reject::KeyPending
@@ -355,7 +360,9 @@ impl Reject {
             | Reject::UpstreamRedirect
             | Reject::UpstreamTimeout
             | Reject::Deadline => Level::WARN,
-            Reject::BodyTooLarge
+            Reject::NotAccepted(_)
+            | Reject::RateLimited { .. }
+            | Reject::BodyTooLarge
             | Reject::BodyTimeout
             | Reject::BodyAborted
             | Reject::ContentEncoding

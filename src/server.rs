@@ -8,6 +8,7 @@ mod alarm;
 mod connection;
 mod deadlines;
 mod frame_limit;
+mod handshake;
 mod http1;
 mod http2;
 mod listener;
@@ -66,6 +67,7 @@ impl Server {
             (Arc::clone(&gate), capacity),
             options.limits,
             options.proxy_protocol,
+            metrics.handshake_failures(),
         ));
         let workers =
             (0..options.workers.max(1)).map(|_| Worker::start()).collect::<io::Result<Vec<_>>>()?;

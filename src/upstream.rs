@@ -154,6 +154,11 @@ impl Upstream {
         Arc::new(Upstream { options, endpoints, permits })
     }
 
+    /// Returns the origin at a position.
+    pub fn origin(&self, position: usize) -> Option<&Origin> {
+        self.options.origins.get(position)
+    }
+
     /// Returns the file of the client certificate, and its validity.
     pub fn certificate(&self) -> Option<&(String, Validity)> {
         self.options.tls.as_ref()?.client_certificate.as_ref()
@@ -216,7 +221,7 @@ impl Upstream {
         let _in_flight = GaugeGuard::increment(&metrics.upstream_in_flight);
         let deadline = started + self.options.timeout;
         // If the timeout ends before there is a connection, nothing was sent.
-        let call = self.call(&mut request, started, connect_by.min(deadline), context.matched);
+        let call = self.call(&mut request, started, connect_by.min(deadline), context);
         let called = detached::timeout_at(deadline, context.answer_by, &context.owner, call)
             .await
             .unwrap_or(Err(Reject::UpstreamTimeout));
@@ -242,7 +247,7 @@ impl Upstream {
         request: &mut UpstreamRequest,
         started: Instant,
         connect_by: Instant,
-        matched: Option<usize>,
+        context: &ExchangeContext,
     ) -> Result<Called<'_>, Reject> {
         let limits = ResponseLimits {
             head_bytes: self.options.response_head_bytes,
@@ -252,7 +257,8 @@ impl Upstream {
         loop {
             let lease = self.endpoints.connect(started, connect_by).await?;
             let EndpointConnection { endpoint, mut connection, is_new } = lease;
-            let target = endpoint.origin.target(&request.uri, matched)?;
+            context.owner.set_origin(endpoint.position);
+            let target = endpoint.origin.target(&request.uri, context.matched)?;
             let host = match &self.options.host {
                 HostPolicy::Preserve => None,
                 HostPolicy::Upstream => Some(&endpoint.authority),

@@ -1,9 +1,17 @@
 //! The log on standard error: format, level and filter.
 
-use std::io::{IsTerminal, stderr};
+mod line;
+
+use std::{
+    io::{IsTerminal, stderr},
+    os::unix::fs::MetadataExt,
+    sync::OnceLock,
+};
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
+
+use self::line::{JsonLine, Prioritized};
 
 /// Options of the log, for every command.
 #[derive(Args)]
@@ -25,6 +33,9 @@ pub(super) enum LogFormat {
     Json,
 }
 
+/// The format, once logging has started.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
 /// Starts logging.
 ///
 /// # Errors
@@ -36,17 +47,35 @@ pub(super) fn start(arguments: &LogArguments) -> Result<(), String> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
+        .with_ansi(wants_color())
         .log_internal_errors(false);
+    let for_journal = goes_to_journal();
     match arguments.log_format {
-        LogFormat::Text => log.with_ansi(wants_color()).with_target(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).with_target(false).init(),
+        LogFormat::Text => {
+            let text = tracing_subscriber::fmt::format().with_target(false);
+            log.event_format(Prioritized { for_journal, format: text }).init();
+        }
+        LogFormat::Json => log.event_format(Prioritized { for_journal, format: JsonLine }).init(),
     }
+    FORMAT.get_or_init(|| arguments.log_format);
     Ok(())
+}
+
+/// Returns whether log lines are JSON.
+pub(super) fn is_json() -> bool {
+    FORMAT.get() == Some(&LogFormat::Json)
 }
 
 /// Returns whether standard error is a terminal whose user has not set `NO_COLOR`.
 fn wants_color() -> bool {
     stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Returns whether standard error is the journal of systemd (systemd.exec(5), `JOURNAL_STREAM`).
+fn goes_to_journal() -> bool {
+    let Ok(journal) = std::env::var("JOURNAL_STREAM") else { return false };
+    let stream = std::fs::metadata("/proc/self/fd/2");
+    stream.is_ok_and(|stream| journal == format!("{}:{}", stream.dev(), stream.ino()))
 }
 
 /// Parses a level, or a list of levels and `target=level`. A bare word that is not a level is an

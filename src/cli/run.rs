@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use anyhow::Context;
 use rustix::{
@@ -7,7 +7,7 @@ use rustix::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Status, invalid, reported, systemd};
+use super::{Status, invalid, log, reported, systemd};
 use crate::{
     config::{self, Changes, Config, Sources},
     document::{Report, Severity},
@@ -21,12 +21,18 @@ const OTHER_FILES: u64 = 512;
 pub(super) fn run(path: &Path) -> anyhow::Result<Status> {
     let config = match reported(path, config::load(path)) {
         Ok((config, warnings)) => {
-            log(&warnings);
+            log_warnings(&warnings);
             config
         }
-        Err(error) => {
-            return Ok(invalid(&error));
-        }
+        Err(error) => match error.downcast_ref::<Report>() {
+            Some(report) if log::is_json() => {
+                for (_, problem) in report.lines() {
+                    tracing::error!("{problem}");
+                }
+                return Ok(Status::Invalid);
+            }
+            _ => return Ok(invalid(&error)),
+        },
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -51,9 +57,9 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     let addresses = gateway.addresses();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        https = ?addresses.https,
-        http = ?addresses.http,
-        admin = ?addresses.admin,
+        https = ?shown(&addresses.https),
+        http = ?shown(&addresses.http),
+        admin = ?shown(&addresses.admin),
         routes,
         "ready"
     );
@@ -159,16 +165,21 @@ async fn apply(
         let errors = report.lines().filter(|(severity, _)| *severity == Severity::Error);
         errors.map(|(_, line)| line).collect::<Vec<_>>()
     })?;
-    log(&warnings);
+    log_warnings(&warnings);
     let watch = config.server.watch;
     let changes = gateway.reload(config).await.map_err(|error| vec![error.to_string()])?;
     watched.on = watch;
     Ok(changes)
 }
 
+fn shown(addresses: &[SocketAddr]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
+}
+
 /// Logs by name what a reload changed and what it could not change.
 fn log_changes(path: &Path, cause: &str, changes: &Changes) {
-    let list = |names: &[String]| (!names.is_empty()).then(|| names.join(", "));
+    let list =
+        |names: &[String]| (!names.is_empty()).then(|| tracing::field::debug(names.to_vec()));
     let Changes { routes_added, routes_removed, routes_changed, sections, secrets, files, .. } =
         changes;
     tracing::info!(
@@ -187,7 +198,7 @@ fn log_changes(path: &Path, cause: &str, changes: &Changes) {
     }
 }
 
-fn log(warnings: &Report) {
+fn log_warnings(warnings: &Report) {
     for (_, warning) in warnings.lines() {
         tracing::warn!("{warning}");
     }

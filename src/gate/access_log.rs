@@ -1,6 +1,8 @@
-//! The access log: one line per request, written with its metrics when the response is known. A
-//! line never holds a secret, a signature or a body, and nothing that an unauthentic request chose
-//! except the 32 hex digits of its trace ID. Lines that anybody can cause are sampled.
+//! The access log: one line per request, written with its metrics when the response is known, and
+//! one more when an outcome becomes known after the response. A line never contains a secret, a
+//! signature or a body. Of what an unauthentic request chose, it contains the method, the trace ID
+//! and, if the configuration does not fix them, the start of host and path. Lines that anybody can
+//! cause are sampled.
 
 use std::{
     net::IpAddr,
@@ -9,16 +11,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, header::HOST, request::Parts,
+    uri::Authority,
+};
 use http_body_util::Full;
 use tokio::time::Instant;
 use tracing::Level;
 
 use super::{request_id, sampler::Sampler, trace::TraceId};
 use crate::{
+    body::Payload,
     metrics::{NO_ROUTE, RouteMetrics},
     reject::{Outcome, Reject},
-    response::{self, REQUEST_ID},
+    response::{self, REQUEST_ID, SanitizedResponse},
     route::Route,
     scheme::{UnixMillis, Verified},
     upstream::ClientAddr,
@@ -36,7 +42,21 @@ pub(super) struct LogEntry {
     authentic: Option<Authentic>,
     mark: Option<&'static str>,
     subject: Option<String>,
+    method: Method,
+    /// Host and path, if the route does not determine them.
+    target: Option<(Option<String>, String)>,
+    /// The length of the body.
+    length: Option<usize>,
+    /// Which part of a rejected request is at fault.
+    cause: Option<String>,
+    /// The position of the origin that served the request.
+    origin: usize,
 }
+
+/// The most characters of a host or a path in a line.
+const MAX_SHOWN: usize = 200;
+/// The longest body of a rejected request that is read again to name what is at fault.
+const MAX_EXPLAINED: usize = 64 << 10;
 
 /// What an authentic request says about itself.
 struct Authentic {
@@ -48,15 +68,15 @@ struct Authentic {
 
 impl LogEntry {
     /// Begins the entry of a request whose route is not known yet.
-    pub(super) fn begin(
-        headers: &HeaderMap,
+    pub(super) fn begin<B>(
+        request: &Request<B>,
         client: &ClientAddr,
         unrouted: &Arc<RouteMetrics>,
     ) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         LogEntry {
             id: request_id::next(),
-            trace: TraceId::of(headers),
+            trace: TraceId::of(request.headers()),
             client: client.address,
             started: Instant::now(),
             arrived: UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
@@ -65,6 +85,11 @@ impl LogEntry {
             authentic: None,
             mark: None,
             subject: None,
+            method: request.method().clone(),
+            target: None,
+            length: None,
+            cause: None,
+            origin: usize::MAX,
         }
     }
 
@@ -103,6 +128,51 @@ impl LogEntry {
         self.metrics.last_verified.set(now);
     }
 
+    /// Notes host and path of a request whose route does not determine them.
+    pub(super) fn set_target(&mut self, head: &Parts) {
+        let shown = |text: &str| -> String {
+            let cut = if text.chars().nth(MAX_SHOWN).is_some() { "…" } else { "" };
+            text.chars().take(MAX_SHOWN).chain(cut.chars()).collect()
+        };
+        let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = host.or(head.uri.authority().map(Authority::as_str)).map(shown);
+        self.target = Some((host, shown(head.uri.path())));
+    }
+
+    /// Notes the length of the body.
+    pub(super) fn set_length(&mut self, length: usize) {
+        self.length = Some(length);
+    }
+
+    /// Notes the origin that served the request.
+    pub(super) fn set_origin(&mut self, position: usize) {
+        self.origin = position;
+    }
+
+    /// Notes which part of a rejected request is at fault.
+    pub(super) fn explain(
+        &mut self,
+        route: &Route,
+        reject: &Reject,
+        (head, payload): (&Parts, &Payload),
+    ) {
+        if let Some(reason) = reject.reason()
+            && payload.len() <= MAX_EXPLAINED
+        {
+            self.cause = route.verifier.explain(head, payload, reason);
+        }
+    }
+
+    /// Returns what is logged when the outcome becomes known after the response.
+    pub(super) fn late(&self, route: &Arc<Route>) -> LateLine {
+        LateLine {
+            route: Arc::clone(route),
+            id: self.id.clone(),
+            event_id: self.authentic.as_ref().and_then(|authentic| authentic.event_id.clone()),
+            started: self.started,
+        }
+    }
+
     /// Notes the subject of a token that the operator has not pinned yet.
     pub(super) fn set_subject(&mut self, subject: Option<String>) {
         self.subject = subject;
@@ -137,9 +207,10 @@ impl LogEntry {
             }
             _ => "",
         };
-        let level = if hint.is_empty() { Level::INFO } else { Level::WARN };
-        let (status, reason) = (response.status(), self.mark.unwrap_or(""));
-        self.end(level, outcome, status, reason, hint, sampler);
+        let is_from_upstream = matches!(outcome, Outcome::Forwarded | Outcome::Joined);
+        let is_failure = is_from_upstream && self.mark.is_none() && !response.status().is_success();
+        let level = if is_failure || !hint.is_empty() { Level::WARN } else { Level::INFO };
+        self.end(level, outcome, response.status(), self.mark, hint, sampler);
         response
     }
 
@@ -152,9 +223,10 @@ impl LogEntry {
         let (level, outcome, status) = (reject.level(), reject.outcome(), response.status());
         if let Some(reason) = reject.reason() {
             self.metrics.rejections(reason).inc();
-            self.end(level, outcome, status, reason.label(), "", sampler);
+            let cause = self.cause.as_deref().unwrap_or("");
+            self.end(level, outcome, status, Some(reason.label()), cause, sampler);
         } else {
-            self.end(level, outcome, status, "", &reject.to_string(), sampler);
+            self.end(level, outcome, status, None, &reject.to_string(), sampler);
         }
         response
     }
@@ -164,12 +236,13 @@ impl LogEntry {
         level: Level,
         outcome: Outcome,
         status: StatusCode,
-        reason: &str,
+        reason: Option<&str>,
         detail: &str,
         sampler: &Sampler,
     ) {
         let took = self.started.elapsed();
         self.metrics.requests(outcome).inc();
+        self.metrics.responses(status).inc();
         self.metrics.request_duration.observe(took.as_secs_f64());
         if self.authentic.is_some() {
             self.count_consecutive_failures(outcome, status);
@@ -177,6 +250,10 @@ impl LogEntry {
         if self.can_be_caused_by_anybody(outcome) && !sampler.admits(self.client) {
             return;
         }
+        let authentic = self.authentic.as_ref();
+        let event_id = authentic.and_then(|authentic| authentic.event_id.as_ref()?.to_str().ok());
+        let target = self.target.as_ref();
+        let upstream = self.route.as_ref().and_then(|route| route.upstream.origin(self.origin));
         /// tracing needs the level of an event at compile time.
         macro_rules! line {
             ($level:expr) => {
@@ -186,23 +263,22 @@ impl LogEntry {
                     outcome = outcome.label(),
                     status = status.as_u16(),
                     reason,
-                    event_id = self
-                        .authentic
-                        .as_ref()
-                        .and_then(|authentic| authentic.event_id.as_ref()?.to_str().ok())
-                        .unwrap_or(""),
-                    key = self.authentic.as_ref().map_or("", |authentic| &authentic.key),
-                    secret = self
-                        .authentic
-                        .as_ref()
+                    event_id,
+                    key = authentic.map(|authentic| &*authentic.key),
+                    secret = authentic
                         .map(|authentic| authentic.secret)
                         .filter(|secret| *secret > 0),
+                    method = self.method.as_str(),
+                    host = target.and_then(|(host, _)| host.as_deref()),
+                    path = target.map(|(_, path)| path.as_str()),
+                    bytes = self.length,
+                    upstream = upstream.map(tracing::field::display),
                     request_id = self.id.to_str().unwrap_or(""),
                     trace_id = self.trace.as_ref().map(TraceId::as_str),
                     client = %self.client,
                     subject = self.subject.as_deref(),
                     ms = took.as_micros() as f64 / 1000.0,
-                    detail,
+                    detail = (!detail.is_empty()).then_some(detail),
                     "request"
                 )
             };
@@ -217,7 +293,9 @@ impl LogEntry {
     /// Returns whether a client without a key can cause this line again and again.
     fn can_be_caused_by_anybody(&self, outcome: Outcome) -> bool {
         match outcome {
-            Outcome::Forwarded | Outcome::Joined | Outcome::Duplicate | Outcome::Queued => false,
+            // A route that only observes forwards what is not authentic.
+            Outcome::Forwarded => self.authentic.is_none(),
+            Outcome::Joined | Outcome::Duplicate | Outcome::Queued => false,
             Outcome::Replay | Outcome::Rejected | Outcome::Challenge => true,
             Outcome::Unavailable | Outcome::Error => self.authentic.is_none(),
         }
@@ -231,6 +309,44 @@ impl LogEntry {
             Outcome::Replay | Outcome::Rejected => {}
             _ if status.is_success() => self.metrics.consecutive_failures.set(0),
             _ => self.metrics.consecutive_failures.inc(),
+        }
+    }
+}
+
+/// What is logged when the outcome of a request becomes known after its response, because the
+/// upstream took too long or the sender has hung up.
+pub(super) struct LateLine {
+    route: Arc<Route>,
+    id: HeaderValue,
+    event_id: Option<HeaderValue>,
+    started: Instant,
+}
+
+impl LateLine {
+    /// Logs the outcome. `origin` is the position of the origin that served the request.
+    pub(super) fn log(&self, outcome: &Result<SanitizedResponse, Reject>, origin: usize) {
+        let status = outcome.as_ref().map(|response| response.status.as_u16()).ok();
+        let detail = outcome.as_ref().err().map(ToString::to_string);
+        let upstream = self.route.upstream.origin(origin).map(tracing::field::display);
+        /// tracing needs the level of an event at compile time.
+        macro_rules! line {
+            ($level:expr) => {
+                tracing::event!(
+                    $level,
+                    route = &*self.route.name,
+                    status,
+                    event_id = self.event_id.as_ref().and_then(|id| id.to_str().ok()),
+                    upstream,
+                    request_id = self.id.to_str().unwrap_or(""),
+                    ms = self.started.elapsed().as_micros() as f64 / 1000.0,
+                    detail,
+                    "late outcome"
+                )
+            };
+        }
+        match outcome {
+            Ok(response) if response.status.is_success() => line!(Level::INFO),
+            _ => line!(Level::WARN),
         }
     }
 }

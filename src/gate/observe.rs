@@ -39,11 +39,18 @@ pub(super) fn permit(
                     route.metrics.rejections(reason).inc();
                     reason.label()
                 }
-                None => reject.outcome().label(),
+                None => match reject {
+                    Reject::Method(_) => "method",
+                    Reject::ContentEncoding => "content_encoding",
+                    _ => reject.outcome().label(),
+                },
             };
             (Claim::unrecorded(), Some(mark))
         }
     };
+    if let Some(mark) = mark {
+        route.metrics.count_observed(mark);
+    }
     entry.set_mark(mark);
     (Verdict::Observed(mark), Claimed::Won(claim))
 }

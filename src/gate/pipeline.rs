@@ -17,7 +17,7 @@ use super::{
     observe, verification,
 };
 use crate::{
-    body,
+    body::{self, Payload},
     capacity::{Account, Capacity, ConnectionSlot},
     events::Events,
     reject::{Outcome, Reject},
@@ -77,8 +77,12 @@ impl Pipeline {
     {
         // HTTP rules and route.
         let (mut head, body) = request.into_parts();
-        let host = http_rules::check(&head, &wire)?;
-        let route = Arc::clone(site.routes.find(&head.uri, host)?);
+        let found = http_rules::check(&head, &wire)
+            .and_then(|host| site.routes.find(&head.uri, host).map(Arc::clone));
+        if found.as_ref().map_or(true, |route| route.matched().is_some()) {
+            entry.set_target(&head);
+        }
+        let route = found?;
         entry.set_route(&route);
 
         // Admission, then everything else that the head alone can decide.
@@ -86,7 +90,12 @@ impl Pipeline {
         if route.mode == Mode::Enforce {
             admitted.clone()?;
         }
-        route.check_head(&head)?;
+        let ruled = match (route.mode, route.check_head(&head)) {
+            (Mode::Observe, Err(reject @ (Reject::Method(_) | Reject::ContentEncoding))) => {
+                Err(reject)
+            }
+            (_, checked) => Ok(checked?),
+        };
         body::check_announced(&body, route.body)?;
         let account = self.account(&client, connection);
         let check = match (route.mode, route.verifier.check_head(&head)) {
@@ -94,6 +103,7 @@ impl Pipeline {
                 let reserve = |bytes| self.capacity.receive(&account, bytes);
                 let (request, rejections) = ((&head, body), &site.rejections);
                 verification::note(rejections, &route, &reject, entry, request, reserve).await;
+                entry.explain(&route, &reject, (&head, &Payload::from(Bytes::new())));
                 return Err(reject);
             }
             (_, check) => check.unwrap_or_default(),
@@ -103,6 +113,7 @@ impl Pipeline {
         let with_digest = route.verifier.wants_digest();
         let reservation = self.capacity.receive(&account, route.body.bytes)?;
         let mut payload = body::receive(body, route.body, reservation, with_digest).await?;
+        entry.set_length(payload.len());
 
         // Challenge: the gateway responds to it, because it is not an event.
         if let Some(response) = route.verifier.challenge(&head, &payload, entry.arrived()) {
@@ -111,12 +122,13 @@ impl Pipeline {
 
         // Scheme: is the request authentic?
         let now = entry.arrived();
-        let verified = match admitted {
+        let verified = match admitted.and(ruled) {
             Ok(()) => verification::verify(&route, check, &mut head, &mut payload, now).await,
             Err(reject) => Err(reject),
         };
-        if let Ok(verified) = &verified {
-            entry.set_verified(verified);
+        match &verified {
+            Ok(verified) => entry.set_verified(verified),
+            Err(reject) => entry.explain(&route, reject, (&head, &payload)),
         }
 
         // Capacity: only what may be forwarded needs a permit.
@@ -183,6 +195,7 @@ impl Pipeline {
             matched: route.matched(),
             metrics: Arc::clone(&route.metrics),
         };
+        let (late, waiting, served) = (entry.late(&route), owner.clone(), owner.clone());
         let flight = match (verdict, &self.events) {
             (Verdict::Verified(verified), Some(events)) if Flight::involves_events(&route) => {
                 let flight = Flight {
@@ -201,15 +214,19 @@ impl Pipeline {
                 let upstream = Arc::clone(&route.upstream);
                 let head = (&head, &wire.header_case);
                 let forward = upstream::send(upstream, head, payload, verdict, claim, context);
-                let flight = async {
+                let flight = async move {
                     let settled = forward.await;
                     drop(permit);
+                    if !waiting.waits() {
+                        late.log(&settled.outcome, waiting.origin());
+                    }
                     (settled, Outcome::Forwarded)
                 };
                 Detached::new(self.flights.track_future(flight), owner)
             }
         };
         let ended = timeout_at(answer_by, flight).await;
+        entry.set_origin(served.origin());
         let (settled, outcome) = ended.map_err(|_| Reject::Deadline)?;
         Reply::from_upstream(settled, &route, outcome)
     }

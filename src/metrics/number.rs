@@ -45,8 +45,10 @@ impl Gauge {
 }
 
 /// The bounds of histograms of durations, in seconds.
-pub(super) const SECONDS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
+pub(super) const SECONDS: [f64; 17] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 30.0,
+];
 /// The bounds of the histogram of clock differences, in seconds.
 pub(super) const SKEW: [f64; 11] =
     [-300.0, -60.0, -5.0, -1.0, 0.0, 1.0, 5.0, 60.0, 180.0, 300.0, 3600.0];

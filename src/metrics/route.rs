@@ -12,6 +12,8 @@ use std::{
     },
 };
 
+use http::StatusCode;
+
 use super::{
     deliveries::{AttemptOutcome, DeliveryMetrics, EVENT_STATES, SecretUse},
     number::{Counter, DELAYS, Gauge, Histogram, SECONDS, SKEW},
@@ -49,12 +51,21 @@ impl UpstreamCode {
     ];
 }
 
+/// The classes of statuses that senders get. The gateway sends neither 1xx nor 3xx.
+const STATUS_CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
+
+/// The marks of a route that only observes, other than reasons.
+pub const OBSERVED: [&str; 6] =
+    ["content_encoding", "duplicate", "joined", "method", "replay", "unavailable"];
+
 /// The metrics of one route.
 #[derive(Debug)]
 pub struct RouteMetrics {
     requests: [Counter; Outcome::ALL.len()],
     rejections: [Counter; Reason::ALL.len()],
     upstream: [Counter; UpstreamCode::ALL.len()],
+    responses: [Counter; STATUS_CLASSES.len()],
+    observed: [Counter; OBSERVED.len()],
     /// From the head of a request to its response.
     pub request_duration: Histogram,
     /// From the first byte sent to the upstream to the last byte of its response.
@@ -81,6 +92,8 @@ impl RouteMetrics {
             requests: Default::default(),
             rejections: Default::default(),
             upstream: Default::default(),
+            responses: Default::default(),
+            observed: Default::default(),
             request_duration: Histogram::new(&SECONDS),
             upstream_duration: Histogram::new(&SECONDS),
             upstream_in_flight: Gauge::default(),
@@ -101,6 +114,22 @@ impl RouteMetrics {
     /// Returns the counter of requests rejected for a reason.
     pub fn rejections(&self, reason: Reason) -> &Counter {
         &self.rejections[reason as usize]
+    }
+
+    /// Returns the counter of responses to the sender with a status of this class.
+    pub fn responses(&self, status: StatusCode) -> &Counter {
+        &self.responses[match status.as_u16() {
+            ..400 => 0,
+            400..500 => 1,
+            500.. => 2,
+        }]
+    }
+
+    /// Counts a request that was forwarded with a mark that is not a [`Reason`].
+    pub fn count_observed(&self, mark: &str) {
+        if let Some(index) = OBSERVED.iter().position(|known| *known == mark) {
+            self.observed[index].inc();
+        }
     }
 
     /// Returns the gauges for these keys, each with its number of secrets. The values of a key are
@@ -266,7 +295,7 @@ enum Series {
 }
 
 /// The families, sorted by name.
-pub(super) static FAMILIES: [Family; 15] = [
+pub(super) static FAMILIES: [Family; 17] = [
     Family {
         name: "sealgate_consecutive_failures",
         help: "Consecutive non-2xx responses to authentic requests.",
@@ -308,6 +337,12 @@ pub(super) static FAMILIES: [Family; 15] = [
         series: Series::GaugeOfServed(|route| &route.last_verified),
     },
     Family {
+        name: "sealgate_observed_total",
+        help: "Requests of an observing route that an enforcing one would not have forwarded.",
+        of_events: false,
+        series: Series::Counters("mark", || OBSERVED.to_vec(), |route| &route.observed),
+    },
+    Family {
         name: "sealgate_rejections_total",
         help: "Requests not admitted or not accepted as authentic, by route and reason.",
         of_events: false,
@@ -332,6 +367,12 @@ pub(super) static FAMILIES: [Family; 15] = [
             || Outcome::ALL.map(Outcome::label).to_vec(),
             |route| &route.requests,
         ),
+    },
+    Family {
+        name: "sealgate_responses_total",
+        help: "Responses to the sender, by class of their status.",
+        of_events: false,
+        series: Series::Counters("code", || STATUS_CLASSES.to_vec(), |route| &route.responses),
     },
     Family {
         name: "sealgate_secret_last_used_timestamp_seconds",

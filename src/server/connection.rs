@@ -70,7 +70,7 @@ async fn serve_requests(
                 tracing::debug!(peer = %client.peer.address, %error, "connection ended");
             }
         }
-        Ok(stream) if tls::is_acme_validation(stream.get_ref().1) => {}
+        Some(stream) if tls::is_acme_validation(stream.get_ref().1) => {}
         // In a box, since a future has space for each name that a value is moved to.
         Some(stream) => http1::serve(Box::new(stream), client, requests, shared).await,
         None => {}

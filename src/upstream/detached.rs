@@ -6,7 +6,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -27,25 +27,50 @@ pub struct Detached<T: Send + 'static> {
 /// Whether the owner of a [`Detached`] future still waits for it, as seen by the future itself.
 #[derive(Clone, Debug, Default)]
 pub struct Owner {
-    gone: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     /// Whether the client has ended its side of the connection.
     half_closed: Arc<AtomicBool>,
+}
+
+/// What an owner and the future know about each other.
+#[derive(Debug)]
+struct Shared {
+    /// Whether the owner has stopped waiting.
+    gone: AtomicBool,
+    /// The position of the origin that serves the request.
+    origin: AtomicUsize,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Shared { gone: AtomicBool::new(false), origin: AtomicUsize::new(usize::MAX) }
+    }
 }
 
 impl Owner {
     /// Returns an owner that waits, and counts as gone once its client has ended its side.
     pub fn new(half_closed: Arc<AtomicBool>) -> Self {
-        Owner { gone: Arc::default(), half_closed }
+        Owner { shared: Arc::default(), half_closed }
     }
 
     /// Notes that nobody waits any more.
     pub fn leave(&self) {
-        self.gone.store(true, Ordering::Relaxed);
+        self.shared.gone.store(true, Ordering::Relaxed);
     }
 
     /// Returns whether the future's result will be taken when the future returns it in this poll.
     pub fn waits(&self) -> bool {
-        !self.gone.load(Ordering::Relaxed)
+        !self.shared.gone.load(Ordering::Relaxed)
+    }
+
+    /// Returns the position of the origin that serves the request; `usize::MAX` if none does.
+    pub fn origin(&self) -> usize {
+        self.shared.origin.load(Ordering::Relaxed)
+    }
+
+    /// Notes the origin that serves the request.
+    pub(super) fn set_origin(&self, position: usize) {
+        self.shared.origin.store(position, Ordering::Relaxed);
     }
 
     /// Returns whether the owner waits, and its client is certainly there to read the result.

@@ -30,6 +30,8 @@ use crate::{reject::Reject, tls};
 /// One origin with its connections.
 #[derive(Debug)]
 pub(super) struct Endpoint {
+    /// Its position in the configuration.
+    pub(super) position: usize,
     pub(super) origin: Origin,
     /// The `Host` by which the origin knows itself.
     pub(super) authority: HeaderValue,
@@ -72,7 +74,8 @@ enum Choice<'e> {
 impl Endpoints {
     pub(super) fn new(options: &UpstreamOptions) -> Self {
         let recovered = Arc::<Notify>::default();
-        let endpoint = |origin: &Origin| Endpoint {
+        let endpoint = |(position, origin): (usize, &Origin)| Endpoint {
+            position,
             authority: HeaderValue::from_str(&origin.authority())
                 .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
             dialer: Dialer::new(origin.address.clone(), options.tls.clone()),
@@ -82,7 +85,7 @@ impl Endpoints {
             recovered: Arc::clone(&recovered),
             has_logged_fault: AtomicBool::new(false),
         };
-        let endpoints = options.origins.iter().map(endpoint).collect();
+        let endpoints = options.origins.iter().enumerate().map(endpoint).collect();
         Endpoints { endpoints, next: AtomicUsize::new(0), recovered, unclaimed: Notify::new() }
     }
 

@@ -273,6 +273,23 @@ async fn observe_mode_forwards_and_marks_everything() {
     }
     assert_eq!(upstream.requests().len(), 4);
     assert_eq!(gateway.rejections("bad_signature").await, 1.0);
+    // Whatever is HTTP, also what an enforcing route rejects before it verifies.
+    let text = String::from_utf8(Event::default().request()).expect("text");
+    for (request, mark) in [
+        (text.replacen("POST", "PUT", 1), "method"),
+        (text.replacen("POST", "OPTIONS", 1), "method"),
+        (text.replacen("Host:", "Content-Encoding: gzip\r\nHost:", 1), "content_encoding"),
+        ("HEAD /webhooks/vivoldi HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "method"),
+    ] {
+        let mut connection = gateway.connect().await;
+        connection.write(request.as_bytes()).await;
+        upstream.seen(upstream.requests().len() + 1).await;
+        let seen = upstream.requests().pop().expect("forwarded");
+        assert_eq!(seen.header("sealgate-observed"), Some(mark), "{request}");
+        assert_eq!(seen.head.split(' ').next(), request.split(' ').next());
+    }
+    let labels = "sealgate_observed_total{mark=\"method\",route=\"vivoldi\"}";
+    until("all are counted", || async { gateway.metric(labels).await > 2.5 }).await;
 }
 
 #[tokio::test]

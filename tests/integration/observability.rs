@@ -6,7 +6,9 @@ use std::{
     path::Path,
 };
 
-use crate::kit::{Event, Process, Setup, Upstream, until};
+use serde_json::json;
+
+use crate::kit::{Answer, Event, Process, Reply, Setup, Upstream, sealgate, until};
 
 /// Type and label names of a metric.
 type Shape = (String, BTreeSet<String>);
@@ -133,5 +135,83 @@ async fn samples_the_log_lines_of_rejected_requests_and_counts_the_rest() {
         let reply = connection.exchange(&Event::default().request()).await;
         let id = reply.header("sealgate-request-id").expect("an ID");
         assert!(gateway.log().contains(id));
+    }
+}
+
+/// Returns the request line with this request ID.
+fn line_of(gateway: &Process, message: &str, reply: &Reply) -> Option<serde_json::Value> {
+    let id = reply.header("sealgate-request-id").expect("an ID");
+    gateway.lines(message).into_iter().find(|line| line["request_id"] == id)
+}
+
+#[tokio::test]
+async fn a_line_says_what_was_called_and_who_served_it() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).plain();
+    let gateway = Process::start(setup.dir.path(), &setup.toml()).await;
+    let send = async |request: Vec<u8>| gateway.connect().await.exchange(&request).await;
+
+    let reply = send(Event::new(b"{\"a\":1}").request()).await;
+    let line = line_of(&gateway, "request", &reply).expect("a line");
+    assert_eq!((&line["level"], &line["method"]), (&json!("INFO"), &json!("POST")), "{line}");
+    assert_eq!(line["bytes"], 7);
+    assert_eq!(line["upstream"], format!("http://{}", upstream.address()));
+    for absent in ["reason", "detail", "path", "host", "subject", "trace_id"] {
+        assert!(line.get(absent).is_none(), "{absent}: {line}");
+    }
+
+    upstream.answer([Answer::Status(500)]);
+    let reply = send(Event::default().request()).await;
+    let line = line_of(&gateway, "request", &reply).expect("a line");
+    assert_eq!((&line["level"], &line["status"]), (&json!("WARN"), &json!(500)), "{line}");
+
+    let long = format!("GET /secret-{} HTTP/1.1\r\nHost: wrong.example\r\n\r\n", "x".repeat(500));
+    let reply = send(long.into_bytes()).await;
+    let line = line_of(&gateway, "request", &reply).expect("a line");
+    let path = line["path"].as_str().expect("a path");
+    assert_eq!((&line["level"], &line["host"]), (&json!("INFO"), &json!("wrong.example")));
+    assert!(path.starts_with("/secret-xxx") && path.chars().count() == 201, "{path}");
+
+    let unsigned = b"POST /webhooks/vivoldi HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}";
+    let reply = send(unsigned.to_vec()).await;
+    let line = line_of(&gateway, "request", &reply).expect("a line");
+    assert_eq!((&line["level"], &line["reason"]), (&json!("INFO"), &json!("missing_header")));
+    assert_eq!(line["detail"], "header `x-vivoldi-signature` is absent");
+    let ready = gateway.lines("ready").remove(0);
+    assert!(ready["http"][0].as_str().is_some_and(|address| address.contains(':')), "{ready}");
+}
+
+#[tokio::test]
+async fn an_outcome_after_the_response_is_logged() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).plain().route("answer_within = \"300ms\"");
+    let gateway = Process::start(setup.dir.path(), &setup.toml()).await;
+    upstream.answer([Answer::Held]);
+    let event = Event::default();
+    let reply = gateway.connect().await.exchange(&event.request()).await;
+    assert_eq!(reply.status, 504);
+    assert!(line_of(&gateway, "late outcome", &reply).is_none());
+    upstream.release();
+    until("the late outcome is logged", || async {
+        line_of(&gateway, "late outcome", &reply).is_some()
+    })
+    .await;
+    let line = line_of(&gateway, "late outcome", &reply).expect("a line");
+    assert_eq!((&line["status"], &line["level"]), (&json!(200), &json!("INFO")), "{line}");
+    assert_eq!((&line["event_id"], &line["route"]), (&json!(event.id), &json!("vivoldi")));
+    assert_eq!(line["upstream"], format!("http://{}", upstream.address()));
+}
+
+#[test]
+fn startup_errors_are_json_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("gateway.toml"), "[server]\nlisen = 1\n").expect("written");
+    let output = sealgate(&["--log-format", "json"], dir.path());
+    assert_eq!(output.status.code(), Some(2));
+    let log = String::from_utf8(output.stderr).expect("text");
+    assert!(log.lines().count() > 1, "{log}");
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["level"], "ERROR", "{line}");
     }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustls_pki_types::{CertificateDer, pem::PemObject};
+use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::kit::{Connection, Event, Process, SECRET, Setup, Upstream, until};
@@ -135,12 +136,12 @@ async fn rotates_a_secret_file_under_load() {
     assert_eq!(told.len(), 3, "{log}");
     for line in &told {
         assert_eq!(line["cause"], "a file has changed");
-        assert_eq!(line["secrets"], "global of vivoldi", "{line}");
+        assert_eq!(line["secrets"], json!(["global of vivoldi"]), "{line}");
     }
-    assert_eq!(told[0]["routes_changed"], "vivoldi");
+    assert_eq!(told[0]["routes_changed"], json!(["vivoldi"]));
     assert_eq!(
         (&told[2]["routes_changed"], &told[2]["files"]),
-        (&serde_json::Value::Null, &"new".into())
+        (&serde_json::Value::Null, &json!(["new"]))
     );
     assert!(!log.contains(SECRET) && !log.contains(ROTATED), "{log}");
 }
@@ -175,8 +176,7 @@ async fn rotates_a_certificate_under_load_and_keeps_connections() {
     assert_eq!(kept.exchange(&Event::default().request()).await.status, 200);
     load.end().await;
     let told = gateway.lines("configuration reloaded");
-    let files = told.last().expect("told")["files"].as_str().expect("files").to_owned();
-    assert_eq!(files, "tls.crt, tls.key");
+    assert_eq!(told.last().expect("told")["files"], json!(["tls.crt", "tls.key"]));
 }
 
 #[tokio::test]
@@ -249,13 +249,14 @@ async fn logs_what_a_reload_changes_and_what_needs_a_restart() {
     let told = gateway.lines("configuration reloaded");
     let line = told.first().expect("told");
     for (field, names) in [
-        ("routes_added", "comes"),
-        ("routes_removed", "leaves"),
-        ("routes_changed", "vivoldi"),
-        ("sections", "limits, server"),
-        ("secrets", "global of comes, global of vivoldi, global of leaves"),
-        ("files", "gateway.toml"),
-        ("cause", "SIGHUP"),
+        ("routes_added", json!(["comes"])),
+        ("routes_removed", json!(["leaves"])),
+        ("routes_changed", json!(["vivoldi"])),
+        ("sections", json!(["limits", "server"])),
+        ("secrets", json!(["global of comes", "global of vivoldi", "global of leaves"])),
+        // Not the certificate, which was created at start.
+        ("files", json!(["gateway.toml"])),
+        ("cause", json!("SIGHUP")),
     ] {
         assert_eq!(line[field], names, "{line}");
     }

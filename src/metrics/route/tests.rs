@@ -6,7 +6,7 @@ use crate::metrics::{Metrics, NO_ROUTE};
 /// The families of routes, counted and written by the `prometheus` crate.
 struct Reference {
     registry: Registry,
-    counters: [IntCounterVec; 4],
+    counters: [IntCounterVec; 6],
     gauges: [IntGaugeVec; 5],
     histograms: [HistogramVec; 4],
     events: IntGaugeVec,
@@ -25,6 +25,8 @@ fn reference() -> Reference {
         ("requests_total", "outcome"),
         ("upstream_requests_total", "code"),
         ("delivery_attempts_total", "result"),
+        ("observed_total", "mark"),
+        ("responses_total", "code"),
     ]
     .map(|(name, label)| IntCounterVec::new(options(name), &["route", label]).expect("a counter"));
     let gauge =
@@ -61,7 +63,7 @@ fn reference() -> Reference {
 impl Reference {
     /// Counts the same for `name` in `route` and here; `seed` makes the numbers others.
     fn count(&self, name: &str, route: &RouteMetrics, seed: usize) {
-        let [rejections, requests, upstream, attempts] = &self.counters;
+        let [rejections, requests, upstream, attempts, observed, responses] = &self.counters;
         for (index, reason) in Reason::ALL.into_iter().enumerate() {
             let counter = rejections.with_label_values(&[name, reason.label()]);
             for _ in 0..(index * seed) % 5 {
@@ -97,6 +99,20 @@ impl Reference {
         let keys = [("global", 2), ("coupon/1", 1)].map(|(key, count)| (key.into(), count));
         route.secrets(keys.into_iter()).note("global", 2, 99);
         self.secrets.with_label_values(&[name, "global", "2"]).set(99);
+        for (index, mark) in OBSERVED.into_iter().enumerate() {
+            let counter = observed.with_label_values(&[name, mark]);
+            for _ in 0..(index * seed) % 4 {
+                counter.inc();
+                route.count_observed(mark);
+            }
+        }
+        for (class, status) in [("2xx", 204), ("4xx", 499), ("5xx", 503)] {
+            let counter = responses.with_label_values(&[name, class]);
+            for _ in 0..seed {
+                counter.inc();
+                route.responses(StatusCode::from_u16(status).expect("a status")).inc();
+            }
+        }
         let own = [
             &route.consecutive_failures,
             &route.last_verified,
@@ -150,7 +166,7 @@ fn sorts_families_and_exports_every_series_from_the_start() {
     let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     assert!(names.len() > FAMILIES.len());
     assert!(names.is_sorted());
-    assert_eq!(text.matches("route=\"orders\"").count(), 34 + 4 + 2 * (14 + 3) + 11 + 3);
+    assert_eq!(text.matches("route=\"orders\"").count(), 34 + 6 + 3 + 4 + 2 * (17 + 3) + 11 + 3);
     assert!(!text.contains("sealgate_events"));
     metrics.event_store().expect("the first call");
     let text = metrics.encode().expect("text");

@@ -61,8 +61,8 @@ impl Process {
         until("the gateway is ready or ends", ready).await;
         let Some(line) = process.line("ready") else { panic!("{}", process.log()) };
         let address = |name: &str| {
-            let text = line[name].as_str().expect("a list of addresses");
-            text.trim_matches(['[', ']']).parse().ok()
+            let addresses = line[name].as_array().expect("a list of addresses");
+            addresses.first().and_then(|address| address.as_str()?.parse().ok())
         };
         process.https = address("https");
         (process.http, process.admin) =
