@@ -9,8 +9,8 @@
 //! it with everything after it.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -29,16 +29,15 @@ impl Before {
     /// Reads the newest journal under `path`; `None` if there is none.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
         let Some(path) = newest(path).unwrap_or_default() else { return Ok(None) };
-        let mut bytes = fs::read(&path)?;
-        bytes.truncate(written(&bytes));
+        let bytes = read(&path)?;
         Ok(Some(Before { path, bytes }))
     }
 
     /// Returns whether batches are missing now that were not the last one.
     pub(crate) fn has_lost_batches(&self) -> io::Result<bool> {
         let Some(needed) = ends(&self.bytes).rev().nth(1) else { return Ok(false) };
-        match fs::read(&self.path) {
-            Ok(bytes) => Ok(written(&bytes) < needed),
+        match read(&self.path) {
+            Ok(bytes) => Ok(bytes.len() < needed),
             // Its records are in other files now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -78,12 +77,24 @@ pub(crate) fn newest(path: &Path) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|(_, path)| path))
 }
 
-/// Returns how many bytes of a journal are written: its file is created with a long rest of zeros.
-pub(crate) fn written(bytes: &[u8]) -> usize {
-    const PAGE: usize = 4096;
-    let rest = bytes.rchunks(PAGE).take_while(|page| **page == [0; PAGE][..page.len()]).count();
-    let pages = bytes.len().saturating_sub(rest * PAGE);
-    bytes[..pages].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+/// Reads what is written of a journal: its file is created with a long rest of zeros.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    const CHUNK: usize = 64 << 10;
+    let mut file = File::open(path)?;
+    let (mut bytes, mut zeros, mut chunk) = (Vec::new(), 0, vec![0; CHUNK]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => break,
+            length if chunk[..length] == [0; CHUNK][..length] => zeros += length,
+            length => {
+                bytes.resize(bytes.len() + zeros, 0);
+                zeros = 0;
+                bytes.extend_from_slice(&chunk[..length]);
+            }
+        }
+    }
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    Ok(bytes)
 }
 
 /// Returns the ends of the batches.

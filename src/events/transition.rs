@@ -101,6 +101,11 @@ impl EventEntry {
             && (self.possible_duplicate || new.possible_duplicate);
     }
 
+    /// Returns whether the request can be delivered again. A rejected one is not authentic.
+    pub(crate) fn can_be_redelivered(&self) -> bool {
+        self.has_request && self.state != EventState::Refused
+    }
+
     /// Begins a redelivery: at `now`, or after the attempt in flight.
     pub(crate) fn redeliver(&mut self, now: Millis, expires: Millis) {
         self.redelivery = true;

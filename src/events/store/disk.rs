@@ -111,7 +111,7 @@ impl DiskStore {
             .map_err(|mismatch| OpenError::Mismatch(path.display().to_string(), mismatch))?;
         let queue = Arc::<CommandQueue>::default();
         let kept = Kept::new(retention, Arc::downgrade(&queue));
-        let mut changes =
+        let (mut changes, _) =
             Changes::load(Arc::new(files), kept).map_err(|(_, error)| disk_error(error))?;
         let view = Arc::<View>::default();
         view.update(&mut changes);

@@ -334,7 +334,7 @@ impl EventStore for Simulated {
     fn redeliver(&self, id: EventId, now: Millis, expires: Millis) -> Operation<'_, Redelivery> {
         self.run(|events| {
             let Some(event) = events.all.get_mut(&id) else { return Ok(Redelivery::Unknown) };
-            if event.request.is_none() {
+            if !event.entry.can_be_redelivered() {
                 return Ok(Redelivery::NotKept);
             }
             event.again |= event.entry.state == EventState::Delivering;

@@ -4,7 +4,7 @@
 //! be written, [`Changes::load`] builds the state again from the files.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Weak},
 };
 
@@ -41,14 +41,17 @@ struct InFlight {
 pub(super) struct Kept {
     retention: Retention,
     queue: Weak<CommandQueue>,
-    in_flight: HashMap<EventId, InFlight>,
+    /// The attempts in flight before and after the last batch.
+    in_flight: [HashMap<EventId, InFlight>; 2],
     last_token: u64,
+    /// The number of the last batch.
+    batch: u64,
 }
 
 impl Kept {
     /// Returns the state of a process that begins.
     pub(super) fn new(retention: Retention, queue: Weak<CommandQueue>) -> Self {
-        Kept { retention, queue, in_flight: HashMap::new(), last_token: 0 }
+        Kept { retention, queue, in_flight: Default::default(), last_token: 0, batch: 0 }
     }
 }
 
@@ -60,8 +63,8 @@ pub(super) struct Changes {
     pub(super) totals: Totals,
     last_token: u64,
     retention: Retention,
-    /// The rejected requests, oldest first.
-    refused: VecDeque<EventId>,
+    /// The rejected requests.
+    refused: BTreeSet<EventId>,
     eviction: Eviction,
     digests: HashMap<Arc<str>, RouteDigest>,
     queue: Weak<CommandQueue>,
@@ -70,30 +73,37 @@ pub(super) struct Changes {
     records: HashMap<[u8; 16], Option<EventId>>,
     /// The attempts that ended in this batch.
     ended: Vec<(EventId, InFlight)>,
-    /// The attempts that began in this batch.
-    begun: Vec<EventId>,
+    /// The tokens of the attempts that began in this batch.
+    begun: HashSet<u64>,
     /// The routes whose schedule changed.
     pub(super) touched: HashSet<Arc<str>>,
 }
 
 impl Changes {
-    /// Reads the schedule from the files. The attempts of `kept` continue; the outcomes of others
-    /// that were in flight are unknown.
+    /// Reads the schedule from the files. The attempts that were kept continue; the outcomes of
+    /// others that were in flight are unknown. Returns whether the last batch is in the files,
+    /// although writing it seemed to fail.
     ///
     /// # Errors
     /// With what was given.
-    pub(super) fn load(files: Arc<Files>, kept: Kept) -> Result<Self, (Kept, fjall::Error)> {
+    pub(super) fn load(
+        files: Arc<Files>,
+        kept: Kept,
+    ) -> Result<(Self, bool), (Kept, fjall::Error)> {
         Changes::try_load(files, &kept).map_err(|error| (kept, error))
     }
 
-    fn try_load(files: Arc<Files>, kept: &Kept) -> fjall::Result<Self> {
+    fn try_load(files: Arc<Files>, kept: &Kept) -> fjall::Result<(Self, bool)> {
+        let totals = files.totals()?;
+        let is_written = totals.batch == kept.batch;
+        let in_flight = &kept.in_flight[usize::from(is_written)];
         let mut changes = Changes {
             schedule: Schedule::default(),
-            in_flight: HashMap::with_capacity(kept.in_flight.len()),
-            totals: files.totals()?,
+            in_flight: HashMap::with_capacity(in_flight.len()),
+            totals,
             last_token: kept.last_token,
             retention: kept.retention,
-            refused: VecDeque::new(),
+            refused: BTreeSet::new(),
             eviction: Eviction::default(),
             digests: HashMap::new(),
             queue: Weak::clone(&kept.queue),
@@ -101,7 +111,7 @@ impl Changes {
             changed: HashMap::new(),
             records: HashMap::new(),
             ended: Vec::new(),
-            begun: Vec::new(),
+            begun: HashSet::new(),
             touched: HashSet::new(),
             files,
         };
@@ -115,18 +125,17 @@ impl Changes {
             changes.schedule.count_dead(&name(found?.0)?, 1);
         }
         for found in files.scheduled(EventState::Refused) {
-            changes.refused.push_back(found?.1);
+            changes.refused.insert(found?.1);
         }
-        changes.refused.make_contiguous().sort_unstable();
         let mut interrupted = Vec::new();
         for found in files.scheduled(EventState::Delivering) {
             let (route, id, slot) = found?;
             changes.schedule.insert(&name(route)?, id, slot);
-            if !kept.in_flight.contains_key(&id) {
+            if !in_flight.contains_key(&id) {
                 interrupted.push(id);
             }
         }
-        for (id, attempt) in &kept.in_flight {
+        for (id, attempt) in in_flight {
             if let Some(stored) = files.entry(*id)? {
                 changes.in_flight.insert(*id, InFlight { stored, ..*attempt });
             }
@@ -138,21 +147,23 @@ impl Changes {
             changes.write(Some(&old), new);
         }
         changes.touched.extend(changes.schedule.routes().cloned().collect::<Vec<_>>());
-        changes.commit()?;
-        Ok(changes)
+        changes.write_batch()?;
+        changes.changed.clear();
+        Ok((changes, is_written))
     }
 
-    /// Returns what does not depend on the files, as it was before the last batch.
-    pub(super) fn keep(mut self) -> Kept {
-        for id in self.begun {
-            self.in_flight.remove(&id);
-        }
-        self.in_flight.extend(self.ended);
+    /// Returns what does not depend on the files, after the last batch could not be written.
+    pub(super) fn keep(self) -> Kept {
+        let has_begun = |attempt: &InFlight| self.begun.contains(&attempt.token);
+        let mut before = self.in_flight.clone();
+        before.retain(|_, attempt| !has_begun(attempt));
+        before.extend(self.ended.into_iter().filter(|(_, attempt)| !has_begun(attempt)));
         Kept {
             retention: self.retention,
             queue: self.queue,
-            in_flight: self.in_flight,
+            in_flight: [before, self.in_flight],
             last_token: self.last_token,
+            batch: self.totals.batch,
         }
     }
 
@@ -209,16 +220,24 @@ impl Changes {
     /// Makes the batch durable.
     pub(super) fn commit(&mut self) -> fjall::Result<()> {
         if !self.batch.is_empty() {
-            let empty = self.files.database.batch();
-            let mut batch = std::mem::replace(&mut self.batch, empty);
-            self.files.put_totals(&mut batch, self.totals);
-            batch.durability(Some(fjall::PersistMode::SyncData)).commit()?;
+            self.totals.batch += 1;
+            self.write_batch()?;
         }
         self.changed.clear();
         self.records.clear();
         self.ended.clear();
         self.begun.clear();
         Ok(())
+    }
+
+    fn write_batch(&mut self) -> fjall::Result<()> {
+        let empty = self.files.database.batch();
+        let mut batch = std::mem::replace(&mut self.batch, empty);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.files.put_totals(&mut batch, self.totals);
+        batch.durability(Some(fjall::PersistMode::SyncData)).commit()
     }
 
     fn accept(
@@ -261,16 +280,7 @@ impl Changes {
         old: StoredEntry,
     ) -> fjall::Result<(Acceptance, Option<AttemptLease>)> {
         let (id, entry) = (old.entry.id, &event.entry);
-        let state = old.entry.state;
-        // Written by a batch whose outcome was unknown.
-        if id == entry.id && state == EventState::Pending && entry.state == EventState::Delivering {
-            if self.is_blocked(&old.entry) {
-                return Ok((Acceptance::New(id, None), None));
-            }
-            let lease = self.begin(old, entry.received).1;
-            return Ok((Acceptance::New(id, Some(lease)), Some(lease)));
-        }
-        if state == EventState::Dead {
+        if old.entry.state == EventState::Dead {
             let next_attempt = entry.next_attempt.unwrap_or(entry.received);
             self.revive(old, next_attempt, entry.expires);
             return Ok((Acceptance::Revived(id), None));
@@ -342,7 +352,7 @@ impl Changes {
         self.last_token += 1;
         let (id, token) = (stored.entry.id, self.last_token);
         self.in_flight.insert(id, InFlight { token, stored, again: false });
-        self.begun.push(id);
+        self.begun.insert(token);
         AttemptLease { id, token }
     }
 
@@ -364,10 +374,6 @@ impl Changes {
     ) -> Option<EventEntry> {
         let InFlight { stored: old, again, .. } = self.end(lease)?;
         let mut new = old.clone();
-        // A batch whose outcome was unknown may have recorded it.
-        if new.entry.log.last() == Some(attempt) {
-            new.entry.log.pop();
-        }
         new.entry.settle(attempt, next, again);
         new.since = attempt.ended();
         Some(self.write(Some(&old), new).entry)
@@ -403,14 +409,11 @@ impl Changes {
             new.entry.has_request = false;
             self.put_request(&mut new, entry.id, request)?;
             self.write(None, new);
-            if entry.state == EventState::Refused {
-                self.refused.push_back(entry.id);
-                while self.refused.len() as u64 > self.retention.keep_refused
-                    && let Some(oldest) = self.refused.pop_front()
-                {
-                    if let Some(oldest) = self.get(oldest)? {
-                        self.delete(&oldest);
-                    }
+            while self.refused.len() as u64 > self.retention.keep_refused
+                && let Some(oldest) = self.refused.pop_first()
+            {
+                if let Some(oldest) = self.get(oldest)? {
+                    self.delete(&oldest);
                 }
             }
             return Ok(());
@@ -434,7 +437,7 @@ impl Changes {
         expires: Millis,
     ) -> fjall::Result<Redelivery> {
         let Some(old) = self.get(id)? else { return Ok(Redelivery::Unknown) };
-        if !old.entry.has_request {
+        if !old.entry.can_be_redelivered() {
             return Ok(Redelivery::NotKept);
         }
         let mut new = old.clone();
@@ -549,7 +552,9 @@ impl Changes {
                 self.schedule.insert(&route, id, slot);
             }
             EventState::Dead => self.schedule.count_dead(&route, 1),
-            EventState::Delivered | EventState::Refused | EventState::Failed => {
+            EventState::Delivered | EventState::Failed => self.eviction.added(),
+            EventState::Refused => {
+                self.refused.insert(id);
                 self.eviction.added();
             }
         }
@@ -576,9 +581,6 @@ impl Changes {
         if let Some(record) = entry.record {
             self.remove_record(&entry.route, record);
         }
-        if entry.state == EventState::Refused {
-            self.refused.retain(|refused| *refused != entry.id);
-        }
         self.count_out(old);
         self.changed.insert(entry.id, None);
         self.touched.insert(Arc::clone(&entry.route));
@@ -598,7 +600,10 @@ impl Changes {
                 self.schedule.remove(&entry.route, entry.id);
             }
             EventState::Dead => self.schedule.count_dead(&entry.route, -1),
-            EventState::Delivered | EventState::Refused | EventState::Failed => {}
+            EventState::Refused => {
+                self.refused.remove(&entry.id);
+            }
+            EventState::Delivered | EventState::Failed => {}
         }
         self.totals.bytes = self.totals.bytes.saturating_sub(old.cost());
     }

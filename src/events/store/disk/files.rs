@@ -96,6 +96,8 @@ pub(super) struct Totals {
     pub(super) bytes: u64,
     /// The last place in the order of acceptance that was given away.
     pub(super) sequence: u64,
+    /// The number of batches.
+    pub(super) batch: u64,
 }
 
 /// The content of the files does not fit the configuration.
@@ -186,12 +188,16 @@ impl Files {
     /// Returns the totals as of the last batch.
     pub(super) fn totals(&self) -> fjall::Result<Totals> {
         let Some(stored) = self.meta.get(TOTALS_NAME)? else { return Ok(Totals::default()) };
-        let (bytes, sequence) = numbers(&stored).ok_or_else(unreadable)?;
-        Ok(Totals { bytes, sequence })
+        let [bytes, sequence, batch] = numbers(&stored).ok_or_else(unreadable)?;
+        Ok(Totals { bytes, sequence, batch })
     }
 
     pub(super) fn put_totals(&self, batch: &mut fjall::OwnedWriteBatch, totals: Totals) {
-        batch.insert(&self.meta, TOTALS_NAME, pair(totals.bytes, totals.sequence));
+        batch.insert(
+            &self.meta,
+            TOTALS_NAME,
+            bytes_of([totals.bytes, totals.sequence, totals.batch]),
+        );
     }
 
     /// Returns the digest of a route, and adds its name to the batch if it is new.
@@ -241,8 +247,7 @@ impl Files {
     fn decode(&self, id: EventId, value: &[u8]) -> fjall::Result<StoredEntry> {
         let decode = || {
             let (head, sealed) = value.split_first_chunk::<24>()?;
-            let (sequence, request_length) = numbers(&head[..16])?;
-            let since = u64::from_le_bytes(head[16..].try_into().ok()?);
+            let [sequence, request_length, since] = numbers(head)?;
             let plain = self.seal.open(&id.0.to_be_bytes(), sealed.to_vec())?;
             let entry = codec::decode_entry(&plain).filter(|entry| entry.id == id)?;
             let sequence = Sequence(sequence);
@@ -257,8 +262,7 @@ impl Files {
         let place = stored.entry.id.0.to_be_bytes();
         let sealed = self.seal.seal(&place, codec::encode_entry(&stored.entry));
         let mut value = Vec::with_capacity(24 + sealed.len());
-        value.extend(pair(stored.sequence.0, stored.request_length));
-        value.extend(stored.since.to_le_bytes());
+        value.extend(bytes_of([stored.sequence.0, stored.request_length, stored.since]));
         value.extend_from_slice(&sealed);
         stored.entry_length = value.len() as u64;
         value
@@ -340,16 +344,15 @@ impl Files {
             let read = || {
                 let (_, route) = key.split_first_chunk::<1>()?;
                 let (route, id) = route.split_first_chunk()?;
-                let (since, rest) = value.split_first_chunk()?;
-                let (sequence, order) = rest.split_first_chunk()?;
-                let since = u64::from_le_bytes(*since);
+                let (head, order) = value.split_first_chunk::<16>()?;
+                let [since, sequence] = numbers(head)?;
                 let order = match order {
                     [] => None,
                     order => Some(OrderTag(order.try_into().ok()?)),
                 };
                 let slot = Slot {
                     next_attempt: (state != EventState::Delivering).then_some(since),
-                    sequence: Sequence(u64::from_le_bytes(*sequence)),
+                    sequence: Sequence(sequence),
                     order,
                 };
                 Some((*route, event_id(id)?, slot))
@@ -360,7 +363,7 @@ impl Files {
 
     /// Returns the value of an event in the keyspace `states`.
     pub(super) fn state_value(&self, stored: &StoredEntry) -> Vec<u8> {
-        let mut value = pair(stored.since, stored.sequence.0).to_vec();
+        let mut value = bytes_of([stored.since, stored.sequence.0]);
         if let Some(order) = stored.entry.order {
             value.extend(self.order_tag(&stored.entry.route, order).0);
         }
@@ -389,16 +392,14 @@ pub(super) fn event_id(bytes: &[u8]) -> Option<EventId> {
     Some(EventId(u128::from_be_bytes(bytes.try_into().ok()?)))
 }
 
-fn pair(first: u64, second: u64) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&first.to_le_bytes());
-    bytes[8..].copy_from_slice(&second.to_le_bytes());
-    bytes
+fn bytes_of<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
+    numbers.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
-fn numbers(bytes: &[u8]) -> Option<(u64, u64)> {
-    let (first, second) = bytes.split_first_chunk()?;
-    Some((u64::from_le_bytes(*first), u64::from_le_bytes(second.try_into().ok()?)))
+fn numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    let (chunks, []) = bytes.as_chunks() else { return None };
+    let chunks: &[_; N] = chunks.try_into().ok()?;
+    Some(chunks.map(u64::from_le_bytes))
 }
 
 /// A value that cannot be decoded.

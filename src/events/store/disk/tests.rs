@@ -9,6 +9,8 @@ use crate::{
     scheme::ContextPin,
 };
 
+mod model;
+
 const NOW: Millis = 1_764_500_000_000;
 const HOUR: Millis = 3_600_000;
 
@@ -286,4 +288,17 @@ async fn expired_events_are_removed() {
     assert_eq!(store.find(&route(), key(2)).await.unwrap(), None);
     store.expire(NOW + 2000 + 30 * day).await.unwrap();
     assert_eq!(store.listed(EventFilter::default()).await, [id(1)], "pending events are kept");
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        let to = to.join(file.file_name());
+        if file.file_type().unwrap().is_dir() {
+            copy_all(&file.path(), &to);
+        } else {
+            std::fs::copy(file.path(), to).unwrap();
+        }
+    }
 }

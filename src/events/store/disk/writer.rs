@@ -121,7 +121,8 @@ pub(super) struct Writer {
 /// The state of the store, with or without its files.
 enum Store {
     Open(Box<Changes>),
-    Closed(Kept),
+    /// With the commands of a batch that could not be written, or perhaps was.
+    Closed(Kept, Vec<Command>),
 }
 
 impl Writer {
@@ -132,38 +133,41 @@ impl Writer {
             let mut work = self.queue.take(retry);
             self.health.write_starts();
             work.commands.retain(|command| !command.is_abandoned());
-            let (next, written) = self.write(store, &mut work.commands);
-            store = next;
-            retry = match written {
-                Ok(()) => {
-                    self.health.write_ended(None);
-                    work.commands.into_iter().for_each(Command::finish);
-                    None
-                }
-                Err(error) => {
-                    self.queue.put_back(work.commands);
-                    self.health.write_ended(Some(database::reason(&error)));
-                    Some(retry.map_or(RETRY[0], |retry| (retry * 2).min(RETRY[1])))
-                }
-            };
+            let failure;
+            (store, failure) = self.write(store, work.commands);
+            retry = failure.is_some().then(|| match retry {
+                Some(retry) => RETRY[1].min(retry * 2),
+                None => RETRY[0],
+            });
+            self.health.write_ended(failure.map(|error| database::reason(&error)));
             if work.stop {
                 return;
             }
         }
     }
 
-    fn write(&self, store: Store, commands: &mut [Command]) -> (Store, fjall::Result<()>) {
+    /// Writes a batch. Returns the error if the files are closed now.
+    fn write(&self, store: Store, mut commands: Vec<Command>) -> (Store, Option<fjall::Error>) {
         let mut changes = match store {
             Store::Open(changes) => changes,
-            Store::Closed(kept) => match self.open() {
-                Ok(files) => match Changes::load(Arc::new(files), kept) {
-                    Ok(changes) => Box::new(changes),
-                    Err((kept, error)) => return (Store::Closed(kept), Err(error)),
-                },
-                Err(error) => return (Store::Closed(kept), Err(error)),
+            Store::Closed(kept, unfinished) => match self.reopen(kept) {
+                Ok((mut changes, is_written)) => {
+                    self.view.update(&mut changes);
+                    if is_written {
+                        unfinished.into_iter().for_each(Command::finish);
+                    } else {
+                        let unfinished = unfinished.into_iter().filter(|it| !it.is_abandoned());
+                        commands.splice(0..0, unfinished);
+                    }
+                    Box::new(changes)
+                }
+                Err((kept, error)) => {
+                    self.queue.put_back(commands);
+                    return (Store::Closed(kept, unfinished), Some(error));
+                }
             },
         };
-        for command in &mut *commands {
+        for command in &mut commands {
             if let Err(error) = changes.run(command) {
                 command.fail(&database::reason(&error));
             }
@@ -171,12 +175,20 @@ impl Writer {
         match self.commit(&mut changes) {
             Ok(()) => {
                 self.view.update(&mut changes);
-                (Store::Open(changes), Ok(()))
+                commands.into_iter().for_each(Command::finish);
+                (Store::Open(changes), None)
             }
             Err(error) => {
                 self.view.close();
-                (Store::Closed(changes.keep()), Err(error))
+                (Store::Closed(changes.keep(), commands), Some(error))
             }
+        }
+    }
+
+    fn reopen(&self, kept: Kept) -> Result<(Changes, bool), (Kept, fjall::Error)> {
+        match self.open() {
+            Ok(files) => Changes::load(Arc::new(files), kept),
+            Err(error) => Err((kept, error)),
         }
     }
 
