@@ -12,7 +12,7 @@
 // Until the admin API uses the rest.
 #![allow(dead_code)]
 
-mod codec;
+pub(crate) mod codec;
 mod delivery;
 mod facts;
 mod history;

@@ -46,6 +46,16 @@ pub mod internals {
     pub mod document {
         pub use crate::document::{Report, Severity};
     }
+    pub mod events {
+        pub use crate::events::{
+            codec::{decode_entry, decode_request, encode_entry, encode_request},
+            model::{
+                Acceptance, AttemptLease, DeliveryAttempt, EventEntry, EventFilter, EventId,
+                EventState, NewEvent, NextStep, Retention, StoredRequest,
+            },
+            store::{EventStore, disk::DiskStore},
+        };
+    }
     pub mod gateway {
         pub use crate::gateway::Gateway;
     }
@@ -71,7 +81,9 @@ pub mod internals {
         pub use crate::route::Routes;
     }
     pub mod scheme {
-        pub use crate::scheme::{Credentials, Draft, Scheme, UnixMillis, Verified, Verifier};
+        pub use crate::scheme::{
+            ContextPin, Credentials, Draft, EventKey, Scheme, UnixMillis, Verified, Verifier,
+        };
     }
     pub mod secret {
         pub use crate::secret::Secret;

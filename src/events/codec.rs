@@ -57,7 +57,7 @@ impl EventState {
 }
 
 /// Returns the bytes of an entry.
-pub(crate) fn encode_entry(entry: &EventEntry) -> Vec<u8> {
+pub fn encode_entry(entry: &EventEntry) -> Vec<u8> {
     let mut out = Vec::with_capacity(192 + entry.log.len() * 16);
     out.push(VERSION);
     out.push(entry.state.number());
@@ -122,7 +122,7 @@ pub(crate) fn encode_entry(entry: &EventEntry) -> Vec<u8> {
 }
 
 /// Reads an entry; returns `None` if the bytes are none of a known version.
-pub(crate) fn decode_entry(bytes: &[u8]) -> Option<EventEntry> {
+pub fn decode_entry(bytes: &[u8]) -> Option<EventEntry> {
     let mut input = Input(bytes);
     if input.byte()? != VERSION {
         return None;
@@ -159,7 +159,7 @@ pub(crate) fn decode_entry(bytes: &[u8]) -> Option<EventEntry> {
 }
 
 /// Returns the bytes of a request.
-pub(crate) fn encode_request(request: &StoredRequest) -> Vec<u8> {
+pub fn encode_request(request: &StoredRequest) -> Vec<u8> {
     let headers: usize =
         request.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
     let mut out = Vec::with_capacity(128 + request.target.len() + headers + request.body.len());
@@ -187,7 +187,7 @@ pub(crate) fn encode_request(request: &StoredRequest) -> Vec<u8> {
 }
 
 /// Reads a request; returns `None` if the bytes are none of a known version.
-pub(crate) fn decode_request(bytes: &Bytes) -> Option<StoredRequest> {
+pub fn decode_request(bytes: &Bytes) -> Option<StoredRequest> {
     let mut input = Input(bytes);
     if input.byte()? != VERSION {
         return None;

@@ -13,7 +13,7 @@ use crate::{
 /// The store's own ID of an event: 48 bits of the time of receipt in milliseconds and 80 random
 /// bits. Written as 26 characters of Crockford's base 32, which sort as the IDs do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EventId(pub(crate) u128);
+pub struct EventId(pub u128);
 
 /// The alphabet of Crockford's base 32, in order.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -24,7 +24,7 @@ const RANDOM_BITS: u32 = 80;
 
 impl EventId {
     /// Returns the ID of an event received at `received`; 80 bits of `random` are used.
-    pub(crate) fn new(received: Millis, random: u128) -> Self {
+    pub fn new(received: Millis, random: u128) -> Self {
         let random = random & ((1 << RANDOM_BITS) - 1);
         EventId(u128::from(received) << RANDOM_BITS | random)
     }

@@ -19,11 +19,11 @@ pub(crate) mod disk;
 pub(crate) mod simulated;
 
 /// A boxed future of a store's operation.
-pub(crate) type Operation<'s, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 's>>;
+pub type Operation<'s, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 's>>;
 
 /// Why a store cannot perform an operation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum StoreError {
+pub enum StoreError {
     /// It is full of events that must be kept.
     #[error("the event store is full")]
     Full,
@@ -35,7 +35,7 @@ pub(crate) enum StoreError {
 
 /// What an operator's request for a redelivery did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Redelivery {
+pub enum Redelivery {
     /// An attempt begins as soon as possible: at once, or after the one that is in flight.
     Started,
     /// There is no such event.
@@ -46,15 +46,15 @@ pub(crate) enum Redelivery {
 
 /// One page of a list, newest first.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct EventPage {
+pub struct EventPage {
     /// The entries.
-    pub(crate) entries: Vec<EventEntry>,
+    pub entries: Vec<EventEntry>,
     /// Where the next page begins: entries older than this ID. `None` if there are no more.
-    pub(crate) next: Option<EventId>,
+    pub next: Option<EventId>,
 }
 
 /// A store of events.
-pub(crate) trait EventStore: fmt::Debug + Send + Sync {
+pub trait EventStore: fmt::Debug + Send + Sync {
     /// Stores an event durably. If an event of the same route with the same replay record is stored
     /// already, nothing is stored: a dead one becomes pending again with the new request's
     /// `expires` and `next_attempt`, a failed one becomes pending and takes the new request. If the

@@ -37,7 +37,7 @@ use crate::{
             Acceptance, AttemptLease, Backlog, DeliveryAttempt, DueEvent, EventEntry, EventFilter,
             EventId, EventState, NewEvent, NextStep, Retention, StoredRequest,
         },
-        seal::{InvalidKey, Seal},
+        seal::Seal,
     },
     replay::Millis,
     scheme::EventKey,
@@ -59,19 +59,23 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the end of the process waits for a write that hangs.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The store cannot be opened.
+/// The store cannot be opened; the text says why.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    #[error("the event store at {0} cannot be used: {1}")]
-    Mismatch(String, Mismatch),
-    #[error(transparent)]
-    Key(#[from] InvalidKey),
+#[error("{0}")]
+pub struct OpenError(String);
+
+impl OpenError {
+    fn new(error: impl fmt::Display) -> Self {
+        OpenError(error.to_string())
+    }
+
+    fn mismatch(path: &Path, mismatch: Mismatch) -> Self {
+        OpenError(format!("the event store at {} cannot be used: {mismatch}", path.display()))
+    }
 }
 
 /// The handle of the store.
-pub(crate) struct DiskStore {
+pub struct DiskStore {
     seal: Seal,
     retention: Retention,
     queue: Arc<CommandQueue>,
@@ -96,19 +100,19 @@ impl DiskStore {
     /// # Errors
     /// If another process holds the files, the key is wrong or missing, or the files are damaged or
     /// cannot be read or created.
-    pub(crate) fn open(
+    pub fn open(
         path: &Path,
         key: Option<&Secret>,
         retention: Retention,
         up: IntGauge,
     ) -> Result<Self, OpenError> {
-        let seal = Seal::new(key)?;
-        let disk_error = |error| DiskError::new(KIND, path, error);
+        let seal = Seal::new(key).map_err(OpenError::new)?;
+        let disk_error = |error| OpenError::new(DiskError::new(KIND, path, error));
         let files = Files::open(path, &seal).map_err(disk_error)?;
         files
             .check()
             .map_err(disk_error)?
-            .map_err(|mismatch| OpenError::Mismatch(path.display().to_string(), mismatch))?;
+            .map_err(|mismatch| OpenError::mismatch(path, mismatch))?;
         let queue = Arc::<CommandQueue>::default();
         let kept = Kept::new(retention, Arc::downgrade(&queue));
         let (mut changes, _) =
@@ -132,7 +136,7 @@ impl DiskStore {
             writer.run(changes);
             drop(running);
         });
-        thread.map_err(|error| DiskError::Thread(KIND, error))?;
+        thread.map_err(|error| OpenError::new(DiskError::Thread(KIND, error)))?;
         Ok(DiskStore {
             seal,
             retention,

@@ -102,7 +102,7 @@ pub(super) struct Totals {
 
 /// The content of the files does not fit the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Mismatch {
+pub(super) enum Mismatch {
     #[error("it was written by a newer version of sealgate")]
     Version,
     #[error("it is encrypted, and `key` is not configured")]

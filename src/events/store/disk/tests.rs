@@ -9,6 +9,7 @@ use crate::{
     scheme::ContextPin,
 };
 
+mod faults;
 mod model;
 
 const NOW: Millis = 1_764_500_000_000;
