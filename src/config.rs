@@ -6,6 +6,7 @@
 //! report quotes a secret.
 
 mod acme;
+mod admin;
 mod admission;
 mod credentials;
 mod database;
@@ -32,12 +33,13 @@ use zeroize::Zeroizing;
 
 pub use self::{
     acme::is_domain,
+    admin::DEFAULT_ADMIN,
     inventory::{Changes, Inventory},
-    server::DEFAULT_ADMIN,
     sources::Sources,
 };
 use self::{inventory::Fixed, limits::LimitsSection};
 use crate::{
+    admin::AdminOptions,
     document::{Field, Reader, Report, Section, show_duration},
     events::EventsOptions,
     route::RouteOptions,
@@ -49,8 +51,8 @@ use crate::{
 pub struct Config {
     /// Public listeners.
     pub server: ServerOptions,
-    /// Admin listeners; empty if the operator disabled them.
-    pub admin: Vec<SocketAddr>,
+    /// Admin listeners and their API.
+    pub admin: AdminOptions,
     /// The replay guard.
     pub replay: crate::replay::Options,
     /// The event store, if there is one.
@@ -106,6 +108,25 @@ pub fn load(path: &Path) -> Result<(Config, Report), Report> {
     load_with_sources(path).0
 }
 
+/// Reads only `[admin]` of a configuration file, for commands that call a running gateway.
+///
+/// # Errors
+/// A report of the problems of that section, or of the syntax.
+pub fn load_admin(path: &Path) -> Result<AdminOptions, Report> {
+    let text = std::fs::read_to_string(path).map_err(|error| Report::unreadable(path, &error))?;
+    let text = Zeroizing::new(text);
+    let environment = |name: &str| std::env::var(name).ok();
+    let surroundings = Surroundings::new(path.parent().unwrap_or(Path::new("")), &environment);
+    let reader = Reader::new(&path.display().to_string(), &text);
+    let options = {
+        let table = reader.parse();
+        let section = reader.root(&table).get("admin").and_then(|field| field.section());
+        admin::read(section, &[], &surroundings)
+    };
+    let report = reader.finish();
+    if report.is_fatal() { Err(report) } else { Ok(options) }
+}
+
 /// Reads a configuration file as [`load`] does, and also returns the files that it refers to, even
 /// if the configuration is invalid.
 pub fn load_with_sources(path: &Path) -> (Result<(Config, Report), Report>, Sources) {
@@ -158,7 +179,7 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
     let server = server.and_then(|field| field.section());
     let server = server.map(|section| server::read(section, &limits, surroundings));
     let public: Vec<SocketAddr> = server.iter().flat_map(ServerOptions::addresses).collect();
-    let admin = server::admin(section("admin"), &public);
+    let admin = admin::read(section("admin"), &public, surroundings);
     let replay = replay::read(section("replay"), surroundings);
     let events_section = section("events");
     let has_events = events_section.is_some();
@@ -186,7 +207,7 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
         Some(events) => Some(events?),
         None => None,
     };
-    let fixed = Fixed::of(&server, &admin, &replay.options, events.as_ref(), limits.memory);
+    let fixed = Fixed::of(&server, &admin.listen, &replay.options, events.as_ref(), limits.memory);
     Some(Config {
         inventory: Inventory {
             sources: surroundings.sources.borrow().clone(),

@@ -26,7 +26,7 @@ use toml::{
 
 use self::report::{Lines, Problem};
 pub use self::{
-    field::{Field, nearest, show_duration, show_size},
+    field::{Field, nearest, parse_duration, show_duration, show_size},
     report::{Report, Severity},
 };
 

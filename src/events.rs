@@ -9,7 +9,7 @@
 //! The store decides which event is due and guarantees that at most one attempt of it is in flight.
 //! This module computes times, begins attempts and settles them.
 
-// Until the admin API uses the rest.
+// Until rejected requests are kept.
 #![allow(dead_code)]
 
 pub(crate) mod codec;
@@ -33,7 +33,6 @@ use std::{
 use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::store::StoreError;
 use self::{
     delivery::{AttemptResult, AttemptSlot, EndedAttempt, StoredDelivery, deliver, jitter},
     history::HistoryQueue,
@@ -48,6 +47,7 @@ pub use self::{
     options::{EventStoreOptions, EventsOptions},
     request::InboundRequest,
 };
+pub(crate) use self::{service::rfc3339, store::StoreError};
 use crate::{
     metrics::{EventStoreMetrics, Metrics},
     reject::Reject,

@@ -76,6 +76,11 @@ impl Gate {
         self.pipeline.replay.expire();
     }
 
+    /// Returns the replay guard.
+    pub(crate) fn replay(&self) -> &Replay {
+        &self.pipeline.replay
+    }
+
     /// Returns the event store, if there is one.
     // Until the admin API uses it.
     #[allow(dead_code)]

@@ -90,7 +90,7 @@ impl Gateway {
         let handshakes = handshakes(certificates.as_ref(), &options.listen)?;
         let handshakes: Vec<Handshake> =
             handshakes.into_iter().map(ArcSwap::from_pointee).map(Arc::new).collect();
-        let bound = server::bind(options, &config.admin)?;
+        let bound = server::bind(options, &config.admin.listen)?;
         let addresses = bound.addresses()?;
         let replay = Replay::open(config.replay, Clock::system(), &metrics)?;
         let events = config.events.map(|options| Events::open(options, Clock::system(), &metrics));
@@ -118,6 +118,7 @@ impl Gateway {
         let server = Server::start(
             bound,
             options,
+            &config.admin,
             (Arc::clone(&gate), capacity),
             Arc::clone(&metrics),
             &handshakes,
@@ -206,6 +207,7 @@ impl Gateway {
         if let Some(events) = &self.events {
             events.serve(site.routes.iter().map(|route| Arc::clone(&route.delivery)));
         }
+        self.server.set_admin_access(&config.admin);
         self.gate.site.store(Arc::new(site));
         *self.fetching.lock().unwrap_or_else(PoisonError::into_inner) = fetching;
         let changes = {

@@ -149,7 +149,6 @@ impl Replay {
     ///
     /// # Errors
     /// [`Reject::InFlight`] or [`Reject::StoreUnavailable`], at `until` at the latest.
-    #[allow(dead_code, reason = "until the admin API calls it")]
     pub(crate) async fn forget(&self, key: &EventKey, until: Instant) -> Result<(), Reject> {
         self.0.forget(key, until).await
     }

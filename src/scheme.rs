@@ -23,6 +23,7 @@ mod time;
 mod verified;
 mod verify;
 
+pub(crate) use self::form::fields as form_fields;
 pub use self::{
     catalog::guess::SchemeGuess,
     compile::prepare::{Credentials, JwtCredentials},

@@ -36,7 +36,12 @@ pub use self::{
     wire::check_head,
     worker::Liveness,
 };
-use crate::{admin::Admin, capacity::Capacity, gate::Gate, metrics::Metrics};
+use crate::{
+    admin::{Admin, AdminOptions},
+    capacity::Capacity,
+    gate::Gate,
+    metrics::Metrics,
+};
 
 /// A running server.
 pub struct Server {
@@ -59,6 +64,7 @@ impl Server {
     pub fn start(
         bound: Bound,
         options: &ServerOptions,
+        admin: &AdminOptions,
         (gate, capacity): (Arc<Gate>, Capacity),
         metrics: Arc<Metrics>,
         handshakes: &[Handshake],
@@ -73,7 +79,7 @@ impl Server {
             (0..options.workers.max(1)).map(|_| Worker::start()).collect::<io::Result<Vec<_>>>()?;
         let server = Server {
             shared,
-            admin: Admin::new(gate, Arc::clone(&metrics)),
+            admin: Admin::new(admin, gate, Arc::clone(&metrics)),
             accepting: CancellationToken::new(),
             admin_open: CancellationToken::new(),
             drain_delay: options.drain_delay,
@@ -91,11 +97,17 @@ impl Server {
         for listener in bound.admin {
             let admin = Arc::clone(&server.admin);
             let stop = server.admin_open.clone();
+            let on_loopback = listener.local_addr()?.ip().is_loopback();
             listener::accept(listener, stop, move |stream, address| {
-                admin.accept(stream, address.ip());
+                admin.accept(stream, address.ip(), on_loopback);
             })?;
         }
         Ok(server)
+    }
+
+    /// Replaces the tokens and hosts of the admin API.
+    pub fn set_admin_access(&self, options: &AdminOptions) {
+        self.admin.set_access(options);
     }
 
     fn serve(

@@ -1,12 +1,6 @@
-//! `[server]` and `[admin]`: where the gateway listens.
+//! `[server]`: where the gateway listens.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    ops::RangeInclusive,
-    path::PathBuf,
-    thread,
-    time::Duration,
-};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, thread, time::Duration};
 
 use http::uri::PathAndQuery;
 
@@ -145,31 +139,8 @@ fn capture(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Option<Capture
     Some(CaptureOptions { dir: dir?, keep, max_bytes: max_bytes? })
 }
 
-/// The admin listener without `admin.listen`.
-pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
-
-/// Reads the addresses of `[admin]`: by default one on loopback, none if the list is empty.
-/// Addresses in `taken` are errors.
-pub(super) fn admin(section: Option<Section<'_>>, taken: &[SocketAddr]) -> Vec<SocketAddr> {
-    let default = vec![DEFAULT_ADMIN];
-    let Some(section) = section else { return default };
-    let listen = section.get("listen").map(|field| {
-        let listen = addresses(&field);
-        if listen.iter().any(|address| !address.ip().is_loopback()) {
-            let help = "it exposes no payload, but let only your monitoring reach it";
-            field.warning("`admin.listen` is reachable from outside", Some(help.to_owned()));
-        }
-        if let Some(twice) = listen.iter().find(|a| a.port() != 0 && taken.contains(a)) {
-            field.error(format!("{twice} is a public listener already"), None);
-        }
-        listen
-    });
-    section.finish();
-    listen.unwrap_or(default)
-}
-
 /// Reads one socket address or a list of them.
-fn addresses(field: &Field<'_>) -> Vec<SocketAddr> {
+pub(super) fn addresses(field: &Field<'_>) -> Vec<SocketAddr> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for item in field.items() {
         addresses.extend(address(&item, &addresses));

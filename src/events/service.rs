@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use ::time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::{
     sync::CancellationToken,
@@ -21,7 +20,10 @@ use super::{
     model::{AttemptLease, DeliveryAttempt, EventEntry, EventId, NextStep},
     store::EventStore,
 };
-use crate::replay::{Clock, Millis};
+use crate::{
+    replay::{Clock, Millis},
+    scheme::UnixMillis,
+};
 
 /// The memory for bodies that were read from the store, in KiB.
 pub(super) const BUDGET: u32 = 64 << 10;
@@ -170,7 +172,5 @@ impl EventService {
 
 /// Returns a time as RFC 3339 in UTC.
 pub(crate) fn rfc3339(at: Millis) -> String {
-    let nanos = i128::from(at) * 1_000_000;
-    let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    at.format(&Rfc3339).unwrap_or_default()
+    UnixMillis(i64::try_from(at).unwrap_or(i64::MAX)).rfc3339()
 }

@@ -107,11 +107,10 @@ impl SecretUse {
         }
     }
 
-    /// Returns key, position and last use of the secrets that were used.
-    pub(super) fn used(&self) -> impl Iterator<Item = (String, String, i64)> {
+    /// Returns key, position and last use of every secret; 0 is never.
+    pub fn all(&self) -> impl Iterator<Item = (&Arc<str>, usize, i64)> {
         self.0.iter().flat_map(|(key, gauges)| {
-            let used = gauges.iter().zip(1_u32..).filter(|(gauge, _)| gauge.get() > 0);
-            used.map(move |(gauge, secret)| (key.to_string(), secret.to_string(), gauge.get()))
+            gauges.iter().zip(1..).map(move |(gauge, secret)| (key, secret, gauge.get()))
         })
     }
 }

@@ -140,6 +140,11 @@ impl RouteMetrics {
         Arc::clone(&known)
     }
 
+    /// Returns when each secret was last used.
+    pub fn secret_use(&self) -> Arc<SecretUse> {
+        Arc::clone(&self.secrets.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Returns the counter of upstream requests with a result.
     pub fn upstream(&self, code: UpstreamCode) -> &Counter {
         &self.upstream[code as usize]
@@ -236,11 +241,11 @@ impl RouteTable {
             }
             Series::Secrets => {
                 for (route, known) in routes.iter().filter(|(_, known)| known.served) {
-                    let secrets = known.metrics.secrets.lock();
-                    let secrets = secrets.unwrap_or_else(PoisonError::into_inner);
-                    for (key, secret, at) in secrets.used() {
+                    let secrets = known.metrics.secret_use();
+                    for (key, secret, at) in secrets.all().filter(|(.., at)| *at > 0) {
+                        let secret = secret.to_string();
                         let labels =
-                            ["{key=\"", &key, "\",route=\"", route, "\",secret=\"", &secret, "\"}"];
+                            ["{key=\"", key, "\",route=\"", route, "\",secret=\"", &secret, "\"}"];
                         sample(text, &[&[name], &labels[..]].concat(), at);
                     }
                 }

@@ -303,7 +303,7 @@ async fn an_event_in_flight_is_forgotten_after_its_outcome() {
         claim.done(&ok(), false).await.written();
     });
     assert_eq!(forgotten, Ok(()));
-    f.won(arrival(1, 1)).await;
+    let _ = f.won(arrival(1, 1)).await;
 }
 
 #[tokio::test]

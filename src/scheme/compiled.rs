@@ -240,6 +240,15 @@ impl Scheme {
         self.needs_url
     }
 
+    /// Returns the headers that carry a token or a password: anyone who reads one can send requests.
+    pub fn token_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let is_token = match self.kind {
+            ProofKind::Jwt | ProofKind::Token | ProofKind::Basic => true,
+            ProofKind::Hmac(_) | ProofKind::Digest(_) | ProofKind::PublicKey(_) => false,
+        };
+        self.signature_headers().filter(move |_| is_token)
+    }
+
     /// Returns whether the operator must configure whose tokens are accepted: `subject`.
     pub fn needs_subject(&self) -> bool {
         self.claims().iter().any(|name| **name == *"subject")

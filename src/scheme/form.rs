@@ -15,7 +15,7 @@ pub(super) fn is_bounded(text: &[u8]) -> bool {
 
 /// Returns the fields in their order, decoded: `+` is a space, `%XX` a byte; a broken escape stays
 /// as it is.
-fn fields(text: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + '_ {
+pub(crate) fn fields(text: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + '_ {
     let text = if is_bounded(text) { text } else { &[] };
     text.split(|byte| *byte == b'&').filter(|field| !field.is_empty()).map(|field| {
         let mut halves = field.splitn(2, |byte| *byte == b'=');

@@ -9,6 +9,17 @@ use crate::scheme::text::every;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixMillis(pub i64);
 
+impl UnixMillis {
+    /// Returns the instant in RFC 3339, in UTC and with three decimals.
+    pub(crate) fn rfc3339(self) -> String {
+        let nanos = i128::from(self.0) * 1_000_000;
+        let at =
+            OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let (date, (hour, minute, second, milli)) = (at.date(), at.time().as_hms_milli());
+        format!("{date}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    }
+}
+
 /// How a sender writes an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimeUnit {
@@ -49,13 +60,7 @@ impl TimeUnit {
         match self {
             TimeUnit::Seconds => format!("{:010}", millis.div_euclid(1000)),
             TimeUnit::Millis | TimeUnit::Auto => format!("{millis:013}"),
-            TimeUnit::Rfc3339 => {
-                let nanos = i128::from(millis) * 1_000_000;
-                let at = OffsetDateTime::from_unix_timestamp_nanos(nanos)
-                    .unwrap_or(OffsetDateTime::UNIX_EPOCH);
-                let (date, (hour, minute, second, milli)) = (at.date(), at.time().as_hms_milli());
-                format!("{date}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
-            }
+            TimeUnit::Rfc3339 => UnixMillis(millis).rfc3339(),
         }
     }
 }

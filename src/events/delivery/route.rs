@@ -59,6 +59,17 @@ pub enum HistoryMode {
     Full,
 }
 
+impl HistoryMode {
+    /// Returns the word in the configuration and the API.
+    pub const fn label(self) -> &'static str {
+        match self {
+            HistoryMode::Off => "off",
+            HistoryMode::Metadata => "metadata",
+            HistoryMode::Full => "full",
+        }
+    }
+}
+
 /// How the events of a route are delivered, as configured.
 #[derive(Clone, Debug)]
 pub struct DeliveryOptions {

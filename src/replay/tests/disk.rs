@@ -104,7 +104,7 @@ async fn an_event_stays_forgotten_over_a_restart() {
 
     let f = open(dir.path(), &clock);
     assert_eq!(f.gauges(), (0, 0, 0));
-    f.won(arrival(1, 1)).await;
+    let _ = f.won(arrival(1, 1)).await;
 }
 
 #[tokio::test]
