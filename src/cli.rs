@@ -1,10 +1,12 @@
 //! The command line: arguments, exit status, logging.
 
+mod admin_client;
 mod capture;
 mod check;
 mod client;
 mod completions;
 mod demo;
+mod events;
 mod health;
 mod init;
 mod listen;
@@ -16,6 +18,7 @@ mod schemes;
 mod send;
 mod sign;
 mod systemd;
+mod text;
 mod verify;
 
 use std::{
@@ -68,7 +71,7 @@ enum Command {
     /// Run the gateway (default).
     Run,
     /// Validate the configuration and report every problem.
-    Check,
+    Check(check::CheckArguments),
     /// Write a configuration to start from, and print the next steps.
     Init(init::InitArguments),
     /// Run a gateway for development without a configuration file, and log each event.
@@ -90,6 +93,8 @@ enum Command {
         /// The scheme to print.
         id: Option<String>,
     },
+    /// List, show and redeliver the events of the running gateway.
+    Events(events::EventsArguments),
     /// Query the running gateway's readiness; for container health checks.
     Health,
     /// Write the man pages to a directory.
@@ -128,7 +133,7 @@ pub fn main() -> ExitCode {
     let config = arguments.config.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
     let done = match arguments.command {
         None | Some(Command::Run) => run::run(&config),
-        Some(Command::Check) => check::check(&config),
+        Some(Command::Check(arguments)) => check::check(&config, &arguments),
         Some(Command::Init(arguments)) => init::init(&config, &arguments),
         Some(Command::Listen(arguments)) => listen::listen(&arguments),
         Some(Command::Demo { exit }) => demo::demo(exit),
@@ -136,6 +141,7 @@ pub fn main() -> ExitCode {
         Some(Command::Sign(arguments)) => sign::sign(&config, &arguments),
         Some(Command::Send(arguments)) => send::send(&config, &arguments),
         Some(Command::Schemes { id }) => schemes::schemes(id.as_deref()),
+        Some(Command::Events(arguments)) => events::events(&config, arguments),
         Some(Command::Health) => health::health(&config),
         Some(Command::Man { dir }) => man::man(&dir),
         Some(Command::Completions { shell }) => completions::completions(shell),
@@ -206,13 +212,15 @@ fn instant(text: &str) -> Result<UnixMillis, String> {
         let is_millis = number.unsigned_abs() >= 100_000_000_000;
         return Ok(UnixMillis(if is_millis { number } else { number.saturating_mul(1000) }));
     }
-    let parsed = OffsetDateTime::parse(text, &Rfc3339);
-    let parsed = parsed.map_err(|_| {
+    rfc3339(text).ok_or_else(|| {
         "write Unix seconds (1758184391) or RFC 3339 (2025-09-18T08:33:11Z)".to_owned()
-    })?;
-    i64::try_from(parsed.unix_timestamp_nanos() / 1_000_000)
-        .map(UnixMillis)
-        .map_err(|_| "the year is out of range".to_owned())
+    })
+}
+
+/// Parses a time in RFC 3339.
+fn rfc3339(text: &str) -> Option<UnixMillis> {
+    let parsed = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    i64::try_from(parsed.unix_timestamp_nanos().div_euclid(1_000_000)).ok().map(UnixMillis)
 }
 
 /// Returns the current time.

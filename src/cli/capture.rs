@@ -39,7 +39,7 @@ pub(super) struct Captured {
 /// An unreadable file; a capture in no known form, with the line and the cause.
 pub(super) fn read(path: &Path, body: Option<&Path>) -> anyhow::Result<Captured> {
     let body = body.map(bytes).transpose()?.map(Bytes::from);
-    parse(&bytes(path)?, body)
+    parse_with(&bytes(path)?, body)
         .with_context(|| format!("{} is not a captured HTTP request", path.display()))
 }
 
@@ -56,7 +56,15 @@ pub(super) fn bytes(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
-fn parse(bytes: &[u8], body: Option<Bytes>) -> anyhow::Result<Captured> {
+/// Parses a captured request.
+///
+/// # Errors
+/// A capture in no known form, with the line and the cause.
+pub(super) fn parse(bytes: &[u8]) -> anyhow::Result<Captured> {
+    parse_with(bytes, None)
+}
+
+fn parse_with(bytes: &[u8], body: Option<Bytes>) -> anyhow::Result<Captured> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         bail!("it is UTF-16 text: save it as UTF-8");
     }

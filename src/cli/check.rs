@@ -1,4 +1,8 @@
-use std::path::Path;
+mod against;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
 
 use super::{Status, err, invalid, now, out, reported};
 use crate::{
@@ -6,8 +10,17 @@ use crate::{
     document::{Report, Severity},
 };
 
+/// Options of `sealgate check`.
+#[derive(Args)]
+pub(super) struct CheckArguments {
+    /// Also verify the captured requests in this directory, or with `-` those that the running
+    /// gateway has kept, against the configuration: reports how many would be rejected, and why.
+    #[arg(long, value_name = "DIR|-")]
+    against: Option<PathBuf>,
+}
+
 /// `sealgate check`: reports every problem of the configuration, or that it is valid.
-pub(super) fn check(path: &Path) -> anyhow::Result<Status> {
+pub(super) fn check(path: &Path, arguments: &CheckArguments) -> anyhow::Result<Status> {
     let (config, warnings) = match reported(path, config::load(path)) {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -36,5 +49,8 @@ pub(super) fn check(path: &Path) -> anyhow::Result<Status> {
     let warnings = warnings.count(Severity::Warning);
     let routes = config.routes.len();
     out!("{}: valid, {routes} route(s), {warnings} warning(s)\n", path.display())?;
-    Ok(Status::Success)
+    match &arguments.against {
+        Some(captures) => against::against(config, path, captures),
+        None => Ok(Status::Success),
+    }
 }

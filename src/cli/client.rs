@@ -1,4 +1,4 @@
-//! The HTTP client of `demo`, `send` and `rehearse`.
+//! The HTTP client of `demo`, `send`, `rehearse` and `events`.
 
 use std::sync::Arc;
 
@@ -6,7 +6,10 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::{Request, Response, Uri, header::HOST, uri::PathAndQuery};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
 use hyper_util::rt::TokioIo;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -85,14 +88,23 @@ impl SenderClient {
         &mut self,
         request: Request<Bytes>,
     ) -> anyhow::Result<Response<Bytes>> {
+        let (head, body) = self.open(request).await?.into_parts();
+        Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+    }
+
+    /// Sends a request with an origin-form target and a `Host` header, and reads the head of the
+    /// response.
+    pub(super) async fn open(
+        &mut self,
+        request: Request<Bytes>,
+    ) -> anyhow::Result<Response<Incoming>> {
         let (mut head, body) = request.into_parts();
         let target = head.uri.path_and_query().cloned();
         head.uri = target.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
         head.headers.insert(HOST, self.host.parse()?);
         self.connection.ready().await?;
         let request = Request::from_parts(head, Full::new(body));
-        let (head, body) = self.connection.send_request(request).await?.into_parts();
-        Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+        Ok(self.connection.send_request(request).await?)
     }
 }
 

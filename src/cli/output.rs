@@ -14,9 +14,22 @@ use anyhow::Context;
 /// A full disk, for example; not a reader that has closed its pipe.
 pub(super) fn print(text: Arguments<'_>) -> anyhow::Result<()> {
     let mut out = stdout().lock();
-    match out.write_fmt(text).and_then(|()| out.flush()) {
+    written(out.write_fmt(text).and_then(|()| out.flush()))
+}
+
+/// Writes bytes to standard output.
+///
+/// # Errors
+/// Those of [`print`].
+pub(super) fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
+    written(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+fn written(result: std::io::Result<()>) -> anyhow::Result<()> {
+    match result {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
+        result => result.context("cannot write to standard output"),
     }
 }
 

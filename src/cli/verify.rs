@@ -10,6 +10,7 @@ use clap::Args;
 use http::request::Parts;
 
 use self::report::Findings;
+pub(super) use self::report::word;
 use super::{
     DEFAULT_CONFIG, Status,
     capture::{self, Captured},
@@ -47,7 +48,7 @@ pub(super) struct VerifyArguments {
 }
 
 /// What the gateway would do with a request that it does not reject.
-enum LiveResult {
+pub(super) enum LiveResult {
     /// Forward it.
     Event(Verified),
     /// Respond to it: the sender tests the URL.
@@ -79,19 +80,11 @@ pub(super) fn verify(config: &Path, arguments: &VerifyArguments) -> anyhow::Resu
     };
     fetch_keys(&route)?;
     let now = arguments.at.unwrap_or_else(now);
-    let mut payload = Payload::from(captured.body.clone());
-    let mut verdict = decide(&route, &captured.head, &payload, now);
-    if let Some(body) = captured.body.strip_suffix(b"\n").filter(|_| captured.is_open_ended)
-        && verdict.is_err()
-    {
-        let shorter =
-            Payload::from(captured.body.slice_ref(body.strip_suffix(b"\r").unwrap_or(body)));
-        if let accepted @ Ok(_) = decide(&route, &captured.head, &shorter, now) {
-            (verdict, payload) = (accepted, shorter);
-            let note = "the request is authentic without the newline at the end of the file, which \
-                        an editor adds";
-            captured.notes.push(note.to_owned());
-        }
+    let (verdict, payload, is_shortened) = decide_captured(&route, &captured, now);
+    if is_shortened {
+        let note = "the request is authentic without the newline at the end of the file, which an \
+                    editor adds";
+        captured.notes.push(note.to_owned());
     }
     let found = match &verdict {
         Ok(_) => Vec::new(),
@@ -166,9 +159,30 @@ fn by_name(routes: &Routes, name: &str) -> anyhow::Result<Arc<Route>> {
 }
 
 /// Returns the route of a request that breaks a rule.
-fn by_path(routes: &Routes, head: &Parts) -> Option<Arc<Route>> {
+pub(super) fn by_path(routes: &Routes, head: &Parts) -> Option<Arc<Route>> {
     let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
     routes.find(&head.uri, host).ok().map(Arc::clone)
+}
+
+/// Decides about a captured request as the pipeline does after the rules of HTTP. Also returns the
+/// body that this is about, and whether it lacks a newline at the end of the capture.
+pub(super) fn decide_captured(
+    route: &Route,
+    captured: &Captured,
+    now: UnixMillis,
+) -> (Result<LiveResult, Reject>, Payload, bool) {
+    let payload = Payload::from(captured.body.clone());
+    let verdict = decide(route, &captured.head, &payload, now);
+    if let Some(body) = captured.body.strip_suffix(b"\n").filter(|_| captured.is_open_ended)
+        && verdict.is_err()
+    {
+        let body = body.strip_suffix(b"\r").unwrap_or(body);
+        let shorter = Payload::from(captured.body.slice_ref(body));
+        if let accepted @ Ok(_) = decide(route, &captured.head, &shorter, now) {
+            return (accepted, shorter, true);
+        }
+    }
+    (verdict, payload, false)
 }
 
 /// Decides about a request as the pipeline does after the rules of HTTP.
@@ -188,7 +202,7 @@ fn decide(
 }
 
 /// Fetches the published keys of the route's sender, if it has any.
-fn fetch_keys(route: &Route) -> anyhow::Result<()> {
+pub(super) fn fetch_keys(route: &Route) -> anyhow::Result<()> {
     let Some(set) = route.verifier.key_set() else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let fetched = runtime.context("cannot start the runtime")?.block_on(set.load());

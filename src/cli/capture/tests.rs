@@ -1,11 +1,11 @@
 use super::*;
 
 fn captured(text: &str) -> Captured {
-    parse(text.as_bytes(), None).unwrap_or_else(|error| panic!("{error:#}\n{text}"))
+    parse(text.as_bytes()).unwrap_or_else(|error| panic!("{error:#}\n{text}"))
 }
 
 fn error(text: &str) -> String {
-    format!("{:#}", parse(text.as_bytes(), None).expect_err(text))
+    format!("{:#}", parse(text.as_bytes()).expect_err(text))
 }
 
 #[test]
@@ -15,7 +15,7 @@ fn lines_end_either_way_and_the_body_is_kept_to_the_byte() {
         b"POST /a?b HTTP/1.1\nHost: x\nX-Y:  z \n\n\xff\r\n",
         b"\xef\xbb\xbfPOST /a?b HTTP/1.1\nHost: x\nX-Y:  z \n\n\xff\r\n",
     ] {
-        let captured = parse(raw, None).expect("a request");
+        let captured = parse(raw).expect("a request");
         let head = &captured.head;
         assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("POST", "/a?b"));
         assert_eq!(head.headers["x-y"], "z");
@@ -95,6 +95,7 @@ fn every_form_is_the_same_request() {
         assert_eq!(body, "{\"a\":1}", "{text}");
     }
     assert!(error(transcript).contains("only 0 bytes: 7 are missing; --body FILE"));
-    let given = parse(transcript.as_bytes(), Some(Bytes::from("{\"a\":1}"))).expect("a request");
+    let given =
+        parse_with(transcript.as_bytes(), Some(Bytes::from("{\"a\":1}"))).expect("a request");
     assert_eq!(given.body, "{\"a\":1}");
 }

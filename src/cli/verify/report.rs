@@ -188,7 +188,7 @@ pub(super) fn without_route(reject: &Reject, routes: &Routes, head: &Parts, json
 }
 
 /// Returns the reason why a request was rejected, as a word.
-fn word(reject: &Reject) -> &'static str {
+pub(crate) fn word(reject: &Reject) -> &'static str {
     match reject {
         Reject::NoRoute => "no_route",
         Reject::Method(_) => "method",
