@@ -1,6 +1,7 @@
 //! The test kit: a gateway in this process, an upstream that records bytes, a client that writes
 //! raw bytes, and a sender with its own signing code.
 
+mod admin;
 mod authority;
 mod call;
 mod client;
@@ -29,6 +30,7 @@ use sealgate::internals::{config, gateway, server::Addresses};
 use tempfile::TempDir;
 
 pub(crate) use self::{
+    admin::{Caller, TOKEN, VIEWER},
     authority::Authority,
     call::Call,
     client::{Connection, Http2, Reply, client_config, shake},
@@ -81,6 +83,11 @@ impl Setup {
     pub(crate) fn server(mut self, lines: &str) -> Self {
         writeln!(self.server, "{lines}").expect("a string");
         self
+    }
+
+    /// Configures the tokens of the admin API. Call this before adding sections.
+    pub(crate) fn admin_api(self) -> Self {
+        self.section(&format!("token = \"{TOKEN}\"\nviewer_token = \"{VIEWER}\""))
     }
 
     /// Adds whole sections, before the routes.
@@ -206,6 +213,11 @@ impl Gateway {
 
     pub(crate) fn running(&self) -> &gateway::Gateway {
         self.running.as_ref().expect("not drained yet")
+    }
+
+    /// Returns a caller of the admin API with the full token.
+    pub(crate) fn operator(&self) -> Caller {
+        Caller::with_token(self.addresses.admin[0], TOKEN)
     }
 
     /// Requests a path of the admin listener.

@@ -3,6 +3,8 @@
 mod kit;
 
 mod acme;
+mod admin_api;
+mod admin_commands;
 mod admission;
 mod challenges;
 mod client_certificates;
