@@ -117,7 +117,7 @@ pub fn load_admin(path: &Path) -> Result<AdminOptions, Report> {
     let text = Zeroizing::new(text);
     let environment = |name: &str| std::env::var(name).ok();
     let surroundings = Surroundings::new(path.parent().unwrap_or(Path::new("")), &environment);
-    let reader = Reader::new(&path.display().to_string(), &text);
+    let reader = Reader::new(path.display().to_string(), &text);
     let options = {
         let table = reader.parse();
         let section = reader.root(&table).get("admin").and_then(|field| field.section());
