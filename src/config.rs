@@ -25,7 +25,7 @@ mod upstream;
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -44,6 +44,7 @@ use crate::{
     events::EventsOptions,
     route::RouteOptions,
     server::ServerOptions,
+    upstream::OriginAddress,
 };
 
 /// A valid configuration.
@@ -197,6 +198,7 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
         let routes = route::read_all(&field, &common);
         if let Some(server) = &server {
             warn_of_short_drain(&field, server, &routes);
+            check_upstream_ports(&field, &public, &routes);
         }
         routes
     });
@@ -240,6 +242,43 @@ fn parts(root: &Section<'_>) -> Digests {
         sections.map(|(name, field)| (name, field.digest())).collect(),
         routes.into_iter().filter_map(named).collect(),
     )
+}
+
+/// Reports upstreams that are the gateway's own listeners, and warns about HTTP without TLS to port
+/// 443.
+fn check_upstream_ports(field: &Field<'_>, public: &[SocketAddr], routes: &[RouteOptions]) {
+    for route in routes {
+        for origin in &route.upstream.origins {
+            let (host, port) = match &origin.address {
+                OriginAddress::Http { host, port } | OriginAddress::Https { host, port } => {
+                    (host, *port)
+                }
+                OriginAddress::Unix(_) => continue,
+            };
+            let local = if host == "localhost" { "127.0.0.1" } else { host };
+            let ip: Option<IpAddr> = local.parse().ok();
+            let is_own = |listener: &SocketAddr| {
+                let own = listener.ip();
+                let same = ip == Some(own)
+                    || (own.is_unspecified() && ip.is_some_and(|ip| ip.is_loopback()));
+                listener.port() == port && same
+            };
+            if public.iter().any(is_own) {
+                let help = "write the address at which the handler listens".to_owned();
+                let what = format!(
+                    "the upstream {origin} of `{}` is a listener of this gateway",
+                    route.name
+                );
+                field.error(what, Some(help));
+            } else if matches!(origin.address, OriginAddress::Http { port: 443, .. }) {
+                let what = format!(
+                    "the upstream {origin} of `{}` is http:// on the port of TLS",
+                    route.name
+                );
+                field.warning(what, Some("write https:// if the handler has TLS".to_owned()));
+            }
+        }
+    }
 }
 
 /// Warns about a drain that can end before an upstream responds: the event's outcome would be

@@ -76,7 +76,9 @@ impl<'d> Reader<'d> {
         for error in &errors {
             let at = error.span().unwrap_or(0..0);
             self.concealed.borrow_mut().push(report::value_of_line(self.text, at.start));
-            self.error(at, error.message(), None);
+            let help = report::unquoted_key(self.text, at.start)
+                .map(|key| format!("write text in quotes: {key} = \"…\""));
+            self.error(at, error.message(), help);
         }
         self.broken.set(!errors.is_empty());
         root

@@ -70,6 +70,11 @@ pub(super) fn networks(field: &Field<'_>, on_all: impl Fn(&Field<'_>, &str)) -> 
                 field.error(format!("`{text}` is not a network"), Some(help.to_owned()));
             }
             Some(network) if network.prefix_len() == 0 => on_all(&field, &text),
+            Some(network) if network.addr() != network.network() => {
+                let (whole, one) = (network.trunc(), network.addr());
+                let help = format!("write {whole} for the network, or {one} for the one address");
+                field.warning(format!("`{text}` means {whole}"), Some(help));
+            }
             Some(_) => {}
         }
         parsed

@@ -236,6 +236,14 @@ fn pair(section: Section<'_>, surroundings: &Surroundings<'_>) -> Option<Certifi
             let help = (pair.self_signed.is_empty() && !pair.cert.exists()).then_some(made);
             section.error(error.to_string(), help.map(str::to_owned));
         }
+        if let Some(field) = cert_field.as_ref().filter(|_| pair.is_authority()) {
+            let help = "use a server certificate: openssl req -x509 … -addext \
+                        basicConstraints=critical,CA:FALSE";
+            field.warning(
+                "the certificate is one of a certificate authority: some clients reject it",
+                Some(help.to_owned()),
+            );
+        }
         if let Some(field) = &key_field {
             secret::warn_if_open(field, &pair.key, 0o007);
         }

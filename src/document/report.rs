@@ -160,6 +160,18 @@ pub(super) fn value_of_line(text: &str, offset: usize) -> Range<usize> {
     }
 }
 
+/// Returns the key of the line of a byte offset, if its value seems to be text without quotes, such
+/// as an address.
+pub(super) fn unquoted_key(text: &str, offset: usize) -> Option<&str> {
+    let offset = text.floor_char_boundary(offset);
+    let start = text[..offset].rfind('\n').map_or(0, |i| i + 1);
+    let (key, value) = text[start..].lines().next()?.split_once('=')?;
+    let (key, value) = (key.trim(), value.trim());
+    let is_key = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let is_bare = value.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
+    (is_bare && key.chars().all(is_key)).then_some(key)
+}
+
 /// Returns the text with every letter and digit in these ranges overwritten. Length and line breaks
 /// stay the same.
 fn overwritten(text: &str, mut ranges: Vec<Range<usize>>) -> String {

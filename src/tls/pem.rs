@@ -71,6 +71,11 @@ pub(super) fn parse_private_key(
     path: &Path,
     content: &[u8],
 ) -> Result<PrivateKeyDer<'static>, TlsError> {
+    if content.windows(9).any(|part| part == b"ENCRYPTED") {
+        let problem = "is an encrypted key, and there is nobody to ask for the passphrase: decrypt \
+                       it with `openssl pkey -in KEY -out DECRYPTED`";
+        return Err(TlsError::content(path, problem));
+    }
     PrivateKeyDer::from_pem_slice(content)
         .map_err(|error| TlsError::content(path, format!("not a PEM key: {error}")))
 }
