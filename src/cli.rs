@@ -13,6 +13,7 @@ mod listen;
 mod log;
 mod man;
 mod output;
+mod rehearse;
 mod run;
 mod schemes;
 mod send;
@@ -88,6 +89,8 @@ enum Command {
     Sign(sign::SignArguments),
     /// Sign one event and send it.
     Send(send::SendArguments),
+    /// Send a handler what will happen one day, and report what it processes twice or loses.
+    Rehearse(rehearse::RehearseArguments),
     /// List the schemes, or print one.
     Schemes {
         /// The scheme to print.
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Some(Command::Verify(arguments)) => verify::verify(&config, &arguments),
         Some(Command::Sign(arguments)) => sign::sign(&config, &arguments),
         Some(Command::Send(arguments)) => send::send(&config, &arguments),
+        Some(Command::Rehearse(arguments)) => rehearse::rehearse(&config, &arguments),
         Some(Command::Schemes { id }) => schemes::schemes(id.as_deref()),
         Some(Command::Events(arguments)) => events::events(&config, arguments),
         Some(Command::Health) => health::health(&config),

@@ -101,7 +101,9 @@ impl SenderClient {
         let (mut head, body) = request.into_parts();
         let target = head.uri.path_and_query().cloned();
         head.uri = target.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
-        head.headers.insert(HOST, self.host.parse()?);
+        if !head.headers.contains_key(HOST) {
+            head.headers.insert(HOST, self.host.parse()?);
+        }
         self.connection.ready().await?;
         let request = Request::from_parts(head, Full::new(body));
         Ok(self.connection.send_request(request).await?)

@@ -215,6 +215,7 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    user: Signal,
 }
 
 impl Signals {
@@ -223,14 +224,22 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            // Without a handler, a log rotation that is made for another program ends the process.
+            user: signal(SignalKind::user_defined1())?,
         })
     }
 
     async fn next(&mut self) -> SignalAction {
-        tokio::select! {
-            _ = self.terminate.recv() => SignalAction::Stop,
-            _ = self.interrupt.recv() => SignalAction::Stop,
-            _ = self.hang_up.recv() => SignalAction::Reload,
+        loop {
+            return tokio::select! {
+                _ = self.terminate.recv() => SignalAction::Stop,
+                _ = self.interrupt.recv() => SignalAction::Stop,
+                _ = self.hang_up.recv() => SignalAction::Reload,
+                _ = self.user.recv() => {
+                    tracing::info!("SIGUSR1 is ignored: SIGHUP reloads the configuration");
+                    continue;
+                }
+            };
         }
     }
 

@@ -1,9 +1,13 @@
 mod destination;
 mod repeat;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use clap::Args;
 use http::{Request, Response, StatusCode, Uri};
@@ -11,11 +15,14 @@ use http::{Request, Response, StatusCode, Uri};
 use self::destination::destination;
 use super::{
     Status,
-    client::SenderClient,
+    client::{Destination, SenderClient},
     err, invalid, now, out,
-    sign::{self, SignArguments, Signed, inputs, signed},
+    sign::{SignArguments, Signed, inputs, signed},
 };
-use crate::response::ANSWER;
+use crate::{config::Config, response::ANSWER};
+
+/// How long a gateway that does not listen yet may take to start.
+const STARTING: Duration = Duration::from_secs(3);
 
 /// Where `send` and `rehearse` send requests.
 #[derive(Args)]
@@ -59,14 +66,18 @@ pub(super) struct SendArguments {
 pub(super) fn send(config: &Path, arguments: &SendArguments) -> anyhow::Result<Status> {
     let prepared = inputs(config, &arguments.sign).and_then(|(config, body)| {
         let to = destination(&config, &arguments.sign.route, &arguments.destination)?;
-        Ok((to, sign::route(config, &arguments.sign.route)?, body))
+        Ok((to, config, body))
     });
-    let (to, route, body) = match prepared {
+    let (to, config, body) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return Ok(invalid(&error)),
     };
-    let target = to.url.path_and_query().map_or("/", |target| target.as_str());
-    let sign = |body: Vec<u8>| signed(&arguments.sign, &route, target, Bytes::from(body));
+    let target = to.url.clone();
+    let target = target.path_and_query().map_or("/", |target| target.as_str());
+    let connect = async || connected(&config, arguments, to).await;
+    let route = config.routes.iter().find(|route| route.name == arguments.sign.route);
+    let route = route.context("no such route")?;
+    let sign = |body: Vec<u8>| signed(&arguments.sign, route, target, Bytes::from(body));
     let completed = route.verifier.completed_body(&body).map_err(|problem| anyhow!(problem))?;
     if completed != body {
         err!("note: the body has no event ID, so one was added\n");
@@ -77,7 +88,7 @@ pub(super) fn send(config: &Path, arguments: &SendArguments) -> anyhow::Result<S
         Ok(request)
     };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let mut client = SenderClient::connect(&to).await?;
+        let mut client = connect().await?;
         if let Some(count) = arguments.repeat {
             let tally = repeat::repeat(count, arguments.rate, async || {
                 let fresh = route.verifier.fresh_body(&body, arguments.sign.at.unwrap_or_else(now));
@@ -104,6 +115,30 @@ pub(super) fn send(config: &Path, arguments: &SendArguments) -> anyhow::Result<S
         }
         Ok(if response.status().is_success() { Status::Success } else { Status::Failed })
     })
+}
+
+/// Connects to the gateway. One that has just been started may not listen yet, or may be creating
+/// its certificate.
+async fn connected(
+    config: &Config,
+    arguments: &SendArguments,
+    mut to: Destination,
+) -> anyhow::Result<SenderClient> {
+    let deadline = Instant::now() + STARTING;
+    loop {
+        let error = match SenderClient::connect(&to).await {
+            Ok(client) => return Ok(client),
+            Err(error) => error,
+        };
+        let refused = error.downcast_ref::<io::Error>().map(io::Error::kind)
+            == Some(io::ErrorKind::ConnectionRefused);
+        if !refused || arguments.destination.to.is_some() || Instant::now() >= deadline {
+            let advice = if refused { ": is the gateway running?" } else { "" };
+            return Err(error.context(format!("the event was not sent{advice}")));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        to = destination(config, &arguments.sign.route, &arguments.destination)?;
+    }
 }
 
 /// Returns the body with another last digit or letter, or with one byte more if it has none.

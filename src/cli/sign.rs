@@ -96,14 +96,22 @@ pub(super) fn signed(
     path: &str,
     body: Bytes,
 ) -> anyhow::Result<Signed> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &arguments.headers {
-        headers.append(name, value.clone());
-    }
+    let headers = arguments.headers.iter().cloned().collect();
+    signed_with(arguments, route, path, headers, body, arguments.at.unwrap_or_else(now))
+}
+
+/// Signs a body at a time, with given headers.
+pub(super) fn signed_with(
+    arguments: &SignArguments,
+    route: &RouteOptions,
+    path: &str,
+    mut headers: HeaderMap,
+    body: Bytes,
+    at: UnixMillis,
+) -> anyhow::Result<Signed> {
     let methods = route.verifier.methods();
     let first = methods.split(',').next().unwrap_or("POST");
     let method = if methods.contains("POST") { Method::POST } else { first.parse()? };
-    let at = arguments.at.unwrap_or_else(now);
     let key = arguments.key.as_deref();
     if route.verifier.signs_in_body() {
         let signed = route.verifier.sign_body(key, path, &body, at);

@@ -2,8 +2,11 @@
 //! as the gateway does, and every command ends in a message that helps.
 
 use std::{
+    collections::HashSet,
     fs,
+    io::{Read, Write},
     process::{Command, Stdio},
+    sync::Mutex,
 };
 
 use serde_json::Value;
@@ -333,4 +336,112 @@ fn a_closed_or_full_output_causes_no_panic() {
     assert!(error.contains("cannot write to standard output"), "{error}");
     let left: Vec<_> = fs::read_dir(dir.path()).expect("a directory").flatten().collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// A handler on loopback that appends one line per effect to `events.log`. A careful one processes
+/// an event ID once.
+fn handler(dir: &std::path::Path, is_careful: bool) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (log, known) = (dir.join("events.log"), std::sync::Arc::new(Mutex::new(HashSet::new())));
+    fs::write(&log, "").expect("written");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (Ok(mut stream), log, known) = (stream, log.clone(), known.clone()) else { return };
+            std::thread::spawn(move || {
+                let (mut request, mut piece) = (Vec::new(), [0; 4096]);
+                let text = loop {
+                    let read = stream.read(&mut piece).unwrap_or(0);
+                    request.extend_from_slice(&piece[..read]);
+                    let text = String::from_utf8_lossy(&request).to_lowercase();
+                    let length = text.split("content-length: ").nth(1);
+                    let length = length.and_then(|rest| rest.lines().next()?.parse::<usize>().ok());
+                    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.len());
+                    if read == 0 || body.zip(length).is_some_and(|(body, length)| body >= length) {
+                        break text;
+                    }
+                };
+                let id = text.split("sealgate-event-id: ").nth(1).unwrap_or("").lines().next();
+                let is_new = known.lock().expect("not poisoned").insert(id.map(str::to_owned));
+                if is_new || !is_careful {
+                    let mut log = fs::OpenOptions::new().append(true).open(log).expect("a log");
+                    log.write_all(b"effect\n").expect("written");
+                }
+                // The client may be gone.
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_rehearsal_finds_what_a_handler_processes_twice() {
+    for is_careful in [true, false] {
+        let setup = Setup::new(&Upstream::start().await);
+        let dir = setup.dir.path().to_owned();
+        let address = handler(&dir, is_careful);
+        let setup = setup.upstream(&format!("\"http://{address}\""));
+        fs::write(dir.join("gateway.toml"), setup.toml()).expect("written");
+        fs::write(dir.join("event.json"), "{\"useCnt\":1}").expect("written");
+        let rehearse =
+            ["rehearse", "--route", "vivoldi", "--count", "wc -l < events.log", "--settle", "150"];
+        let (status, text, error) =
+            run(&[&rehearse[..], &["--json", "event.json"]].concat(), &dir).await;
+        let results: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let of = |scene: &str| {
+            let found = results.iter().find(|result| result["scene"] == scene);
+            found.unwrap_or_else(|| panic!("{scene}: {text}{error}"))["result"].clone()
+        };
+        assert_eq!(status, Some(i32::from(!is_careful)), "{text}{error}");
+        for scene in ["one_event", "out_of_order", "unknown_fields", "slow_sender"] {
+            assert_eq!(of(scene), "once", "{scene}: {text}");
+        }
+        let repeated = if is_careful { "once" } else { "twice" };
+        for scene in ["concurrent_copy", "retry_after_late_success", "crash_after_commit"] {
+            assert_eq!(of(scene), repeated, "{scene}: {text}");
+        }
+        if !is_careful {
+            let (_, text, _) = run(&[&rehearse[..], &["event.json"]].concat(), &dir).await;
+            assert!(text.contains("PROCESSED TWICE") && text.contains("curl -i -X POST"), "{text}");
+            assert!(text.contains("sealgate-possible-duplicate: 1"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn check_says_what_to_write_instead() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let toml = "[server]\nlisten = \"127.0.0.1:8443\"\ntrusted_proxies = [\"10.0.0.1/8\"]\n\
+                [[server.tls]]\ncert = \"ca.crt\"\nkey = \"ca.key\"\n\
+                [[route]]\nname = \"a\"\npath = \"/a\"\nscheme = \"vivoldi\"\n\
+                upstream = \"http://localhost:8443\"\n\
+                secret = \"0123456789abcdef0123456789abcdef\"\n\
+                [[route]]\nname = \"b\"\npath = \"/b\"\nscheme = \"vivoldi\"\n\
+                upstream = \"http://192.0.2.1:443\"\n\
+                secret = \"0123456789abcdef0123456789abcdee\"\n";
+    let pair = rcgen_pair();
+    fs::write(dir.path().join("ca.crt"), pair.0).expect("written");
+    fs::write(dir.path().join("ca.key"), pair.1).expect("written");
+    let report = |toml: &str| {
+        fs::write(dir.path().join("gateway.toml"), toml).expect("written");
+        let output = sealgate(&["check"], dir.path());
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let text = report(toml);
+    for part in [
+        "`10.0.0.1/8` means 10.0.0.0/8",
+        "is a listener of this gateway",
+        "is http:// on the port of TLS",
+        "one of a certificate authority",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let text = report(&toml.replace("\"127.0.0.1:8443\"\ntrusted", "127.0.0.1:8443\ntrusted"));
+    assert!(text.contains("write text in quotes: listen = \"…\""), "{text}");
+    fs::write(dir.path().join("ca.key"), "-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+        .expect("written");
+    assert!(report(toml).contains("openssl pkey"), "an encrypted key");
 }

@@ -98,6 +98,30 @@ impl Verifier {
         Ok(if by_body && !renewed { varied(fresh) } else { fresh })
     }
 
+    /// Returns the headers that a retry shares with an earlier request for the event: all but the
+    /// signature, the timestamp and what is fresh in each request.
+    pub fn retry_headers(&self, headers: &HeaderMap) -> HeaderMap {
+        let scheme = &*self.scheme;
+        let of_id = |slot: &usize| {
+            let from = scheme.event.id().map(|id| id.from.as_slice()).unwrap_or_default();
+            from.contains(&ValueSource::Header(*slot))
+        };
+        let signature = scheme.signature.from.iter();
+        let timestamp = scheme.timestamp.iter().map(|timestamp| &timestamp.from);
+        let agreeing = scheme.agree.iter().map(|agreement| &agreement.value);
+        let replaced =
+            signature.chain(timestamp).chain(agreeing).filter_map(|source| match source {
+                ValueSource::Header(slot) => Some(*slot),
+                _ => None,
+            });
+        let fresh = scheme.identity.headers.iter().copied().filter(|slot| !of_id(slot));
+        let mut kept = headers.clone();
+        for slot in replaced.chain(fresh) {
+            kept.remove(&self.slots.names()[slot]);
+        }
+        kept
+    }
+
     fn pointer(&self, number: u16) -> String {
         self.scheme.inputs.pointers.name(number).to_owned()
     }
