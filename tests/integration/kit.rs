@@ -140,6 +140,11 @@ impl Setup {
     /// Starts the gateway.
     pub(crate) fn start(self) -> Gateway {
         let config = parse(&self.toml(), self.dir.path());
+        self.start_with(config)
+    }
+
+    /// Starts the gateway with another configuration.
+    pub(crate) fn start_with(self, config: config::Config) -> Gateway {
         let running = gateway::Gateway::start(config).expect("the gateway starts");
         let addresses = running.addresses().clone();
         Gateway { running: Some(running), addresses, dir: self.dir }
@@ -240,6 +245,15 @@ impl Gateway {
     pub(crate) async fn outcomes(&self, outcome: &str) -> f64 {
         let labels = format!("{{outcome=\"{outcome}\",route=\"vivoldi\"}}");
         self.metric(&format!("sealgate_requests_total{labels}")).await
+    }
+
+    /// Starts a gateway with the same files after a drain.
+    pub(crate) fn restarted(self, toml: &str) -> Gateway {
+        assert!(self.running.is_none(), "it was drained");
+        let config = parse(toml, self.dir.path());
+        let running = gateway::Gateway::start(config).expect("the gateway starts");
+        let addresses = running.addresses().clone();
+        Gateway { running: Some(running), addresses, dir: self.dir }
     }
 
     /// Drains the gateway as SIGTERM does.

@@ -13,6 +13,7 @@ mod connections;
 mod delivery;
 mod diagnosis;
 mod documents;
+mod events;
 mod examples;
 mod faults;
 mod headers;
