@@ -75,7 +75,7 @@ fn open(store: StoreOptions) -> Replay {
 /// Processes an event from the claim to the recorded success.
 async fn event(replay: &Replay, request: &Verified, answer: &SanitizedResponse) {
     let answer_by = tokio::time::Instant::now() + Duration::from_secs(30);
-    let terms = Terms { route: ShareId::of_route("bench"), ttl: TTL };
+    let terms = Terms { route: ShareId::of_route("bench"), ttl: TTL, forwards_repeats: false };
     match replay.claim(request, terms, answer_by).await {
         Ok(Claimed::Won(claim)) => drop(claim.done(answer, false).await),
         other => panic!("a new event is free: {other:?}"),

@@ -36,14 +36,14 @@ use tokio_util::sync::CancellationToken;
 use self::{
     delivery::{AttemptResult, AttemptSlot, EndedAttempt, StoredDelivery, deliver, jitter},
     history::HistoryQueue,
-    model::{Acceptance, AttemptLease, EventEntry, EventId, NewEvent, NextStep, Refusal},
+    model::{Acceptance, AttemptLease, EventEntry, EventId, NewEvent, NextStep},
     service::EventService,
     store::{EventStore, Redelivery, disk::DiskStore},
 };
 pub use self::{
     delivery::{DeliveryMode, DeliveryOptions, DeliveryRoute, HistoryMode, RetryOptions},
     facts::EventFacts,
-    model::{EventState, Retention},
+    model::{EventState, Refusal, Retention},
     options::{EventStoreOptions, EventsOptions},
     request::InboundRequest,
 };

@@ -96,7 +96,13 @@ impl Gateway {
         let events = config.events.map(|options| Events::open(options, Clock::system(), &metrics));
         let events = events.transpose()?;
         let acme = start_acme(options.acme.as_ref(), certificates.as_ref(), &metrics)?;
-        let mut site = site(config.routes, config.acknowledge_replays, &config.server, &metrics);
+        let mut site = site(
+            config.routes,
+            config.acknowledge_replays,
+            &config.server,
+            events.clone(),
+            &metrics,
+        );
         site.challenges = acme.as_ref().map(|acme| acme.challenges().clone());
         assign_shares(&replay, &site);
         log_trust(&site);
@@ -172,8 +178,13 @@ impl Gateway {
         if self.events.is_none() && config.events.is_some() {
             return Err(EventsError("it needs a restart".to_owned()).into());
         }
-        let mut site =
-            site(config.routes, config.acknowledge_replays, &config.server, &self.metrics);
+        let mut site = site(
+            config.routes,
+            config.acknowledge_replays,
+            &config.server,
+            self.events.clone(),
+            &self.metrics,
+        );
         // Load the key sets before the new routes start, so that they reject no token meanwhile.
         let running = self.gate.site.load_full();
         let mut loading = JoinSet::new();
@@ -332,6 +343,7 @@ fn site(
     routes: Vec<RouteOptions>,
     acknowledge_replays: bool,
     server: &ServerOptions,
+    events: Option<Events>,
     metrics: &Metrics,
 ) -> Site {
     let routes = Routes::new(routes, metrics);
@@ -339,6 +351,7 @@ fn site(
         rejections: Rejections::start(
             routes.iter(),
             server.capture_rejected.clone(),
+            events,
             metrics.diagnoses.clone(),
         ),
         routes,

@@ -10,6 +10,7 @@
 mod capture;
 
 use std::{
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -21,11 +22,13 @@ use std::{
 };
 
 use http::{HeaderValue, request::Parts};
+use ipnet::IpNet;
 
 pub use self::capture::CaptureOptions;
 use crate::{
     body::Payload,
     diagnose::{NearMiss, RejectedRequest, WorkBudget, diagnose, is_useful},
+    events::{Events, Refusal, Refused},
     metrics::DiagnosisMetrics,
     reject::{Reason, Reject},
     route::Route,
@@ -47,6 +50,9 @@ struct Rejection {
     reason: Reason,
     request_id: HeaderValue,
     at: UnixMillis,
+    client: IpAddr,
+    /// Whether it is kept in the event store, with the diagnosis.
+    is_kept: bool,
     head: Parts,
     payload: Payload,
 }
@@ -95,29 +101,35 @@ pub struct Rejections {
     due: Vec<(Arc<Route>, AtomicU64)>,
     cpu: Arc<CpuBudget>,
     metrics: DiagnosisMetrics,
+    events: Option<Events>,
     diagnosing: SyncSender<Arc<Rejection>>,
     capturing: Option<SyncSender<Arc<Rejection>>>,
 }
 
 impl Rejections {
-    /// Starts the threads. With `capture`, rejected requests are written to files.
+    /// Starts the threads. With `capture`, rejected requests are written to files; with `events`,
+    /// they are kept there as metadata.
     pub fn start<'r>(
         routes: impl Iterator<Item = &'r Arc<Route>>,
         capture: Option<CaptureOptions>,
+        events: Option<Events>,
         metrics: DiagnosisMetrics,
     ) -> Rejections {
         let routes: Vec<_> = routes.cloned().collect();
         let cpu = Arc::new(CpuBudget::new());
         let (diagnosing, rejections) = sync_channel(1);
         let (all, budget, counters) = (routes.clone(), Arc::clone(&cpu), metrics.clone());
-        spawn("diagnose", move || diagnose_all(&rejections, &all, &budget, &counters));
+        let kept = events.clone();
+        spawn("diagnose", move || {
+            diagnose_all(&rejections, &all, &budget, (&counters, kept.as_ref()));
+        });
         let capturing = capture.map(|options| {
             let (capturing, rejections) = sync_channel(MAX_CAPTURES);
             spawn("capture", move || capture::write_all(&rejections, &options));
             capturing
         });
         let due = routes.into_iter().map(|route| (route, AtomicU64::new(0))).collect();
-        Rejections { began: Instant::now(), due, cpu, metrics, diagnosing, capturing }
+        Rejections { began: Instant::now(), due, cpu, metrics, events, diagnosing, capturing }
     }
 
     /// Receives a request that `route` rejected, or would have rejected if it did not only observe.
@@ -127,13 +139,18 @@ impl Rejections {
         route: &Arc<Route>,
         reject: &Reject,
         request_id: &HeaderValue,
-        at: UnixMillis,
+        (at, client): (UnixMillis, IpAddr),
         (head, payload): (&Parts, &Payload),
     ) {
         let Some(reason) = reject.reason().filter(|reason| *reason > Reason::RateLimited) else {
             return;
         };
+        let is_kept = self.events.as_ref().is_some_and(Events::admits_refusal);
+        let refused = (&**route, reason, at, client, payload.len());
         let diagnosed = is_useful(reason) && self.takes_turn(route);
+        if is_kept && !diagnosed {
+            keep(self.events.as_ref(), refused, None);
+        }
         if !diagnosed && self.capturing.is_none() {
             return;
         }
@@ -143,6 +160,8 @@ impl Rejections {
             reason,
             request_id: request_id.clone(),
             at,
+            client,
+            is_kept,
             head: head.clone(),
             payload,
         });
@@ -153,6 +172,23 @@ impl Rejections {
         if diagnosed && self.diagnosing.try_send(rejection).is_err() {
             // Full: a request of another route is being diagnosed.
             self.metrics.skipped.inc();
+            if is_kept {
+                keep(self.events.as_ref(), refused, None);
+            }
+        }
+    }
+
+    /// Receives a request that its head has rejected and whose body was not read.
+    pub fn note_head(
+        &self,
+        route: &Arc<Route>,
+        reject: &Reject,
+        (at, client): (UnixMillis, IpAddr),
+    ) {
+        if let Some(reason) = reject.reason().filter(|reason| *reason > Reason::RateLimited)
+            && self.events.as_ref().is_some_and(Events::admits_refusal)
+        {
+            keep(self.events.as_ref(), (route, reason, at, client, 0), None);
         }
     }
 
@@ -189,6 +225,27 @@ impl Rejections {
     }
 }
 
+/// Keeps the metadata of a rejected request in the event store.
+fn keep(
+    events: Option<&Events>,
+    (route, reason, at, client, bytes): (&Route, Reason, UnixMillis, IpAddr, usize),
+    diagnosis: Option<String>,
+) {
+    let Some(events) = events else { return };
+    let length = if client.is_ipv4() { 24 } else { 48 };
+    let network = IpNet::new(client, length).map(|network| network.trunc().to_string());
+    let refused = Refused {
+        scheme: route.verifier.scheme().id().into(),
+        bytes: bytes as u64,
+        refusal: Refusal {
+            reason: reason.label().into(),
+            diagnosis: diagnosis.map(Into::into),
+            network: network.unwrap_or_default().into(),
+        },
+    };
+    events.record_refusal(u64::try_from(at.0).unwrap_or(0), &route.name, refused);
+}
+
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
         tracing::warn!(%error, thread = name, "cannot start a thread for rejected requests");
@@ -200,7 +257,7 @@ fn diagnose_all(
     rejections: &Receiver<Arc<Rejection>>,
     routes: &[Arc<Route>],
     cpu: &CpuBudget,
-    metrics: &DiagnosisMetrics,
+    (metrics, events): (&DiagnosisMetrics, Option<&Events>),
 ) {
     for rejection in rejections {
         let started = Instant::now();
@@ -230,12 +287,18 @@ fn diagnose_all(
         let joined =
             |part: fn(&NearMiss) -> String| found.iter().map(part).collect::<Vec<_>>().join(" ");
         let codes = joined(|near_miss| near_miss.code().to_owned());
+        let detail = joined(NearMiss::text);
+        if rejection.is_kept {
+            let Rejection { route, reason, at, client, payload, .. } = &*rejection;
+            let refused = (&**route, *reason, *at, *client, payload.len());
+            keep(events, refused, Some(detail.clone()).filter(|text| !text.is_empty()));
+        }
         tracing::info!(
             route = %rejection.route.name,
             request_id = rejection.request_id.to_str().unwrap_or(""),
             reason = rejection.reason.label(),
             diagnosis = if codes.is_empty() { "none" } else { &codes },
-            detail = joined(NearMiss::text),
+            detail,
             "diagnosis of a rejected request"
         );
     }

@@ -18,7 +18,7 @@ pub use self::admission::{AdmissionOptions, Rate};
 use crate::{
     body,
     capacity::RouteShare,
-    events::{DeliveryOptions, DeliveryRoute},
+    events::{DeliveryMode, DeliveryOptions, DeliveryRoute},
     metrics::{Metrics, RouteMetrics, SecretUse},
     reject::Reject,
     replay::{ShareId, Terms},
@@ -101,7 +101,13 @@ pub struct Route {
 
 impl Route {
     fn new(options: RouteOptions, share: Arc<RouteShare>, metrics: &Metrics) -> Self {
-        let terms = Terms { route: ShareId::of_route(&options.name), ttl: options.ttl };
+        let terms = Terms {
+            route: ShareId::of_route(&options.name),
+            ttl: options.ttl,
+            // What is stored is forwarded again by the event store.
+            forwards_repeats: options.delivery.forwards_duplicates
+                && options.delivery.mode == DeliveryMode::Sync,
+        };
         let name: Arc<str> = options.name.into();
         let (verifier, upstream) = (Arc::new(options.verifier), Upstream::new(options.upstream));
         let metrics = metrics.route(&name);

@@ -1,4 +1,6 @@
-//! Helpers of the tests of this module.
+//! Tests of the delivery of stored events, and their helpers.
+
+mod model;
 
 use super::model::{EventEntry, EventId, EventState};
 use crate::scheme::{ContextPin, EventKey};

@@ -103,6 +103,11 @@ impl LogEntry {
         self.started + limit
     }
 
+    /// Returns the client address.
+    pub(super) fn client(&self) -> IpAddr {
+        self.client
+    }
+
     /// Returns the request ID.
     pub(super) fn id(&self) -> &HeaderValue {
         &self.id

@@ -19,7 +19,7 @@ use crate::{
     response::{ANSWER, SanitizedResponse},
     route::Route,
     scheme::{UnixMillis, Verified},
-    upstream::{self, ExchangeContext, HeaderCase, Verdict},
+    upstream::{self, ClientAddr, ExchangeContext, HeaderCase, Verdict},
 };
 
 /// The longest time before the sender's deadline at which an event is stored whose exchange is
@@ -211,6 +211,37 @@ impl Flight {
                 (upstream::settle(claim, outcome, &owner).await, Outcome::Forwarded)
             }
         }
+    }
+}
+
+/// Notes a sender's retry of an event that was delivered or stored: a dead one becomes pending
+/// again, and with `duplicates = "forward"` a delivered one does too.
+///
+/// # Errors
+/// [`Reject::EventsFull`] or [`Reject::EventsUnavailable`], if nothing would retry the event.
+pub(super) async fn repeat(
+    events: &Events,
+    route: &Route,
+    (head, case, payload): (Parts, HeaderCase, Payload),
+    (verified, request_id, arrived): (&Verified, &HeaderValue, UnixMillis),
+    (answer_by, client): (Instant, ClientAddr),
+) -> Result<(), Reject> {
+    let Some(record) = verified.record() else { return Ok(()) };
+    let (delivery, until) = (&route.delivery, answer_by - reserve(route) / 4);
+    let noted = if delivery.options.forwards_duplicates {
+        let request_id = request_id.clone();
+        let request = InboundRequest { head, case, payload, client, request_id };
+        let received = u64::try_from(arrived.0).unwrap_or(0);
+        let facts = EventFacts::new(verified, received, delivery, &request);
+        events.accept(delivery, &facts, request, true, until).await.map(drop)
+    } else {
+        let revived = timeout_at(until, events.revive(delivery, record)).await;
+        revived.unwrap_or_else(|_| Err(StoreError::Unavailable("it is late".into())))
+    };
+    match noted {
+        // The handler may well have the event.
+        Err(_) if delivery.options.mode == DeliveryMode::Fallback => Ok(()),
+        noted => noted.map_err(|error| rejection(&error)),
     }
 }
 

@@ -12,14 +12,14 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     access_log::LogEntry,
-    flight::Flight,
+    flight::{self, Flight},
     http_rules::{self, WireFacts},
     observe, verification,
 };
 use crate::{
     body::{self, Payload},
     capacity::{Account, Capacity, ConnectionSlot},
-    events::Events,
+    events::{DeliveryMode, Events},
     reject::{Outcome, Reject},
     rejections::Rejections,
     replay::{Claimed, Ended, Receipt, Repeat, Replay, Settled},
@@ -153,7 +153,8 @@ impl Pipeline {
             connection.note_authentic();
         }
         if let Err(reject) = &checked {
-            site.rejections.note(&route, reject, entry.id(), entry.arrived(), (&head, &payload));
+            let from = (entry.arrived(), entry.client());
+            site.rejections.note(&route, reject, entry.id(), from, (&head, &payload));
         }
 
         // Mode: what the route does with this result.
@@ -170,6 +171,15 @@ impl Pipeline {
             claimed = match claimed {
                 Claimed::Won(claim) => break claim,
                 Claimed::Done(repeat) => {
+                    if let (Repeat::Retry(_), Verdict::Verified(verified), Some(events)) =
+                        (&repeat, &verdict, &self.events)
+                        && route.delivery.options.mode != DeliveryMode::Sync
+                    {
+                        let request = (head, wire.header_case, payload);
+                        let known = (verified, entry.id(), entry.arrived());
+                        let until = (answer_by, client);
+                        flight::repeat(events, &route, request, known, until).await?;
+                    }
                     return Reply::to_repeat(repeat, &route, site.acknowledge_replays);
                 }
                 Claimed::InFlight(first) => {

@@ -81,13 +81,17 @@ pub(super) async fn note<B: Body<Data = Bytes>>(
     (head, body): (&Parts, B),
     reserve: impl FnOnce(u64) -> Result<Reservation, Reject>,
 ) {
+    let from = (entry.arrived(), entry.client());
     if !rejections.wants(route, reject) || head.headers.contains_key(EXPECT) {
+        rejections.note_head(route, reject, from);
         return;
     }
     let limits = body::BodyLimits { bytes: route.body.bytes.min(MAX_NOTED), time: NOTED_WITHIN };
     if let Ok(reservation) = reserve(limits.bytes)
         && let Ok(payload) = body::receive(body, limits, reservation, false).await
     {
-        rejections.note(route, reject, entry.id(), entry.arrived(), (head, &payload));
+        rejections.note(route, reject, entry.id(), from, (head, &payload));
+    } else {
+        rejections.note_head(route, reject, from);
     }
 }

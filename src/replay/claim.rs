@@ -123,7 +123,8 @@ impl HeldClaim {
         stored: bool,
     ) {
         let unknown = unknown || self.unknown;
-        let behind = !stored && matches!(self.guard.store, Store::Shared(_));
+        let is_shared = matches!(self.guard.store, Store::Shared(_));
+        let behind = !stored && is_shared && self.lease.is_some();
         self.end(ClaimEnd::Failed { unknown, behind }, || outcome);
         if !stored {
             let attempt = Attempt::failed(unknown);

@@ -9,6 +9,7 @@
 use std::{collections::hash_map::Entry, sync::Arc};
 
 use moka::sync::Cache;
+use prometheus::IntGauge;
 use tokio::sync::watch;
 
 use super::{
@@ -150,9 +151,11 @@ impl Claims {
                         return Err(Reason::ContextMismatch.into());
                     }
                     match record {
-                        Some(record) if done => {
-                            let answered =
-                                arrival.identity.is_some_and(|id| record.answered.contains(&id));
+                        Some(record)
+                            if answered(&record, arrival)
+                                || (done && !arrival.terms.forwards_repeats) =>
+                        {
+                            let answered = answered(&record, arrival);
                             touched = self.touch(arrival, record, now);
                             Found::Done { answered }
                         }
@@ -163,7 +166,7 @@ impl Claims {
                             let share = match &record {
                                 Some(record) => {
                                     self.records.invalidate(&arrival.key);
-                                    self.metrics.failed.dec();
+                                    self.gauge(record).dec();
                                     record.share
                                 }
                                 None => {
@@ -178,7 +181,7 @@ impl Claims {
                             let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
                             let known = record.is_some();
                             let unknown = record.as_ref().is_some_and(|record| {
-                                record.state == State::Failed { unknown: true }
+                                record.state != State::Failed { unknown: false }
                             });
                             vacant.insert(ActiveClaim {
                                 ticket,
@@ -199,6 +202,10 @@ impl Claims {
             self.enqueue_record(arrival.key, &record, arrival.terms);
         }
         Ok(Some(found))
+    }
+
+    fn gauge(&self, record: &Record) -> &IntGauge {
+        if record.is_done() { &self.metrics.done } else { &self.metrics.failed }
     }
 
     /// Extends the protection of a done event to copies of this fresh one; returns the record if
@@ -224,6 +231,14 @@ impl Claims {
         }
     }
 
+    /// Turns a requested claim into a held one of an event that is done in the shared store.
+    pub(crate) fn confirm_without_lease(&self, key: &EventKey, ticket: u64) {
+        if let Some(claim) = self.shard(key).get_mut(key).filter(|claim| claim.ticket == ticket) {
+            claim.requested = false;
+            claim.notify(|| ClaimState::Held);
+        }
+    }
+
     /// Gives a requested claim back; the event is as it was before.
     pub(crate) fn withdraw(&self, arrival: &Arrival, ticket: u64, reason: Option<Reject>) {
         let key = arrival.key;
@@ -233,7 +248,7 @@ impl Claims {
             self.metrics.in_flight.dec();
             match &claim.before {
                 Some(before) => {
-                    self.metrics.failed.inc();
+                    self.gauge(before).inc();
                     self.records.insert(key, before.clone());
                 }
                 None => self.shares.release(claim.share),
@@ -270,11 +285,20 @@ impl Claims {
                 ClaimEnd::Failed { unknown, behind } => {
                     self.metrics.failed.inc();
                     let before = claim.before.as_ref().map(|record| record.state);
-                    let unknown = unknown || before == Some(State::Failed { unknown: true });
+                    let unknown = unknown
+                        || before.is_some_and(|state| state != State::Failed { unknown: false });
                     Record { behind, ..Record::new(State::Failed { unknown }, arrival, now) }
                 }
             };
             record.share = claim.share;
+            if let Some(before) = &claim.before {
+                // Otherwise, a copy of an earlier request would count as a retry.
+                let mut answered = before.answered.clone();
+                for identity in record.answered.iter() {
+                    answered.insert(*identity);
+                }
+                record.answered = answered;
+            }
             if self.evict_any {
                 record.protects = 0;
             }
@@ -360,4 +384,9 @@ impl Claims {
     pub(crate) fn record(&self, key: &EventKey) -> Option<Record> {
         self.records.get(key)
     }
+}
+
+/// Returns whether the 2xx was written out for this very request.
+fn answered(record: &Record, arrival: &Arrival) -> bool {
+    arrival.identity.is_some_and(|identity| record.answered.contains(&identity))
 }

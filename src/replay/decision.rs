@@ -162,6 +162,11 @@ async fn claim_shared(
         Ok(ClaimReply::Done(DoneEvent { status, answered, lasts })) => {
             held.lease = None;
             let replay = arrival.identity.is_some_and(|id| answered.contains(&id));
+            if !replay && arrival.terms.forwards_repeats {
+                held.unknown = true;
+                guard.claims.confirm_without_lease(&arrival.key, held.ticket());
+                return Ok(Claimed::Won(Claim::held(held)));
+            }
             let status_only = StatusCode::from_u16(status)
                 .map(SanitizedResponse::empty)
                 .map_err(|_| Reject::InFlight);

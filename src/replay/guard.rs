@@ -87,7 +87,8 @@ impl Guard {
                 timeout_at(until, put).await.unwrap_or(false)
             }
             Store::Shared(store) => {
-                let Some(token) = lease else { return false };
+                // Without a lease, the event was done before and is so in the store.
+                let Some(token) = lease else { return true };
                 loop {
                     let attempt = until.min(Instant::now() + STORE_TIMEOUT);
                     if store.done(arrival, token, status, None, attempt).await.is_ok() {

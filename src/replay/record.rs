@@ -19,6 +19,8 @@ pub struct Terms {
     pub route: ShareId,
     /// How long a record lives, counted from the outcome.
     pub ttl: Duration,
+    /// Whether a retry of a done event is forwarded again, marked as a possible duplicate.
+    pub forwards_repeats: bool,
 }
 
 /// Identifies a share of the guard's capacity: that of a route, or of one of its keys.

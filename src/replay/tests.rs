@@ -30,7 +30,7 @@ const TTL: Duration = Duration::from_secs(86_400);
 /// For how long a record protects an event of this window.
 const PROTECTED: Duration = Duration::from_millis(327_680);
 const ROUTE: ShareId = ShareId(1);
-const TERMS: Terms = Terms { route: ROUTE, ttl: TTL };
+const TERMS: Terms = Terms { route: ROUTE, ttl: TTL, forwards_repeats: false };
 
 /// A request for event `event`, with identity `request`.
 fn arrival(event: u64, request: u8) -> Arrival {
@@ -495,4 +495,28 @@ async fn a_thousand_events_in_fifty_copies_are_forwarded_once_each() {
             assert!(f.is_replay(arrival(event, copy + 1)).await);
         }
     }
+}
+
+#[tokio::test]
+async fn a_route_that_forwards_repeats_claims_done_events_again() {
+    let f = fixture(100);
+    let terms = Terms { forwards_repeats: true, ..TERMS };
+    let copy = |request| Arrival { terms, ..arrival(1, request) };
+    let first = f.won(copy(1)).await;
+    assert!(!first.possible_duplicate());
+    first.done(&ok(), false).await.written();
+    assert_eq!(f.gauges(), (0, 1, 0));
+    let second = f.won(copy(2)).await;
+    assert!(second.possible_duplicate());
+    assert_eq!(f.gauges(), (1, 0, 0));
+    let joined = f.joined(copy(3)).await;
+    second.failed(Failure::Known, Ok(SanitizedResponse::empty(StatusCode::BAD_GATEWAY))).await;
+    assert!(landed(joined).await.receipt.is_none());
+    assert_eq!(f.gauges(), (0, 0, 1));
+    assert!(f.is_replay(copy(1)).await, "answered before the event was claimed again");
+    let third = f.won(copy(3)).await;
+    assert!(third.possible_duplicate(), "the first one was done");
+    third.done(&ok(), false).await.written();
+    assert!(f.is_replay(copy(1)).await && f.is_replay(copy(3)).await);
+    assert_eq!(f.gauges(), (0, 1, 0));
 }

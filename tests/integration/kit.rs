@@ -248,10 +248,17 @@ impl Gateway {
     }
 
     /// Starts a gateway with the same files after a drain.
-    pub(crate) fn restarted(self, toml: &str) -> Gateway {
+    pub(crate) async fn restarted(self, toml: &str) -> Gateway {
         assert!(self.running.is_none(), "it was drained");
-        let config = parse(toml, self.dir.path());
-        let running = gateway::Gateway::start(config).expect("the gateway starts");
+        let end = tokio::time::Instant::now() + PATIENCE;
+        let running = loop {
+            match gateway::Gateway::start(parse(toml, self.dir.path())) {
+                Ok(running) => break running,
+                // The threads of the first one release the files when they have ended.
+                Err(error) => assert!(tokio::time::Instant::now() < end, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
         let addresses = running.addresses().clone();
         Gateway { running: Some(running), addresses, dir: self.dir }
     }

@@ -372,7 +372,8 @@ async fn the_demo_is_as_it_must_be() {
     let demo = demo.await.expect("joined");
     let table = String::from_utf8_lossy(&demo.stdout);
     assert_eq!(demo.status.code(), Some(0), "{table}");
-    for word in ["forwarded", "duplicate", "replay", "rejected", "bad_signature", "stale"] {
+    for word in ["forwarded", "duplicate", "replay", "rejected", "bad_signature", "stale", "queued"]
+    {
         assert!(table.contains(word), "{word}\n{table}");
     }
 }

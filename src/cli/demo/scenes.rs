@@ -1,7 +1,10 @@
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
 use super::stage::{DemoStage, SignedRequest};
 
@@ -11,6 +14,8 @@ const ACTION: HeaderName = HeaderName::from_static("x-vivoldi-action-type");
 const COUPON: &str = r#"{"cpnNo":"ZJLF0399WQBEQZJM","grpIdx":574,"useCnt":1}"#;
 const STAMP: &str = r#"{"stampIdx":16,"cardIdx":1,"stamps":10}"#;
 const BROKEN: &str = r#"{"cpnNo":"ZJLF0399WQBEQZJM","grpIdx":574,"fail_once":1}"#;
+/// How long the events of an outage may take to arrive.
+const DELIVERY: Duration = Duration::from_secs(20);
 const SIX_MINUTES: i64 = 6 * 60 * 1000;
 
 /// The result of a request.
@@ -88,9 +93,46 @@ pub(super) async fn play(stage: &DemoStage) -> anyhow::Result<Vec<Row>> {
     ];
     let mut rows = Vec::new();
     for (what, signed, must) in scenes {
-        let was = fate(stage, signed).await?;
+        let was = fate(stage, stage.send(signed)).await?;
         rows.push(Row { what, must, was });
     }
+    rows.extend(outage(stage).await?);
+    Ok(rows)
+}
+
+/// Sends events while the handler is down, to a route that stores them, and waits until they are
+/// delivered.
+async fn outage(stage: &DemoStage) -> anyhow::Result<Vec<Row>> {
+    let what = [
+        "the handler goes down: an event",
+        "… a second one of the same stamp card",
+        "… and a third one",
+    ];
+    let bodies = [
+        r#"{"stampIdx":17,"cardIdx":1,"stamps":1}"#,
+        r#"{"stampIdx":18,"cardIdx":1,"stamps":2}"#,
+        r#"{"stampIdx":19,"cardIdx":1,"stamps":3}"#,
+    ];
+    stage.upstream().stop().await;
+    let (seen, mut rows) = (stage.forwarded(), Vec::new());
+    for (what, body) in what.into_iter().zip(bodies) {
+        let signed = stage.sign("global", HeaderMap::new(), body, 0)?;
+        let was = fate(stage, stage.send_stored(&signed)).await?;
+        rows.push(Row { what, must: must(200, "queued", "", 0), was });
+    }
+    stage.upstream().resume().await?;
+    let end = Instant::now() + DELIVERY;
+    while stage.forwarded() < seen + bodies.len() && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let arrived = stage.upstream().after(seen);
+    let in_order = arrived.iter().map(|body| &**body).eq(bodies.iter().map(|body| body.as_bytes()));
+    let outcome = if in_order { "delivered" } else { "disordered" };
+    rows.push(Row {
+        what: "… the handler is back: they arrive in order",
+        must: must(0, "delivered", "", bodies.len()),
+        was: must(0, outcome, "", arrived.len()),
+    });
     Ok(rows)
 }
 
@@ -106,9 +148,12 @@ fn same_event(first: &SignedRequest) -> HeaderMap {
 }
 
 /// Sends a request, and reads its result from the response, the counters and the upstream.
-async fn fate(stage: &DemoStage, signed: &SignedRequest) -> anyhow::Result<Fate> {
+async fn fate(
+    stage: &DemoStage,
+    sending: impl Future<Output = anyhow::Result<Response<Bytes>>>,
+) -> anyhow::Result<Fate> {
     let (before, seen) = (stage.metrics()?, stage.forwarded());
-    let response = stage.send(signed).await?;
+    let response = sending.await?;
     let after = stage.metrics()?;
     Ok(Fate {
         status: response.status().as_u16(),
@@ -137,8 +182,13 @@ pub(super) fn render(rows: &[Row]) -> String {
     );
     for Row { what, was, must } in rows {
         let mark = if was == must { "✓" } else { "✗" };
-        let upstream = if was.forwarded > 0 { "sees it" } else { "–" };
+        let upstream = match was.forwarded {
+            0 => "–".to_owned(),
+            1 => "sees it".to_owned(),
+            count => format!("sees {count}"),
+        };
         let Fate { status, outcome, reason, .. } = was;
+        let status = if *status == 0 { "–".to_owned() } else { status.to_string() };
         writeln!(table, "{mark} {what:<42} {status:>6}  {outcome:<10} {reason:<17} {upstream}")
             .expect("writing to a string cannot fail");
         if was != must {

@@ -17,6 +17,8 @@ use crate::{
 };
 
 const PATH: &str = "/webhooks/vivoldi";
+/// The path of the route whose events are stored.
+const STORED: &str = "/webhooks/stamps";
 
 /// The gateway, its upstream, and a sender with the keys.
 pub(super) struct DemoStage {
@@ -66,6 +68,7 @@ impl DemoStage {
     pub(super) async fn set() -> anyhow::Result<Self> {
         let upstream = StandInUpstream::start().await?;
         let dir = DemoDir::create()?;
+        let (upstream_address, secret) = (upstream.address(), random_secret()?);
         let text = format!(
             r#"
             [server]
@@ -76,19 +79,30 @@ impl DemoStage {
             self_signed = ["localhost"]
             [admin]
             listen = "127.0.0.1:0"
+            [events]
+            path = "events"
             [[route]]
             name = "vivoldi"
             path = "{PATH}"
             scheme = "vivoldi"
-            upstream = "http://{}"
-            secret = "{}"
+            upstream = "http://{upstream_address}"
+            secret = "{secret}"
             [route.secrets.coupon]
             574 = "{}"
             [route.secrets.stamp]
             1 = "{}"
+            [[route]]
+            name = "stamps"
+            path = "{STORED}"
+            scheme = "vivoldi"
+            upstream = "http://{upstream_address}"
+            secret = "{secret}"
+            delivery = "async"
+            order_by = "json:/cardIdx"
+            [route.retry]
+            first = "100ms"
+            max = "200ms"
             "#,
-            upstream.address(),
-            random_secret()?,
             random_secret()?,
             random_secret()?,
         );
@@ -142,9 +156,26 @@ impl DemoStage {
         Ok(SignedRequest { headers, body })
     }
 
+    /// Returns the stand-in for the handler.
+    pub(super) fn upstream(&self) -> &StandInUpstream {
+        &self.upstream
+    }
+
     /// Sends a request on a new connection.
     pub(super) async fn send(&self, signed: &SignedRequest) -> anyhow::Result<Response<Bytes>> {
-        let url: Uri = self.public_url().parse()?;
+        self.send_to(&self.public_url(), signed).await
+    }
+
+    /// Sends a request to the route whose events are stored.
+    pub(super) async fn send_stored(
+        &self,
+        signed: &SignedRequest,
+    ) -> anyhow::Result<Response<Bytes>> {
+        self.send_to(&self.public_url().replace(PATH, STORED), signed).await
+    }
+
+    async fn send_to(&self, url: &str, signed: &SignedRequest) -> anyhow::Result<Response<Bytes>> {
+        let url: Uri = url.parse()?;
         let trust = Trust::Certificates(self.certificate.clone());
         let to = Destination { url: url.clone(), connect: None, trust };
         let mut client = SenderClient::connect(&to).await?;

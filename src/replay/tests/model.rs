@@ -654,7 +654,7 @@ impl Request {
 /// Gives an arrival the times and the share of its route.
 fn timed(arrival: Arrival) -> Arrival {
     let event = u64::from_le_bytes(*arrival.key.0.first_chunk().unwrap());
-    let terms = Terms { route: route_of(event), ttl: LIVES };
+    let terms = Terms { route: route_of(event), ttl: LIVES, forwards_repeats: false };
     Arrival { terms, fresh_for: Some(WINDOW), share: terms.route.of_key("key"), ..arrival }
 }
 

@@ -108,7 +108,7 @@ async fn a_claim_goes_to_the_new_primary_behind_the_same_name() {
 async fn a_record_that_has_expired_does_not_count() {
     let Some(server) = Cluster::start().await else { return };
     let f = replica(&server, OnStoreFailure::Refuse).await;
-    let terms = Terms { route: ROUTE, ttl: Duration::from_secs(50) };
+    let terms = Terms { route: ROUTE, ttl: Duration::from_secs(50), forwards_repeats: false };
     let _ = f.won(Arrival { terms, ..arrival(1, 1) }).await.done(&ok(), false).await;
     f.won(arrival(2, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
     let claim = f.won(arrival(3, 1)).await;

@@ -170,7 +170,7 @@ async fn a_record_of_another_format_is_not_changed() {
 async fn a_record_expires_after_the_ttl_of_its_route() {
     let Some(server) = Server::start().await else { return };
     let f = replica(&server, OnStoreFailure::Refuse).await;
-    let terms = Terms { route: ROUTE, ttl: Duration::from_secs(50) };
+    let terms = Terms { route: ROUTE, ttl: Duration::from_secs(50), forwards_repeats: false };
     let _ = f.won(Arrival { terms, ..arrival(1, 1) }).await.done(&ok(), false).await;
     let key = key_of(1);
     let ::redis::Value::Int(left) = server.cli(&["PTTL", &key]).await else { panic!() };

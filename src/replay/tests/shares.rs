@@ -13,7 +13,7 @@ fn shared(max_entries: usize) -> Fixture {
 }
 
 fn of(route: ShareId, key: &str, event: u64) -> Arrival {
-    let terms = Terms { route, ttl: TTL };
+    let terms = Terms { route, ttl: TTL, forwards_repeats: false };
     Arrival { terms, share: route.of_key(key), ..arrival(event, 1) }
 }
 

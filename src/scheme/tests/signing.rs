@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::scheme::compiled::ProofKind;
+use crate::scheme::compiled::{Agreement, ProofKind, template::ValueSource};
 
 /// A secret that is one in every key form: hexadecimal and base64, or user and password.
 fn secret_for(scheme: &Scheme) -> Secret {
@@ -82,4 +82,81 @@ fn every_sender_with_a_symmetric_key_is_imitated() {
         imitated += 1;
     }
     assert!(imitated > 62, "{imitated}");
+}
+
+#[test]
+fn what_is_signed_again_verifies_and_differs_only_in_time_and_signature() {
+    let mut resigned = 0;
+    for scheme in Scheme::builtins() {
+        let id = scheme.id();
+        let credentials = |secrets: &[Secret]| Credentials {
+            global: secrets.to_vec(),
+            public_url: scheme.needs_url.then(|| "https://hooks.example.com/x".to_owned()),
+            ..Credentials::default()
+        };
+        if scheme.takes_public_key() {
+            continue;
+        }
+        let other = match scheme.kind {
+            ProofKind::Basic => secret("user:another-password"),
+            _ => secret("ff23456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
+        };
+        let new = |secrets: &[Secret]| {
+            let verifier = Verifier::new(Arc::clone(scheme), "r", credentials(secrets));
+            verifier.unwrap_or_else(|problems| panic!("{id}: {problems:?}"))
+        };
+        let (signer, verifier) =
+            (new(&[secret_for(scheme)]), new(&[other.clone(), secret_for(scheme)]));
+        let is_mac = matches!(scheme.kind, ProofKind::Hmac(_) | ProofKind::Digest(_));
+        if !verifier.can_resign() {
+            let of_time = scheme.timestamp.as_ref().map(|timestamp| &timestamp.from);
+            let in_head =
+                |source| matches!(source, &ValueSource::Header(_) | &ValueSource::Item(_));
+            assert!(!is_mac || verifier.signs_in_body() || !of_time.is_some_and(in_head), "{id}");
+            continue;
+        }
+        let (body, now) = (payload(body_for(id).as_bytes()), UnixMillis(NOW));
+        let mut headers = HeaderMap::new();
+        for (_, name, value) in GIVEN.into_iter().filter(|(sender, ..)| *sender == id) {
+            headers.insert(name, value.parse().expect("a header value"));
+        }
+        let mut head = post(&[]);
+        let draft = Draft { method: Method::POST, path: "/x", headers, body: &body };
+        head.headers = signer.sign(None, draft, now).expect("a signature");
+        let verified = verifier.verify(&head, &body, now).expect("authentic");
+        assert_eq!(verified.secret(), 2, "{id}");
+
+        let window = i64::try_from(scheme.window().expect("a window").as_millis()).expect("short");
+        let later = UnixMillis(NOW + 10 * window + 5000);
+        let stale = verifier.verify(&head, &body, later).map(|verified| verified.is_stale());
+        assert_eq!(stale, Ok(true), "{id}");
+        let (key, position) = (verified.key(), verified.secret());
+        let changed = verifier.resign(key, position, &head, &body, later);
+        let changed = changed.unwrap_or_else(|problem| panic!("{id}: {problem}"));
+        assert!(!changed.is_empty(), "{id}");
+        let time = scheme.timestamp.as_ref().map(|timestamp| timestamp.from.clone());
+        for (name, value) in changed {
+            let is_signature = scheme.signature_headers().any(|known| *known == name);
+            let slot = scheme.headers().iter().position(|known| *known == name);
+            let is_time = time == slot.map(ValueSource::Header);
+            let agrees = |agreement: &Agreement| {
+                Some(agreement.value.clone()) == slot.map(ValueSource::Header)
+            };
+            let is_derived = scheme.agree.iter().any(agrees);
+            assert!(is_signature || is_time || is_derived, "{id}: {name}");
+            let replaced = head.headers.insert(name.clone(), value);
+            assert!(replaced.is_some(), "{id}: {name} is new");
+        }
+        let again = verifier
+            .verify(&head, &body, later)
+            .unwrap_or_else(|reject| panic!("{id}: {reject:?} {:?}", head.headers));
+        assert_eq!((again.is_stale(), again.secret()), (false, 2), "{id}");
+        assert_eq!(again.record(), verified.record(), "{id}");
+        assert_eq!(again.pin(), verified.pin(), "{id}");
+        // With a key that is no longer configured, nothing is signed.
+        assert!(verifier.resign("coupon/1", 1, &head, &body, later).is_err(), "{id}");
+        assert!(signer.resign(key, 2, &head, &body, later).is_err(), "{id}");
+        resigned += 1;
+    }
+    assert!(resigned > 15, "{resigned}");
 }

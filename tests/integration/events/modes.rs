@@ -80,7 +80,7 @@ async fn a_restart_forgets_no_event() {
         handler.stop().await;
         is_queued(&send(&gateway, &event).await);
         gateway.drain().await;
-        let gateway = gateway.restarted(&toml);
+        let gateway = gateway.restarted(&toml).await;
         // The replay records were in memory; the event is in the store all the same.
         let reply = send(&gateway, &event.retried()).await;
         assert_eq!((reply.status, reply.header("sealgate-answer")), (200, Some("duplicate")));
@@ -222,5 +222,33 @@ async fn a_retry_of_a_dead_event_makes_it_pending_again() {
         }
         attempted(&gateway, "delivered", 1.0).await;
         stored(&gateway, "dead", 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn with_duplicates_forwarded_a_retry_is_delivered_again_with_a_mark() {
+    for mode in ["sync", "async", "fallback"] {
+        let handler = Handler::start().await;
+        let lines = format!("delivery = \"{mode}\"\nduplicates = \"forward\"");
+        let gateway = handler.setup(&lines).start();
+        let event = Event::default();
+        let mut copies = vec![event.clone(), event.retried()];
+        copies.push(copies[1].retried());
+        for (copy, count) in copies.iter().zip(1..) {
+            assert_eq!(send(&gateway, copy).await.status, 200, "{mode}");
+            handler.upstream.seen(count).await;
+            if mode == "async" || (mode == "fallback" && count > 1) {
+                attempted(
+                    &gateway,
+                    "delivered",
+                    if mode == "async" { count } else { count - 1 } as f64,
+                )
+                .await;
+            }
+        }
+        assert_eq!(send(&gateway, &event).await.status, 409, "{mode}: a replay");
+        let requests = handler.upstream.requests();
+        let marks = requests.iter().map(|request| request.header("sealgate-possible-duplicate"));
+        assert_eq!(marks.collect::<Vec<_>>(), [None, Some("1"), Some("1")], "{mode}");
     }
 }

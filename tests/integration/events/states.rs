@@ -57,7 +57,7 @@ async fn a_drain_finishes_the_attempt_in_flight() {
     gateway.connect_plain().await.exchange(&Event::default().request()).await;
     handler.upstream.seen(1).await;
     let ((), ()) = tokio::join!(gateway.drain(), async { handler.upstream.release() });
-    let gateway = gateway.restarted(&toml);
+    let gateway = gateway.restarted(&toml).await;
     stored(&gateway, "delivering", 0.0).await;
     stored(&gateway, "pending", 0.0).await;
     assert_eq!(handler.upstream.requests().len(), 1);
