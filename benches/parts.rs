@@ -102,7 +102,11 @@ async fn events(replay: &Replay, requests: &[Verified]) {
     let answer_by = tokio::time::Instant::now() + Duration::from_secs(30);
     for request in requests {
         match replay
-            .claim(request, Terms { route: ShareId::of_route("bench"), ttl: TTL }, answer_by)
+            .claim(
+                request,
+                Terms { route: ShareId::of_route("bench"), ttl: TTL, forwards_repeats: false },
+                answer_by,
+            )
             .await
         {
             Ok(Claimed::Won(claim)) => drop(claim.done(&answer, true).await),

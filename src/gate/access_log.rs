@@ -320,6 +320,7 @@ impl LogEntry {
 
 /// What is logged when the outcome of a request becomes known after its response, because the
 /// upstream took too long or the sender has hung up.
+#[derive(Clone)]
 pub(super) struct LateLine {
     route: Arc<Route>,
     id: HeaderValue,

@@ -7,6 +7,7 @@ use http::{HeaderValue, StatusCode, request::Parts};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
+use super::access_log::LateLine;
 use crate::{
     body::Payload,
     capacity::Permit,
@@ -19,7 +20,7 @@ use crate::{
     response::{ANSWER, SanitizedResponse},
     route::Route,
     scheme::{UnixMillis, Verified},
-    upstream::{self, ClientAddr, ExchangeContext, HeaderCase, Verdict},
+    upstream::{self, ClientAddr, ExchangeContext, HeaderCase, Owner, Verdict},
 };
 
 /// The longest time before the sender's deadline at which an event is stored whose exchange is
@@ -34,6 +35,8 @@ pub(super) struct Flight {
     pub(super) context: ExchangeContext,
     pub(super) permit: Option<Permit>,
     pub(super) flights: TaskTracker,
+    /// For an outcome after the sender has stopped waiting.
+    pub(super) late: LateLine,
 }
 
 /// A request that may be stored, and what its entry will say.
@@ -154,13 +157,13 @@ impl Flight {
         payload: Payload,
         verified: Verified,
     ) -> (Settled, Outcome) {
-        let Flight { route, events, claim, context, permit, .. } = self;
+        let Flight { route, events, claim, context, permit, late, .. } = self;
         let owner = context.owner.clone();
         let first = FirstAttempt::begin(claim.possible_duplicate());
         let (sent, marked) = ((payload, verified), first.possible_duplicate);
         let outcome = Self::exchange(&route, &request, sent, marked, (context, permit)).await;
         events.record(&route.delivery, &facts, &request, (first, &outcome));
-        (upstream::settle(claim, outcome, &owner).await, Outcome::Forwarded)
+        (settle(claim, outcome, &owner, &late).await, Outcome::Forwarded)
     }
 
     /// Forwards the request, and stores the event if the handler fails or is late.
@@ -171,7 +174,7 @@ impl Flight {
         verified: Verified,
     ) -> (Settled, Outcome) {
         let until = self.store_until();
-        let Flight { route, events, claim, context, permit, flights } = self;
+        let Flight { route, events, claim, context, permit, flights, late } = self;
         let (owner, answer_by) = (context.owner.clone(), context.answer_by);
         let first = FirstAttempt::begin(claim.possible_duplicate());
         let (sent, marked) = ((payload, verified), first.possible_duplicate);
@@ -191,8 +194,10 @@ impl Flight {
                     Ok(running) => {
                         owner.leave();
                         let (route, events) = (Arc::clone(&route), events.clone());
+                        let (owner, late) = (owner.clone(), late.clone());
                         flights.spawn(async move {
                             let outcome = exchange.await;
+                            late.log(&outcome, owner.origin());
                             if let Some(running) = running {
                                 events.end_running(&route.delivery, running, first, outcome).await;
                             }
@@ -208,7 +213,7 @@ impl Flight {
             Ok(()) => acknowledge(claim, owner.is_present(), Outcome::Queued).await,
             Err(outcome) => {
                 events.record(&route.delivery, &facts, &request, (first, &outcome));
-                (upstream::settle(claim, outcome, &owner).await, Outcome::Forwarded)
+                (settle(claim, outcome, &owner, &late).await, Outcome::Forwarded)
             }
         }
     }
@@ -255,6 +260,20 @@ fn is_final(outcome: &Result<SanitizedResponse, Reject>) -> bool {
 /// Returns how long before the sender's deadline a late event is stored.
 fn reserve(route: &Route) -> Duration {
     (route.answer_within / 4).min(STORE_RESERVE)
+}
+
+/// Settles a claim by the outcome of its exchange, and logs one that nobody waits for.
+async fn settle(
+    claim: Claim,
+    outcome: Result<SanitizedResponse, Reject>,
+    owner: &Owner,
+    late: &LateLine,
+) -> Settled {
+    let settled = upstream::settle(claim, outcome, owner).await;
+    if !owner.waits() {
+        late.log(&settled.outcome, owner.origin());
+    }
+    settled
 }
 
 /// Ends the claim of an event that is in the store.

@@ -215,6 +215,7 @@ impl Pipeline {
                     context,
                     permit,
                     flights: self.flights.clone(),
+                    late,
                 };
                 let request = (head, wire.header_case, payload);
                 let flight = flight.run(request, verified, entry.arrived());

@@ -1,6 +1,7 @@
 //! The event store at the boundary: what senders and handlers see.
 
 mod attempts;
+mod kills;
 mod modes;
 mod states;
 
