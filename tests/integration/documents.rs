@@ -117,6 +117,7 @@ fn with_files(text: &str, dir: &Path) -> String {
         let content = match named {
             _ if is_key => &key,
             _ if named.ends_with(".crt") || named.ends_with(".pem") => &cert,
+            _ if named.contains("database") => "postgres://sealgate:a-password@postgres/sealgate",
             _ if named.contains("redis") => "redis://127.0.0.1:6379/0",
             _ => "a-secret-out-of-a-file-of-the-test",
         };
