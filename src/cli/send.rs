@@ -133,8 +133,8 @@ async fn connected(
         let refused = error.downcast_ref::<io::Error>().map(io::Error::kind)
             == Some(io::ErrorKind::ConnectionRefused);
         if !refused || arguments.destination.to.is_some() || Instant::now() >= deadline {
-            let advice = if refused { ": is the gateway running?" } else { "" };
-            return Err(error.context(format!("the event was not sent{advice}")));
+            let advice = if refused { "; is the gateway running?" } else { "" };
+            return Err(anyhow!("{error:#}{advice}"));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
         to = destination(config, &arguments.sign.route, &arguments.destination)?;
