@@ -32,6 +32,13 @@ pub const REPLAY_STORE: Messages = Messages {
     unavailable_at_start: "the replay store is unavailable at start",
 };
 
+/// The log lines of the event store.
+pub const EVENT_STORE: Messages = Messages {
+    available: "the event store is available",
+    unavailable: "the event store is unavailable",
+    unavailable_at_start: "the event store is unavailable at start",
+};
+
 /// The availability of a store.
 #[derive(Debug)]
 pub struct Availability {

@@ -38,7 +38,7 @@ use self::{
     history::HistoryQueue,
     model::{Acceptance, AttemptLease, EventEntry, EventId, NewEvent, NextStep},
     service::EventService,
-    store::{EventStore, Redelivery, disk::DiskStore},
+    store::{EventStore, Redelivery, disk::DiskStore, postgres::PostgresStore},
 };
 pub use self::{
     delivery::{DeliveryMode, DeliveryOptions, DeliveryRoute, HistoryMode, RetryOptions},
@@ -597,8 +597,10 @@ fn open_store(
             let store = DiskStore::open(&path, key.as_ref(), retention, metrics.up.clone());
             Ok(Arc::new(store.map_err(|error| EventsError(error.to_string()))?))
         }
-        EventStoreOptions::Postgres(_) => {
-            Err(EventsError("this build has no PostgreSQL event store".to_owned()))
+        EventStoreOptions::Postgres(database) => {
+            let up = metrics.up.clone();
+            let store = PostgresStore::open(&database, key.as_ref(), retention, up);
+            Ok(Arc::new(store.map_err(|error| EventsError(error.to_string()))?))
         }
     }
 }

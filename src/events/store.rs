@@ -15,6 +15,7 @@ use super::model::{
 use crate::{replay::Millis, scheme::EventKey};
 
 pub(crate) mod disk;
+pub(crate) mod postgres;
 #[cfg(test)]
 pub(crate) mod simulated;
 

@@ -2,12 +2,14 @@
 //! is unavailable.
 
 use std::{
-    fmt, io,
-    pin::Pin,
+    fmt,
+    future::poll_fn,
+    pin::{Pin, pin},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Poll, ready},
     time::Duration,
 };
 
@@ -19,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_postgres::{
-    Client, Config, Row,
+    AsyncMessage, Client, Config, Row,
     types::{ToSql, Type},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -126,22 +128,32 @@ impl Database {
         })
     }
 
-    /// Migrates the schema before the process uses the database. A database that does not respond
-    /// within three seconds is no error: [`Database::check`] migrates it later.
+    /// Migrates the schema before the process uses the database, and calls `then`. A database that
+    /// does not respond within three seconds is no error: [`Database::check`] migrates it later.
     ///
     /// # Errors
-    /// [`DatabaseError::Newer`].
-    pub(crate) fn prepare(&self) -> Result<(), DatabaseError> {
+    /// [`DatabaseError::Newer`], and what `then` returns.
+    pub(crate) fn prepare<E, F>(&self, then: F) -> Result<(), E>
+    where
+        E: From<DatabaseError> + Send,
+        F: AsyncFnOnce(Instant) -> Result<(), E> + Send,
+    {
+        let until = Instant::now() + START_TIMEOUT;
         // The caller may be a task of a runtime, which this blocks anyway.
-        let migrate = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            Ok::<_, io::Error>(runtime.block_on(self.migrate(Instant::now() + START_TIMEOUT)))
+        let prepare = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let Ok(runtime) = runtime else { return Ok(()) };
+            runtime.block_on(async {
+                match self.migrate(until).await {
+                    Ok(()) => then(until).await,
+                    Err(error @ DatabaseError::Newer { .. }) => Err(error.into()),
+                    Err(DatabaseError::Failed(_)) => Ok(()),
+                }
+            })
         };
-        let migrated = std::thread::scope(|scope| scope.spawn(migrate).join());
-        match migrated {
-            Ok(Ok(Err(error @ DatabaseError::Newer { .. }))) => Err(error),
-            _ => Ok(()),
-        }
+        let prepared = std::thread::scope(|scope| scope.spawn(prepare).join());
+        // A panic has been reported by its thread.
+        prepared.unwrap_or(Ok(()))
     }
 
     /// Migrates the schema if that has not happened yet, and checks that the database accepts
@@ -184,6 +196,37 @@ impl Database {
         }
         self.prepared.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Calls `notify` for each notification on a channel until the connection is lost. Behind a
+    /// pooler in transaction mode, there are none.
+    ///
+    /// # Errors
+    /// The connection cannot be opened, or was lost.
+    pub(crate) async fn listen(
+        &self,
+        channel: &str,
+        mut notify: impl FnMut(),
+    ) -> Result<(), DatabaseError> {
+        let failed = |error| DatabaseError::Failed(describe(&error));
+        let (client, mut connection) =
+            self.config.connect(self.tls.clone()).await.map_err(failed)?;
+        let mut messages = pin!(poll_fn(|context| {
+            loop {
+                match ready!(connection.poll_message(context)) {
+                    Some(Ok(AsyncMessage::Notification(_))) => notify(),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Poll::Ready(Err(error)),
+                    None => return Poll::Ready(Ok(())),
+                }
+            }
+        }));
+        let statement = format!("LISTEN {channel}");
+        tokio::select! {
+            ended = &mut messages => return ended.map_err(failed),
+            listening = client.batch_execute(&statement) => listening.map_err(failed)?,
+        }
+        messages.await.map_err(failed)
     }
 
     /// Runs a statement as a transaction of its own, and returns the rows. It is repeated while the
@@ -258,7 +301,7 @@ impl Database {
         parameters: &[Parameter<'_>],
         until: Instant,
     ) -> Option<Result<Vec<Row>, tokio_postgres::Error>> {
-        let mut reply = std::pin::pin!(used.0.as_ref()?.query_typed(statement, parameters));
+        let mut reply = pin!(used.0.as_ref()?.query_typed(statement, parameters));
         loop {
             let silent_at = until.min(Instant::now() + SILENCE);
             match timeout_at(silent_at, &mut reply).await {

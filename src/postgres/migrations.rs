@@ -25,8 +25,10 @@ impl Migration {
 }
 
 /// The steps; the version of the schema is the number of steps that were taken.
-pub(super) const MIGRATIONS: &[Migration] =
-    &[Migration::new(1, include_str!("migrations/1_replay.sql"))];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration::new(1, include_str!("migrations/1_replay.sql")),
+    Migration::new(1, include_str!("migrations/2_events.sql")),
+];
 
 /// The key of the advisory lock under which one process at a time migrates: `sealgate` in ASCII.
 const LOCK: i64 = i64::from_be_bytes(*b"sealgate");

@@ -13,9 +13,11 @@ use crate::secret::Secret;
 #[allow(dead_code, reason = "the integration tests use the rest")]
 pub(crate) mod cluster;
 
-/// The version after the latest one, which leaves the previous binary working.
+/// The version before the latest one, and the one after it, which leaves the latest working.
+const PREVIOUS: &[Migration] = MIGRATIONS.split_at(MIGRATIONS.len() - 1).0;
 const NEXT: &[Migration] = &[
     Migration::new(1, include_str!("migrations/1_replay.sql")),
+    Migration::new(1, include_str!("migrations/2_events.sql")),
     Migration::new(1, "ALTER TABLE sealgate.replay ADD COLUMN note text NOT NULL DEFAULT ''"),
 ];
 
@@ -26,6 +28,10 @@ fn soon() -> Instant {
 fn database(url: String, migrations: &'static [Migration]) -> Database {
     let options = DatabaseOptions { url: Secret::new(url.into_bytes()), ca: None };
     Database::with_migrations(&options, 4, migrations).unwrap()
+}
+
+fn prepare(database: &Database) -> Result<(), DatabaseError> {
+    database.prepare(async |_| Ok(()))
 }
 
 /// Claims an event, and returns the reply.
@@ -53,20 +59,24 @@ async fn processes_that_start_together_create_the_schema_once() {
 #[tokio::test]
 async fn binaries_that_differ_by_one_migration_run_side_by_side() {
     let Some(server) = Postgres::start().await else { return };
-    let old = database(server.url(), MIGRATIONS);
-    old.check(soon()).await.unwrap();
-    assert_eq!(claim(&old, 1).await, "won");
-    let new = database(server.url(), NEXT);
-    new.check(soon()).await.unwrap();
-    for (event, first, second) in [(2, &old, &new), (3, &new, &old)] {
-        assert_eq!(claim(first, event).await, "won");
-        assert_eq!(claim(second, event).await, "won", "the token is the same");
+    for (event, [old, new]) in [(1, [PREVIOUS, MIGRATIONS]), (4, [MIGRATIONS, NEXT])] {
+        let running = database(server.url(), old);
+        running.check(soon()).await.unwrap();
+        assert_eq!(claim(&running, event).await, "won");
+        let upgraded = database(server.url(), new);
+        upgraded.check(soon()).await.unwrap();
+        for (event, first, second) in
+            [(event + 1, &running, &upgraded), (event + 2, &upgraded, &running)]
+        {
+            assert_eq!(claim(first, event).await, "won");
+            assert_eq!(claim(second, event).await, "won", "the token is the same");
+        }
+        // A replica of the old version that starts during the upgrade.
+        let restarted = database(server.url(), old);
+        prepare(&restarted).unwrap();
+        restarted.check(soon()).await.unwrap();
+        assert_eq!(claim(&restarted, event).await, "won");
     }
-    // A replica of the old version that starts during the upgrade.
-    let old = database(server.url(), MIGRATIONS);
-    old.prepare().unwrap();
-    old.check(soon()).await.unwrap();
-    assert_eq!(claim(&old, 4).await, "won");
 }
 
 #[tokio::test]
@@ -79,7 +89,7 @@ async fn a_schema_that_needs_a_later_binary_is_rejected() {
     let newer = DatabaseError::Newer { found: 98, known };
     assert_eq!(running.check(soon()).await, Err(newer.clone()));
     let starting = database(server.url(), MIGRATIONS);
-    assert_eq!(starting.prepare(), Err(newer.clone()));
+    assert_eq!(prepare(&starting), Err(newer.clone()));
     let text = format!(
         "the schema `sealgate` has version 98, which needs a later sealgate: this one knows \
          version {known}"

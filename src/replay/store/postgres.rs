@@ -84,7 +84,7 @@ impl Postgres {
     /// The URL or the CA cannot be used, or the schema is too new for this version.
     pub(crate) fn open(options: &DatabaseOptions, gauge: IntGauge) -> Result<Self, DatabaseError> {
         let database = Arc::new(Database::new(options, CONNECTIONS)?);
-        database.prepare()?;
+        database.prepare(async |_| Ok::<_, DatabaseError>(()))?;
         tokio::spawn(remove_expired(Arc::downgrade(&database)));
         Ok(Postgres { database, availability: Availability::new(REPLAY_STORE, gauge) })
     }

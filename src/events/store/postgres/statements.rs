@@ -1,0 +1,106 @@
+//! The statements of the store, and the columns that they return.
+
+/// The columns of an event, in the order in which `StoredRow` reads them.
+macro_rules! columns {
+    () => {
+        "e.id, e.version, e.state, e.attempts, e.next_attempt, e.expires, e.possible_duplicate, \
+         e.redelivery, e.has_request, e.record IS NULL, e.token, e.entry"
+    };
+}
+
+pub(super) const ACCEPT: &str = "SELECT result, stored_id FROM sealgate.event_accept(\
+     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+
+pub(super) const BY_ID: &str =
+    concat!("SELECT ", columns!(), " FROM sealgate.event e WHERE id = $1");
+
+pub(super) const BY_RECORD: &str =
+    concat!("SELECT ", columns!(), " FROM sealgate.event e WHERE record = $1");
+
+pub(super) const REQUEST: &str = "SELECT request FROM sealgate.event_request WHERE id = $1";
+
+pub(super) const REVIVE: &str = "SELECT sealgate.event_revive($1, $2, $3)";
+
+pub(super) const TAKE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", r.request FROM sealgate.event_take($1, $2, $3, $4, $5) \
+     JOIN LATERAL (SELECT * FROM sealgate.event WHERE id = taken_id AND token = taken_token) e \
+     ON true JOIN sealgate.event_request r ON r.id = taken_id ORDER BY taken_token - $4"
+);
+
+/// Ends an attempt. Columns: state, next attempt, possible duplicate, redelivery.
+pub(super) const SETTLE: &str = "UPDATE sealgate.event SET \
+         state = CASE WHEN again THEN 0 ELSE $4 END, \
+         next_attempt = CASE WHEN again THEN $7 ELSE $5 END, \
+         possible_duplicate = $4 <> 2 AND (possible_duplicate OR $6), \
+         redelivery = redelivery AND (again OR $4 = 0), \
+         again = false, lease_ends = NULL, since = $7, entry = $8, version = version + 1 \
+     WHERE id = $1 AND token = $2 AND version = $3 AND state = 1 \
+     RETURNING state, next_attempt, possible_duplicate, redelivery";
+
+/// Replaces everything about an event that another copy of it changes, and its request unless the
+/// new one is empty.
+pub(super) const REPLACE: &str = "WITH replaced AS (UPDATE sealgate.event SET \
+         state = $3, since = $4, next_attempt = $5, expires = $6, attempts = $7, \
+         possible_duplicate = $8, redelivery = $9, has_request = $10, entry = $11, bytes = $12, \
+         order_key = $13, token = $14, lease_ends = CASE WHEN $3 = 1 THEN sealgate.after($15) END, \
+         sequence = CASE WHEN $16 THEN nextval('sealgate.event_sequence') ELSE sequence END, \
+         version = version + 1 WHERE id = $1 AND version = $2 RETURNING id), \
+     request AS (INSERT INTO sealgate.event_request SELECT id, $17 FROM replaced WHERE $17 <> '' \
+         ON CONFLICT (id) DO UPDATE SET request = EXCLUDED.request) \
+     SELECT id FROM replaced";
+
+pub(super) const RENEW: &str = "UPDATE sealgate.event e SET lease_ends = sealgate.after($3) \
+     FROM unnest($1, $2) AS lease(id, token) \
+     WHERE e.id = lease.id AND e.token = lease.token AND e.state = 1 RETURNING e.id";
+
+/// Stores entries, with their requests unless those are empty. If a crash of the database loses
+/// them, only history is lost.
+pub(super) const RECORD: &str = "WITH stored AS (INSERT INTO sealgate.event \
+         (id, route, state, record, event_id, received, since, expires, attempts, \
+          possible_duplicate, redelivery, has_request, bytes, entry) \
+         SELECT n.id, n.route, n.state, n.record, n.event_id, n.received, n.since, n.expires, \
+             n.attempts, n.possible_duplicate, false, n.request <> '', \
+             length(n.entry) + length(n.request) + 500, n.entry \
+         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+             AS n(id, route, state, record, event_id, received, since, expires, attempts, \
+                 possible_duplicate, entry, request), \
+             (SELECT set_config('synchronous_commit', 'off', true)) AS s \
+         ON CONFLICT DO NOTHING RETURNING id), \
+     request AS (INSERT INTO sealgate.event_request SELECT n.id, n.request \
+         FROM unnest($1, $12) AS n(id, request) JOIN stored USING (id) WHERE n.request <> '') \
+     SELECT id FROM stored";
+
+pub(super) const REDELIVER: &str = "SELECT sealgate.event_redeliver($1, $2, $3)";
+
+pub(super) const FORGET: &str = "SELECT sealgate.event_forget($1)";
+
+pub(super) const BACKLOGS: &str = "SELECT route, \
+         count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), \
+         count(*) FILTER (WHERE state = 3), min(received) FILTER (WHERE state < 2) \
+     FROM sealgate.event WHERE state IN (0, 1) OR state = 3 GROUP BY route";
+
+pub(super) const USAGE: &str = "SELECT sealgate.event_bytes(), \
+     (SELECT count(*) FROM sealgate.event WHERE state IN (0, 1))";
+
+pub(super) const REMOVE: &str = "SELECT removed, bytes FROM sealgate.event_remove($1, $2, $3)";
+
+/// When the newest rejected request was received that exceeds the number kept.
+pub(super) const EXCESS_REFUSED: &str = "SELECT since FROM sealgate.event \
+     WHERE state = 4 AND state >= 2 ORDER BY since DESC OFFSET $1 LIMIT 1";
+
+/// Returns the digest of the key with which the events are encrypted, storing it if it is the first.
+pub(super) const KEY: &str = "WITH added AS (INSERT INTO sealgate.event_store (key_digest) \
+     VALUES ($1) ON CONFLICT DO NOTHING RETURNING key_digest) \
+     SELECT key_digest FROM added UNION ALL SELECT key_digest FROM sealgate.event_store LIMIT 1";
+
+/// Returns the statement of a page, newest first. Parameters: route, state, event ID, the first ID
+/// at or after `since`, the first ID that is too new, and the number of events.
+pub(super) const LIST: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM sealgate.event e WHERE ($1::text IS NULL OR route = $1) \
+     AND ($2::smallint IS NULL OR state = $2) AND ($3::bytea IS NULL OR event_id = $3) \
+     AND id >= $4 AND id < $5 ORDER BY id DESC LIMIT $6"
+);
