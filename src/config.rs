@@ -181,10 +181,10 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
     let server = server.map(|section| server::read(section, &limits, surroundings));
     let public: Vec<SocketAddr> = server.iter().flat_map(ServerOptions::addresses).collect();
     let admin = admin::read(section("admin"), &public, surroundings);
-    let replay = replay::read(section("replay"), surroundings);
     let events_section = section("events");
     let has_events = events_section.is_some();
     let events = events_section.map(|section| events::read(section, surroundings));
+    let replay = replay::read(section("replay"), events.as_ref(), surroundings);
     let schemes = route::schemes(section("schemes"));
     let routes = root.require("route").map(|field| {
         let common = route::Common {

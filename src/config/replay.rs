@@ -7,6 +7,8 @@ use std::{ops::RangeInclusive, time::Duration};
 use super::{Surroundings, database};
 use crate::{
     document::{Field, Section},
+    events::{EventStoreOptions, EventsOptions},
+    postgres::DatabaseOptions,
     replay::{OnStoreFailure, Options, StoreOptions},
 };
 
@@ -38,9 +40,11 @@ enum Kind {
     Postgres,
 }
 
-/// Reads the section; `None` if there is no usable store in it.
+/// Reads the section; `None` if there is no usable store in it. `events` is the section `[events]`,
+/// `None` inside if a problem in it was recorded.
 pub(super) fn read(
     section: Option<Section<'_>>,
+    events: Option<&Option<EventsOptions>>,
     surroundings: &Surroundings<'_>,
 ) -> Option<ReplaySection> {
     let Some(section) = section else {
@@ -51,7 +55,7 @@ pub(super) fn read(
         };
         return Some(ReplaySection { options, acknowledge: false, ttl: None });
     };
-    let store = store(&section, surroundings);
+    let store = store(&section, events, surroundings);
     let ttl = section.get("ttl").and_then(|field| {
         let span = field.duration_within(TTLS)?;
         if span < SHORTEST_TTL {
@@ -80,7 +84,11 @@ pub(super) fn read(
 }
 
 /// `store`, with the keys that belong to it and to no other.
-fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<StoreOptions> {
+fn store(
+    section: &Section<'_>,
+    events: Option<&Option<EventsOptions>>,
+    surroundings: &Surroundings<'_>,
+) -> Option<StoreOptions> {
     let path = section.get("path");
     let redis = redis::Keys::of(section);
     let kinds = [
@@ -118,12 +126,35 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Store
         (Kind::Redis, _) => redis.read(section, surroundings).map(StoreOptions::Redis),
         (Kind::Postgres, _) => {
             let [url, ca] = redis.shared();
-            let Some(url) = url else {
-                let help = "url = { env = \"DATABASE_URL\" }".to_owned();
-                section.error("store = \"postgres\" needs `url`", Some(help));
+            match url {
+                Some(url) => database::read(url, ca.as_ref(), surroundings),
+                None => database_of_events(section, ca.as_ref(), events),
+            }
+            .map(StoreOptions::Postgres)
+        }
+    }
+}
+
+/// Returns the database of `[events]`, which the records share without a URL of their own.
+fn database_of_events(
+    section: &Section<'_>,
+    ca: Option<&Field<'_>>,
+    events: Option<&Option<EventsOptions>>,
+) -> Option<DatabaseOptions> {
+    let help = "url = { env = \"DATABASE_URL\" }".to_owned();
+    match events {
+        // The problem was recorded.
+        Some(None) => None,
+        Some(Some(EventsOptions { store: EventStoreOptions::Postgres(database), .. })) => {
+            if let Some(ca) = ca {
+                ca.error("`replay.ca` needs `replay.url`", Some(help));
                 return None;
-            };
-            database::read(url, ca.as_ref(), surroundings).map(StoreOptions::Postgres)
+            }
+            Some(database.clone())
+        }
+        Some(Some(_)) | None => {
+            section.error("store = \"postgres\" needs `url`", Some(help));
+            None
         }
     }
 }

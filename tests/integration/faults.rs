@@ -4,5 +4,6 @@ mod copies;
 mod failover;
 mod hang_ups;
 mod kills;
+mod postgres;
 mod replicas;
 mod stores;

@@ -10,6 +10,7 @@ mod issuer;
 mod key_server;
 mod ledger;
 mod pebble;
+mod postgres;
 mod process;
 mod program;
 mod redis;
@@ -39,6 +40,7 @@ pub(crate) use self::{
     key_server::{KeyServer, Serves},
     ledger::{Entry, Ledger, Stage, ask},
     pebble::{EXTERNAL_KEY, Pebble, PebbleOptions, connect},
+    postgres::Postgres,
     process::{Process, signal},
     program::{Program, free_address, free_at, tool},
     redis::{Redis, RedisCluster, WatchedRedis},

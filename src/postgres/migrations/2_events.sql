@@ -166,11 +166,12 @@ END
 $$;
 
 -- Begins an attempt of each event that is due, at most `_limit`, with ascending tokens. An event
--- whose lease has expired is due: its outcome is unknown.
+-- whose lease has expired is due: its outcome is unknown. Returns the events after that, because
+-- the calling statement would see them as they were before.
 CREATE FUNCTION sealgate.event_take(
     _route text, _now bigint, _limit integer, _token bigint, _lease bigint
 )
-RETURNS TABLE (taken_id bytea, taken_token bigint)
+RETURNS TABLE (taken sealgate.event, request bytea)
 LANGUAGE plpgsql AS $$
 DECLARE
     _candidate bytea;
@@ -203,9 +204,8 @@ BEGIN
         SET state = 1, attempts = attempts + 1, next_attempt = NULL, again = false,
             possible_duplicate = possible_duplicate OR _row.state = 1,
             token = _token + _count, lease_ends = sealgate.after(_lease), version = version + 1
-        WHERE id = _candidate;
-        taken_id := _candidate;
-        taken_token := _token + _count;
+        WHERE id = _candidate RETURNING * INTO taken;
+        SELECT r.request INTO request FROM sealgate.event_request r WHERE r.id = _candidate;
         _count := _count + 1;
         RETURN NEXT;
     END LOOP;
@@ -278,6 +278,6 @@ BEGIN
         RETURN _sum;
     END IF;
     SELECT bytes INTO _sum FROM sealgate.event_store;
-    RETURN _sum;
+    RETURN COALESCE(_sum, 0);
 END
 $$;

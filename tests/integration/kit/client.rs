@@ -86,6 +86,12 @@ impl Connection {
         Connection { stream: Box::new(stream), buffer: Vec::new() }
     }
 
+    /// Same as [`Connection::plain`]; returns `None` if nobody listens.
+    pub(crate) async fn try_plain(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
+        Some(Connection { stream: Box::new(stream), buffer: Vec::new() })
+    }
+
     /// Opens a TLS connection that sends `head` before the handshake.
     pub(crate) async fn tls_after(
         address: SocketAddr,

@@ -31,11 +31,16 @@ impl Postgres {
     /// Starts a cluster with the role `sealgate` of docs/postgresql.md in the database `shop`. If
     /// PostgreSQL is not installed, the test is skipped, or fails if `SEALGATE_REQUIRE_ALL` is set.
     pub(crate) async fn start() -> Option<Self> {
-        Self::start_with("").await
+        Self::start_with(None).await
     }
 
-    /// Starts a cluster with more lines in `postgresql.conf`.
-    pub(crate) async fn start_with(settings: &str) -> Option<Self> {
+    /// Starts a cluster that requires TLS of clients that connect by TCP, also at `localhost`. The
+    /// certificate and the key are `localhost.pem` and `localhost.key` in a directory.
+    pub(crate) async fn start_with_tls(certificate: &Path) -> Option<Self> {
+        Self::start_with(Some(certificate)).await
+    }
+
+    async fn start_with(certificate: Option<&Path>) -> Option<Self> {
         let Some(bin) = programs() else {
             assert!(std::env::var_os("SEALGATE_REQUIRE_ALL").is_none(), "no PostgreSQL");
             eprintln!("SKIPPED: PostgreSQL is not installed");
@@ -45,7 +50,7 @@ impl Postgres {
         for _ in 0..20 {
             let address = free_address();
             let dir = tempfile::tempdir().expect("a directory");
-            initialize(bin, dir.path(), address, settings);
+            initialize(bin, dir.path(), address, certificate);
             let child = Mutex::new(spawn(bin, dir.path()));
             let cluster = Postgres { bin: bin.clone(), child, address, dir };
             if cluster.is_up().await {
@@ -70,9 +75,17 @@ impl Postgres {
         format!("postgres://sealgate:{PASSWORD}@{address}/shop")
     }
 
-    /// Returns the directory of the cluster's Unix socket.
-    pub(crate) fn socket_dir(&self) -> &Path {
-        self.dir.path()
+    pub(crate) fn password(&self) -> &'static str {
+        PASSWORD
+    }
+
+    /// Returns a command that runs as the user that runs PostgreSQL, to which `dir` is given.
+    pub(crate) fn unprivileged(&self, program: &str, dir: &Path) -> Command {
+        for file in std::fs::read_dir(dir).expect("a directory").flatten() {
+            give_to_postgres(&file.path(), 0o600);
+        }
+        give_to_postgres(dir, 0o755);
+        unprivileged(Path::new(program))
     }
 
     /// Runs statements as the superuser, and returns the values of the rows.
@@ -121,6 +134,12 @@ impl Postgres {
     pub(crate) async fn restart(&self) {
         *self.child.lock().expect("not poisoned") = spawn(&self.bin, self.dir.path());
         assert!(self.is_up().await, "it starts again: {}", self.log());
+    }
+
+    /// Returns 0 after [`Postgres::kill`].
+    pub(crate) fn number_of_processes(&self) -> usize {
+        let mut child = self.child.lock().expect("not poisoned");
+        usize::from(child.try_wait().expect("a status").is_none())
     }
 
     fn log(&self) -> String {
@@ -226,7 +245,7 @@ fn unprivileged(program: &Path) -> Command {
 }
 
 /// Creates the files of a cluster, as a copy of files that are kept next to the test binary.
-fn initialize(bin: &Path, dir: &Path, address: SocketAddr, settings: &str) {
+fn initialize(bin: &Path, dir: &Path, address: SocketAddr, certificate: Option<&Path>) {
     let version = bin.parent().and_then(Path::file_name).expect("a directory");
     let binary = std::env::current_exe().expect("a path");
     let name = format!("postgresql-{}", version.to_string_lossy());
@@ -234,7 +253,7 @@ fn initialize(bin: &Path, dir: &Path, address: SocketAddr, settings: &str) {
     if template.exists() {
         copy(&template, &dir.join("data"));
     } else {
-        give_to_postgres(dir);
+        give_to_postgres(dir, 0o755);
         let mut command = unprivileged(&bin.join("initdb"));
         command.args(["--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256"]);
         command.args(["--encoding=UTF8", "--no-locale", "--no-sync"]);
@@ -248,16 +267,26 @@ fn initialize(bin: &Path, dir: &Path, address: SocketAddr, settings: &str) {
             std::fs::remove_dir_all(&own).expect("removed");
         }
     }
-    let settings = format!(
+    let mut settings = format!(
         "listen_addresses = '{}'\nport = {}\nunix_socket_directories = '{}'\n\
-         shared_buffers = '32MB'\nmax_connections = 100\nfsync = off\n{settings}\n",
+         shared_buffers = '32MB'\nmax_connections = 100\nfsync = off\n",
         address.ip(),
         address.port(),
         dir.display()
     );
+    if let Some(certificate) = certificate {
+        for file in ["localhost.pem", "localhost.key"] {
+            let copied = dir.join("data").join(file);
+            std::fs::copy(certificate.join(file), &copied).expect("copied");
+            give_to_postgres(&copied, 0o600);
+        }
+        let files = "ssl_cert_file = 'localhost.pem'\nssl_key_file = 'localhost.key'";
+        let addresses = format!("listen_addresses = '{}, 127.0.0.1'", address.ip());
+        settings = format!("{settings}ssl = on\n{files}\n{addresses}\n");
+    }
     let file = dir.join("data/postgresql.auto.conf");
     std::fs::write(&file, settings).expect("written");
-    give_to_postgres(dir);
+    give_to_postgres(dir, 0o755);
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -266,13 +295,13 @@ fn copy(from: &Path, to: &Path) {
     assert!(copy.status().expect("cp runs").success());
 }
 
-/// Makes the user that runs PostgreSQL the owner of a directory.
-fn give_to_postgres(dir: &Path) {
+/// Makes the user that runs PostgreSQL the owner of a file or directory.
+fn give_to_postgres(path: &Path, mode: u32) {
     if std::fs::metadata("/proc/self").expect("procfs").uid() == 0 {
-        let status = Command::new("chown").arg("postgres:postgres").arg(dir).status();
+        let status = Command::new("chown").arg("postgres:postgres").arg(path).status();
         assert!(status.expect("chown runs").success());
     }
-    std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).expect("changed");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("changed");
 }
 
 fn spawn(bin: &Path, dir: &Path) -> Child {

@@ -101,7 +101,7 @@ impl Inner {
         }
     }
 
-    async fn measure(&self) -> Result<(), StoreError> {
+    pub(super) async fn measure(&self) -> Result<(), StoreError> {
         let rows = self.call(statements::USAGE, &[], soon()).await?;
         let row = rows.first().ok_or_else(unreadable)?;
         let (bytes, unsettled): (u64, u64) =

@@ -24,9 +24,8 @@ pub(super) const REVIVE: &str = "SELECT sealgate.event_revive($1, $2, $3)";
 pub(super) const TAKE: &str = concat!(
     "SELECT ",
     columns!(),
-    ", r.request FROM sealgate.event_take($1, $2, $3, $4, $5) \
-     JOIN LATERAL (SELECT * FROM sealgate.event WHERE id = taken_id AND token = taken_token) e \
-     ON true JOIN sealgate.event_request r ON r.id = taken_id ORDER BY taken_token - $4"
+    ", e.request FROM (SELECT (taken).*, request \
+     FROM sealgate.event_take($1, $2, $3, $4, $5) AS t(taken, request)) e"
 );
 
 /// Ends an attempt. Columns: state, next attempt, possible duplicate, redelivery.
