@@ -203,6 +203,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_gateway_is_called_by_a_name_that_it_serves() {
+        let called = |listen: &str, hosts: &[&str]| {
+            let options = AdminOptions {
+                listen: vec![listen.parse().expect("an address")],
+                hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+                ..AdminOptions::default()
+            };
+            let to = destination(&options).expect("a destination");
+            (to.url.to_string(), to.connect.expect("an address"))
+        };
+        for (listen, hosts, url, address) in [
+            ("127.0.0.1:1", &[][..], "http://127.0.0.1:1/", "127.0.0.1:1"),
+            ("127.0.0.1:1", &["a.example"], "http://127.0.0.1:1/", "127.0.0.1:1"),
+            ("0.0.0.0:1", &["a.example"], "http://a.example:1/", "127.0.0.1:1"),
+            ("[::]:1", &[], "http://[::1]:1/", "[::1]:1"),
+            ("10.0.0.1:1", &["a.example"], "http://a.example:1/", "10.0.0.1:1"),
+        ] {
+            assert_eq!(called(listen, hosts), (url.to_owned(), address.to_owned()), "{listen}");
+        }
+    }
+
+    #[test]
     fn ids_and_parameters_are_encoded() {
         let id = "a/b?c d%한";
         let encoded = "a%2Fb%3Fc%20d%25%ED%95%9C";

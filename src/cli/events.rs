@@ -163,10 +163,10 @@ pub(super) fn events(config: &Path, arguments: EventsArguments) -> anyhow::Resul
 }
 
 async fn list(client: &mut AdminClient, arguments: &ListArguments) -> anyhow::Result<Status> {
-    let mut events = Vec::new();
+    let (mut rows, now) = (Vec::new(), now());
+    let mut missing = arguments.limit;
     let mut cursor: Option<String> = None;
-    loop {
-        let missing = arguments.limit - events.len() as u64;
+    while missing > 0 {
         let target = with_query(
             "/api/v1/events",
             &[
@@ -180,27 +180,24 @@ async fn list(client: &mut AdminClient, arguments: &ListArguments) -> anyhow::Re
             ],
         );
         let page = client.json(&target).await?;
-        let found = page["events"].as_array().cloned().unwrap_or_default();
-        if arguments.json {
-            for event in &found {
-                out!("{}\n", visible_json(&event.to_string()))?;
+        let found = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for event in found {
+            match arguments.json {
+                true => out!("{}\n", visible_json(&event.to_string()))?,
+                false => rows.push(row(event, now)),
             }
         }
-        events.extend(found);
+        missing = missing.saturating_sub(found.len() as u64);
         cursor = page["next"].as_str().map(str::to_owned);
-        if cursor.is_none() || events.len() as u64 >= arguments.limit {
+        if cursor.is_none() {
             break;
         }
     }
-    if !arguments.json {
-        if events.is_empty() {
-            err!("no events\n");
-        } else {
-            let now = now();
-            let rows: Vec<_> = events.iter().map(|event| row(event, now)).collect();
-            let heading = ["ID", "AGE", "STATE", "TRY", "LAST", "ROUTE", "EVENT"];
-            out!("{}", table(&heading, &rows, &[4, 5, 6]))?;
-        }
+    if !rows.is_empty() {
+        let heading = ["ID", "AGE", "STATE", "TRY", "LAST", "ROUTE", "EVENT"];
+        out!("{}", table(&heading, &rows, &[4, 5, 6]))?;
+    } else if !arguments.json {
+        err!("no events\n");
     }
     Ok(Status::Success)
 }

@@ -169,6 +169,26 @@ fn text(value: &Value) -> &str {
 }
 
 #[tokio::test]
+async fn a_rejected_request_is_listed_with_its_reason() {
+    let upstream = Upstream::start().await;
+    let gateway = setup(&upstream, "async").start();
+    let operator = gateway.operator();
+    let forged = Event { secret: "not-the-secret-at-all".into(), ..Event::default() };
+    assert_eq!(send(&gateway, &forged).await.status, 401);
+    let refused = operator.only("?state=refused", |_| true).await;
+    assert_eq!(refused["reason"], "bad_signature");
+    assert_eq!(refused["network"], "127.0.0.0/24");
+    assert_eq!((&refused["has_request"], &refused["attempts"]), (&json!(false), &json!(0)));
+    let path = format!("/api/v1/events/{}", text(&refused["id"]));
+    let details = operator.json(&path).await;
+    assert_eq!((&details["reason"], &details["state"]), (&refused["reason"], &refused["state"]));
+    assert!(details.get("request").is_none());
+    assert_eq!(operator.post(&format!("{path}/redeliver"), "").await.status, 409);
+    assert_eq!(operator.get(&format!("{path}/export")).await.status, 409);
+    assert_eq!(operator.post(&format!("{path}/forget"), "").await.status, 204);
+}
+
+#[tokio::test]
 async fn a_list_is_filtered_and_paged() {
     let upstream = Upstream::start().await;
     let other = format!(

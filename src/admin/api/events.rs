@@ -175,7 +175,7 @@ impl EventCalls<'_> {
             redelivered += u64::from(self.events.redeliver(id).await? == Redelivery::Started);
         }
         let route = filter.route.as_deref().unwrap_or("*");
-        caller.audit("redeliver", &format!("{redelivered} {}", bulk.state), route);
+        caller.audit("redeliver", &format!("{redelivered} {} events", bulk.state), route);
         Ok(json(StatusCode::OK, &json!({ "redelivered": redelivered })))
     }
 

@@ -1,7 +1,7 @@
 //! `GET /api/v1/stream`: one server-sent event for each change of a stored event.
 //!
-//! A stream has a bounded buffer of its own. A reader that is too slow for it is disconnected, so
-//! that nothing waits for it; it has to list the events again.
+//! Each stream has a bounded buffer. A reader that does not keep up is disconnected, and nothing
+//! else waits for it; it has to list the events again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,8 +23,11 @@ use crate::{
 
 /// The most concurrent streams: fewer than connections, so that other calls are served.
 const MAX_STREAMS: usize = 32;
-/// The number of changes that are buffered for a reader.
+/// The number of changes that are buffered for a reader, in addition to those that the event store
+/// keeps for all readers.
 const BUFFER: usize = 256;
+/// How long a reader may leave its buffer full.
+const STALL: Duration = Duration::from_secs(5);
 /// The interval of comments that keep proxies from closing the connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
@@ -100,10 +103,10 @@ async fn forward(
             _ = heartbeat.tick() => Bytes::from_static(b": heartbeat\n\n"),
             () = sender.closed() => return Ended::Closed,
         };
-        match sender.try_send(chunk) {
+        match sender.send_timeout(chunk, STALL).await {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => return Ended::TooSlow,
-            Err(mpsc::error::TrySendError::Closed(_)) => return Ended::Closed,
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => return Ended::TooSlow,
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => return Ended::Closed,
         }
     }
 }

@@ -114,8 +114,9 @@ pub(super) fn against(config: Config, path: &Path, captures: &Path) -> anyhow::R
         let mut cursor = None;
         loop {
             let page = runtime.block_on(page(&mut client, cursor.as_deref()))?;
-            for (name, received, raw) in page.requests {
-                tally.add(&mut checker, &name, capture::parse(&raw), Some(received))?;
+            for (id, received) in page.kept {
+                let raw = runtime.block_on(client.get(&event_target(&id, "/export")))?;
+                tally.add(&mut checker, &id, capture::parse(&raw), Some(received))?;
             }
             cursor = page.next;
             if cursor.is_none() {
@@ -203,24 +204,19 @@ fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The kept requests of one page of events, each with its ID and the time of its receipt.
+/// A page of events.
 struct KeptPage {
-    requests: Vec<(String, UnixMillis, Vec<u8>)>,
+    /// The IDs of those whose request was kept, with the time of its receipt.
+    kept: Vec<(String, UnixMillis)>,
     next: Option<String>,
 }
 
 async fn page(client: &mut AdminClient, cursor: Option<&str>) -> anyhow::Result<KeptPage> {
-    let query = [("limit", Some("100")), ("cursor", cursor)];
+    let query = [("limit", Some("1000")), ("cursor", cursor)];
     let page = client.json(&with_query("/api/v1/events", &query)).await?;
-    let mut requests = Vec::new();
-    for event in page["events"].as_array().map(Vec::as_slice).unwrap_or_default() {
-        let received = event["received"].as_str().and_then(rfc3339);
-        if let (Some(id), Some(received)) = (event["id"].as_str(), received)
-            && event["has_request"] == true
-        {
-            let raw = client.get(&event_target(id, "/export")).await?;
-            requests.push((id.to_owned(), received, raw.to_vec()));
-        }
-    }
-    Ok(KeptPage { requests, next: page["next"].as_str().map(str::to_owned) })
+    let events = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let kept = events.iter().filter(|event| event["has_request"] == true).filter_map(|event| {
+        Some((event["id"].as_str()?.to_owned(), rfc3339(event["received"].as_str()?)?))
+    });
+    Ok(KeptPage { kept: kept.collect(), next: page["next"].as_str().map(str::to_owned) })
 }
