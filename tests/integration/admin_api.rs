@@ -364,6 +364,37 @@ async fn an_event_is_shown_with_its_request_and_without_credentials() {
 }
 
 #[tokio::test]
+async fn a_rejected_request_is_shown_with_its_reason_and_diagnosis() {
+    let upstream = Upstream::start().await;
+    let gateway = setup(&upstream, "sync").start();
+    let mut near = Event::default();
+    near.tampered = Some([near.body.as_slice(), b"\n"].concat());
+    let mut forged = Event::default();
+    forged.signature = Some("no signature".to_owned());
+    for (event, reason) in [(near, "bad_signature"), (forged, "malformed_signature")] {
+        assert_eq!(send(&gateway, &event).await.status, 401);
+        let operator = gateway.operator();
+        let rejected = async {
+            loop {
+                let events = operator.events("?state=refused").await;
+                if let Some(event) = events.into_iter().find(|event| event["reason"] == reason) {
+                    return event;
+                }
+            }
+        };
+        let listed = tokio::time::timeout(PATIENCE, rejected).await.expect("listed in time");
+        let path = format!("/api/v1/events/{}", listed["id"].as_str().expect("an ID"));
+        let shown = operator.json(&path).await;
+        assert_eq!((&shown["state"], &shown["reason"]), (&"refused".into(), &reason.into()));
+        assert_eq!(shown["network"], "127.0.0.0/24");
+        let diagnosis = shown.as_object().expect("an object").get("diagnosis");
+        let diagnosis = diagnosis.expect("present, even without a near miss");
+        assert_eq!(diagnosis.is_string(), reason == "bad_signature", "{diagnosis}");
+        assert_eq!(operator.post(&format!("{path}/redeliver"), "").await.status, 409);
+    }
+}
+
+#[tokio::test]
 async fn an_export_is_what_arrived() {
     let upstream = Upstream::start().await;
     let gateway = setup(&upstream, "async").start();

@@ -78,8 +78,9 @@ pub(super) struct EventDetails<'e> {
     #[serde(flatten)]
     event: EventView<'e>,
     log: Vec<AttemptView<'e>>,
+    /// Only for a rejected request, where it is null without a near miss.
     #[serde(skip_serializing_if = "Option::is_none")]
-    diagnosis: Option<&'e str>,
+    diagnosis: Option<Option<&'e str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<RequestView<'e>>,
 }
@@ -90,7 +91,7 @@ impl<'e> EventDetails<'e> {
         EventDetails {
             event: EventView::from(entry),
             log: entry.log.iter().map(AttemptView::from).collect(),
-            diagnosis: entry.refusal.as_ref().and_then(|refusal| refusal.diagnosis.as_deref()),
+            diagnosis: entry.refusal.as_ref().map(|refusal| refusal.diagnosis.as_deref()),
             request,
         }
     }
