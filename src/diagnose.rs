@@ -4,6 +4,7 @@
 //! proof. The rejected request is under the attacker's control, so a [`WorkBudget`] bounds all that
 //! is done for it: verifying, parsing, rewriting and compressing.
 
+mod address;
 mod body;
 mod near_miss;
 mod rewrite;
@@ -101,6 +102,7 @@ pub fn diagnose(request: RejectedRequest<'_>, budget: WorkBudget) -> Vec<NearMis
         shape::signature,
         shape::timestamp,
         other_keys,
+        address::addresses,
         secrets,
         body::bodies,
         shape::messages,

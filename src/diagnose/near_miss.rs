@@ -1,7 +1,10 @@
 //! The closed list of near misses. Each has a stable code for tools, and a text for people that
 //! says what it means and what to do.
 
-use super::rewrite::{JsonEscapes, JsonLayout};
+use super::{
+    address::AddressPart,
+    rewrite::{JsonEscapes, JsonLayout},
+};
 use crate::scheme::SecretForm;
 
 /// A change under which a rejected request would have verified.
@@ -146,6 +149,13 @@ pub enum NearMiss {
         /// sender's free choice and are not shown.
         found: Option<String>,
     },
+    /// Another address than `public_url` is signed.
+    Address {
+        /// The part that differs.
+        part: AddressPart,
+        /// The signed address.
+        address: String,
+    },
     /// Only the time is wrong.
     Clock {
         /// Our clock minus the request's, in milliseconds.
@@ -155,7 +165,7 @@ pub enum NearMiss {
 
 impl NearMiss {
     /// Every code.
-    pub const CODES: [&'static str; 34] = [
+    pub const CODES: [&'static str; 42] = [
         "other_key",
         "other_route_key",
         "other_route",
@@ -189,6 +199,14 @@ impl NearMiss {
         "body_changed",
         "other_secret",
         "header_name",
+        "url_scheme",
+        "url_host",
+        "url_port",
+        "url_slash",
+        "url_path",
+        "url_encoding",
+        "url_query_order",
+        "url_query",
         "clock",
     ];
 
@@ -228,6 +246,7 @@ impl NearMiss {
             NearMiss::BodyChanged { .. } => "body_changed",
             NearMiss::OtherSecret { .. } => "other_secret",
             NearMiss::HeaderName { .. } => "header_name",
+            NearMiss::Address { part, .. } => part.code(),
             NearMiss::Clock { .. } => "clock",
         }
     }
@@ -382,6 +401,11 @@ impl NearMiss {
                 "The value of the header `{expected}` arrived in {}. If a proxy renames headers, \
                  configure it to pass them unchanged; if the sender is your own, correct the name.",
                 found.as_ref().map_or("another header".to_owned(), |found| format!("`{found}`"))
+            ),
+            NearMiss::Address { part, address } => format!(
+                "The address `{address}` is signed, which differs from `public_url` {}. Set \
+                 `public_url` to the address that is registered at the sender.",
+                part.words()
             ),
             NearMiss::Clock { age } => clock(*age),
         }

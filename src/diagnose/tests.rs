@@ -50,6 +50,7 @@ fn global(scheme: &str, text: &str) -> Verifier {
 struct Made {
     route: Verifier,
     others: Vec<(&'static str, Verifier)>,
+    target: &'static str,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
@@ -58,7 +59,7 @@ impl Made {
     fn new(route: Verifier, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let headers = headers.iter().map(own).collect();
-        Made { route, others: Vec::new(), headers, body: body.as_ref().to_vec() }
+        Made { route, others: Vec::new(), target: "/x", headers, body: body.as_ref().to_vec() }
     }
 
     fn other(mut self, name: &'static str, route: Verifier) -> Self {
@@ -67,7 +68,7 @@ impl Made {
     }
 
     fn head(&self) -> Parts {
-        let (mut head, ()) = Request::post("/x").body(()).expect("a request").into_parts();
+        let (mut head, ()) = Request::post(self.target).body(()).expect("a request").into_parts();
         for (name, value) in &self.headers {
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
             head.headers.append(name, HeaderValue::from_str(value).expect("a value"));
@@ -94,6 +95,19 @@ impl Made {
             RejectedRequest { head: &head, payload: &payload, now, reason, route, others: &others };
         Some((reason, diagnose(case, budget)))
     }
+}
+
+/// Square signs the address and the body: `signed` is signed where `registered` is configured.
+fn square(registered: &str, signed: &str, target: &'static str) -> Made {
+    let body = r#"{"event_id":"e1"}"#;
+    let credentials = Credentials {
+        global: vec![secret(SECRET)],
+        public_url: Some(registered.to_owned()),
+        ..Credentials::default()
+    };
+    let mac = BASE64.encode(&mac(SECRET.as_bytes(), format!("{signed}{body}").as_bytes()));
+    let headers = [("x-square-hmacsha256-signature", &*mac), ("Host", "other.example")];
+    Made { target, ..Made::new(verifier("square", credentials), &headers, body) }
 }
 
 /// GitHub signs the body and nothing else: `signed` is signed, `sent` is sent.
@@ -362,6 +376,29 @@ fn table() -> Vec<(&'static str, Reason, Made)> {
             github_as("Hub-Signatur-256", &format!("sha256={}", raw("{}")), "{}"),
         ),
         ("header_name", MissingHeader, github_as("X-Gitea-Signature", &raw("{}"), "{}")),
+        // Addresses.
+        ("url_scheme", BadSignature, square("https://h.example/x", "http://h.example/x", "/x")),
+        ("url_host", BadSignature, square("https://h.example/x", "https://other.example/x", "/x")),
+        ("url_port", BadSignature, square("https://h.example/x", "https://h.example:443/x", "/x")),
+        ("url_port", BadSignature, square("https://h.example:8443/x", "https://h.example/x", "/x")),
+        ("url_slash", BadSignature, square("https://h.example/x", "https://h.example/x/", "/y")),
+        ("url_slash", BadSignature, square("https://h.example/x/", "https://h.example/x", "/y")),
+        ("url_path", BadSignature, square("https://h.example/y", "https://h.example/x", "/x")),
+        (
+            "url_encoding",
+            BadSignature,
+            square("https://h.example/caf%C3%A9", "https://h.example/caf\u{e9}", "/x"),
+        ),
+        (
+            "url_query_order",
+            BadSignature,
+            square("https://h.example/x?a=1&b=2", "https://h.example/x?b=2&a=1", "/x?b=2&a=1"),
+        ),
+        (
+            "url_query",
+            BadSignature,
+            square("https://h.example/x?a=1", "https://h.example/x?a=2", "/x?a=2"),
+        ),
         // Clocks.
         ("clock", Stale, late(NOW - 600_000)),
         ("clock", Future, late(NOW + 600_000)),

@@ -17,6 +17,17 @@ pub(super) enum Encoding {
     Text,
 }
 
+/// How a secret's text becomes the bytes of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretForm {
+    /// The bytes of the text itself.
+    Text,
+    /// The bytes that the text encodes in hexadecimal.
+    Hex,
+    /// The bytes that the text encodes in base64.
+    Base64,
+}
+
 impl Encoding {
     /// Decodes a text. Strict: no white space, no stray bits.
     pub(super) fn decode(self, text: &[u8]) -> Option<Vec<u8>> {

@@ -19,7 +19,7 @@ use crate::{
             signature::SignatureFormat,
             template::{Filter, MAX_ITEMS, Template, TemplatePiece, TemplateValue, ValueSource},
         },
-        encoding::Encoding,
+        encoding::{Encoding, SecretForm},
         mac::HashAlgorithm,
         time::{TimeUnit, UnixMillis},
         verify::{
@@ -49,17 +49,6 @@ const PREFIXES: [&str; 12] = [
 
 /// The maximum number of readings of one signature.
 const MOST: usize = 32;
-
-/// How a secret's text becomes the bytes of the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SecretForm {
-    /// The bytes of the text itself.
-    Text,
-    /// The bytes that the text encodes in hexadecimal.
-    Hex,
-    /// The bytes that the text encodes in base64.
-    Base64,
-}
 
 /// How the format of a signature deviates from the scheme's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +81,17 @@ impl Hypothesis {
             Err(Reject::NotAccepted(reason)) => reason > Reason::BadSignature,
             Err(_) => false,
         }
+    }
+
+    /// Returns the registered address, if the scheme signs it.
+    pub fn public_url(&self) -> Option<&str> {
+        self.0.public_urls.first().map(String::as_str).filter(|_| self.0.scheme.needs_url)
+    }
+
+    /// Returns the hypothesis that another address is registered at the sender.
+    pub fn at(&self, address: &str) -> Hypothesis {
+        let public_urls = self.0.scheme.url.addresses(address);
+        Hypothesis(Verifier { public_urls, ..self.0.clone() })
     }
 
     /// The work of [`Hypothesis::fits`] for a body of `length` bytes, preparing the hypothesis
