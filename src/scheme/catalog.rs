@@ -135,6 +135,7 @@ const FILES: &[(&str, &str)] = files![
     "sentry",
     "shippo",
     "shopify",
+    "shopify-events",
     "sinch-conversation",
     "slack",
     "sonarqube",

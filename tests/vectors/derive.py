@@ -113,6 +113,7 @@ for id, header, prefix, digest, encode in [
     ("bitbucket", "X-Hub-Signature", "sha256=", "sha256", bytes.hex),
     ("jira", "X-Hub-Signature", "sha256=", "sha256", bytes.hex),
     ("shopify", "X-Shopify-Hmac-Sha256", "", "sha256", b64),
+    ("shopify-events", "shopify-hmac-sha256", "", "sha256", b64),
     ("intercom", "X-Hub-Signature", "sha1=", "sha1", bytes.hex),
     ("notion", "X-Notion-Signature", "sha256=", "sha256", bytes.hex),
     ("sentry", "Sentry-Hook-Signature", "", "sha256", bytes.hex),

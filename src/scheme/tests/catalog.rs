@@ -41,7 +41,7 @@ fn every_alias_is_the_scheme_under_the_name_of_its_sender() {
             assert!(senders.insert(alias.name.clone()), "{}: listed twice", alias.name);
         }
     }
-    // HubSpot, GitLab and Grafana have several schemes.
+    // HubSpot, GitLab, Shopify and Grafana have several schemes.
     assert!(senders.len() >= 145, "{}", senders.len());
     names.sort();
     assert_eq!(Scheme::builtin_names().collect::<Vec<_>>(), names);
@@ -138,6 +138,6 @@ fn schemes_in_words() {
     {
         assert!(described.contains(part), "{part}\n{described}");
     }
-    let described = Scheme::builtin("portone").expect("built in").describe();
+    let described = Scheme::builtin("tally").expect("built in").describe();
     assert!(described.contains("UNCONFIRMED"), "{described}");
 }

@@ -37,7 +37,7 @@ fn lists_the_senders_with_what_they_do_not_sign() {
     for id in ["pitchpoint", "postmark", "telegram", "mailgun", "google-pubsub"] {
         assert!(line(id).ends_with("body not signed"), "{}", line(id));
     }
-    assert!(line("portone").ends_with("unconfirmed"), "{}", line("portone"));
+    assert!(line("tally").ends_with("unconfirmed"), "{}", line("tally"));
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn describes_each_sender_with_its_file() {
         ("pitchpoint", &["WARNING", "does not cover the body", "403 Forbidden rejected"][..]),
         ("gitlab", &["WARNING", "signs nothing", "static token"]),
         ("mailgun", &["WARNING", "does not cover the body"]),
-        ("portone", &["UNCONFIRMED", "try it first"]),
+        ("tally", &["UNCONFIRMED", "try it first"]),
         ("xero", &["without a body and without cookies", "the gateway responds"]),
         ("vivoldi", &["`secrets.coupon`", "`x-vivoldi-event-id` (signed)"]),
         ("govalid", &["event         the body", "2h back"]),
@@ -86,12 +86,9 @@ fn warns_at_start_about_what_is_unsigned_or_unconfirmed() {
              upstream = \"http://127.0.0.1:9\"\nsecret = \"a-secret-for-{id}-0001\"\n"
         )
     };
-    let ids = ["vivoldi", "telegram", "mailgun", "portone", "loops"];
+    let ids = ["vivoldi", "telegram", "mailgun", "tally", "loops"];
     let mut routes: String = ids.iter().map(|id| route(id)).collect();
-    for id in ["portone", "loops"] {
-        let secret = format!("a-secret-for-{id}-0001");
-        routes = routes.replace(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
-    }
+    routes = routes.replace("a-secret-for-loops-0001", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     let head = "[server]\nhttp_listen = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
     std::fs::write(dir.path().join("gateway.toml"), format!("{head}{routes}")).expect("written");
     let mut running = Command::new(env!("CARGO_BIN_EXE_sealgate"))
@@ -122,7 +119,7 @@ fn warns_at_start_about_what_is_unsigned_or_unconfirmed() {
     for (id, part) in [
         ("telegram", "signs nothing"),
         ("mailgun", "not cover the body"),
-        ("portone", "unconfirmed"),
+        ("tally", "unconfirmed"),
         ("loops", "unconfirmed"),
     ] {
         let lines = told(id);
