@@ -13,6 +13,7 @@ const SECRET: &str = "a-secret-of-the-handshakes-0001";
 /// Senders that answer challenges with MACs share their secret with no other.
 const X_SECRET: &str = "a-secret-of-the-handshakes-0002";
 const ZOOM_SECRET: &str = "a-secret-of-the-handshakes-0003";
+const LINKEDIN_SECRET: &str = "a-secret-of-the-handshakes-0004";
 
 /// The senders with handshakes, the methods that their routes take, and lines for their routes.
 const SENDERS: &[(&str, &str, &str)] = &[
@@ -28,6 +29,10 @@ const SENDERS: &[(&str, &str, &str)] = &[
     ("intercom", "HEAD, POST", ""),
     ("xero", "POST", ""),
     ("discord", "POST", ""),
+    ("linkedin", "GET, POST", ""),
+    ("monday", "POST", ""),
+    ("nylas", "GET, POST", ""),
+    ("woocommerce", "POST", ""),
 ];
 
 /// A gateway with a route for each of them at `/ID`.
@@ -38,6 +43,7 @@ fn start(upstream: &Upstream, discord: &Ed25519KeyPair) -> Gateway {
             "discord" => format!("public_key = \"{public_key}\""),
             "x" => format!("secret = \"{X_SECRET}\""),
             "zoom" => format!("secret = \"{ZOOM_SECRET}\""),
+            "linkedin" => format!("secret = \"{LINKEDIN_SECRET}\""),
             _ => format!("secret = \"{SECRET}\""),
         };
         format!(
@@ -79,6 +85,10 @@ fn twitch(secret: &str, kind: &str, body: &str) -> Call {
         .with("Twitch-Eventsub-Message-Signature", &format!("sha256={mac}"))
 }
 
+fn woocommerce(form: &str) -> Call {
+    Call::post("/woocommerce", form).with("Content-Type", "application/x-www-form-urlencoded")
+}
+
 fn xero(body: &str) -> Call {
     Call::post("/xero", body).with("x-xero-signature", &hmac_base64(SECRET, body))
 }
@@ -115,6 +125,7 @@ async fn each_sender_is_answered_as_its_documents_say() {
     let crc = "NzA1MGYyYzUtY2E3NC00YmQ2LWFlZmYtMTRhYTRhNzJiYTAy";
     let crc_answer = format!("{{\"response_token\":\"sha256={}\"}}", hmac_base64(X_SECRET, crc));
     let graph = "/microsoft-graph?validationToken=Validation%3A+Testing+client%20for%20the%3Cb%3E";
+    let linkedin = hmac_sha256(LINKEDIN_SECRET, b"890e4665");
     let okta = "Me_rShK8JHsTnbyYrWXCEoMGbM_zsZ6k0hLPZ_Pg";
     let ping = "{\"id\":\"1\",\"token\":\"t\",\"type\":1,\"version\":1}";
     let cases: Vec<(&str, Call, &str, String)> = vec![
@@ -145,6 +156,20 @@ async fn each_sender_is_answered_as_its_documents_say() {
         ("intercom", Call::new("HEAD", "/intercom", ""), "", String::new()),
         ("xero", xero(INTENT_TO_RECEIVE), "", String::new()),
         ("discord", discord(&key, ping), json, "{\"type\":1}".into()),
+        (
+            "linkedin",
+            Call::new("GET", "/linkedin?challengeCode=890e4665", ""),
+            json,
+            format!("{{\"challengeCode\":\"890e4665\",\"challengeResponse\":\"{linkedin}\"}}"),
+        ),
+        (
+            "monday",
+            Call::post("/monday", "{\"challenge\":\"3eZbrw\"}"),
+            json,
+            "{\"challenge\":\"3eZbrw\"}".into(),
+        ),
+        ("nylas", Call::new("GET", "/nylas?challenge=bc609b38", ""), text, "bc609b38".into()),
+        ("woocommerce", woocommerce("webhook_id=7"), "", String::new()),
     ];
     assert_eq!(cases.len(), SENDERS.len());
     for ((id, allowed, _), (of, call, content_type, body)) in SENDERS.iter().zip(cases) {
@@ -282,5 +307,22 @@ async fn responds_to_the_unsigned_certificate_check_of_slack() {
             assert_eq!((reply.status, reason.as_str()), (401, "missing_header"), "{fields}");
         }
     }
+    assert!(upstream.requests().is_empty(), "nothing is forwarded");
+}
+
+#[tokio::test]
+async fn what_is_no_challenge_of_its_sender_is_an_event() {
+    let upstream = Upstream::start().await;
+    let gateway = start(&upstream, &discord_key());
+    for call in [
+        woocommerce("webhook_id=7&order=1"),
+        woocommerce("order=1"),
+        Call::post("/monday", "{\"challenge\":\"c\",\"event\":{\"type\":\"create_item\"}}"),
+    ] {
+        let (reply, reason) = gateway.refused(&call).await;
+        assert_eq!((reply.status, reason.as_str()), (401, "missing_header"), "{}", call.target);
+    }
+    let signed = woocommerce("webhook_id=7").with("X-WC-Webhook-Signature", "AA==");
+    assert_eq!(gateway.refused(&signed).await.1, "bad_signature");
     assert!(upstream.requests().is_empty(), "nothing is forwarded");
 }

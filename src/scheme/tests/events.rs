@@ -38,7 +38,7 @@ fn an_unsigned_header_never_identifies_an_event_that_is_signed() {
             labels.insert(scheme.id().to_owned());
         }
     }
-    for id in ["bitbucket", "box", "github", "jira", "linear", "razorpay", "sentry", "shopify"] {
+    for id in ["bitbucket", "gitea", "github", "jira", "linear", "razorpay", "sentry", "shopify"] {
         assert!(labels.contains(id), "{id} is not tested: {labels:?}");
     }
     for id in ["toss-payments", "wise", "woocommerce"] {

@@ -17,7 +17,7 @@ const PUBLIC_URL: &str = "https://hooks.example.com/in";
 /// Senders with an unsigned ID in a header, which is only a label.
 const LABELS: [(&str, &str); 9] = [
     ("bitbucket", "X-Request-UUID"),
-    ("box", "box-delivery-id"),
+    ("gitea", "X-Gitea-Delivery"),
     ("github", "X-GitHub-Delivery"),
     ("jira", "X-Atlassian-Webhook-Identifier"),
     ("razorpay", "x-razorpay-event-id"),
