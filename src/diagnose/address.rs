@@ -2,58 +2,7 @@
 
 use http::header;
 
-use super::{NearMiss, Trials};
-
-/// The part in which the signed address differs from `public_url`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddressPart {
-    /// `http` or `https`.
-    Scheme,
-    /// The host.
-    Host,
-    /// The port: given or omitted.
-    Port,
-    /// The slash at the end of the path.
-    Slash,
-    /// The path.
-    Path,
-    /// The percent-encoding of the path.
-    Encoding,
-    /// The order of the parameters.
-    QueryOrder,
-    /// The query.
-    Query,
-}
-
-impl AddressPart {
-    /// Returns the code of the near miss.
-    pub(super) fn code(self) -> &'static str {
-        match self {
-            AddressPart::Scheme => "url_scheme",
-            AddressPart::Host => "url_host",
-            AddressPart::Port => "url_port",
-            AddressPart::Slash => "url_slash",
-            AddressPart::Path => "url_path",
-            AddressPart::Encoding => "url_encoding",
-            AddressPart::QueryOrder => "url_query_order",
-            AddressPart::Query => "url_query",
-        }
-    }
-
-    /// Returns the part in words.
-    pub(super) fn words(self) -> &'static str {
-        match self {
-            AddressPart::Scheme => "in `http` or `https`",
-            AddressPart::Host => "in the host",
-            AddressPart::Port => "in the port",
-            AddressPart::Slash => "in the slash at the end of the path",
-            AddressPart::Path => "in the path",
-            AddressPart::Encoding => "in the percent-encoding of the path",
-            AddressPart::QueryOrder => "in the order of the parameters",
-            AddressPart::Query => "in the query",
-        }
-    }
-}
+use super::{NearMiss, Trials, near_miss::AddressPart};
 
 /// An address, divided where it can differ.
 struct Divided<'a> {

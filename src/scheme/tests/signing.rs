@@ -13,6 +13,13 @@ fn secret_for(scheme: &Scheme) -> Secret {
     }
 }
 
+/// The issuer, if the scheme requires that one is configured.
+fn jwt_for(scheme: &Scheme) -> JwtCredentials {
+    let configured = scheme.token.iter().flat_map(|rules| &rules.configured);
+    let issuer = configured.filter(|name| ***name == *"issuer").map(|_| "key-1".to_owned());
+    JwtCredentials { issuer: issuer.collect(), ..JwtCredentials::default() }
+}
+
 /// What Adyen signs of an item, member by member.
 const ADYEN: &str = r#""notificationItems":[{"NotificationRequestItem":{
     "pspReference":"7914073381342284","originalReference":"","merchantAccountCode":"TestMerchant",
@@ -49,13 +56,10 @@ fn every_sender_with_a_symmetric_key_is_imitated() {
     let mut imitated = 0;
     for scheme in Scheme::builtins().filter(|scheme| !scheme.takes_public_key()) {
         let id = scheme.id();
-        let configured = scheme.token.iter().flat_map(|rules| &rules.configured);
-        let issuer = configured.filter(|name| ***name == *"issuer").map(|_| "key-1".to_owned());
-        let issuer = issuer.collect();
         let credentials = Credentials {
             global: vec![secret_for(scheme)],
             public_url: scheme.needs_url.then(|| "https://hooks.example.com/x".to_owned()),
-            jwt: JwtCredentials { issuer, ..JwtCredentials::default() },
+            jwt: jwt_for(scheme),
             ..Credentials::default()
         };
         let verifier = Verifier::new(Arc::clone(scheme), "r", credentials);
@@ -92,6 +96,7 @@ fn what_is_signed_again_verifies_and_differs_only_in_time_and_signature() {
         let credentials = |secrets: &[Secret]| Credentials {
             global: secrets.to_vec(),
             public_url: scheme.needs_url.then(|| "https://hooks.example.com/x".to_owned()),
+            jwt: jwt_for(scheme),
             ..Credentials::default()
         };
         if scheme.takes_public_key() {
