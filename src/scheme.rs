@@ -36,7 +36,11 @@ pub use self::{
     sign::Draft,
     time::UnixMillis,
     verified::{ContextPin, EventKey, RequestIdentity, Verified},
-    verify::{Verifier, details::UnverifiedDetails, head::HeadCheck},
+    verify::{
+        Verifier,
+        details::{SignedPart, UnverifiedDetails},
+        head::HeadCheck,
+    },
 };
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     query::{InvalidParameter, Query, instant, now, state},
-    view::{EventDetails, EventView, RequestView, SecretHeaders, raw},
+    view::{EventDetails, EventView, RequestView, SecretHeaders, SignedView, raw},
 };
 use crate::{
     admin::{
@@ -22,7 +22,7 @@ use crate::{
     },
     events::{
         Events,
-        model::{EventEntry, EventFilter, EventId, EventState},
+        model::{EventEntry, EventFilter, EventId, EventState, StoredRequest},
         store::{Redelivery, StoreError},
     },
     gate::Gate,
@@ -94,7 +94,9 @@ impl EventCalls<'_> {
         if shown.is_some() && with_body {
             caller.audit("view_body", &entry.id.to_string(), &entry.route);
         }
-        Ok(json(StatusCode::OK, &EventDetails::new(&entry, shown)))
+        let signed = request.as_ref().map(|request| self.signed(&entry, request, &secret));
+        let signed = signed.unwrap_or_default();
+        Ok(json(StatusCode::OK, &EventDetails::new(&entry, signed, shown)))
     }
 
     /// `GET /api/v1/events/{id}/export`: the request as `sealgate verify` reads it, with its
@@ -221,6 +223,21 @@ impl EventCalls<'_> {
                 Err(CallError::new(StatusCode::CONFLICT, message))
             }
         }
+    }
+
+    /// Returns what the signature of an event's request covers, if its route has the same scheme
+    /// still.
+    fn signed(
+        self,
+        entry: &EventEntry,
+        request: &StoredRequest,
+        secret: &SecretHeaders,
+    ) -> SignedView {
+        let site = self.gate.site.load();
+        let own = site.routes.iter().find(|route| {
+            route.name == entry.route && route.verifier.scheme().id() == &*entry.scheme
+        });
+        own.map_or_else(SignedView::default, |own| SignedView::new(&own.verifier, request, secret))
     }
 
     /// Returns the headers of an event's request that must not be shown.

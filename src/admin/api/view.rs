@@ -11,10 +11,11 @@ use serde::Serialize;
 
 use crate::{
     events::{
+        InboundRequest,
         model::{DeliveryAttempt, EventEntry, StoredRequest},
         rfc3339,
     },
-    scheme::Scheme,
+    scheme::{Scheme, SignedPart, Verifier},
 };
 
 /// What is shown in place of a value that authenticates somebody.
@@ -43,6 +44,9 @@ pub(super) struct EventView<'e> {
     has_request: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'e str>,
+    /// Only for a rejected request, where it is null without a near miss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diagnosis: Option<Option<&'e str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     network: Option<&'e str>,
 }
@@ -67,6 +71,7 @@ impl<'e> From<&'e EventEntry> for EventView<'e> {
             redelivery: entry.redelivery,
             has_request: entry.has_request,
             reason: entry.refusal.as_ref().map(|refusal| &*refusal.reason),
+            diagnosis: entry.refusal.as_ref().map(|refusal| refusal.diagnosis.as_deref()),
             network: entry.refusal.as_ref().map(|refusal| &*refusal.network),
         }
     }
@@ -78,23 +83,67 @@ pub(super) struct EventDetails<'e> {
     #[serde(flatten)]
     event: EventView<'e>,
     log: Vec<AttemptView<'e>>,
-    /// Only for a rejected request, where it is null without a near miss.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    diagnosis: Option<Option<&'e str>>,
+    #[serde(flatten)]
+    signed: SignedView,
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<RequestView<'e>>,
 }
 
 impl<'e> EventDetails<'e> {
     /// Returns the details of an event.
-    pub(super) fn new(entry: &'e EventEntry, request: Option<RequestView<'e>>) -> Self {
+    pub(super) fn new(
+        entry: &'e EventEntry,
+        signed: SignedView,
+        request: Option<RequestView<'e>>,
+    ) -> Self {
         EventDetails {
             event: EventView::from(entry),
             log: entry.log.iter().map(AttemptView::from).collect(),
-            diagnosis: entry.refusal.as_ref().map(|refusal| refusal.diagnosis.as_deref()),
+            signed,
             request,
         }
     }
+}
+
+/// What the signature of a request covers.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct SignedView {
+    /// The time of sending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<String>,
+    /// The parts of the signed message.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    signed: Vec<PartView>,
+}
+
+impl SignedView {
+    /// Returns what `verifier` reads from a request, without the values of `secret` headers.
+    pub(super) fn new(
+        verifier: &Verifier,
+        request: &StoredRequest,
+        secret: &SecretHeaders,
+    ) -> Self {
+        let InboundRequest { head, payload, .. } = InboundRequest::restored(request.clone());
+        let timestamp = verifier.unverified_details(&head, &payload).timestamp;
+        let timestamp = timestamp.and_then(|at| u64::try_from(at.0).ok()).map(rfc3339);
+        let parts = verifier.signed_parts(&head, &payload).into_iter();
+        let signed = parts.map(|SignedPart { source, value }| {
+            let header = source.strip_prefix("header:");
+            let is_secret = header.is_some_and(|name| secret.contains(name));
+            let value = if is_secret { Some(REDACTED.to_owned()) } else { value };
+            PartView { source, value }
+        });
+        SignedView { timestamp, signed: signed.collect() }
+    }
+}
+
+/// A part of a signed message.
+#[derive(Debug, Serialize)]
+struct PartView {
+    /// Its source in the notation of scheme files; empty for fixed text.
+    source: String,
+    /// `null` for the secret and for what is in the body.
+    value: Option<String>,
 }
 
 #[derive(Debug, Serialize)]

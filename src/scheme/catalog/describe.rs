@@ -324,7 +324,11 @@ impl Scheme {
         for piece in &template.0 {
             match piece {
                 TemplatePiece::Literal(bytes) => into.push_str(&escaped(bytes)),
-                TemplatePiece::Value(value) => self.notate_value(value, into),
+                TemplatePiece::Value(value) => {
+                    into.push('{');
+                    self.notate_value(value, into);
+                    into.push('}');
+                }
                 TemplatePiece::Optional(pieces) => {
                     into.push_str("[[");
                     self.notate(&Template(pieces.clone()), into);
@@ -334,8 +338,8 @@ impl Scheme {
         }
     }
 
-    fn notate_value(&self, value: &TemplateValue, into: &mut String) {
-        into.push('{');
+    /// Writes the source and the filters of a value, such as `body|sha256`.
+    pub(in crate::scheme) fn notate_value(&self, value: &TemplateValue, into: &mut String) {
         // Writing to a String cannot fail.
         let _ = match &value.source {
             ValueSource::Body => write!(into, "body"),
@@ -362,6 +366,5 @@ impl Scheme {
                 Filter::UrlDecode => "|urldecode",
             });
         }
-        into.push('}');
     }
 }

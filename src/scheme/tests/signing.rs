@@ -165,3 +165,32 @@ fn what_is_signed_again_verifies_and_differs_only_in_time_and_signature() {
     }
     assert!(resigned > 15, "{resigned}");
 }
+
+#[test]
+fn the_parts_of_a_signed_message_are_shown_without_the_body() {
+    let headers = [
+        ("x-vivoldi-event-id", "evt_1"),
+        ("x-vivoldi-signature", "t=1758184391752,v1=00,alg=hmac-sha256"),
+        ("stripe-signature", "t=1758184391,v1=00"),
+    ];
+    let shown = |id: &str| {
+        let verifier = verifier(id, global("a-secret-of-the-tests-01"));
+        verifier.signed_parts(&post(&headers), &payload(b"{\"id\":\"evt_2\"}"))
+    };
+    let part = |source: &str, value: Option<&str>| SignedPart {
+        source: source.to_owned(),
+        value: value.map(str::to_owned),
+    };
+    let digest = hex(&Sha256::digest(b"{\"id\":\"evt_2\"}"));
+    let expected = [
+        part("timestamp", Some("1758184391752")),
+        part("", Some(".")),
+        part("header:x-vivoldi-event-id", Some("evt_1")),
+        part("", Some(".")),
+        part("body|sha256", Some(&digest)),
+    ];
+    assert_eq!(shown("vivoldi"), expected);
+    let expected = [part("timestamp", Some("1758184391")), part("", Some(".")), part("body", None)];
+    assert_eq!(shown("stripe"), expected);
+    assert_eq!(shown("gitlab"), [], "nothing is signed");
+}

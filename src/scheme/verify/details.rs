@@ -1,4 +1,7 @@
-//! Unverified details of a request, for the log and the diagnosis of rejected requests.
+//! Details of a request for people: what it contains, verified or not, and what its signature
+//! covers.
+
+use std::borrow::Cow;
 
 use http::request::Parts;
 
@@ -7,7 +10,7 @@ use crate::{
     scheme::{
         compiled::{
             event::IdRule,
-            template::{MAX_ITEMS, ValueSource},
+            template::{Filter, MAX_ITEMS, TemplatePiece, TemplateValue, ValueSource},
         },
         text::escaped,
         time::{TimeUnit, UnixMillis},
@@ -33,7 +36,57 @@ pub struct UnverifiedDetails {
     pub digits: Option<String>,
 }
 
+/// A part of the message that a signature covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedPart {
+    /// Its source in the notation of scheme files, such as `body|sha256`; empty for fixed text.
+    pub source: String,
+    /// Its value; `None` for the secret and for what is in the body.
+    pub value: Option<String>,
+}
+
 impl Verifier {
+    /// Returns the parts of the message that a request's signature covers, in order. Of several
+    /// items that are signed separately, those of the first.
+    pub fn signed_parts(&self, head: &Parts, payload: &Payload) -> Vec<SignedPart> {
+        let scheme = &*self.scheme;
+        let mut request = self.request(head, payload);
+        self.read_items(&mut request);
+        request.json = scheme.inputs.pointers.read(payload.whole()).unwrap_or_default();
+        let timestamp = scheme.timestamp.as_ref();
+        let timestamp = timestamp.and_then(|timestamp| request.value(&timestamp.from, &[], 0));
+        request.timestamp = timestamp.map(|text| Cow::Owned(text.into_owned()));
+        let mut parts = Vec::new();
+        self.add_parts(&self.message(&request).0, &request, &mut parts);
+        parts
+    }
+
+    fn add_parts(
+        &self,
+        pieces: &[TemplatePiece],
+        request: &RequestValues<'_>,
+        parts: &mut Vec<SignedPart>,
+    ) {
+        for piece in pieces {
+            match piece {
+                TemplatePiece::Literal(bytes) => {
+                    parts.push(SignedPart { source: String::new(), value: Some(escaped(bytes)) });
+                }
+                TemplatePiece::Value(value) => {
+                    let mut source = String::new();
+                    self.scheme.notate_value(value, &mut source);
+                    let bytes = request.filtered(value, &[], 0).filter(|_| !is_private(value));
+                    parts.push(SignedPart { source, value: bytes.map(|bytes| escaped(&bytes)) });
+                }
+                TemplatePiece::Optional(pieces) => {
+                    if request.feed_pieces(pieces, &[], 0, &mut |_: &[u8]| {}) {
+                        self.add_parts(pieces, request, parts);
+                    }
+                }
+            }
+        }
+    }
+
     /// Reads as much of a request as possible, even if the rest is malformed.
     pub fn unverified_details(&self, head: &Parts, payload: &Payload) -> UnverifiedDetails {
         let scheme = &*self.scheme;
@@ -101,5 +154,23 @@ impl Verifier {
         let token = self.token(request).ok()??;
         let claims = token.claims(rules).ok()?;
         super::jwt::age(rules, &claims, 0).1.map(|age| age.saturating_neg())
+    }
+}
+
+/// Returns whether a value is the secret, or part of the body and not only its digest.
+fn is_private(value: &TemplateValue) -> bool {
+    match value.source {
+        ValueSource::Secret => true,
+        ValueSource::Body
+        | ValueSource::FormSorted
+        | ValueSource::Json(_)
+        | ValueSource::Form(_) => !value.filters.contains(&Filter::Sha256),
+        ValueSource::Timestamp
+        | ValueSource::Url
+        | ValueSource::Method
+        | ValueSource::Path
+        | ValueSource::Header(_)
+        | ValueSource::Item(_)
+        | ValueSource::Query(_) => false,
     }
 }
