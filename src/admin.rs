@@ -8,6 +8,7 @@
 mod access;
 mod api;
 mod auth;
+mod inspector;
 mod last_hour;
 mod reply;
 mod session;
@@ -163,7 +164,7 @@ impl Admin {
             "/login" | "/logout" => Err(CallError::method("POST")),
             path => {
                 let Some(path) = path.strip_prefix("/api/v1/") else {
-                    return Err(CallError::not_found("not found"));
+                    return inspector::respond(head);
                 };
                 let caller = self.auth.authorize(head, origin)?;
                 let admin = Arc::downgrade(self);
