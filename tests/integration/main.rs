@@ -17,6 +17,7 @@ mod events;
 mod examples;
 mod faults;
 mod headers;
+mod inspector;
 mod key_sets;
 mod leaks;
 mod libraries;
