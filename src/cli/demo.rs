@@ -47,9 +47,14 @@ async fn show(stage: &DemoStage, exit: bool) -> anyhow::Result<Status> {
         return Ok(Status::Success);
     }
     out!(
-        "\nThe gateway keeps running. Its metrics: {}\n\
+        "\nThe gateway keeps running.\n\
+         \x20 inspector: {}\n\
+         \x20 token:     {}\n\
+         \x20 metrics:   {}\n\
          Run this command within five minutes, then run it again:\n\n{}\n\n\
          Press Ctrl-C to stop.\n",
+        stage.inspector_url(),
+        stage.token(),
         stage.metrics_url(),
         stage.curl()?
     )?;

@@ -26,6 +26,8 @@ pub(super) struct DemoStage {
     upstream: StandInUpstream,
     sender: Verifier,
     certificate: Vec<u8>,
+    /// The token of the inspector.
+    token: String,
     dir: DemoDir,
 }
 
@@ -69,6 +71,7 @@ impl DemoStage {
         let upstream = StandInUpstream::start().await?;
         let dir = DemoDir::create()?;
         let (upstream_address, secret) = (upstream.address(), random_secret()?);
+        let token = random_secret()?;
         let text = format!(
             r#"
             [server]
@@ -79,6 +82,7 @@ impl DemoStage {
             self_signed = ["localhost"]
             [admin]
             listen = "127.0.0.1:0"
+            token = "{token}"
             [events]
             path = "events"
             [[route]]
@@ -87,6 +91,7 @@ impl DemoStage {
             scheme = "vivoldi"
             upstream = "http://{upstream_address}"
             secret = "{secret}"
+            history = "full"
             [route.secrets.coupon]
             574 = "{}"
             [route.secrets.stamp]
@@ -114,7 +119,7 @@ impl DemoStage {
         let route = read()?.routes.into_iter().next().context("the demo has a route")?;
         let gateway = Gateway::start(read()?)?;
         let certificate = std::fs::read(dir.0.join("demo.crt"))?;
-        Ok(DemoStage { gateway, upstream, sender: route.verifier, certificate, dir })
+        Ok(DemoStage { gateway, upstream, sender: route.verifier, certificate, token, dir })
     }
 
     pub(super) fn public_url(&self) -> String {
@@ -123,6 +128,14 @@ impl DemoStage {
 
     pub(super) fn upstream_url(&self) -> String {
         format!("http://{}", self.upstream.address())
+    }
+
+    pub(super) fn inspector_url(&self) -> String {
+        format!("http://{}/", self.gateway.addresses().admin[0])
+    }
+
+    pub(super) fn token(&self) -> &str {
+        &self.token
     }
 
     pub(super) fn metrics_url(&self) -> String {
