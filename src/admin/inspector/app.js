@@ -130,6 +130,7 @@ class App {
     const page = this.pages[name] ?? this.pages.overview;
     if (page !== this.#page) {
       this.#page?.element.remove();
+      this.#page?.hide?.();
       this.element.append(page.element);
       this.#page = page;
     }

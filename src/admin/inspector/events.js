@@ -89,6 +89,12 @@ export class EventsPage {
     }
   }
 
+  /** Closes the event: a body that was shown is hidden again. */
+  hide() {
+    this.#open = null;
+    this.detail.show(null);
+  }
+
   /** Fetches what was missed while there was no stream. */
   async catchUp() {
     const generation = this.#generation;
