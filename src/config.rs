@@ -15,6 +15,7 @@ mod events;
 mod headers;
 mod inventory;
 mod limits;
+mod log;
 mod replay;
 mod route;
 mod secret;
@@ -35,6 +36,7 @@ pub use self::{
     acme::is_domain,
     admin::DEFAULT_ADMIN,
     inventory::{Changes, Inventory},
+    log::{LogOptions, log_filter},
     sources::Sources,
 };
 use self::{inventory::Fixed, limits::LimitsSection};
@@ -64,6 +66,8 @@ pub struct Config {
     pub memory: u64,
     /// The routes, at least one.
     pub routes: Vec<RouteOptions>,
+    /// What is logged.
+    pub log: LogOptions,
     /// Its parts by name.
     pub inventory: Inventory,
 }
@@ -176,6 +180,7 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
     let root = reader.root(&table);
     let section = |key| root.get(key).and_then(|field| field.section());
     let limits = LimitsSection::read(section("limits"));
+    let log = log::read(section("log"));
     let server = root.require("server");
     let server = server.and_then(|field| field.section());
     let server = server.map(|section| server::read(section, &limits, surroundings));
@@ -224,6 +229,7 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
         events,
         acknowledge_replays: replay.acknowledge,
         memory: limits.memory,
+        log,
         routes: routes?,
     })
 }

@@ -65,6 +65,11 @@ impl Gate {
         }
     }
 
+    /// Sets the lines per second for each client network, about requests without a verified sender.
+    pub fn set_unverified_lines(&self, lines: u32) {
+        self.sampler.set_lines(lines);
+    }
+
     /// Returns whether a log line about a client that may not be authentic is written, and counts
     /// it if not.
     pub fn admits_line(&self, client: IpAddr) -> bool {

@@ -129,6 +129,7 @@ impl Gateway {
             Arc::clone(&metrics),
             &handshakes,
         )?;
+        gate.set_unverified_lines(config.log.unverified_lines);
         tokio::spawn(log_omitted(Arc::downgrade(&gate)));
         if let Some(certificates) = &certificates {
             tokio::spawn(warn_of_invalid(Arc::downgrade(certificates)));
@@ -206,6 +207,7 @@ impl Gateway {
         let handshakes = self.other_handshakes(&config.server.listen)?;
         self.reload_acme(config.server.acme.as_ref(), &mut site)?;
         // Nothing can fail after this point.
+        self.gate.set_unverified_lines(config.log.unverified_lines);
         if let Some((certificates, prepared)) = prepared {
             certificates.replace(prepared);
         }

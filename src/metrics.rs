@@ -3,6 +3,7 @@
 
 mod deliveries;
 mod handshakes;
+mod log;
 mod number;
 mod route;
 
@@ -17,6 +18,7 @@ use self::route::{FAMILIES, RouteTable};
 pub use self::{
     deliveries::{AttemptOutcome, DeliveryMetrics, SecretUse},
     handshakes::{HandshakeFailure, HandshakeFailures},
+    log::DroppedLine,
     number::Gauge,
     route::{RouteMetrics, UpstreamCode},
 };
@@ -163,6 +165,7 @@ impl Metrics {
             &["version"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(DroppedLine::counters()))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
 
         Ok(Metrics {

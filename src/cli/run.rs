@@ -21,6 +21,7 @@ const OTHER_FILES: u64 = 512;
 pub(super) fn run(path: &Path) -> anyhow::Result<Status> {
     let config = match reported(path, config::load(path)) {
         Ok((config, warnings)) => {
+            log::set_level(&config.log.level);
             log_warnings(&warnings);
             config
         }
@@ -166,9 +167,11 @@ async fn apply(
         errors.map(|(_, line)| line).collect::<Vec<_>>()
     })?;
     log_warnings(&warnings);
+    let level = config.log.level.clone();
     let watch = config.server.watch;
     let changes = gateway.reload(config).await.map_err(|error| vec![error.to_string()])?;
     watched.on = watch;
+    log::set_level(&level);
     Ok(changes)
 }
 

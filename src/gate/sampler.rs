@@ -1,18 +1,23 @@
 //! Sampling of the log lines that anybody can cause, so that writing the log never costs much more
 //! than sending the requests.
 //!
-//! Limits: [`LINES`] lines per second for each client network, and [`NETWORKS`] networks per
-//! second. The requests beyond that are counted in one line per second; the metrics count all of
+//! Limits: a configured number of lines per second for each client network, and [`NETWORKS`]
+//! networks per second. The requests beyond that are counted in one line per second; the metrics count all of
 //! them.
 
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Instant,
 };
 
-/// The most lines per second for one network.
+use crate::metrics::DroppedLine;
+
+/// The lines per second for one network, until the configuration says otherwise.
 const LINES: u32 = 4;
 /// The most networks that get lines of their own in one second.
 const NETWORKS: usize = 64;
@@ -20,6 +25,8 @@ const NETWORKS: usize = 64;
 /// Decides which lines are written.
 pub(super) struct Sampler {
     began: Instant,
+    /// The most lines per second for one network.
+    lines: AtomicU32,
     current: Mutex<Second>,
 }
 
@@ -33,7 +40,12 @@ struct Second {
 
 impl Sampler {
     pub(super) fn new() -> Self {
-        Sampler { began: Instant::now(), current: Mutex::default() }
+        Sampler { began: Instant::now(), lines: AtomicU32::new(LINES), current: Mutex::default() }
+    }
+
+    /// Sets the most lines per second for one network.
+    pub(super) fn set_lines(&self, lines: u32) {
+        self.lines.store(lines, Ordering::Relaxed);
     }
 
     /// Returns whether a line about a request from `client` is written, and counts it if not.
@@ -41,7 +53,7 @@ impl Sampler {
         let number = self.began.elapsed().as_secs();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let omitted = current.advance(number);
-        let is_admitted = current.admits(network(client));
+        let is_admitted = current.admits(network(client), self.lines.load(Ordering::Relaxed));
         drop(current);
         report(omitted);
         is_admitted
@@ -66,14 +78,14 @@ impl Second {
         std::mem::take(&mut self.omitted)
     }
 
-    fn admits(&mut self, network: IpAddr) -> bool {
+    fn admits(&mut self, network: IpAddr, most: u32) -> bool {
         let has_space = self.lines.len() < NETWORKS;
         let is_admitted = match self.lines.get_mut(&network) {
-            Some(lines) if *lines < LINES => {
+            Some(lines) if *lines < most => {
                 *lines += 1;
                 true
             }
-            None if has_space => {
+            None if has_space && most > 0 => {
                 self.lines.insert(network, 1);
                 true
             }
@@ -86,6 +98,7 @@ impl Second {
 
 fn report(omitted: u64) {
     if omitted > 0 {
+        DroppedLine::Sampled.count(omitted);
         tracing::info!(requests = omitted, "more requests without a verified sender, not logged");
     }
 }
@@ -107,7 +120,7 @@ mod tests {
         let mut second = Second::default();
         let address = |text: &str| network(text.parse().expect("an address"));
         let admitted = |second: &mut Second, text: &str, times: u32| {
-            (0..times).filter(|_| second.admits(address(text))).count()
+            (0..times).filter(|_| second.admits(address(text), LINES)).count()
         };
         assert_eq!(admitted(&mut second, "192.0.2.1", 10), 4);
         assert_eq!(admitted(&mut second, "192.0.2.2", 3), 3);
@@ -122,7 +135,7 @@ mod tests {
     fn the_lines_of_a_second_are_bounded_for_all_networks_together() {
         let mut second = Second::default();
         let address = |number: u32| IpAddr::from(number.to_be_bytes());
-        let admitted = (0..100_000).filter(|number| second.admits(address(number % 10_000)));
+        let admitted = (0..100_000).filter(|number| second.admits(address(number % 10_000), LINES));
         assert_eq!(admitted.count(), NETWORKS * LINES as usize);
         assert_eq!(second.lines.len(), NETWORKS);
     }

@@ -223,7 +223,7 @@ impl Endpoint {
 
     /// Records that the origin cannot be reached, and logs the reason.
     pub(super) fn record_failure(&self, error: &io::Error) {
-        let (upstream, advice) = (&self.origin, tls::advice(error).unwrap_or(""));
+        let (upstream, advice) = (&self.origin, tls::advice(error));
         if self.backoff.record_failure(Instant::now()) {
             tracing::warn!(%upstream, %error, advice, "cannot connect to the upstream");
         } else {

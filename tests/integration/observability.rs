@@ -215,3 +215,30 @@ fn startup_errors_are_json_too() {
         assert_eq!(line["level"], "ERROR", "{line}");
     }
 }
+
+#[tokio::test]
+async fn a_reload_changes_the_level_and_the_sampling_of_the_log() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).plain();
+    let toml = setup.toml();
+    let dir = setup.dir.path();
+    let gateway = Process::start(dir, &toml).await;
+    let unrouted = async || {
+        let request = b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n";
+        gateway.connect().await.exchange(request).await
+    };
+    let reply = unrouted().await;
+    until("a line", || async { line_of(&gateway, "request", &reply).is_some() }).await;
+    let sampled = async || gateway.metric("sealgate_log_dropped_total{cause=\"sampled\"}").await;
+    for (round, log) in ["unverified_lines = 0", "level = \"warning\""].iter().enumerate() {
+        fs::write(dir.join("gateway.toml"), format!("{toml}[log]\n{log}\n")).expect("written");
+        gateway.signal("-HUP");
+        let reloads = format!("sealgate_config_reloads_total{{result=\"ok\"}} {}", round + 1);
+        until("a reload", || async { gateway.page().await.contains(&reloads) }).await;
+        let reply = unrouted().await;
+        if round == 0 {
+            until("the line is counted", || async { sampled().await > 0.5 }).await;
+        }
+        assert_eq!(line_of(&gateway, "request", &reply), None, "{log}");
+    }
+}
