@@ -70,6 +70,9 @@ const USUAL_LASTS: Duration = Duration::from_secs(72 * 3600);
 #[error("{0}")]
 pub struct EventsError(pub(crate) String);
 
+/// Routes by name, each with what ends the task that delivers its events.
+type ServedRoutes = HashMap<Arc<str>, (Arc<DeliveryRoute>, CancellationToken)>;
+
 /// The event store with the delivery of its events. Clones share one.
 #[derive(Clone, Debug)]
 pub struct Events(Arc<Inner>);
@@ -80,7 +83,7 @@ struct Inner {
     history: Arc<HistoryQueue>,
     keeps_refused: bool,
     /// The routes of the running configuration, each with the task that delivers its events.
-    routes: Mutex<HashMap<Arc<str>, (Arc<DeliveryRoute>, CancellationToken)>>,
+    routes: Mutex<ServedRoutes>,
 }
 
 impl Drop for Inner {
@@ -466,7 +469,7 @@ impl Events {
         Ok(forgotten)
     }
 
-    fn routes(&self) -> MutexGuard<'_, HashMap<Arc<str>, (Arc<DeliveryRoute>, CancellationToken)>> {
+    fn routes(&self) -> MutexGuard<'_, ServedRoutes> {
         self.0.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

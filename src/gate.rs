@@ -87,8 +87,6 @@ impl Gate {
     }
 
     /// Returns the event store, if there is one.
-    // Until the admin API uses it.
-    #[allow(dead_code)]
     pub fn events(&self) -> Option<&Events> {
         self.pipeline.events.as_ref()
     }

@@ -85,6 +85,12 @@ impl EventEntry {
             NextStep::Dead { .. } => (EventState::Dead, None),
         };
         self.redelivery &= self.state == EventState::Pending;
+        if self.state == EventState::Dead {
+            // It was delivered before an operator asked for this attempt.
+            let is_success = |status| (200..300).contains(&status);
+            self.possible_duplicate |=
+                self.log.iter().any(|attempt| attempt.status.is_some_and(is_success));
+        }
     }
 
     /// Adds what happened to another copy of the event that the handler took synchronously.

@@ -172,7 +172,7 @@ fn sorts_families_and_exports_every_series_from_the_start() {
     let text = metrics.encode().expect("text");
     let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     assert!(names.is_sorted());
-    assert_eq!(text.matches("route=\"orders\"").count(), 86 + 4 + 3 + 1 + 12 + 3);
+    assert_eq!(text.matches("route=\"orders\"").count(), 101 + 4 + 3 + 1 + 12 + 3);
 }
 
 #[test]
