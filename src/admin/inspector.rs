@@ -208,7 +208,7 @@ mod tests {
             );
             head
         };
-        let get = |headers: &[_]| respond(&request("/", headers)).ok().expect("the page");
+        let get = |headers: &[_]| respond(&request("/", headers)).expect("the page");
         let plain = get(&[(ACCEPT_ENCODING, "gzip;q=0, br")]);
         assert!(plain.headers()[CONTENT_TYPE].as_bytes().starts_with(b"text/html"));
         let plain = plain.into_body().collect().await.expect("a body").to_bytes();
@@ -228,7 +228,7 @@ mod tests {
             (request("/inspector/", &[]), StatusCode::NOT_FOUND),
             (post, StatusCode::METHOD_NOT_ALLOWED),
         ] {
-            let rejected = respond(&request).err().expect("an error").into_response();
+            let rejected = respond(&request).expect_err("an error").into_response();
             assert_eq!(rejected.status(), status);
         }
     }
