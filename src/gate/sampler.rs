@@ -2,8 +2,8 @@
 //! than sending the requests.
 //!
 //! Limits: a configured number of lines per second for each client network, and [`NETWORKS`]
-//! networks per second. The requests beyond that are counted in one line per second; the metrics count all of
-//! them.
+//! networks per second. The requests beyond that are counted in one line per second; the metrics
+//! count all of them.
 
 use std::{
     collections::HashMap,
