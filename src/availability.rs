@@ -11,7 +11,7 @@ use tokio::{sync::Notify, time::timeout};
 
 /// The result of the last check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Status {
+enum LastResult {
     Unchecked,
     Available,
     Unavailable,
@@ -44,7 +44,7 @@ pub const EVENT_STORE: Messages = Messages {
 pub struct Availability {
     messages: Messages,
     gauge: IntGauge,
-    status: Mutex<Status>,
+    status: Mutex<LastResult>,
     replied: Notify,
 }
 
@@ -55,14 +55,14 @@ impl Availability {
         Availability {
             messages,
             gauge,
-            status: Mutex::new(Status::Unchecked),
+            status: Mutex::new(LastResult::Unchecked),
             replied: Notify::new(),
         }
     }
 
     /// Records that the store accepts writes. Returns `true` if that is a change.
     pub fn set_available(&self) -> bool {
-        let changed = self.replace(Status::Available) != Status::Available;
+        let changed = self.replace(LastResult::Available) != LastResult::Available;
         self.gauge.set(1);
         if changed {
             tracing::info!("{}", self.messages.available);
@@ -74,10 +74,10 @@ impl Availability {
     pub fn set_unavailable(&self, error: &dyn Display) {
         self.gauge.set(0);
         let Messages { unavailable, unavailable_at_start, .. } = self.messages;
-        match self.replace(Status::Unavailable) {
-            Status::Unchecked => tracing::warn!(%error, "{unavailable_at_start}"),
-            Status::Available => tracing::error!(%error, "{unavailable}"),
-            Status::Unavailable => tracing::debug!(%error, "{unavailable}"),
+        match self.replace(LastResult::Unavailable) {
+            LastResult::Unchecked => tracing::warn!(%error, "{unavailable_at_start}"),
+            LastResult::Available => tracing::error!(%error, "{unavailable}"),
+            LastResult::Unavailable => tracing::debug!(%error, "{unavailable}"),
         }
     }
 
@@ -98,10 +98,10 @@ impl Availability {
 
     /// Returns whether the last check or call succeeded.
     pub fn is_available(&self) -> bool {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) == Status::Available
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) == LastResult::Available
     }
 
-    fn replace(&self, status: Status) -> Status {
+    fn replace(&self, status: LastResult) -> LastResult {
         let mut current = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut current, status)
     }

@@ -66,7 +66,7 @@ pub(super) fn rehearse(config: &Path, arguments: &RehearseArguments) -> anyhow::
         if !arguments.json {
             out!("rehearsing the handler at {url}\n\n")?;
         }
-        let stage = scenes::Stage { arguments: &arguments.sign, route: &route, body: &body };
+        let stage = scenes::SceneContext { arguments: &arguments.sign, route: &route, body: &body };
         let mut unit = None;
         let mut results = Vec::new();
         for scene in Scene::ALL {

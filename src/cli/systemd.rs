@@ -22,8 +22,8 @@ pub(super) fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 
-/// Starts a task that reports that the gateway is alive, if the unit has a `WatchdogSec`. It reports
-/// nothing while the calling thread or a worker is stuck.
+/// Starts a task that reports that the gateway is alive, if the unit has a `WatchdogSec`. It
+/// reports nothing while the calling thread or a worker is stuck.
 pub(super) fn start_watchdog(gateway: &Gateway) {
     let Some(timeout) = sd_notify::watchdog_enabled() else { return };
     let liveness = gateway.liveness();

@@ -16,7 +16,7 @@ const KEPT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_s
 const BYTES: RangeInclusive<u64> = (1 << 20)..=(1 << 50);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum EventStoreKind {
     Disk,
     Postgres,
 }
@@ -62,13 +62,14 @@ pub(super) fn read(section: Section<'_>, surroundings: &Surroundings<'_>) -> Opt
 fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<EventStoreOptions> {
     let (path, url, ca) = (section.get("path"), section.get("url"), section.get("ca"));
     let kind = match section.get("store") {
-        Some(field) => field.one_of(&[("disk", Kind::Disk), ("postgres", Kind::Postgres)])?,
-        None => Kind::Disk,
+        Some(field) => field
+            .one_of(&[("disk", EventStoreKind::Disk), ("postgres", EventStoreKind::Postgres)])?,
+        None => EventStoreKind::Disk,
     };
     let owners = [
-        (&path, Kind::Disk, "disk"),
-        (&url, Kind::Postgres, "postgres"),
-        (&ca, Kind::Postgres, "postgres"),
+        (&path, EventStoreKind::Disk, "disk"),
+        (&url, EventStoreKind::Postgres, "postgres"),
+        (&ca, EventStoreKind::Postgres, "postgres"),
     ];
     for (field, owner, word) in owners {
         if let Some(field) = field
@@ -80,7 +81,7 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Event
         }
     }
     match kind {
-        Kind::Disk => {
+        EventStoreKind::Disk => {
             let Some(path) = path else {
                 let help = "path = \"data/events\"".to_owned();
                 section.error("store = \"disk\" needs `path`", Some(help));
@@ -93,7 +94,7 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Event
             }
             Some(EventStoreOptions::Disk { path: directory })
         }
-        Kind::Postgres => {
+        EventStoreKind::Postgres => {
             let Some(url) = url else {
                 let help = "url = { env = \"DATABASE_URL\" }".to_owned();
                 section.error("store = \"postgres\" needs `url`", Some(help));

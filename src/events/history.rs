@@ -27,12 +27,12 @@ const REFUSED: f64 = 20.0;
 /// The entries that wait to be written.
 #[derive(Debug, Default)]
 pub(super) struct HistoryQueue {
-    waiting: Mutex<Batch>,
+    waiting: Mutex<HistoryBatch>,
     added: Notify,
 }
 
 #[derive(Debug)]
-struct Batch {
+struct HistoryBatch {
     entries: Vec<(EventEntry, Option<StoredRequest>)>,
     bytes: usize,
     dropped: u64,
@@ -41,15 +41,15 @@ struct Batch {
     counted: Instant,
 }
 
-impl Default for Batch {
+impl Default for HistoryBatch {
     fn default() -> Self {
         let counted = Instant::now();
-        Batch { entries: Vec::new(), bytes: 0, dropped: 0, allowance: REFUSED, counted }
+        HistoryBatch { entries: Vec::new(), bytes: 0, dropped: 0, allowance: REFUSED, counted }
     }
 }
 
 impl HistoryQueue {
-    fn lock(&self) -> MutexGuard<'_, Batch> {
+    fn lock(&self) -> MutexGuard<'_, HistoryBatch> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -95,8 +95,8 @@ pub trait EventStore: fmt::Debug + Send + Sync {
     /// shared with other processes may return a time at which it should be asked again.
     fn next_due(&self, route: &Arc<str>) -> Option<Millis>;
 
-    /// Waits until an event may be due earlier than [`EventStore::next_due`] said. Create the future
-    /// before calling `next_due`: it notices what happens after it was created.
+    /// Waits until an event may be due earlier than [`EventStore::next_due`] said. Create the
+    /// future before calling `next_due`: it notices what happens after it was created.
     fn due_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// Ends an attempt. Returns the entry after it; `None` if the lease was lost. If an operator

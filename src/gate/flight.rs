@@ -40,7 +40,7 @@ pub(super) struct Flight {
 }
 
 /// A request that may be stored, and what its entry will say.
-struct Kept {
+struct KeptRequest {
     facts: EventFacts,
     request: InboundRequest,
 }
@@ -70,7 +70,7 @@ impl Flight {
         let request = InboundRequest { head, case, payload, client, request_id };
         let received = u64::try_from(arrived.0).unwrap_or(0);
         let facts = EventFacts::new(&verified, received, &self.route.delivery, &request);
-        let kept = Kept { facts, request };
+        let kept = KeptRequest { facts, request };
         match sent {
             None => self.accept(kept).await,
             Some(payload) if mode == DeliveryMode::Fallback => {
@@ -89,7 +89,7 @@ impl Flight {
     }
 
     /// Stores the event before it is delivered.
-    async fn accept(self, Kept { facts, request }: Kept) -> (Settled, Outcome) {
+    async fn accept(self, KeptRequest { facts, request }: KeptRequest) -> (Settled, Outcome) {
         let until = self.store_until();
         let Flight { route, events, claim, context, permit, .. } = self;
         let marked = claim.possible_duplicate();
@@ -110,7 +110,7 @@ impl Flight {
 
     /// Acknowledges an event that is stored already although the replay guard does not know it:
     /// its record was lost in a restart, or a crash came before it.
-    async fn acknowledge(self, kept: &Kept) -> Result<(Settled, Outcome), Self> {
+    async fn acknowledge(self, kept: &KeptRequest) -> Result<(Settled, Outcome), Self> {
         let Some(record) = kept.facts.record() else { return Err(self) };
         let (events, route) = (&self.events, &self.route.delivery);
         let find = events.find(route, record, self.claim.possible_duplicate());
@@ -153,7 +153,7 @@ impl Flight {
     /// Forwards the request and records the outcome in the history.
     async fn forward(
         self,
-        Kept { facts, request }: Kept,
+        KeptRequest { facts, request }: KeptRequest,
         payload: Payload,
         verified: Verified,
     ) -> (Settled, Outcome) {
@@ -169,7 +169,7 @@ impl Flight {
     /// Forwards the request, and stores the event if the handler fails or is late.
     async fn forward_or_store(
         self,
-        Kept { facts, request }: Kept,
+        KeptRequest { facts, request }: KeptRequest,
         payload: Payload,
         verified: Verified,
     ) -> (Settled, Outcome) {

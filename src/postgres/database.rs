@@ -28,7 +28,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     address::{DatabaseOptions, connect_config},
-    error::{DatabaseError, Next, describe, is_missing_schema, next},
+    error::{DatabaseError, NextTry, describe, is_missing_schema, next},
     migrations::{MIGRATIONS, Migration, SchemaVersion, complete_version, migrate},
 };
 use crate::tls;
@@ -174,7 +174,7 @@ impl Database {
         SchemaVersion { version, oldest }.check(self.migrations)
     }
 
-    /// Migrates the schema on a connection of its own, which must respond by `until`.
+    /// Migrates the schema on a separate connection, which must respond by `until`.
     async fn migrate(&self, until: Instant) -> Result<(), DatabaseError> {
         let failed = |error| DatabaseError::Failed(describe(&error));
         let first = async {
@@ -229,7 +229,7 @@ impl Database {
         messages.await.map_err(failed)
     }
 
-    /// Runs a statement as a transaction of its own, and returns the rows. It is repeated while the
+    /// Runs a statement as a separate transaction, and returns the rows. It is repeated while the
     /// database is unavailable or its connection is lost, and must therefore be idempotent.
     ///
     /// # Errors
@@ -245,7 +245,7 @@ impl Database {
             let error = match self.connection(until).await {
                 Ok(connection) => match self.run(connection, statement, parameters, until).await {
                     Ok(rows) => return Ok(rows),
-                    Err((Next::Fail, error)) => return Err(error),
+                    Err((NextTry::Fail, error)) => return Err(error),
                     Err((_, error)) => error,
                 },
                 Err(error) => error,
@@ -265,13 +265,13 @@ impl Database {
         statement: &str,
         parameters: &[Parameter<'_>],
         until: Instant,
-    ) -> Result<Vec<Row>, (Next, DatabaseError)> {
+    ) -> Result<Vec<Row>, (NextTry, DatabaseError)> {
         let used = Used(Some(connection));
         let Some(reply) = self.reply(&used, statement, parameters, until).await else {
             if self.is_silent() {
                 self.drop_idle();
             }
-            return Err((Next::Reconnect, no_reply()));
+            return Err((NextTry::Reconnect, no_reply()));
         };
         let error = match reply {
             Ok(rows) => {
@@ -286,8 +286,8 @@ impl Database {
         let next = next(&error);
         match next {
             // The others lead to the same server.
-            Next::Reconnect => self.drop_idle(),
-            Next::Repeat | Next::Fail => used.release(),
+            NextTry::Reconnect => self.drop_idle(),
+            NextTry::Repeat | NextTry::Fail => used.release(),
         }
         Err((next, DatabaseError::Failed(describe(&error))))
     }

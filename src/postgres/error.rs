@@ -26,7 +26,7 @@ pub enum DatabaseError {
 
 /// What to do after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum NextTry {
     /// Repeat the statement: it lost against a concurrent one.
     Repeat,
     /// Repeat it on a new connection: this one is lost, or leads to a server that does not accept
@@ -37,11 +37,11 @@ pub(super) enum Next {
 }
 
 /// Returns what to do after an error of a statement, which must be idempotent.
-pub(super) fn next(error: &tokio_postgres::Error) -> Next {
-    let Some(state) = error.code() else { return Next::Reconnect };
+pub(super) fn next(error: &tokio_postgres::Error) -> NextTry {
+    let Some(state) = error.code() else { return NextTry::Reconnect };
     let is = |states: &[&SqlState]| states.contains(&state);
     if is(&[&SqlState::T_R_SERIALIZATION_FAILURE, &SqlState::T_R_DEADLOCK_DETECTED]) {
-        Next::Repeat
+        NextTry::Repeat
     } else if is(&[
         &SqlState::READ_ONLY_SQL_TRANSACTION,
         &SqlState::ADMIN_SHUTDOWN,
@@ -50,9 +50,9 @@ pub(super) fn next(error: &tokio_postgres::Error) -> Next {
         &SqlState::TOO_MANY_CONNECTIONS,
     ]) || state.code().starts_with("08")
     {
-        Next::Reconnect
+        NextTry::Reconnect
     } else {
-        Next::Fail
+        NextTry::Fail
     }
 }
 

@@ -240,7 +240,8 @@ impl Scheme {
         self.needs_url
     }
 
-    /// Returns the headers that carry a token or a password: anyone who reads one can send requests.
+    /// Returns the headers that carry a token or a password: anyone who reads one can send
+    /// requests.
     pub fn token_headers(&self) -> impl Iterator<Item = &HeaderName> {
         let is_token = match self.kind {
             ProofKind::Jwt | ProofKind::Token | ProofKind::Basic => true,

@@ -1,5 +1,5 @@
-//! A limit on HTTP/2 frames that carry nothing and cost their client next to nothing: `h2` processes
-//! each PING, SETTINGS, WINDOW_UPDATE and empty DATA frame, however many come.
+//! A limit on HTTP/2 frames that carry nothing and cost their client next to nothing: `h2`
+//! processes each PING, SETTINGS, WINDOW_UPDATE and empty DATA frame, however many come.
 
 use std::{
     io,

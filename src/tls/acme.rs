@@ -19,7 +19,7 @@ pub use self::options::{AcmeOptions, ChallengeKind, ExternalAccount};
 use self::{
     client::RetryAfter,
     order::OrderError,
-    schedule::{Schedule, Step},
+    schedule::{RenewalSchedule, Step},
     storage::{Storage, StoredCertificate},
 };
 use super::{
@@ -52,7 +52,7 @@ impl Acme {
         let stored = storage.load()?;
         let challenges = storage.challenges.clone();
         certificates.set_challenges(challenges.clone());
-        let mut renewal = Renewal {
+        let mut renewal = CertificateRenewal {
             retry_after: RetryAfter::default(),
             account: None,
             in_service: None,
@@ -87,7 +87,7 @@ impl Drop for Acme {
 }
 
 /// The state of the background task.
-struct Renewal {
+struct CertificateRenewal {
     options: AcmeOptions,
     storage: Storage,
     certificates: Arc<Certificates>,
@@ -99,10 +99,10 @@ struct Renewal {
     is_wanted: bool,
 }
 
-impl Renewal {
+impl CertificateRenewal {
     async fn run(mut self) {
         let validity = self.in_service.as_ref().map(|certificate| certificate.validity);
-        let mut schedule = Schedule::new(validity, self.is_wanted);
+        let mut schedule = RenewalSchedule::new(validity, self.is_wanted);
         loop {
             match schedule.next(SystemTime::now()) {
                 Step::Wait(time) => tokio::time::sleep(time).await,

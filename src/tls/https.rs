@@ -1,5 +1,5 @@
 //! An HTTP/1.1 client for rare requests: key sets and ACME directories. Each request has a
-//! connection of its own, and redirects are not followed.
+//! separate connection, and redirects are not followed.
 
 use std::{
     path::Path,

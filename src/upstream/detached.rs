@@ -27,23 +27,23 @@ pub struct Detached<T: Send + 'static> {
 /// Whether the owner of a [`Detached`] future still waits for it, as seen by the future itself.
 #[derive(Clone, Debug, Default)]
 pub struct Owner {
-    shared: Arc<Shared>,
+    shared: Arc<OwnerState>,
     /// Whether the client has ended its side of the connection.
     half_closed: Arc<AtomicBool>,
 }
 
 /// What an owner and the future know about each other.
 #[derive(Debug)]
-struct Shared {
+struct OwnerState {
     /// Whether the owner has stopped waiting.
     gone: AtomicBool,
     /// The position of the origin that serves the request.
     origin: AtomicUsize,
 }
 
-impl Default for Shared {
+impl Default for OwnerState {
     fn default() -> Self {
-        Shared { gone: AtomicBool::new(false), origin: AtomicUsize::new(usize::MAX) }
+        OwnerState { gone: AtomicBool::new(false), origin: AtomicUsize::new(usize::MAX) }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Certificates from an ACME directory: issued, stored, renewed, and kept while the directory fails.
+//! Certificates from an ACME directory: issued, stored, renewed, and kept while the directory
+//! fails.
 
 use std::{
     net::SocketAddr,

@@ -64,7 +64,7 @@ impl Streams {
             })?;
             let changes = events.changes();
             tokio::spawn(async move {
-                if forward(changes, &filter, sender).await == Ended::TooSlow {
+                if forward(changes, &filter, sender).await == StreamEnd::TooSlow {
                     tracing::info!("a reader of the event stream was too slow");
                     disconnect();
                 }
@@ -77,7 +77,7 @@ impl Streams {
 
 /// Why a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+enum StreamEnd {
     /// The reader is gone, or the gateway stops.
     Closed,
     /// The reader does not read fast enough.
@@ -89,7 +89,7 @@ async fn forward(
     mut changes: broadcast::Receiver<Arc<EventEntry>>,
     filter: &EventFilter,
     sender: mpsc::Sender<Bytes>,
-) -> Ended {
+) -> StreamEnd {
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -97,16 +97,16 @@ async fn forward(
             changed = changes.recv() => match changed {
                 Ok(entry) if matches(filter, &entry) => message(&entry),
                 Ok(_) => continue,
-                Err(broadcast::error::RecvError::Lagged(_)) => return Ended::TooSlow,
-                Err(broadcast::error::RecvError::Closed) => return Ended::Closed,
+                Err(broadcast::error::RecvError::Lagged(_)) => return StreamEnd::TooSlow,
+                Err(broadcast::error::RecvError::Closed) => return StreamEnd::Closed,
             },
             _ = heartbeat.tick() => Bytes::from_static(b": heartbeat\n\n"),
-            () = sender.closed() => return Ended::Closed,
+            () = sender.closed() => return StreamEnd::Closed,
         };
         match sender.send_timeout(chunk, STALL).await {
             Ok(()) => {}
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => return Ended::TooSlow,
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => return Ended::Closed,
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => return StreamEnd::TooSlow,
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => return StreamEnd::Closed,
         }
     }
 }

@@ -33,7 +33,7 @@ const EXAMPLES: usize = 3;
 
 /// Why requests of a route would be rejected.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rejection {
+struct RejectionGroup {
     word: &'static str,
     meaning: String,
     route: Option<Arc<str>>,
@@ -60,7 +60,7 @@ impl Checker {
         &mut self,
         captured: &Captured,
         at: Option<UnixMillis>,
-    ) -> anyhow::Result<Option<Rejection>> {
+    ) -> anyhow::Result<Option<RejectionGroup>> {
         let length = captured.body.len() as u64;
         let ruled = server::check_head(&captured.text, &self.limits)
             .and_then(|()| gate::check_rules(&self.routes, &captured.head, length));
@@ -86,15 +86,15 @@ impl Checker {
             None => reject.to_string(),
         };
         let route = route.map(|route| Arc::clone(&route.name));
-        Ok(Some(Rejection { word: word(&reject), meaning, route }))
+        Ok(Some(RejectionGroup { word: word(&reject), meaning, route }))
     }
 }
 
 /// The result of verifying all requests.
 #[derive(Default)]
-struct Tally {
+struct CheckResult {
     requests: usize,
-    rejected: BTreeMap<Rejection, Vec<String>>,
+    rejected: BTreeMap<RejectionGroup, Vec<String>>,
     unreadable: usize,
 }
 
@@ -102,7 +102,7 @@ struct Tally {
 /// file `path` has kept.
 pub(super) fn against(config: Config, path: &Path, captures: &Path) -> anyhow::Result<Status> {
     let mut checker = Checker::new(config)?;
-    let mut tally = Tally::default();
+    let mut tally = CheckResult::default();
     if captures == Path::new("-") {
         let address = match AdminAddress::of(path) {
             Ok(address) => address,
@@ -140,7 +140,7 @@ pub(super) fn against(config: Config, path: &Path, captures: &Path) -> anyhow::R
     tally.print()
 }
 
-impl Tally {
+impl CheckResult {
     /// Verifies one request, at the time at which it was received or, if that is unknown, at its
     /// own timestamp.
     fn add(
@@ -171,7 +171,7 @@ impl Tally {
         out!("{} request(s) verified, {rejected} would be rejected\n", self.requests)?;
         let mut reasons: Vec<_> = self.rejected.iter().collect();
         reasons.sort_by_key(|(_, names)| std::cmp::Reverse(names.len()));
-        for (Rejection { word, meaning, route }, names) in reasons {
+        for (RejectionGroup { word, meaning, route }, names) in reasons {
             let route = route.as_deref().unwrap_or("-");
             out!("\n{:>6}  {word}, route {route}: {meaning}\n", names.len())?;
             for name in names.iter().take(EXAMPLES) {

@@ -103,7 +103,7 @@ impl Scene {
 
 /// What the handler did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum SceneVerdict {
     Once,
     Repeated,
     Lost,
@@ -111,26 +111,26 @@ pub(super) enum Verdict {
     Unknown,
 }
 
-impl Verdict {
+impl SceneVerdict {
     pub(super) fn is_good(self) -> bool {
-        matches!(self, Verdict::Once | Verdict::Unknown)
+        matches!(self, SceneVerdict::Once | SceneVerdict::Unknown)
     }
 
     pub(super) fn code(self) -> &'static str {
         match self {
-            Verdict::Once => "once",
-            Verdict::Repeated => "twice",
-            Verdict::Lost => "lost",
-            Verdict::Unknown => "unknown",
+            SceneVerdict::Once => "once",
+            SceneVerdict::Repeated => "twice",
+            SceneVerdict::Lost => "lost",
+            SceneVerdict::Unknown => "unknown",
         }
     }
 
     pub(super) fn text(self) -> &'static str {
         match self {
-            Verdict::Once => "processed once",
-            Verdict::Repeated => "PROCESSED TWICE",
-            Verdict::Lost => "LOST",
-            Verdict::Unknown => "accepted",
+            SceneVerdict::Once => "processed once",
+            SceneVerdict::Repeated => "PROCESSED TWICE",
+            SceneVerdict::Lost => "LOST",
+            SceneVerdict::Unknown => "accepted",
         }
     }
 }
@@ -142,19 +142,19 @@ pub(super) struct SceneResult {
     pub(super) statuses: Vec<u16>,
     /// How many effects the scene had.
     pub(super) effects: Option<i64>,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: SceneVerdict,
     pub(super) requests: Vec<HandlerRequest>,
     pub(super) took: Duration,
 }
 
 /// What the scenes send.
-pub(super) struct Stage<'s> {
+pub(super) struct SceneContext<'s> {
     pub(super) arguments: &'s SignArguments,
     pub(super) route: &'s RouteOptions,
     pub(super) body: &'s Bytes,
 }
 
-impl Stage<'_> {
+impl SceneContext<'_> {
     /// Plays a scene. `unit` is the number of effects of one event, once it is known.
     pub(super) async fn play(
         &self,
@@ -205,13 +205,13 @@ impl Stage<'_> {
         let last = statuses.last().copied().unwrap_or(0);
         let accepted = (200..300).contains(&last);
         let verdict = match effects {
-            Some(effects) if unit.is_some() && effects > wanted => Verdict::Repeated,
-            Some(effects) if unit.is_some() && effects < wanted => Verdict::Lost,
-            Some(_) if accepted => Verdict::Once,
-            None if accepted => Verdict::Unknown,
+            Some(effects) if unit.is_some() && effects > wanted => SceneVerdict::Repeated,
+            Some(effects) if unit.is_some() && effects < wanted => SceneVerdict::Lost,
+            Some(_) if accepted => SceneVerdict::Once,
+            None if accepted => SceneVerdict::Unknown,
             // A copy may be answered with an error, as long as the event was processed.
-            Some(_) if scene == Scene::ConcurrentCopy => Verdict::Once,
-            _ => Verdict::Lost,
+            Some(_) if scene == Scene::ConcurrentCopy => SceneVerdict::Once,
+            _ => SceneVerdict::Lost,
         };
         Ok(SceneResult { scene, statuses, effects, verdict, requests, took })
     }

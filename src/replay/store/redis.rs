@@ -4,9 +4,9 @@
 //! tag, so every script has one slot in a cluster. Fields: `v` format version, `s` state
 //! (`c`laimed, `f`ailed, `d`one, or `x` after an operator had it forgotten), `p` pin, `t` token and
 //! `l` end of the lease (by the server's clock, in ms), `u` whether an attempt may have reached the
-//! upstream, `c` status, `i` the requests whose 2xx was written out, `n` that the record is no older
-//! than the lease. The key expires with the record and not with the lease, so the pin and the mark
-//! outlive a process that died with a claim. Every change is one script.
+//! upstream, `c` status, `i` the requests whose 2xx was written out, `n` that the record is no
+//! older than the lease. The key expires with the record and not with the lease, so the pin and the
+//! mark outlive a process that died with a claim. Every change is one script.
 //!
 //! Every script is idempotent: a claim gives the same reply under the same token, and the other
 //! scripts record facts. A call whose reply is lost, or that reaches a server that cannot accept

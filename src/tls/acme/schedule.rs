@@ -33,7 +33,7 @@ pub(super) enum Step {
 
 /// Decides when to renew.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct RenewalSchedule {
     /// Of the certificate in service.
     lifetime: Option<Duration>,
     /// Two thirds of the lifetime.
@@ -48,7 +48,7 @@ pub(super) struct Schedule {
     failures: u32,
 }
 
-impl Schedule {
+impl RenewalSchedule {
     /// Returns the schedule for the certificate in service; `covers` is whether it is for all
     /// domains.
     pub(super) fn new(validity: Option<Validity>, covers: bool) -> Self {
@@ -56,7 +56,7 @@ impl Schedule {
         let period = validity.map(|v| (time(v.not_before), time(v.not_after)));
         let lifetime = period.map(|(start, end)| end.duration_since(start).unwrap_or_default());
         let due = period.zip(lifetime).map(|((start, _), lifetime)| start + lifetime * 2 / 3);
-        Schedule {
+        RenewalSchedule {
             lifetime,
             due: due.filter(|_| covers).unwrap_or(UNIX_EPOCH),
             window: None,
@@ -86,7 +86,7 @@ impl Schedule {
     pub(super) fn renewed(&mut self, validity: Option<Validity>, covers: bool, now: SystemTime) {
         let hurried = self.window.is_some_and(|(start, _)| start <= now) && now < self.due;
         let hurried = if hurried { self.hurried.saturating_add(1) } else { 0 };
-        *self = Schedule { hurried, ..Schedule::new(validity, covers) };
+        *self = RenewalSchedule { hurried, ..RenewalSchedule::new(validity, covers) };
         // Not at once, even if the clock is wrong: that would never end.
         let pause = self.lifetime.map_or(HOUR, |lifetime| (lifetime / 3).min(HOUR));
         self.due = self.due.max(now + pause);
@@ -163,9 +163,9 @@ mod tests {
 
     /// Returns a schedule for a certificate issued at second 0; its renewal information is not
     /// queried.
-    fn schedule(lifetime: i64) -> Schedule {
+    fn schedule(lifetime: i64) -> RenewalSchedule {
         let validity = Validity { not_before: 1_000_000_000, not_after: 1_000_000_000 + lifetime };
-        let mut schedule = Schedule::new(Some(validity), true);
+        let mut schedule = RenewalSchedule::new(Some(validity), true);
         schedule.query_at = None;
         schedule
     }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     /// Returns when the schedule renews, if nothing happens before.
-    fn renewal(schedule: &Schedule, from: SystemTime) -> u64 {
+    fn renewal(schedule: &RenewalSchedule, from: SystemTime) -> u64 {
         let mut now = from;
         loop {
             match schedule.next(now) {
@@ -196,15 +196,18 @@ mod tests {
 
     #[test]
     fn renews_at_once_without_a_certificate_or_for_other_domains() {
-        assert_eq!(Schedule::new(None, false).next(at(0)), Step::Renew);
+        assert_eq!(RenewalSchedule::new(None, false).next(at(0)), Step::Renew);
         let validity = Validity { not_before: 0, not_after: i64::MAX / 4 };
-        assert_eq!(Schedule::new(Some(validity), false).next(at(0)), Step::Renew);
-        assert_eq!(Schedule::new(Some(validity), true).next(UNIX_EPOCH), Step::QueryRenewalInfo);
+        assert_eq!(RenewalSchedule::new(Some(validity), false).next(at(0)), Step::Renew);
+        assert_eq!(
+            RenewalSchedule::new(Some(validity), true).next(UNIX_EPOCH),
+            Step::QueryRenewalInfo
+        );
     }
 
     #[test]
     fn backs_off_from_ten_seconds_to_an_hour() {
-        let mut schedule = Schedule::new(None, false);
+        let mut schedule = RenewalSchedule::new(None, false);
         let waits: Vec<_> = (0..12).map(|_| schedule.failed(at(0), None).as_secs()).collect();
         assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]);
     }

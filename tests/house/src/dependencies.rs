@@ -64,11 +64,10 @@ fn no_version_is_below_its_floor() {
 fn every_dependency_is_justified() {
     let manifest = fs::read_to_string(project().join("Cargo.toml")).expect("a manifest");
     let architecture = fs::read_to_string(project().join("ARCHITECTURE.md")).expect("a page");
-    let dependencies: Vec<_> = manifest
-        .lines()
-        .skip_while(|line| *line != "[dependencies]")
-        .skip(1)
-        .take_while(|line| !line.starts_with("[lints"))
+    let sections = manifest.split("\n[").filter_map(|section| section.split_once("]\n"));
+    let dependencies: Vec<_> = sections
+        .filter(|(name, _)| name.ends_with("dependencies"))
+        .flat_map(|(_, lines)| lines.lines())
         .filter_map(|line| line.split_once(" = ").map(|(name, _)| name))
         .collect();
     assert!(dependencies.len() > 30, "{dependencies:?}");

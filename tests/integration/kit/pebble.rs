@@ -1,4 +1,4 @@
-//! An ACME directory: Pebble, the test server of Let's Encrypt, with a resolver of its own, behind
+//! An ACME directory: Pebble, the test server of Let's Encrypt, with a separate resolver, behind
 //! a relay that adds renewal information and can be unavailable.
 
 use std::{

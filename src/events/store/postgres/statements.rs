@@ -89,7 +89,8 @@ pub(super) const REMOVE: &str = "SELECT removed, bytes FROM sealgate.event_remov
 pub(super) const EXCESS_REFUSED: &str = "SELECT since FROM sealgate.event \
      WHERE state = 4 AND state >= 2 ORDER BY since DESC OFFSET $1 LIMIT 1";
 
-/// Returns the digest of the key with which the events are encrypted, storing it if it is the first.
+/// Returns the digest of the key with which the events are encrypted, storing it if it is the
+/// first.
 pub(super) const KEY: &str = "WITH added AS (INSERT INTO sealgate.event_store (key_digest) \
      VALUES ($1) ON CONFLICT DO NOTHING RETURNING key_digest) \
      SELECT key_digest FROM added UNION ALL SELECT key_digest FROM sealgate.event_store LIMIT 1";
