@@ -93,6 +93,12 @@ impl EventEntry {
         }
     }
 
+    /// Returns whether the newest attempt was this one: its caller repeats a call whose result it
+    /// did not get.
+    pub(crate) fn has_ended(&self, attempt: &DeliveryAttempt) -> bool {
+        self.log.last() == Some(attempt)
+    }
+
     /// Adds what happened to another copy of the event that the handler took synchronously.
     pub(crate) fn record_again(&mut self, new: &EventEntry) {
         self.attempts = self.attempts.saturating_add(new.attempts);

@@ -5,9 +5,9 @@
 //! Entries, requests and indexes are in the files; only the schedule of unsettled events is in
 //! memory. Lists and single events are read from the files by Tokio's blocking threads.
 //!
-//! While the files cannot be written, the ends of attempts and records stay queued; the files are
-//! opened again from time to time. An attempt in flight when the process ended has an unknown
-//! outcome.
+//! While the files cannot be written, commands stay queued until their callers stop waiting, and
+//! the files are opened again from time to time. An attempt in flight when the process ended has an
+//! unknown outcome.
 
 use std::{
     collections::HashMap,
@@ -194,6 +194,16 @@ impl DiskStore {
         }
     }
 
+    /// Ends the attempt of an event whose request cannot be read, so that it does not block others.
+    async fn bury(&self, lease: AttemptLease, now: Millis) -> Result<(), StoreError> {
+        tracing::error!(id = %lease.id, "the request of a stored event cannot be read");
+        let error = Some("unreadable".into());
+        let attempt =
+            DeliveryAttempt { at: now, status: None, error, duration_ms: 0, resigned: false };
+        let next = NextStep::Dead { unknown: false };
+        self.settle(lease, attempt, next).await.map(drop)
+    }
+
     fn sealed(&self, id: EventId, request: &StoredRequest) -> Vec<u8> {
         self.seal.seal(&id.0.to_be_bytes(), codec::encode_request(request))
     }
@@ -251,17 +261,21 @@ impl EventStore for DiskStore {
                 return Ok(Vec::new());
             }
             let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
-            let read = move |files: &Files| ids.into_iter().map(|id| files.request(id)).collect();
+            let read = move |files: &Files| {
+                Ok(ids.into_iter().map(|id| files.request(id).ok().flatten()).collect())
+            };
             let requests: Vec<Option<StoredRequest>> = self.read(read).await?;
-            let mut due = Vec::with_capacity(entries.len());
-            for ((entry, lease), request) in entries.into_iter().zip(leases.take()).zip(requests) {
-                match request {
-                    Some(request) => due.push(DueEvent { entry, request, lease }),
-                    // An operator made the gateway forget the event in the meantime.
-                    None => self.queue.release(lease),
+            for (lease, request) in leases.iter().zip(&requests) {
+                if request.is_none() {
+                    self.bury(*lease, now).await?;
                 }
             }
-            Ok(due)
+            // Nothing is awaited from here on, so that no lease is lost.
+            let taken = entries.into_iter().zip(leases.take()).zip(requests);
+            let due = taken.filter_map(|((entry, lease), request)| {
+                Some(DueEvent { entry, request: request?, lease })
+            });
+            Ok(due.collect())
         })
     }
 
@@ -350,6 +364,17 @@ impl EventStore for DiskStore {
                     let Some(next) = next else { break };
                     from = Some(next);
                 }
+            }
+            if let Some(files) = self.view.to_be_compacted() {
+                let compacted = tokio::task::spawn_blocking(move || files.compact()).await;
+                let failed = |error: &dyn fmt::Display| {
+                    StoreError::Unavailable(
+                        format!("its files cannot be compacted: {error}").into(),
+                    )
+                };
+                compacted
+                    .map_err(|error| failed(&error))?
+                    .map_err(|error| failed(&crate::database::reason(&error)))?;
             }
             Ok(())
         })

@@ -280,7 +280,8 @@ impl EventStore for Simulated {
         self.run(|events| {
             let Some(event) = events.all.get_mut(&lease.id) else { return Ok(None) };
             if event.entry.state != EventState::Delivering || event.token != lease.token {
-                return Ok(None);
+                let entry = Some(event.entry.clone());
+                return Ok(entry.filter(|entry| entry.has_ended(&attempt)));
             }
             event.entry.settle(&attempt, next, std::mem::take(&mut event.again));
             event.since = attempt.ended();

@@ -61,6 +61,8 @@ pub(super) struct Changes {
     pub(super) schedule: Schedule,
     in_flight: HashMap<EventId, InFlight>,
     pub(super) totals: Totals,
+    /// The bytes of all events that were removed since the files were opened.
+    pub(super) removed: u64,
     last_token: u64,
     retention: Retention,
     /// The rejected requests.
@@ -101,6 +103,7 @@ impl Changes {
             schedule: Schedule::default(),
             in_flight: HashMap::with_capacity(in_flight.len()),
             totals,
+            removed: 0,
             last_token: kept.last_token,
             retention: kept.retention,
             refused: BTreeSet::new(),
@@ -195,7 +198,7 @@ impl Changes {
                 reply.set(Ok((entries, Leases::new(leases, &self.queue))));
             }
             Command::Settle { lease, attempt, next, reply } => {
-                reply.set(Ok(self.settle(*lease, attempt, *next)));
+                reply.set(Ok(self.settle(*lease, attempt, *next)?));
             }
             Command::Release(lease) => self.release(*lease),
             Command::Record(events, reply) => {
@@ -228,6 +231,12 @@ impl Changes {
         self.ended.clear();
         self.begun.clear();
         Ok(())
+    }
+
+    /// Counts a batch that is not written.
+    #[cfg(test)]
+    pub(super) fn lose_batch(&mut self) {
+        self.totals.batch += 1;
     }
 
     fn write_batch(&mut self) -> fjall::Result<()> {
@@ -371,12 +380,15 @@ impl Changes {
         lease: AttemptLease,
         attempt: &DeliveryAttempt,
         next: NextStep,
-    ) -> Option<EventEntry> {
-        let InFlight { stored: old, again, .. } = self.end(lease)?;
+    ) -> fjall::Result<Option<EventEntry>> {
+        let Some(InFlight { stored: old, again, .. }) = self.end(lease) else {
+            let stored = self.get(lease.id)?.map(|stored| stored.entry);
+            return Ok(stored.filter(|entry| entry.has_ended(attempt)));
+        };
         let mut new = old.clone();
         new.entry.settle(attempt, next, again);
         new.since = attempt.ended();
-        Some(self.write(Some(&old), new).entry)
+        Ok(Some(self.write(Some(&old), new).entry))
     }
 
     fn release(&mut self, lease: AttemptLease) {
@@ -582,6 +594,7 @@ impl Changes {
             self.remove_record(&entry.route, record);
         }
         self.count_out(old);
+        self.removed += old.cost();
         self.changed.insert(entry.id, None);
         self.touched.insert(Arc::clone(&entry.route));
     }

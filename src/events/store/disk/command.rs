@@ -86,7 +86,8 @@ impl Command {
         }
     }
 
-    /// Returns whether the command must be carried out even if the queue is full.
+    /// Returns whether the command is queued even if the queue is full: there are not more of them
+    /// than attempts in flight.
     pub(super) fn is_kept(&self) -> bool {
         matches!(self, Command::Settle { .. } | Command::Release(_))
     }
@@ -98,9 +99,9 @@ impl Command {
             Command::Revive { reply, .. } => reply.is_abandoned(),
             Command::Take { reply, .. } => reply.is_abandoned(),
             Command::Redeliver { reply, .. } => reply.is_abandoned(),
-            Command::Forget(_, reply) => reply.is_abandoned(),
+            Command::Settle { reply, .. } | Command::Forget(_, reply) => reply.is_abandoned(),
             Command::Remove(_, reply) | Command::Flush(reply) => reply.is_abandoned(),
-            Command::Settle { .. } | Command::Release(_) | Command::Record(..) => false,
+            Command::Release(_) | Command::Record(..) => false,
         }
     }
 
@@ -176,6 +177,11 @@ pub(super) struct Leases {
 impl Leases {
     pub(super) fn new(leases: Vec<AttemptLease>, queue: &Weak<CommandQueue>) -> Self {
         Leases { leases, queue: Weak::clone(queue) }
+    }
+
+    /// Returns the leases, which are still released if they do not arrive.
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, AttemptLease> {
+        self.leases.iter()
     }
 
     /// Returns the leases. From now on the caller must end the attempts.

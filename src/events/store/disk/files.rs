@@ -122,11 +122,17 @@ impl Files {
                 .cache_size(16 << 20)
                 .max_journaling_size(64 << 20)
                 .open()?;
-            let small = || KeyspaceCreateOptions::default().max_memtable_size(8 << 20);
+            let options = |memtable| KeyspaceCreateOptions::default().max_memtable_size(memtable);
+            let small = || options(8 << 20);
+            // Flushed often: until then, lists of pending events pass over the settled ones.
+            let states = || options(2 << 20);
             let requests = || {
                 let separated = KvSeparationOptions::default()
                     .separation_threshold(256)
                     .file_target_size(16 << 20)
+                    // Files of which so much was removed are written again when compacting.
+                    .staleness_threshold(0.3)
+                    .age_cutoff(1.0)
                     .compression(CompressionType::None);
                 KeyspaceCreateOptions::default()
                     .max_memtable_size(16 << 20)
@@ -139,7 +145,7 @@ impl Files {
                 routes: database.keyspace("routes", small)?,
                 entries: database.keyspace("entries", small)?,
                 requests: database.keyspace("requests", requests)?,
-                states: database.keyspace("states", small)?,
+                states: database.keyspace("states", states)?,
                 records: database.keyspace("records", small)?,
                 event_ids: database.keyspace("event_ids", small)?,
                 database,
@@ -236,6 +242,18 @@ impl Files {
 
     pub(super) fn order_tag(&self, route: &str, order: OrderKey) -> OrderTag {
         OrderTag(self.seal.digest(DigestOf::Order, &[route.as_bytes(), &order.0]))
+    }
+
+    /// Drops removed events from the files. This takes seconds in a large store; meanwhile, the store
+    /// works as usual.
+    pub(super) fn compact(&self) -> fjall::Result<()> {
+        let all = [&self.requests, &self.entries, &self.states, &self.records, &self.event_ids];
+        for keyspace in all {
+            keyspace.rotate_memtable_and_wait()?;
+            keyspace.major_compact()?;
+        }
+        // The first time finds which files of requests have too many gaps.
+        self.requests.major_compact()
     }
 
     /// Returns an entry.

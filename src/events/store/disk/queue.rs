@@ -84,6 +84,11 @@ impl CommandQueue {
         self.added.notify_one();
     }
 
+    /// Returns whether the thread is asked to end.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stop
+    }
+
     /// Waits for commands and takes a batch. After a failure, waits for `retry` first.
     pub(super) fn take(&self, retry: Option<Duration>) -> Work {
         let waiting = self.lock();

@@ -24,6 +24,9 @@ use crate::{
 /// The first and the longest interval between attempts to write a store that failed.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 
+/// The files are compacted after so many bytes were removed, and a quarter of what is left.
+const MIN_GARBAGE: u64 = 32 << 20;
+
 /// What the writer thread shows to all others.
 #[derive(Default)]
 pub(super) struct View {
@@ -37,6 +40,10 @@ struct ViewState {
     /// `None` while the files are closed after a failure.
     files: Option<Arc<Files>>,
     totals: Totals,
+    /// The bytes that were removed since the files were opened.
+    removed: u64,
+    /// The same when they were last compacted.
+    compacted: u64,
     routes: HashMap<Arc<str>, RouteView>,
 }
 
@@ -60,6 +67,16 @@ impl View {
         self.lock().totals.bytes
     }
 
+    /// Returns the files if enough was removed from them that they should be compacted now.
+    pub(super) fn to_be_compacted(&self) -> Option<Arc<Files>> {
+        let mut state = self.lock();
+        if state.removed - state.compacted < MIN_GARBAGE.max(state.totals.bytes / 4) {
+            return None;
+        }
+        state.compacted = state.removed;
+        state.files.clone()
+    }
+
     pub(super) fn next_due(&self, route: &Arc<str>) -> Option<Millis> {
         self.lock().routes.get(route)?.next_due
     }
@@ -76,8 +93,10 @@ impl View {
         let mut is_earlier = false;
         if state.files.is_none() {
             state.files = Some(Arc::clone(&changes.files));
+            state.compacted = 0;
         }
         state.totals = changes.totals;
+        state.removed = changes.removed;
         for route in changes.touched.drain() {
             let next_due = changes.schedule.next_due(&route);
             let backlog = changes.schedule.backlog(&route);
@@ -139,8 +158,9 @@ impl Writer {
                 Some(retry) => RETRY[1].min(retry * 2),
                 None => RETRY[0],
             });
+            let has_failed = failure.is_some();
             self.health.write_ended(failure.map(|error| database::reason(&error)));
-            if work.stop {
+            if work.stop || (has_failed && self.queue.is_stopped()) {
                 return;
             }
         }
@@ -200,7 +220,7 @@ impl Writer {
 
     fn commit(&self, changes: &mut Changes) -> fjall::Result<()> {
         #[cfg(test)]
-        self.fail_for_test()?;
+        self.fail_for_test().inspect_err(|_| changes.lose_batch())?;
         changes.commit()?;
         #[cfg(test)]
         if self.faults.unknown.swap(false, std::sync::atomic::Ordering::Relaxed) {
