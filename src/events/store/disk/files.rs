@@ -244,8 +244,8 @@ impl Files {
         OrderTag(self.seal.digest(DigestOf::Order, &[route.as_bytes(), &order.0]))
     }
 
-    /// Drops removed events from the files. This takes seconds in a large store; meanwhile, the store
-    /// works as usual.
+    /// Drops removed events from the files. This takes seconds in a large store; meanwhile, the
+    /// store works as usual.
     pub(super) fn compact(&self) -> fjall::Result<()> {
         let all = [&self.requests, &self.entries, &self.states, &self.records, &self.event_ids];
         for keyspace in all {
