@@ -75,10 +75,10 @@ type ServedRoutes = HashMap<Arc<str>, (Arc<DeliveryRoute>, CancellationToken)>;
 
 /// The event store with the delivery of its events. Clones share one.
 #[derive(Clone, Debug)]
-pub struct Events(Arc<Inner>);
+pub struct Events(Arc<SharedEvents>);
 
 #[derive(Debug)]
-struct Inner {
+struct SharedEvents {
     service: Arc<EventService>,
     history: Arc<HistoryQueue>,
     keeps_refused: bool,
@@ -86,7 +86,7 @@ struct Inner {
     routes: Mutex<ServedRoutes>,
 }
 
-impl Drop for Inner {
+impl Drop for SharedEvents {
     fn drop(&mut self) {
         self.service.stopping.cancel();
     }
@@ -146,7 +146,7 @@ impl Events {
             EventsError(format!("the system provides no random bytes: {error}"))
         })?;
         let service = Arc::new(EventService::new(store, clock, u64::from_le_bytes(process)));
-        let events = Events(Arc::new(Inner {
+        let events = Events(Arc::new(SharedEvents {
             service,
             history: Arc::default(),
             keeps_refused,
