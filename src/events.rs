@@ -58,6 +58,8 @@ use crate::{
 
 /// How often the gauges are set.
 const GAUGES: Duration = Duration::from_secs(1);
+/// How long changes of other processes are collected; those of this one wake their routes at once.
+const COALESCING: Duration = Duration::from_millis(20);
 /// How often expired events are removed.
 const EXPIRY: Duration = Duration::from_secs(30);
 /// How often the leases of attempts in flight are renewed.
@@ -82,6 +84,8 @@ struct SharedEvents {
     service: Arc<EventService>,
     history: Arc<HistoryQueue>,
     keeps_refused: bool,
+    /// Ends the background tasks.
+    closed: CancellationToken,
     /// The routes of the running configuration, each with the task that delivers its events.
     routes: Mutex<ServedRoutes>,
 }
@@ -89,6 +93,7 @@ struct SharedEvents {
 impl Drop for SharedEvents {
     fn drop(&mut self) {
         self.service.stopping.cancel();
+        self.closed.cancel();
     }
 }
 
@@ -150,6 +155,7 @@ impl Events {
             service,
             history: Arc::default(),
             keeps_refused,
+            closed: CancellationToken::new(),
             routes: Mutex::default(),
         }));
         events.start_tasks(metrics);
@@ -197,6 +203,7 @@ impl Events {
         if !matches!(flush, Ok(Ok(()))) {
             tracing::error!("the process ends before the event store has every entry");
         }
+        self.0.closed.cancel();
     }
 
     /// Stores an event for delivery. When this returns, it is durable. Returns whether it was not
@@ -514,7 +521,7 @@ impl Events {
     }
 
     fn start_tasks(&self, metrics: EventStoreMetrics) {
-        let stop = self.0.service.stopping.clone();
+        let stop = self.0.closed.clone();
         let spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             let stop = stop.clone();
             tokio::spawn(async move {
@@ -555,12 +562,14 @@ impl Events {
         let events = Arc::downgrade(&self.0);
         let service = Arc::clone(&self.0.service);
         spawn(Box::pin(async move {
+            let mut changed = service.store().due_changed();
             loop {
-                service.store().due_changed().await;
+                changed.await;
+                // Created before the routes look, so that no later change is missed.
+                changed = service.store().due_changed();
+                tokio::time::sleep(COALESCING).await;
                 let Some(inner) = events.upgrade() else { return };
                 Events(inner).routes().values().for_each(|(route, _)| route.wake());
-                // Changes of this process wake their routes themselves.
-                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }));
     }

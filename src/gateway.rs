@@ -252,6 +252,9 @@ impl Gateway {
 
     /// Stops accepting, finishes the requests and attempts in flight, and flushes the stores.
     pub async fn drain(self) {
+        if let Some(events) = &self.events {
+            events.stop();
+        }
         self.server.drain().await;
         let until = Instant::now() + self.drain;
         if let Some(events) = &self.events {
