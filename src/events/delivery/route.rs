@@ -23,8 +23,8 @@ const SLOTS: usize = 32;
 /// The most new events of a route that wait in memory for a slot, so that a backlog does not delay
 /// them.
 const WAITING: usize = 64;
-/// The longest time that an attempt tries to connect.
-const CONNECTING: Duration = Duration::from_secs(2);
+/// The shortest and the longest time that an attempt tries to connect.
+const CONNECTING: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
 
 /// When the sender gets its response, and who repeats a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,10 +176,11 @@ impl DeliveryRoute {
         Some(AttemptSlot::new(self, None))
     }
 
-    /// Returns how long an attempt tries to connect: not longer than the first backoff, so that an
-    /// unreachable handler is found to be so in time.
+    /// Returns how long an attempt tries to connect: about as long as the first backoff. Probes of an
+    /// unreachable handler follow each other at this distance.
     pub(super) fn connecting(&self) -> Duration {
-        self.options.retry.first.min(CONNECTING)
+        let [shortest, longest] = CONNECTING;
+        self.options.retry.first.clamp(shortest, longest)
     }
 }
 
