@@ -183,11 +183,16 @@ impl Guard {
     /// [`Reject::InFlight`] or [`Reject::StoreUnavailable`] at `until` at the latest.
     pub(crate) async fn forget(&self, key: &EventKey, until: Instant) -> Result<(), Reject> {
         if let Store::Shared(store) = &self.store {
-            while store.forget(key, until).await.map_err(|Unreachable| Reject::StoreUnavailable)?
-                == ForgetReply::Busy
-            {
-                if Instant::now() + RETRY >= until {
-                    return Err(Reject::InFlight);
+            let mut is_busy = false;
+            loop {
+                match store.forget(key, until).await {
+                    Ok(ForgetReply::Forgotten) => break,
+                    Ok(ForgetReply::Busy) if Instant::now() + RETRY < until => is_busy = true,
+                    Ok(ForgetReply::Busy) => return Err(Reject::InFlight),
+                    Err(Unreachable) if is_busy && Instant::now() >= until => {
+                        return Err(Reject::InFlight);
+                    }
+                    Err(Unreachable) => return Err(Reject::StoreUnavailable),
                 }
                 self.clock.sleep(RETRY).await;
             }
