@@ -138,7 +138,7 @@ test("new events do not move what is being read", async () => {
   await Promise.all(Array.from({ length: 60 }, () => gateway.send()));
   await open("events");
   await until("there are enough rows", () =>
-    page.evaluate(() => Number(document.querySelector(".table").ariaRowCount ?? 0) > 60),
+    page.evaluate(() => Number(document.querySelector(".table")?.ariaRowCount ?? 0) > 60),
   );
   const read = await page.evaluate(async () => {
     document.querySelector(".table").scrollTop = 800;

@@ -95,7 +95,8 @@ fn every_alert_fires_only_when_it_should() {
 #[tokio::test]
 async fn alerts_and_dashboard_use_only_existing_metrics() {
     let upstream = Upstream::start().await;
-    let gateway = Setup::new(&upstream).start();
+    let gateway =
+        Setup::new(&upstream).section("[events]\nstore = \"disk\"\npath = \"events\"").start();
     let page = gateway.admin("/metrics").await.text();
     let known: BTreeSet<_> = page
         .lines()

@@ -156,7 +156,14 @@ impl DeliveryRoute {
         self.wake.notify_one();
     }
 
-    /// Returns whether an attempt has begun or waits for a slot.
+    /// Counts as an attempt until the result is dropped: while events are taken from the store, they
+    /// are no longer due there and their attempts have not begun.
+    pub(super) fn taking(self: &Arc<Self>) -> TakingEvents {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        TakingEvents(Arc::clone(self))
+    }
+
+    /// Returns whether an attempt has begun, waits for a slot or is about to begin.
     pub(in crate::events) fn has_attempts(&self) -> bool {
         self.in_flight.load(Ordering::Acquire) > 0
     }
@@ -181,6 +188,16 @@ impl DeliveryRoute {
     pub(super) fn connecting(&self) -> Duration {
         let [shortest, longest] = CONNECTING;
         self.options.retry.first.clamp(shortest, longest)
+    }
+}
+
+/// The time in which events are taken from the store.
+#[derive(Debug)]
+pub(super) struct TakingEvents(Arc<DeliveryRoute>);
+
+impl Drop for TakingEvents {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -32,8 +32,12 @@ pub(in crate::events) async fn deliver(
             due(&events, &route).await;
             let Some((slots, memory)) = capacity(&events, &route).await else { continue };
             let (now, limit) = (events.now(), slots.len());
+            let taking = route.taking();
             match events.store().take_due(&route.name, now, limit).await {
-                Ok(due) if due.is_empty() => pause(&events, &route).await,
+                Ok(due) if due.is_empty() => {
+                    drop(taking);
+                    pause(&events, &route).await;
+                }
                 Ok(due) => {
                     has_warned = false;
                     begin(&events, &route, due, slots, memory);
@@ -43,7 +47,7 @@ pub(in crate::events) async fn deliver(
                         tracing::error!(route = %route.name, %error, "cannot read events that are due");
                     }
                     has_warned = true;
-                    drop((slots, memory));
+                    drop((taking, slots, memory));
                     pause(&events, &route).await;
                 }
             }

@@ -269,6 +269,7 @@ async fn observe_mode_logs_the_subject_of_a_valid_token() {
     ];
     for (routes, known) in [(&text, None), (&unpinned, Some("svc-webhooks".to_owned()))] {
         let setup = Setup::new(&upstream).plain().routes(routes);
+        let setup = setup.section("[log]\nunverified_lines = 100");
         let dir = setup.dir.path();
         std::fs::write(dir.join("keys.json"), key_set(&[&issuer])).expect("written");
         let gateway = Process::start(dir, &setup.toml()).await;
