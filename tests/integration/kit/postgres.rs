@@ -132,8 +132,16 @@ impl Postgres {
 
     /// Starts the cluster again with the same files.
     pub(crate) async fn restart(&self) {
-        *self.child.lock().expect("not poisoned") = spawn(&self.bin, self.dir.path());
-        assert!(self.is_up().await, "it starts again: {}", self.log());
+        // A process of the killed cluster can hold its shared memory for a moment.
+        let start = Instant::now();
+        loop {
+            *self.child.lock().expect("not poisoned") = spawn(&self.bin, self.dir.path());
+            if self.is_up().await {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "it starts again: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Returns 0 after [`Postgres::kill`].
