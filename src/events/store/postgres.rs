@@ -10,6 +10,8 @@
 //! Events are taken with `FOR UPDATE SKIP LOCKED`, so replicas do not wait for each other, and
 //! those with an order under an advisory lock of that order.
 
+mod accept;
+mod attempts;
 mod history;
 mod maintenance;
 mod row;
@@ -33,8 +35,8 @@ use tokio_postgres::{Row, types::Type};
 
 use self::{
     maintenance::Usage,
-    row::{StoredRow, column, id, natural, seal_entry, seal_request, state_of, unreadable},
-    schedule::Schedule,
+    row::{StoredRow, column, unreadable},
+    schedule::DueTimes,
 };
 use super::{EventPage, EventStore, Operation, Redelivery, StoreError};
 use crate::{
@@ -42,7 +44,7 @@ use crate::{
     events::{
         model::{
             Acceptance, AttemptLease, Backlog, DeliveryAttempt, DueEvent, EventEntry, EventFilter,
-            EventId, EventState, NewEvent, NextStep, Retention, StoredRequest,
+            EventId, NewEvent, NextStep, Retention, StoredRequest,
         },
         seal::{DigestOf, InvalidKey, Seal},
     },
@@ -80,14 +82,15 @@ pub(crate) enum PostgresError {
 }
 
 /// The handle of the store.
-pub(crate) struct PostgresStore(Arc<Inner>);
+pub(crate) struct PostgresStore(Arc<PostgresEvents>);
 
-struct Inner {
+/// What the handle and the background tasks share.
+struct PostgresEvents {
     database: Arc<Database>,
     availability: Availability,
     seal: Seal,
     retention: Retention,
-    schedule: Schedule,
+    schedule: DueTimes,
     usage: Usage,
     /// The events whose leases this process holds, as they were when the attempts began.
     held: Mutex<HashMap<AttemptLease, StoredRow>>,
@@ -114,12 +117,12 @@ impl PostgresStore {
     ) -> Result<Self, PostgresError> {
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|error| DatabaseError::Failed(error.to_string()))?;
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(PostgresEvents {
             database: Arc::new(Database::new(options, CONNECTIONS)?),
             availability: Availability::new(EVENT_STORE, up),
             seal: Seal::new(key)?,
             retention,
-            schedule: Schedule::default(),
+            schedule: DueTimes::default(),
             usage: Usage::default(),
             held: Mutex::default(),
             next_token: AtomicU64::new(u64::from(u32::from_le_bytes(random)) << 31),
@@ -131,7 +134,7 @@ impl PostgresStore {
     }
 }
 
-impl Inner {
+impl PostgresEvents {
     /// Runs a statement, and records what its result says about the store's availability.
     async fn call(
         &self,
@@ -191,270 +194,6 @@ impl Inner {
         let lease = AttemptLease { id: entry.id, token };
         self.held().insert(lease, StoredRow { entry, version, token });
         lease
-    }
-
-    async fn accept(&self, event: NewEvent, until: Instant) -> Result<Acceptance, StoreError> {
-        let NewEvent { mut entry, request } = event;
-        entry.has_request = true;
-        let token = self.tokens(1);
-        let sealed_request = seal_request(&request, entry.id, &self.seal);
-        let sealed_entry = seal_entry(&entry, &self.seal);
-        let size = sealed_request.len() + sealed_entry.len();
-        if self.usage.is_full(size, &self.retention) {
-            return Err(StoreError::Full);
-        }
-        let record = entry.record.map(|record| self.record_digest(&entry.route, record));
-        let event_id = entry.event_id.as_deref().map(|event_id| self.event_id_digest(event_id));
-        let order = self.order_digest(&entry);
-        let rows = self
-            .call(
-                statements::ACCEPT,
-                &[
-                    (&entry.id.0.to_be_bytes().as_slice(), Type::BYTEA),
-                    (&&*entry.route, Type::TEXT),
-                    (&record.as_ref().map(<[u8; 16]>::as_slice), Type::BYTEA),
-                    (&event_id.as_ref().map(<[u8; 16]>::as_slice), Type::BYTEA),
-                    (&order.as_ref().map(<[u8; 16]>::as_slice), Type::BYTEA),
-                    (&i16::from(entry.state.number()), Type::INT2),
-                    (&to_sql(entry.received), Type::INT8),
-                    (&entry.next_attempt.map(to_sql), Type::INT8),
-                    (&to_sql(entry.expires), Type::INT8),
-                    (&attempts(&entry), Type::INT4),
-                    (&entry.possible_duplicate, Type::BOOL),
-                    (&sealed_entry, Type::BYTEA),
-                    (&sealed_request, Type::BYTEA),
-                    (&token.cast_signed(), Type::INT8),
-                    (&LEASE, Type::INT8),
-                ],
-                until,
-            )
-            .await?;
-        let reply = rows.first().ok_or_else(unreadable)?;
-        let stored = id(reply, 1)?;
-        match column::<&str>(reply, 0)? {
-            "begun" => {
-                self.usage.add(size);
-                entry.next_attempt = None;
-                let lease = self.hold(entry, 0, token);
-                Ok(Acceptance::New(stored, Some(lease)))
-            }
-            "pending" => {
-                self.usage.add(size);
-                self.schedule.note(&entry.route, entry.next_attempt.unwrap_or(entry.received));
-                Ok(Acceptance::New(stored, None))
-            }
-            "revived" => {
-                self.schedule.note(&entry.route, entry.next_attempt.unwrap_or(entry.received));
-                Ok(Acceptance::Revived(stored))
-            }
-            "known" | "replace" => self.accept_again(stored, entry, sealed_request).await,
-            _ => Err(unreadable()),
-        }
-    }
-
-    /// Accepts another copy of a stored event that is not dead.
-    async fn accept_again(
-        &self,
-        stored: EventId,
-        mut new: EventEntry,
-        request: Vec<u8>,
-    ) -> Result<Acceptance, StoreError> {
-        // A stored request can be opened at the place of its event only.
-        let request = self.seal.open(&new.id.0.to_be_bytes(), request).ok_or_else(unreadable)?;
-        let request = self.seal.seal(&stored.0.to_be_bytes(), request);
-        // An event with an order waits for its turn; the next look at what is due decides.
-        if new.order.is_some() && new.state == EventState::Delivering {
-            new.release();
-        }
-        loop {
-            let Some(old) = self.row_of(stored).await? else {
-                return Err(StoreError::Unavailable("the event was removed meanwhile".into()));
-            };
-            if !old.entry.takes_request_of(&new) {
-                return Ok(Acceptance::Known(old.entry));
-            }
-            let mut entry = old.entry.clone();
-            entry.accept_again(&new);
-            entry.has_request = true;
-            if entry.state == EventState::Delivering {
-                entry.next_attempt = None;
-            }
-            let token = self.tokens(1);
-            let replaced = self.replace(&old, &entry, new.received, &request, Some(token)).await?;
-            if !replaced {
-                continue;
-            }
-            if entry.state != EventState::Delivering {
-                self.schedule.note(&entry.route, entry.next_attempt.unwrap_or(entry.received));
-                return Ok(Acceptance::New(stored, None));
-            }
-            let lease = self.hold(entry, old.version + 1, token);
-            return Ok(Acceptance::New(stored, Some(lease)));
-        }
-    }
-
-    /// Replaces an event unless it has changed since it was read. With a token, it counts as
-    /// accepted again.
-    async fn replace(
-        &self,
-        old: &StoredRow,
-        entry: &EventEntry,
-        since: Millis,
-        request: &[u8],
-        token: Option<u64>,
-    ) -> Result<bool, StoreError> {
-        let sealed = seal_entry(entry, &self.seal);
-        let size = i64::try_from(sealed.len() + request.len() + 500).unwrap_or(i64::MAX);
-        let order = self.order_digest(entry);
-        let rows = self
-            .call(
-                statements::REPLACE,
-                &[
-                    (&entry.id.0.to_be_bytes().as_slice(), Type::BYTEA),
-                    (&old.version, Type::INT8),
-                    (&i16::from(entry.state.number()), Type::INT2),
-                    (&to_sql(since), Type::INT8),
-                    (&entry.next_attempt.map(to_sql), Type::INT8),
-                    (&to_sql(entry.expires), Type::INT8),
-                    (&attempts(entry), Type::INT4),
-                    (&entry.possible_duplicate, Type::BOOL),
-                    (&entry.redelivery, Type::BOOL),
-                    (&entry.has_request, Type::BOOL),
-                    (&sealed, Type::BYTEA),
-                    (&size, Type::INT8),
-                    (&order.as_ref().map(<[u8; 16]>::as_slice), Type::BYTEA),
-                    (&token.unwrap_or(old.token).cast_signed(), Type::INT8),
-                    (&LEASE, Type::INT8),
-                    (&token.is_some(), Type::BOOL),
-                    (&request, Type::BYTEA),
-                ],
-                soon(),
-            )
-            .await?;
-        Ok(!rows.is_empty())
-    }
-
-    async fn take_due(
-        &self,
-        route: &Arc<str>,
-        now: Millis,
-        limit: usize,
-    ) -> Result<Vec<DueEvent>, StoreError> {
-        self.schedule.ask(route, now);
-        let token = self.tokens(limit);
-        let rows = self
-            .call(
-                statements::TAKE,
-                &[
-                    (&&**route, Type::TEXT),
-                    (&to_sql(now), Type::INT8),
-                    (&i32::try_from(limit).unwrap_or(i32::MAX), Type::INT4),
-                    (&token.cast_signed(), Type::INT8),
-                    (&LEASE, Type::INT8),
-                ],
-                soon(),
-            )
-            .await;
-        let rows = rows.inspect_err(|_| self.schedule.note(route, now))?;
-        if rows.len() == limit {
-            self.schedule.note(route, now);
-        }
-        let due: Result<Vec<_>, _> =
-            rows.iter().map(|row| StoredRow::read_due(row, &self.seal)).collect();
-        let hold = |(stored, due): (StoredRow, DueEvent)| {
-            self.held().insert(due.lease, stored);
-            due
-        };
-        Ok(due?.into_iter().map(hold).collect())
-    }
-
-    async fn settle(
-        &self,
-        lease: AttemptLease,
-        attempt: DeliveryAttempt,
-        next: NextStep,
-    ) -> Result<Option<EventEntry>, StoreError> {
-        let mut known = self.held().get(&lease).cloned();
-        loop {
-            let row = match known.take() {
-                Some(row) => row,
-                None => match self.row_of(lease.id).await? {
-                    Some(row) => row,
-                    None => return Ok(None),
-                },
-            };
-            if row.entry.state != EventState::Delivering || row.token != lease.token {
-                self.held().remove(&lease);
-                // A statement whose reply was lost may have recorded it.
-                let is_recorded =
-                    row.token == lease.token && row.entry.log.last() == Some(&attempt);
-                return Ok(is_recorded.then_some(row.entry));
-            }
-            if let Some(entry) = self.settle_row(row, lease, &attempt, next).await? {
-                self.held().remove(&lease);
-                if let Some(at) = entry.next_attempt {
-                    self.schedule.note(&entry.route, at);
-                }
-                if entry.order.is_some() {
-                    self.schedule.look_again();
-                }
-                return Ok(Some(entry));
-            }
-        }
-    }
-
-    async fn renew(&self, leases: &[AttemptLease]) -> Result<(), StoreError> {
-        let ids: Vec<Vec<u8>> = leases.iter().map(|l| l.id.0.to_be_bytes().to_vec()).collect();
-        let tokens: Vec<i64> = leases.iter().map(|lease| lease.token.cast_signed()).collect();
-        let parameters = [
-            (&ids as _, Type::BYTEA_ARRAY),
-            (&tokens as _, Type::INT8_ARRAY),
-            (&LEASE as _, Type::INT8),
-        ];
-        let renewed = self.call(statements::RENEW, &parameters, soon()).await?.len();
-        if renewed < leases.len() {
-            let lost = leases.len() - renewed;
-            tracing::warn!(lost, "leases of attempts in flight were lost to other replicas");
-        }
-        Ok(())
-    }
-
-    /// Ends the attempt of an event; returns `None` if the event has changed since it was read.
-    async fn settle_row(
-        &self,
-        row: StoredRow,
-        lease: AttemptLease,
-        attempt: &DeliveryAttempt,
-        next: NextStep,
-    ) -> Result<Option<EventEntry>, StoreError> {
-        let mut entry = row.entry;
-        entry.settle(attempt, next, false);
-        let unknown = match next {
-            NextStep::Delivered => false,
-            NextStep::Retry { unknown, .. } | NextStep::Dead { unknown } => unknown,
-        };
-        let rows = self
-            .call(
-                statements::SETTLE,
-                &[
-                    (&lease.id.0.to_be_bytes().as_slice(), Type::BYTEA),
-                    (&lease.token.cast_signed(), Type::INT8),
-                    (&row.version, Type::INT8),
-                    (&i16::from(entry.state.number()), Type::INT2),
-                    (&entry.next_attempt.map(to_sql), Type::INT8),
-                    (&unknown, Type::BOOL),
-                    (&to_sql(attempt.ended()), Type::INT8),
-                    (&seal_entry(&entry, &self.seal), Type::BYTEA),
-                ],
-                soon(),
-            )
-            .await?;
-        let Some(after) = rows.first() else { return Ok(None) };
-        entry.state = state_of(column(after, 0)?)?;
-        entry.next_attempt = column::<Option<i64>>(after, 1)?.map(natural).transpose()?;
-        entry.possible_duplicate = column(after, 2)?;
-        entry.redelivery = column(after, 3)?;
-        Ok(Some(entry))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use tokio_postgres::types::Type;
 
 use super::{
-    Inner,
+    PostgresEvents,
     row::{StoredRow, column, id, natural, seal_entry, seal_request},
     soon, statements, to_sql,
 };
@@ -16,7 +16,7 @@ use crate::events::{
 
 /// Stores entries in one statement, and merges those whose event is stored already.
 pub(super) async fn record(
-    inner: &Inner,
+    inner: &PostgresEvents,
     events: Vec<(EventEntry, Option<StoredRequest>)>,
 ) -> Result<(), StoreError> {
     let mut columns = Columns::default();
@@ -50,7 +50,12 @@ struct Columns {
 }
 
 impl Columns {
-    fn push(&mut self, inner: &Inner, entry: &EventEntry, request: Option<&StoredRequest>) {
+    fn push(
+        &mut self,
+        inner: &PostgresEvents,
+        entry: &EventEntry,
+        request: Option<&StoredRequest>,
+    ) {
         let record = entry.record.map(|record| inner.record_digest(&entry.route, record));
         let event_id = entry.event_id.as_deref().map(|id| inner.event_id_digest(id));
         self.ids.push(entry.id.0.to_be_bytes().to_vec());
@@ -69,7 +74,7 @@ impl Columns {
     }
 
     /// Stores the entries, and returns the IDs of those that were not stored before.
-    async fn store(&self, inner: &Inner) -> Result<Vec<EventId>, StoreError> {
+    async fn store(&self, inner: &PostgresEvents) -> Result<Vec<EventId>, StoreError> {
         let rows = inner
             .call(
                 statements::RECORD,
@@ -96,7 +101,7 @@ impl Columns {
 
 /// Merges an entry into that of the same event.
 async fn merge(
-    inner: &Inner,
+    inner: &PostgresEvents,
     new: EventEntry,
     request: Option<StoredRequest>,
 ) -> Result<(), StoreError> {
@@ -125,7 +130,7 @@ async fn merge(
 
 /// Lists entries, newest first.
 pub(super) async fn list(
-    inner: &Inner,
+    inner: &PostgresEvents,
     filter: &EventFilter,
     cursor: Option<EventId>,
     limit: usize,
@@ -158,7 +163,9 @@ pub(super) async fn list(
 }
 
 /// Counts the unsettled and dead events of each route.
-pub(super) async fn backlogs(inner: &Inner) -> Result<HashMap<Arc<str>, Backlog>, StoreError> {
+pub(super) async fn backlogs(
+    inner: &PostgresEvents,
+) -> Result<HashMap<Arc<str>, Backlog>, StoreError> {
     let rows = inner.call(statements::BACKLOGS, &[], soon()).await?;
     let read = |row| {
         let backlog = Backlog {

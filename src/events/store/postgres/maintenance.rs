@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::types::Type;
 
 use super::{
-    Inner, PostgresError,
+    PostgresError, PostgresEvents,
     row::{column, natural, unreadable},
     soon, statements, to_sql,
 };
@@ -64,7 +64,7 @@ impl Usage {
 }
 
 /// Checks the database regularly, and measures how much is stored.
-pub(super) async fn check(inner: Weak<Inner>) {
+pub(super) async fn check(inner: Weak<PostgresEvents>) {
     loop {
         let Some(strong) = inner.upgrade() else { return };
         let until = Instant::now() + CHECK_TIMEOUT;
@@ -83,7 +83,7 @@ pub(super) async fn check(inner: Weak<Inner>) {
     }
 }
 
-impl Inner {
+impl PostgresEvents {
     /// Checks that the events are encrypted with the configured key, or not at all without one.
     pub(super) async fn check_key(&self, until: Instant) -> Result<(), PostgresError> {
         let digest = match self.seal.is_encrypted() {

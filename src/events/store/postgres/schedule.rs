@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{sync::Notify, time::sleep};
 
-use super::Inner;
+use super::PostgresEvents;
 use crate::replay::Millis;
 
 /// How often the database is asked for the events of a route, in milliseconds, if there are at most
@@ -22,30 +22,30 @@ const RECONNECT: Duration = Duration::from_secs(1);
 
 /// What this process knows about the events of all routes.
 #[derive(Debug, Default)]
-pub(super) struct Schedule {
-    routes: Mutex<HashMap<Arc<str>, RouteSchedule>>,
+pub(super) struct DueTimes {
+    routes: Mutex<HashMap<Arc<str>, RouteDueTimes>>,
     /// Notified when an event may be due earlier.
     pub(super) changed: Notify,
 }
 
 /// What this process knows about the events of a route.
 #[derive(Clone, Copy, Debug, Default)]
-struct RouteSchedule {
+struct RouteDueTimes {
     /// When the database was last asked.
     asked: Option<Millis>,
     /// When an event that this process knows of is due.
     due: Option<Millis>,
 }
 
-impl Schedule {
-    fn routes(&self) -> MutexGuard<'_, HashMap<Arc<str>, RouteSchedule>> {
+impl DueTimes {
+    fn routes(&self) -> MutexGuard<'_, HashMap<Arc<str>, RouteDueTimes>> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns when the database should be asked.
     pub(super) fn next_due(&self, route: &Arc<str>) -> Millis {
         let routes = self.routes();
-        let RouteSchedule { asked, due } = routes.get(route).copied().unwrap_or_default();
+        let RouteDueTimes { asked, due } = routes.get(route).copied().unwrap_or_default();
         let interval = POLL * (routes.len() as u64).div_ceil(ROUTES);
         let next = asked.map_or(0, |asked| asked.saturating_add(interval));
         due.map_or(next, |due| due.min(next))
@@ -63,7 +63,7 @@ impl Schedule {
 
     /// Notes that the database is about to be asked.
     pub(super) fn ask(&self, route: &Arc<str>, now: Millis) {
-        self.routes().insert(Arc::clone(route), RouteSchedule { asked: Some(now), due: None });
+        self.routes().insert(Arc::clone(route), RouteDueTimes { asked: Some(now), due: None });
     }
 
     /// Notes that an event of any route may be due.
@@ -74,7 +74,7 @@ impl Schedule {
 }
 
 /// Looks again whenever another process sends a notification, as long as the store exists.
-pub(super) async fn listen(inner: Weak<Inner>) {
+pub(super) async fn listen(inner: Weak<PostgresEvents>) {
     loop {
         let Some(database) = inner.upgrade().map(|inner| Arc::clone(&inner.database)) else {
             return;

@@ -5,7 +5,7 @@ use http::{HeaderValue, Method};
 
 use super::*;
 use crate::{
-    events::model::{OrderKey, Refusal},
+    events::model::{EventState, OrderKey, Refusal},
     postgres::tests::cluster::Postgres,
     scheme::ContextPin,
 };
@@ -173,6 +173,20 @@ async fn an_event_is_delivered_retried_dead_and_revived() {
     let backlogs = store.backlogs().await.unwrap();
     let expected = Backlog { pending: 1, oldest: Some(NOW + 2), ..Backlog::default() };
     assert_eq!(backlogs[&route()], expected);
+}
+
+#[tokio::test]
+async fn a_dead_redelivery_of_a_delivered_event_keeps_its_mark() {
+    let Some(server) = Postgres::start().await else { return };
+    let store = open(&server);
+    let id = event_number(1);
+    let lease = store.accepted(event(1, EventState::Delivering)).await.unwrap();
+    store.settle(lease, attempt(NOW + 5, 200), NextStep::Delivered).await.unwrap().unwrap();
+    store.redeliver(id, NOW + 6, NOW + HOUR).await.unwrap();
+    let due = store.due(NOW + 6).await.pop().unwrap();
+    let dead = store.settled(due.lease, NOW + 6, NextStep::Dead { unknown: false }).await;
+    assert_eq!((dead.state, dead.possible_duplicate), (EventState::Dead, true));
+    assert_eq!(store.entry(id).await.unwrap(), Some(dead));
 }
 
 #[tokio::test]
