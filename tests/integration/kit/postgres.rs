@@ -268,7 +268,7 @@ fn initialize(bin: &Path, dir: &Path, address: SocketAddr, certificate: Option<&
         command.args(["--wal-segsize=1", "--pgdata"]);
         let output = command.arg(dir.join("data")).output().expect("initdb runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let own = template.with_extension(std::process::id().to_string());
+        let own = template.with_extension(dir.file_name().expect("a unique name"));
         copy(&dir.join("data"), &own);
         // Another test may have been faster.
         if std::fs::rename(&own, &template).is_err() {
