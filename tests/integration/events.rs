@@ -3,6 +3,7 @@
 mod attempts;
 mod kills;
 mod modes;
+mod replicas;
 mod states;
 
 use crate::kit::{Front, Gateway, Setup, Upstream, until};

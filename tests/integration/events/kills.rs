@@ -29,7 +29,7 @@ async fn load(gateway: Arc<Process>, path: &'static str) -> Vec<String> {
 }
 
 /// Returns for each event whether each of its arrivals was marked.
-fn arrivals(upstream: &Upstream) -> BTreeMap<String, Vec<bool>> {
+pub(super) fn arrivals(upstream: &Upstream) -> BTreeMap<String, Vec<bool>> {
     let mut arrivals = BTreeMap::<_, Vec<bool>>::new();
     for request in upstream.requests() {
         let event = request.header("sealgate-event-id").expect("an ID").to_owned();
