@@ -12,6 +12,7 @@
 // Until rejected requests are kept.
 #![allow(dead_code)]
 
+mod accept;
 pub(crate) mod codec;
 mod delivery;
 mod facts;
@@ -22,6 +23,7 @@ mod request;
 mod seal;
 mod service;
 pub(crate) mod store;
+mod tasks;
 mod transition;
 
 use std::{
@@ -33,10 +35,11 @@ use std::{
 use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::{accept::FirstAttempt, service::rfc3339, store::StoreError};
 use self::{
-    delivery::{AttemptResult, AttemptSlot, EndedAttempt, StoredDelivery, deliver, jitter},
+    delivery::deliver,
     history::HistoryQueue,
-    model::{Acceptance, AttemptLease, EventEntry, EventId, NewEvent, NextStep},
+    model::{EventEntry, EventId},
     service::EventService,
     store::{EventStore, Redelivery, disk::DiskStore, postgres::PostgresStore},
 };
@@ -47,23 +50,12 @@ pub use self::{
     options::{EventStoreOptions, EventsOptions},
     request::InboundRequest,
 };
-pub(crate) use self::{service::rfc3339, store::StoreError};
 use crate::{
     metrics::{EventStoreMetrics, Metrics},
-    reject::Reject,
     replay::{Clock, Millis},
-    response::SanitizedResponse,
     scheme::EventKey,
 };
 
-/// How often the gauges are set.
-const GAUGES: Duration = Duration::from_secs(1);
-/// How long changes of other processes are collected; those of this one wake their routes at once.
-const COALESCING: Duration = Duration::from_millis(20);
-/// How often expired events are removed.
-const EXPIRY: Duration = Duration::from_secs(30);
-/// How often the leases of attempts in flight are renewed.
-const RENEWAL: Duration = Duration::from_secs(5);
 /// How long an event of a route that is not configured any more would be retried.
 const USUAL_LASTS: Duration = Duration::from_secs(72 * 3600);
 
@@ -94,29 +86,6 @@ impl Drop for SharedEvents {
     fn drop(&mut self) {
         self.service.stopping.cancel();
         self.closed.cancel();
-    }
-}
-
-/// A synchronous attempt that was still in flight when its event was stored.
-#[derive(Debug)]
-pub struct RunningAttempt {
-    entry: EventEntry,
-    lease: AttemptLease,
-    slot: AttemptSlot,
-}
-
-/// A synchronous attempt.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FirstAttempt {
-    began: Instant,
-    /// Whether an earlier one may have reached the handler.
-    pub(crate) possible_duplicate: bool,
-}
-
-impl FirstAttempt {
-    /// Begins an attempt now.
-    pub(crate) fn begin(possible_duplicate: bool) -> Self {
-        FirstAttempt { began: Instant::now(), possible_duplicate }
     }
 }
 
@@ -204,168 +173,6 @@ impl Events {
             tracing::error!("the process ends before the event store has every entry");
         }
         self.0.closed.cancel();
-    }
-
-    /// Stores an event for delivery. When this returns, it is durable. Returns whether it was not
-    /// stored before.
-    ///
-    /// # Errors
-    /// Those of the store, at `until` at the latest.
-    pub(crate) async fn accept(
-        &self,
-        route: &Arc<DeliveryRoute>,
-        facts: &EventFacts,
-        request: InboundRequest,
-        possible_duplicate: bool,
-        until: Instant,
-    ) -> Result<bool, StoreError> {
-        let service = &self.0.service;
-        let stopping = service.stopping.is_cancelled();
-        let slot = if stopping { None } else { route.first_slot() };
-        let mut entry = self.entry(route, facts, &request);
-        entry.possible_duplicate = possible_duplicate;
-        if slot.is_some() {
-            entry.state = EventState::Delivering;
-            entry.next_attempt = None;
-            entry.attempts = 1;
-        }
-        let new = NewEvent { entry: entry.clone(), request: request.stored() };
-        match self.store().accept(new, until).await? {
-            Acceptance::New(id, Some(lease)) => {
-                if id != entry.id {
-                    // A failed or delivered event that takes the new request.
-                    entry = self.store().entry(id).await?.unwrap_or(entry);
-                }
-                service.publish(&entry);
-                // A lease is granted only for an entry that is delivering.
-                let Some(slot) = slot else { return Ok(true) };
-                let delivery =
-                    StoredDelivery { route: Arc::clone(route), entry, lease, request, slot };
-                tokio::spawn(service.track(lease, delivery.run(Arc::clone(service))));
-            }
-            Acceptance::New(_, None) => {
-                self.publish_pending(entry, 0);
-                route.wake();
-            }
-            Acceptance::Revived(id) => {
-                self.publish_stored(id).await;
-                route.wake();
-            }
-            Acceptance::Known(_) => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    /// Stores an event whose synchronous attempt has failed, so that it is retried.
-    ///
-    /// # Errors
-    /// Those of the store, at `until` at the latest.
-    pub(crate) async fn accept_failed(
-        &self,
-        route: &Arc<DeliveryRoute>,
-        facts: &EventFacts,
-        request: &InboundRequest,
-        (first, outcome): (FirstAttempt, &Result<SanitizedResponse, Reject>),
-        until: Instant,
-    ) -> Result<(), StoreError> {
-        let mut entry = self.entry(route, facts, request);
-        let ended = self.ended(first, outcome);
-        let jitter = jitter(&entry);
-        let next = route.options.retry.next(&entry, &ended.result, self.now(), jitter);
-        entry.next_attempt = match next {
-            NextStep::Retry { at, .. } => Some(at),
-            // The attempt took longer than `for`: the last one follows.
-            NextStep::Dead { .. } | NextStep::Delivered => Some(self.now()),
-        };
-        entry.possible_duplicate = first.possible_duplicate || ended.result.unknown;
-        entry.attempts = 1;
-        entry.log = vec![ended.logged()];
-        let new = NewEvent { entry: entry.clone(), request: request.stored() };
-        match self.store().accept(new, until).await? {
-            Acceptance::New(..) => self.publish_pending(entry, 1),
-            Acceptance::Revived(id) => self.publish_stored(id).await,
-            Acceptance::Known(_) => {}
-        }
-        ended.count(route, next);
-        route.wake();
-        Ok(())
-    }
-
-    /// Stores an event whose synchronous attempt is still in flight. `None` if it was stored
-    /// already.
-    ///
-    /// # Errors
-    /// Those of the store, at `until` at the latest.
-    pub(crate) async fn accept_running(
-        &self,
-        route: &Arc<DeliveryRoute>,
-        facts: &EventFacts,
-        request: &InboundRequest,
-        first: FirstAttempt,
-        until: Instant,
-    ) -> Result<Option<RunningAttempt>, StoreError> {
-        let slot = AttemptSlot::of_synchronous(route);
-        let mut entry = self.entry(route, facts, request);
-        entry.state = EventState::Delivering;
-        entry.next_attempt = None;
-        entry.attempts = 1;
-        entry.possible_duplicate = first.possible_duplicate;
-        let new = NewEvent { entry: entry.clone(), request: request.stored() };
-        Ok(match self.store().accept(new, until).await? {
-            Acceptance::New(id, Some(lease)) => {
-                if id != entry.id {
-                    entry = self.store().entry(id).await?.unwrap_or(entry);
-                }
-                self.0.service.publish(&entry);
-                self.0.service.note(lease);
-                Some(RunningAttempt { entry, lease, slot })
-            }
-            Acceptance::New(_, None) | Acceptance::Revived(_) | Acceptance::Known(_) => {
-                route.wake();
-                None
-            }
-        })
-    }
-
-    /// Settles an event by the late outcome of its synchronous attempt.
-    pub(crate) async fn end_running(
-        &self,
-        route: &Arc<DeliveryRoute>,
-        running: RunningAttempt,
-        first: FirstAttempt,
-        outcome: Result<SanitizedResponse, Reject>,
-    ) {
-        let RunningAttempt { entry, lease, slot } = running;
-        let service = &self.0.service;
-        self.ended(first, &outcome).settle(service, route, &entry, lease).await;
-        service.untrack(lease);
-        drop(slot);
-    }
-
-    /// Keeps what the history of the route should contain about an event that was forwarded
-    /// synchronously.
-    pub(crate) fn record(
-        &self,
-        route: &DeliveryRoute,
-        facts: &EventFacts,
-        request: &InboundRequest,
-        (first, outcome): (FirstAttempt, &Result<SanitizedResponse, Reject>),
-    ) {
-        let keeps_request = match route.options.history {
-            HistoryMode::Off => return,
-            HistoryMode::Metadata => false,
-            HistoryMode::Full => true,
-        };
-        let ended = self.ended(first, outcome);
-        let is_success = ended.result.is_success();
-        let mut entry = self.entry(route, facts, request);
-        entry.state = if is_success { EventState::Delivered } else { EventState::Failed };
-        entry.next_attempt = None;
-        entry.attempts = 1;
-        entry.possible_duplicate = !is_success && ended.result.unknown;
-        entry.has_request = keeps_request;
-        entry.log = vec![ended.logged()];
-        self.0.history.add(entry, keeps_request.then(|| request.stored()));
     }
 
     /// Returns whether rejected requests are kept, and this one may be one of them.
@@ -484,106 +291,11 @@ impl Events {
         self.0.service.now()
     }
 
-    fn entry(
-        &self,
-        route: &DeliveryRoute,
-        facts: &EventFacts,
-        request: &InboundRequest,
-    ) -> EventEntry {
-        let id = self.0.service.id(facts.received());
-        facts.entry(id, route, request.payload.len() as u64)
-    }
-
-    fn ended(
-        &self,
-        first: FirstAttempt,
-        outcome: &Result<SanitizedResponse, Reject>,
-    ) -> EndedAttempt {
-        let (now, took) = (self.now(), first.began.elapsed());
-        let result = AttemptResult::of(outcome, now);
-        EndedAttempt { at: now.saturating_sub(millis(took)), took, result, resigned: false }
-    }
-
-    fn publish_pending(&self, mut entry: EventEntry, attempts: u32) {
-        if self.0.service.has_readers() {
-            entry.state = EventState::Pending;
-            entry.attempts = attempts;
-            self.0.service.publish(&entry);
-        }
-    }
-
     async fn publish_stored(&self, id: EventId) {
         if self.0.service.has_readers()
             && let Ok(Some(entry)) = self.store().entry(id).await
         {
             self.0.service.publish(&entry);
-        }
-    }
-
-    fn start_tasks(&self, metrics: EventStoreMetrics) {
-        let stop = self.0.closed.clone();
-        let spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let stop = stop.clone();
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = task => {}
-                }
-            });
-        };
-        let (service, history) = (Arc::clone(&self.0.service), Arc::clone(&self.0.history));
-        spawn(Box::pin(async move { history.write_batches(&service).await }));
-        let service = Arc::clone(&self.0.service);
-        spawn(Box::pin(async move {
-            loop {
-                tokio::time::sleep(RENEWAL).await;
-                let leases = service.leases_in_flight();
-                if let Err(error) = service.store().renew(&leases).await {
-                    tracing::warn!(%error, "cannot renew the leases of attempts");
-                }
-            }
-        }));
-        let service = Arc::clone(&self.0.service);
-        spawn(Box::pin(async move {
-            loop {
-                if let Err(error) = service.store().expire(service.now()).await {
-                    tracing::warn!(%error, "cannot remove expired events");
-                }
-                tokio::time::sleep(EXPIRY).await;
-            }
-        }));
-        let events = Arc::downgrade(&self.0);
-        spawn(Box::pin(async move {
-            while let Some(inner) = events.upgrade() {
-                Events(inner).set_gauges(&metrics).await;
-                tokio::time::sleep(GAUGES).await;
-            }
-        }));
-        let events = Arc::downgrade(&self.0);
-        let service = Arc::clone(&self.0.service);
-        spawn(Box::pin(async move {
-            let mut changed = service.store().due_changed();
-            loop {
-                changed.await;
-                // Created before the routes look, so that no later change is missed.
-                changed = service.store().due_changed();
-                tokio::time::sleep(COALESCING).await;
-                let Some(inner) = events.upgrade() else { return };
-                Events(inner).routes().values().for_each(|(route, _)| route.wake());
-            }
-        }));
-    }
-
-    /// Sets the gauges of the store and of the routes.
-    async fn set_gauges(&self, metrics: &EventStoreMetrics) {
-        metrics.up.set(self.store().is_up().into());
-        metrics.bytes.set(i64::try_from(self.store().bytes()).unwrap_or(i64::MAX));
-        let Ok(backlogs) = self.store().backlogs().await else { return };
-        let now = self.now();
-        for (name, (route, _)) in &*self.routes() {
-            let backlog = backlogs.get(name).copied().unwrap_or_default();
-            let age = backlog.oldest.map_or(0, |oldest| now.saturating_sub(oldest) / 1000);
-            route.set_backlog(backlog, age);
         }
     }
 }

@@ -1,0 +1,234 @@
+//! Accepting events, and the history of those that were forwarded synchronously.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{
+    Events,
+    delivery::{
+        AttemptResult, AttemptSlot, DeliveryRoute, EndedAttempt, HistoryMode, StoredDelivery,
+        jitter,
+    },
+    facts::EventFacts,
+    millis,
+    model::{Acceptance, AttemptLease, EventEntry, EventState, NewEvent, NextStep},
+    request::InboundRequest,
+    store::StoreError,
+};
+use crate::{reject::Reject, response::SanitizedResponse};
+
+/// A synchronous attempt that was still in flight when its event was stored.
+#[derive(Debug)]
+pub(crate) struct RunningAttempt {
+    entry: EventEntry,
+    lease: AttemptLease,
+    slot: AttemptSlot,
+}
+
+/// A synchronous attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FirstAttempt {
+    began: Instant,
+    /// Whether an earlier one may have reached the handler.
+    pub(crate) possible_duplicate: bool,
+}
+
+impl FirstAttempt {
+    /// Begins an attempt now.
+    pub(crate) fn begin(possible_duplicate: bool) -> Self {
+        FirstAttempt { began: Instant::now(), possible_duplicate }
+    }
+}
+
+impl Events {
+    /// Stores an event for delivery. When this returns, it is durable. Returns whether it was not
+    /// stored before.
+    ///
+    /// # Errors
+    /// Those of the store, at `until` at the latest.
+    pub(crate) async fn accept(
+        &self,
+        route: &Arc<DeliveryRoute>,
+        facts: &EventFacts,
+        request: InboundRequest,
+        possible_duplicate: bool,
+        until: Instant,
+    ) -> Result<bool, StoreError> {
+        let service = &self.0.service;
+        let stopping = service.stopping.is_cancelled();
+        let slot = if stopping { None } else { route.first_slot() };
+        let mut entry = self.entry(route, facts, &request);
+        entry.possible_duplicate = possible_duplicate;
+        if slot.is_some() {
+            entry.state = EventState::Delivering;
+            entry.next_attempt = None;
+            entry.attempts = 1;
+        }
+        let new = NewEvent { entry: entry.clone(), request: request.stored() };
+        match self.store().accept(new, until).await? {
+            Acceptance::New(id, Some(lease)) => {
+                if id != entry.id {
+                    // A failed or delivered event that takes the new request.
+                    entry = self.store().entry(id).await?.unwrap_or(entry);
+                }
+                service.publish(&entry);
+                // A lease is granted only for an entry that is delivering.
+                let Some(slot) = slot else { return Ok(true) };
+                let delivery =
+                    StoredDelivery { route: Arc::clone(route), entry, lease, request, slot };
+                tokio::spawn(service.track(lease, delivery.run(Arc::clone(service))));
+            }
+            Acceptance::New(_, None) => {
+                self.publish_pending(entry, 0);
+                route.wake();
+            }
+            Acceptance::Revived(id) => {
+                self.publish_stored(id).await;
+                route.wake();
+            }
+            Acceptance::Known(_) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Stores an event whose synchronous attempt has failed, so that it is retried.
+    ///
+    /// # Errors
+    /// Those of the store, at `until` at the latest.
+    pub(crate) async fn accept_failed(
+        &self,
+        route: &Arc<DeliveryRoute>,
+        facts: &EventFacts,
+        request: &InboundRequest,
+        (first, outcome): (FirstAttempt, &Result<SanitizedResponse, Reject>),
+        until: Instant,
+    ) -> Result<(), StoreError> {
+        let mut entry = self.entry(route, facts, request);
+        let ended = self.ended(first, outcome);
+        let jitter = jitter(&entry);
+        let next = route.options.retry.next(&entry, &ended.result, self.now(), jitter);
+        entry.next_attempt = match next {
+            NextStep::Retry { at, .. } => Some(at),
+            // The attempt took longer than `for`: the last one follows.
+            NextStep::Dead { .. } | NextStep::Delivered => Some(self.now()),
+        };
+        entry.possible_duplicate = first.possible_duplicate || ended.result.unknown;
+        entry.attempts = 1;
+        entry.log = vec![ended.logged()];
+        let new = NewEvent { entry: entry.clone(), request: request.stored() };
+        match self.store().accept(new, until).await? {
+            Acceptance::New(..) => self.publish_pending(entry, 1),
+            Acceptance::Revived(id) => self.publish_stored(id).await,
+            Acceptance::Known(_) => {}
+        }
+        ended.count(route, next);
+        route.wake();
+        Ok(())
+    }
+
+    /// Stores an event whose synchronous attempt is still in flight. `None` if it was stored
+    /// already.
+    ///
+    /// # Errors
+    /// Those of the store, at `until` at the latest.
+    pub(crate) async fn accept_running(
+        &self,
+        route: &Arc<DeliveryRoute>,
+        facts: &EventFacts,
+        request: &InboundRequest,
+        first: FirstAttempt,
+        until: Instant,
+    ) -> Result<Option<RunningAttempt>, StoreError> {
+        let slot = AttemptSlot::of_synchronous(route);
+        let mut entry = self.entry(route, facts, request);
+        entry.state = EventState::Delivering;
+        entry.next_attempt = None;
+        entry.attempts = 1;
+        entry.possible_duplicate = first.possible_duplicate;
+        let new = NewEvent { entry: entry.clone(), request: request.stored() };
+        Ok(match self.store().accept(new, until).await? {
+            Acceptance::New(id, Some(lease)) => {
+                if id != entry.id {
+                    entry = self.store().entry(id).await?.unwrap_or(entry);
+                }
+                self.0.service.publish(&entry);
+                self.0.service.note(lease);
+                Some(RunningAttempt { entry, lease, slot })
+            }
+            Acceptance::New(_, None) | Acceptance::Revived(_) | Acceptance::Known(_) => {
+                route.wake();
+                None
+            }
+        })
+    }
+
+    /// Settles an event by the late outcome of its synchronous attempt.
+    pub(crate) async fn end_running(
+        &self,
+        route: &Arc<DeliveryRoute>,
+        running: RunningAttempt,
+        first: FirstAttempt,
+        outcome: Result<SanitizedResponse, Reject>,
+    ) {
+        let RunningAttempt { entry, lease, slot } = running;
+        let service = &self.0.service;
+        self.ended(first, &outcome).settle(service, route, &entry, lease).await;
+        service.untrack(lease);
+        drop(slot);
+    }
+
+    /// Keeps what the history of the route should contain about an event that was forwarded
+    /// synchronously.
+    pub(crate) fn record(
+        &self,
+        route: &DeliveryRoute,
+        facts: &EventFacts,
+        request: &InboundRequest,
+        (first, outcome): (FirstAttempt, &Result<SanitizedResponse, Reject>),
+    ) {
+        let keeps_request = match route.options.history {
+            HistoryMode::Off => return,
+            HistoryMode::Metadata => false,
+            HistoryMode::Full => true,
+        };
+        let ended = self.ended(first, outcome);
+        let is_success = ended.result.is_success();
+        let mut entry = self.entry(route, facts, request);
+        entry.state = if is_success { EventState::Delivered } else { EventState::Failed };
+        entry.next_attempt = None;
+        entry.attempts = 1;
+        entry.possible_duplicate = !is_success && ended.result.unknown;
+        entry.has_request = keeps_request;
+        entry.log = vec![ended.logged()];
+        self.0.history.add(entry, keeps_request.then(|| request.stored()));
+    }
+
+    fn entry(
+        &self,
+        route: &DeliveryRoute,
+        facts: &EventFacts,
+        request: &InboundRequest,
+    ) -> EventEntry {
+        let id = self.0.service.id(facts.received());
+        facts.entry(id, route, request.payload.len() as u64)
+    }
+
+    fn ended(
+        &self,
+        first: FirstAttempt,
+        outcome: &Result<SanitizedResponse, Reject>,
+    ) -> EndedAttempt {
+        let (now, took) = (self.now(), first.began.elapsed());
+        let result = AttemptResult::of(outcome, now);
+        EndedAttempt { at: now.saturating_sub(millis(took)), took, result, resigned: false }
+    }
+
+    fn publish_pending(&self, mut entry: EventEntry, attempts: u32) {
+        if self.0.service.has_readers() {
+            entry.state = EventState::Pending;
+            entry.attempts = attempts;
+            self.0.service.publish(&entry);
+        }
+    }
+}
