@@ -33,7 +33,7 @@ pub(super) struct Ttl {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ReplayStoreKind {
     Memory,
     Disk,
     Redis,
@@ -92,19 +92,24 @@ fn store(
     let path = section.get("path");
     let redis = redis::Keys::of(section);
     let kinds = [
-        ("memory", Kind::Memory),
-        ("disk", Kind::Disk),
-        ("redis", Kind::Redis),
-        ("postgres", Kind::Postgres),
+        ("memory", ReplayStoreKind::Memory),
+        ("disk", ReplayStoreKind::Disk),
+        ("redis", ReplayStoreKind::Redis),
+        ("postgres", ReplayStoreKind::Postgres),
     ];
     let kind = match section.get("store") {
         Some(field) => field.one_of(&kinds)?,
-        None => Kind::Memory,
+        None => ReplayStoreKind::Memory,
     };
-    let of_disk = [(&path, [Kind::Disk].as_slice(), "\"disk\"")];
-    let of_redis = redis.own().map(|field| (field, [Kind::Redis].as_slice(), "\"redis\""));
+    let of_disk = [(&path, [ReplayStoreKind::Disk].as_slice(), "\"disk\"")];
+    let of_redis =
+        redis.own().map(|field| (field, [ReplayStoreKind::Redis].as_slice(), "\"redis\""));
     let of_servers = redis.shared().map(|field| {
-        (field, [Kind::Redis, Kind::Postgres].as_slice(), "\"redis\" or \"postgres\"")
+        (
+            field,
+            [ReplayStoreKind::Redis, ReplayStoreKind::Postgres].as_slice(),
+            "\"redis\" or \"postgres\"",
+        )
     });
     for (field, owners, words) in of_disk.into_iter().chain(of_redis).chain(of_servers) {
         if let Some(field) = field
@@ -116,15 +121,15 @@ fn store(
         }
     }
     match (kind, path) {
-        (Kind::Memory, _) => Some(StoreOptions::Memory),
-        (Kind::Disk, Some(path)) => directory(&path, surroundings),
-        (Kind::Disk, None) => {
+        (ReplayStoreKind::Memory, _) => Some(StoreOptions::Memory),
+        (ReplayStoreKind::Disk, Some(path)) => directory(&path, surroundings),
+        (ReplayStoreKind::Disk, None) => {
             let help = "path = \"data/replay\"".to_owned();
             section.error("store = \"disk\" needs `path`", Some(help));
             None
         }
-        (Kind::Redis, _) => redis.read(section, surroundings).map(StoreOptions::Redis),
-        (Kind::Postgres, _) => {
+        (ReplayStoreKind::Redis, _) => redis.read(section, surroundings).map(StoreOptions::Redis),
+        (ReplayStoreKind::Postgres, _) => {
             let [url, ca] = redis.shared();
             match url {
                 Some(url) => database::read(url, ca.as_ref(), surroundings),

@@ -103,8 +103,8 @@ pub trait EventStore: fmt::Debug + Send + Sync {
     /// asked for a redelivery in the meantime, the event is pending again.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: call it again with the same attempt. If the first call ended the
-    /// attempt after all, the result is as if it had succeeded.
+    /// [`StoreError::Unavailable`]: call it again with the same attempt. If the first call ended
+    /// the attempt after all, the result is as if it had succeeded.
     fn settle(
         &self,
         lease: AttemptLease,

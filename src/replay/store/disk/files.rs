@@ -15,7 +15,7 @@ use crate::{
         record::EventKey,
         store::disk::{
             entry::Entry,
-            queue::{Batch, WriteQueue},
+            queue::{PendingWrites, WriteQueue},
         },
         sync::lock,
     },
@@ -118,7 +118,7 @@ impl Files {
 
     /// Writes records. Each commit is durable before the next one starts, so at most the last one
     /// can be written in part.
-    pub(super) fn write(&self, records: &Batch) -> fjall::Result<()> {
+    pub(super) fn write(&self, records: &PendingWrites) -> fjall::Result<()> {
         let mut records = records.iter().peekable();
         while records.peek().is_some() {
             let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));

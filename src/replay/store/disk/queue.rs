@@ -38,12 +38,12 @@ pub(super) struct PendingWrite {
 }
 
 /// Records to be written.
-pub(super) type Batch = HashMap<EventKey, PendingWrite, EventKeyHashers>;
+pub(super) type PendingWrites = HashMap<EventKey, PendingWrite, EventKeyHashers>;
 
 /// What the writer thread does next.
 #[derive(Debug, Default)]
 pub(super) struct Work {
-    pub(super) batch: Batch,
+    pub(super) batch: PendingWrites,
     /// Notified when the batch is in the files.
     pub(super) flushes: Vec<oneshot::Sender<()>>,
     /// The thread ends after this.
