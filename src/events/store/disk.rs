@@ -22,11 +22,12 @@ use prometheus::IntGauge;
 use tokio::{sync::oneshot, time::Instant};
 
 use self::{
-    changes::{Changes, Kept},
-    command::{Command, Removal, Reply, SealedEvent},
-    files::{Files, KIND, Mismatch},
+    changes::{EventChanges, Kept},
+    command::{SealedEvent, StoreCommand},
+    files::{EventFiles, KIND, Mismatch},
     queue::CommandQueue,
-    writer::{View, Writer},
+    reply::CommandReply,
+    writer::{EventWriter, View},
 };
 use super::{EventPage, EventStore, Operation, Redelivery, StoreError};
 use crate::{
@@ -35,7 +36,7 @@ use crate::{
         codec,
         model::{
             Acceptance, AttemptLease, Backlog, DeliveryAttempt, DueEvent, EventEntry, EventFilter,
-            EventId, EventState, NewEvent, NextStep, Retention, StoredRequest,
+            EventId, NewEvent, NextStep, Retention, StoredRequest,
         },
         seal::Seal,
     },
@@ -47,8 +48,10 @@ use crate::{
 mod changes;
 mod command;
 mod files;
+mod format;
 mod list;
 mod queue;
+mod reply;
 mod retention;
 mod schedule;
 mod writer;
@@ -59,18 +62,18 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 60 } els
 /// How long the end of the process waits for a write that hangs.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The store cannot be opened; the text says why.
+/// The reason why the store cannot be opened, as text.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct OpenError(String);
+pub struct DiskOpenError(String);
 
-impl OpenError {
+impl DiskOpenError {
     fn new(error: impl fmt::Display) -> Self {
-        OpenError(error.to_string())
+        DiskOpenError(error.to_string())
     }
 
     fn mismatch(path: &Path, mismatch: Mismatch) -> Self {
-        OpenError(format!("the event store at {} cannot be used: {mismatch}", path.display()))
+        DiskOpenError(format!("the event store at {} cannot be used: {mismatch}", path.display()))
     }
 }
 
@@ -105,25 +108,24 @@ impl DiskStore {
         key: Option<&Secret>,
         retention: Retention,
         up: IntGauge,
-    ) -> Result<Self, OpenError> {
-        let seal = Seal::new(key).map_err(OpenError::new)?;
-        let disk_error = |error| OpenError::new(DiskError::new(KIND, path, error));
-        let files = Files::open(path, &seal).map_err(disk_error)?;
+    ) -> Result<Self, DiskOpenError> {
+        let seal = Seal::new(key).map_err(DiskOpenError::new)?;
+        let disk_error = |error| DiskOpenError::new(DiskError::new(KIND, path, error));
+        let files = EventFiles::open(path, &seal).map_err(disk_error)?;
         files
             .check()
             .map_err(disk_error)?
-            .map_err(|mismatch| OpenError::mismatch(path, mismatch))?;
+            .map_err(|mismatch| DiskOpenError::mismatch(path, mismatch))?;
         let queue = Arc::<CommandQueue>::default();
-        let kept = Kept::new(retention, Arc::downgrade(&queue));
-        let (mut changes, _) =
-            Changes::load(Arc::new(files), kept).map_err(|(_, error)| disk_error(error))?;
+        let kept = Kept::new(retention, Arc::<CommandQueue>::downgrade(&queue));
+        let (mut changes, _) = EventChanges::load(Arc::new(files), &kept).map_err(disk_error)?;
         let view = Arc::<View>::default();
         view.update(&mut changes);
         let health = Arc::new(DiskHealth::new(KIND, path.into(), up));
         let (running, ended) = mpsc::channel();
         #[cfg(test)]
         let faults = Arc::<writer::Faults>::default();
-        let writer = Writer {
+        let writer = EventWriter {
             path: path.into(),
             seal: seal.clone(),
             queue: Arc::clone(&queue),
@@ -136,7 +138,7 @@ impl DiskStore {
             writer.run(changes);
             drop(running);
         });
-        thread.map_err(|error| OpenError::new(DiskError::Thread(KIND, error)))?;
+        thread.map_err(|error| DiskOpenError::new(DiskError::Thread(KIND, error)))?;
         Ok(DiskStore {
             seal,
             retention,
@@ -153,9 +155,9 @@ impl DiskStore {
     async fn run<T>(
         &self,
         until: Instant,
-        command: impl FnOnce(Reply<T>) -> Command,
+        command: impl FnOnce(CommandReply<T>) -> StoreCommand,
     ) -> Result<T, StoreError> {
-        let (reply, receiver) = Reply::new();
+        let (reply, receiver) = CommandReply::new();
         self.queue.push(command(reply))?;
         self.wait(until, receiver).await
     }
@@ -178,7 +180,7 @@ impl DiskStore {
     /// Reads the files in a blocking thread.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Files) -> fjall::Result<T> + Send + 'static,
+        read: impl FnOnce(&EventFiles) -> fjall::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let Some(files) = self.view.files() else {
             return Err(StoreError::Unavailable("its files cannot be written".into()));
@@ -219,7 +221,7 @@ impl EventStore for DiskStore {
             let request = Some(self.sealed(event.entry.id, &event.request));
             let event = Box::new(SealedEvent { entry: event.entry, request });
             let (acceptance, leases) =
-                self.run(until, |reply| Command::Accept(event, reply)).await?;
+                self.run(until, |reply| StoreCommand::Accept(event, reply)).await?;
             leases.take();
             Ok(acceptance)
         })
@@ -243,7 +245,8 @@ impl EventStore for DiskStore {
         expires: Millis,
     ) -> Operation<'_, bool> {
         let route = Arc::clone(route);
-        let revive = move |reply| Command::Revive { route, record, next_attempt, expires, reply };
+        let revive =
+            move |reply| StoreCommand::Revive { route, record, next_attempt, expires, reply };
         Box::pin(self.run(soon(), revive))
     }
 
@@ -255,13 +258,13 @@ impl EventStore for DiskStore {
     ) -> Operation<'_, Vec<DueEvent>> {
         let route = Arc::clone(route);
         Box::pin(async move {
-            let take = |reply| Command::Take { route, now, limit, reply };
+            let take = |reply| StoreCommand::Take { route, now, limit, reply };
             let (entries, leases) = self.run(soon(), take).await?;
             if entries.is_empty() {
                 return Ok(Vec::new());
             }
             let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
-            let read = move |files: &Files| {
+            let read = move |files: &EventFiles| {
                 Ok(ids.into_iter().map(|id| files.request(id).ok().flatten()).collect())
             };
             let requests: Vec<Option<StoredRequest>> = self.read(read).await?;
@@ -293,7 +296,12 @@ impl EventStore for DiskStore {
         attempt: DeliveryAttempt,
         next: NextStep,
     ) -> Operation<'_, Option<EventEntry>> {
-        Box::pin(self.run(soon(), move |reply| Command::Settle { lease, attempt, next, reply }))
+        Box::pin(self.run(soon(), move |reply| StoreCommand::Settle {
+            lease,
+            attempt,
+            next,
+            reply,
+        }))
     }
 
     fn renew<'s>(&'s self, _: &'s [AttemptLease]) -> Operation<'s, ()> {
@@ -306,7 +314,7 @@ impl EventStore for DiskStore {
             SealedEvent { entry, request }
         };
         let events = events.into_iter().map(seal).collect();
-        Box::pin(self.run(soon(), move |reply| Command::Record(events, reply)))
+        Box::pin(self.run(soon(), move |reply| StoreCommand::Record(events, reply)))
     }
 
     fn entry(&self, id: EventId) -> Operation<'_, Option<EventEntry>> {
@@ -328,12 +336,12 @@ impl EventStore for DiskStore {
     }
 
     fn redeliver(&self, id: EventId, now: Millis, expires: Millis) -> Operation<'_, Redelivery> {
-        let redeliver = move |reply| Command::Redeliver { id, now, expires, reply };
+        let redeliver = move |reply| StoreCommand::Redeliver { id, now, expires, reply };
         Box::pin(self.run(soon(), redeliver))
     }
 
     fn forget(&self, id: EventId) -> Operation<'_, Option<EventEntry>> {
-        Box::pin(self.run(soon(), move |reply| Command::Forget(id, reply)))
+        Box::pin(self.run(soon(), move |reply| StoreCommand::Forget(id, reply)))
     }
 
     fn backlogs(&self) -> Operation<'_, HashMap<Arc<str>, Backlog>> {
@@ -341,43 +349,7 @@ impl EventStore for DiskStore {
     }
 
     fn expire(&self, now: Millis) -> Operation<'_, ()> {
-        Box::pin(async move {
-            let keep = |keep: Duration| {
-                now.saturating_sub(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX))
-            };
-            let (keep, keep_dead) = (keep(self.retention.keep), keep(self.retention.keep_dead));
-            for (state, before) in [
-                (EventState::Delivered, keep),
-                (EventState::Failed, keep),
-                (EventState::Refused, keep),
-                (EventState::Dead, keep_dead),
-            ] {
-                let mut from = None;
-                loop {
-                    let (ids, next) = self
-                        .read(move |files| retention::expired(files, state, before, from))
-                        .await?;
-                    if !ids.is_empty() {
-                        let removal = Removal { ids, state, before };
-                        self.run(soon(), |reply| Command::Remove(removal, reply)).await?;
-                    }
-                    let Some(next) = next else { break };
-                    from = Some(next);
-                }
-            }
-            if let Some(files) = self.view.to_be_compacted() {
-                let compacted = tokio::task::spawn_blocking(move || files.compact()).await;
-                let failed = |error: &dyn fmt::Display| {
-                    StoreError::Unavailable(
-                        format!("its files cannot be compacted: {error}").into(),
-                    )
-                };
-                compacted
-                    .map_err(|error| failed(&error))?
-                    .map_err(|error| failed(&crate::database::reason(&error)))?;
-            }
-            Ok(())
-        })
+        Box::pin(self.remove_expired(now))
     }
 
     fn bytes(&self) -> u64 {
@@ -390,7 +362,7 @@ impl EventStore for DiskStore {
     }
 
     fn flush(&self) -> Operation<'_, ()> {
-        Box::pin(self.run(soon(), Command::Flush))
+        Box::pin(self.run(soon(), StoreCommand::Flush))
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
             Acceptance, AttemptLease, DeliveryAttempt, EventEntry, EventFilter, EventId,
             EventState, NewEvent, OrderKey, Retention, StoredRequest,
         },
-        store::{EventStore, Redelivery, StoreError, simulated::Simulated},
+        store::{EventStore, Redelivery, StoreError, simulated::SimulatedEventStore},
     },
     reject::Reject,
     replay::Millis,
@@ -120,7 +120,7 @@ struct Facts {
 }
 
 struct World {
-    store: Simulated,
+    store: SimulatedEventStore,
     route: Arc<str>,
     ordered: bool,
     clock: Millis,
@@ -134,7 +134,7 @@ struct World {
 impl World {
     fn new(ordered: bool) -> Self {
         World {
-            store: Simulated::new(RETENTION),
+            store: SimulatedEventStore::new(RETENTION),
             route: "a".into(),
             ordered,
             clock: 1_000_000,

@@ -12,7 +12,6 @@
 
 use std::{
     collections::HashMap,
-    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -23,12 +22,17 @@ use fjall::{
     config::CompressionPolicy,
 };
 
-use super::schedule::{OrderTag, Sequence, Slot};
+use super::{
+    format::{
+        RouteDigest, StoredEntry, Totals, bytes_of, event_id, numbers, state_key, unreadable,
+    },
+    schedule::{OrderTag, Sequence, Slot},
+};
 use crate::{
     database::{self, DatabaseKind},
     events::{
         codec,
-        model::{EventEntry, EventId, EventState, OrderKey, StoredRequest},
+        model::{EventId, EventState, OrderKey, StoredRequest},
         seal::{DigestOf, Seal},
     },
     replay::Millis,
@@ -47,11 +51,8 @@ const VERSION_NAME: &str = "version";
 const KEY_NAME: &str = "key";
 const TOTALS_NAME: &str = "totals";
 
-/// The digest of a route's name.
-pub(super) type RouteDigest = [u8; 8];
-
 /// The open files.
-pub(super) struct Files {
+pub(super) struct EventFiles {
     path: PathBuf,
     pub(super) database: Database,
     meta: Keyspace,
@@ -64,40 +65,6 @@ pub(super) struct Files {
     seal: Seal,
     /// The known routes.
     names: Mutex<HashMap<RouteDigest, Arc<str>>>,
-}
-
-/// An entry with what else the store knows about the event.
-#[derive(Clone, Debug)]
-pub(super) struct StoredEntry {
-    pub(super) entry: EventEntry,
-    pub(super) sequence: Sequence,
-    /// The length of its sealed request; 0 without one.
-    pub(super) request_length: u64,
-    /// The length of its sealed entry.
-    pub(super) entry_length: u64,
-    /// When it reached its state, or when its next attempt may begin.
-    pub(super) since: Millis,
-}
-
-impl StoredEntry {
-    /// What else an event takes: its keys in all keyspaces, and their share of the index blocks.
-    const OVERHEAD: u64 = 256;
-
-    /// Returns the bytes that the event takes.
-    pub(super) fn cost(&self) -> u64 {
-        self.entry_length + self.request_length + Self::OVERHEAD
-    }
-}
-
-/// Sums that are stored with each batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    /// The bytes of all events.
-    pub(super) bytes: u64,
-    /// The last place in the order of acceptance that was given away.
-    pub(super) sequence: u64,
-    /// The number of batches.
-    pub(super) batch: u64,
 }
 
 /// The content of the files does not fit the configuration.
@@ -113,7 +80,7 @@ pub(super) enum Mismatch {
     NotEncrypted,
 }
 
-impl Files {
+impl EventFiles {
     /// Opens the files, after dropping a last batch that was written in part.
     pub(super) fn open(path: &Path, seal: &Seal) -> fjall::Result<Self> {
         database::open(KIND, path, |builder| {
@@ -139,7 +106,7 @@ impl Files {
                     .data_block_compression_policy(CompressionPolicy::disabled())
                     .with_kv_separation(Some(separated))
             };
-            let files = Files {
+            let files = EventFiles {
                 path: path.into(),
                 meta: database.keyspace("meta", small)?,
                 routes: database.keyspace("routes", small)?,
@@ -387,43 +354,4 @@ impl Files {
         }
         value
     }
-}
-
-/// Returns the key of an event in the keyspace `states`.
-pub(super) fn state_key(state: EventState, route: RouteDigest, id: EventId) -> [u8; 25] {
-    let mut key = [0; 25];
-    key[0] = state.number();
-    key[1..9].copy_from_slice(&route);
-    key[9..].copy_from_slice(&id.0.to_be_bytes());
-    key
-}
-
-/// Returns the key of an event in the keyspace `event_ids`.
-pub(super) fn event_id_key(digest: [u8; 16], id: EventId) -> [u8; 32] {
-    let mut key = [0; 32];
-    key[..16].copy_from_slice(&digest);
-    key[16..].copy_from_slice(&id.0.to_be_bytes());
-    key
-}
-
-pub(super) fn event_id(bytes: &[u8]) -> Option<EventId> {
-    Some(EventId(u128::from_be_bytes(bytes.try_into().ok()?)))
-}
-
-fn bytes_of<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
-    numbers.into_iter().flat_map(u64::to_le_bytes).collect()
-}
-
-fn numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
-    let (chunks, []) = bytes.as_chunks() else { return None };
-    let chunks: &[_; N] = chunks.try_into().ok()?;
-    Some(chunks.map(u64::from_le_bytes))
-}
-
-/// A value that cannot be decoded.
-pub(super) fn unreadable() -> fjall::Error {
-    fjall::Error::Io(std::io::Error::new(
-        ErrorKind::InvalidData,
-        "an entry was written by a newer version of sealgate, or overwritten",
-    ))
 }

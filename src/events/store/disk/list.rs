@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::files::{Files, event_id, event_id_key, unreadable};
+use super::{
+    files::EventFiles,
+    format::{event_id, event_id_key, unreadable},
+};
 use crate::events::{
     model::{EventEntry, EventFilter, EventId, EventState},
     store::EventPage,
@@ -13,7 +16,7 @@ type Ids = Box<dyn Iterator<Item = fjall::Result<EventId>>>;
 
 /// Lists at most `limit` entries that are older than `cursor`.
 pub(super) fn list(
-    files: &Files,
+    files: &EventFiles,
     filter: &EventFilter,
     cursor: Option<EventId>,
     limit: usize,
@@ -48,7 +51,12 @@ fn matches(entry: &EventEntry, filter: &EventFilter) -> bool {
 }
 
 /// Returns the IDs of the events that the best index selects.
-fn ids(files: &Files, filter: &EventFilter, first: EventId, end: EventId) -> fjall::Result<Ids> {
+fn ids(
+    files: &EventFiles,
+    filter: &EventFilter,
+    first: EventId,
+    end: EventId,
+) -> fjall::Result<Ids> {
     if let Some(event_id) = &filter.event_id {
         return Ok(with_event_id(files, event_id, first, end));
     }
@@ -71,7 +79,7 @@ fn ids(files: &Files, filter: &EventFilter, first: EventId, end: EventId) -> fja
     merge(lists)
 }
 
-fn with_event_id(files: &Files, id: &Arc<str>, first: EventId, end: EventId) -> Ids {
+fn with_event_id(files: &EventFiles, id: &Arc<str>, first: EventId, end: EventId) -> Ids {
     let digest = files.event_id_digest(id);
     let range = event_id_key(digest, first)..event_id_key(digest, end);
     Box::new(files.event_ids.range(range).rev().map(|found| {

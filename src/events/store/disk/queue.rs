@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::command::Command;
+use super::{command::StoreCommand, reply::LeaseOwner};
 use crate::events::{model::AttemptLease, store::StoreError};
 
 /// The most commands that wait.
@@ -19,7 +19,7 @@ const BATCH_BYTES: usize = 4 << 20;
 
 #[derive(Debug, Default)]
 struct Waiting {
-    commands: VecDeque<Command>,
+    commands: VecDeque<StoreCommand>,
     bytes: usize,
     stop: bool,
 }
@@ -32,8 +32,8 @@ pub(super) struct CommandQueue {
 }
 
 /// What the writer thread does next.
-pub(super) struct Work {
-    pub(super) commands: Vec<Command>,
+pub(super) struct CommandBatch {
+    pub(super) commands: Vec<StoreCommand>,
     /// The thread ends after this.
     pub(super) stop: bool,
 }
@@ -47,7 +47,7 @@ impl CommandQueue {
     ///
     /// # Errors
     /// If the queue is full or the thread has ended.
-    pub(super) fn push(&self, command: Command) -> Result<(), StoreError> {
+    pub(super) fn push(&self, command: StoreCommand) -> Result<(), StoreError> {
         let mut waiting = self.lock();
         if waiting.stop {
             return Err(StoreError::Unavailable("it is closed".into()));
@@ -57,7 +57,7 @@ impl CommandQueue {
         };
         if is_full(&waiting) && !command.is_kept() {
             waiting.commands.retain(|command| !command.is_abandoned());
-            waiting.bytes = waiting.commands.iter().map(Command::length).sum();
+            waiting.bytes = waiting.commands.iter().map(StoreCommand::length).sum();
             if is_full(&waiting) {
                 return Err(StoreError::Unavailable("too many events wait to be written".into()));
             }
@@ -72,12 +72,6 @@ impl CommandQueue {
         Ok(())
     }
 
-    /// Ends an attempt that nobody began.
-    pub(super) fn release(&self, lease: AttemptLease) {
-        // An error means that the store is closed; the attempt ends with it.
-        let _ = self.push(Command::Release(lease));
-    }
-
     /// Ends the thread when everything added before this is in the files, or cannot be written.
     pub(super) fn stop(&self) {
         self.lock().stop = true;
@@ -90,7 +84,7 @@ impl CommandQueue {
     }
 
     /// Waits for commands and takes a batch. After a failure, waits for `retry` first.
-    pub(super) fn take(&self, retry: Option<Duration>) -> Work {
+    pub(super) fn take(&self, retry: Option<Duration>) -> CommandBatch {
         let waiting = self.lock();
         let mut waiting = match retry {
             None => {
@@ -111,15 +105,22 @@ impl CommandQueue {
             commands.push(command);
         }
         waiting.bytes -= bytes;
-        Work { commands, stop: waiting.stop && waiting.commands.is_empty() }
+        CommandBatch { commands, stop: waiting.stop && waiting.commands.is_empty() }
     }
 
     /// Puts commands back that could not be carried out.
-    pub(super) fn put_back(&self, commands: Vec<Command>) {
+    pub(super) fn put_back(&self, commands: Vec<StoreCommand>) {
         let mut waiting = self.lock();
         for command in commands.into_iter().rev() {
             waiting.bytes += command.length();
             waiting.commands.push_front(command);
         }
+    }
+}
+
+impl LeaseOwner for CommandQueue {
+    fn release(&self, lease: AttemptLease) {
+        // An error means that the store is closed; the attempt ends with it.
+        let _ = self.push(StoreCommand::Release(lease));
     }
 }

@@ -1,11 +1,20 @@
 //! Which events are removed: those that are kept for longer than configured, and, when the store
 //! is full, the oldest that need not be kept.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt, time::Duration};
 
-use super::files::{Files, RouteDigest};
+use super::{
+    DiskStore,
+    command::{EventRemoval, StoreCommand},
+    files::EventFiles,
+    format::RouteDigest,
+    soon,
+};
 use crate::{
-    events::model::{EventId, EventState},
+    events::{
+        model::{EventId, EventState},
+        store::StoreError,
+    },
     replay::Millis,
 };
 
@@ -46,7 +55,7 @@ impl Eviction {
     }
 
     /// Returns the next event to be removed, if there is one. Its state must be checked.
-    pub(super) fn next(&mut self, files: &Files) -> fjall::Result<Option<EventId>> {
+    pub(super) fn next(&mut self, files: &EventFiles) -> fjall::Result<Option<EventId>> {
         while self.found.is_empty() && self.any {
             self.read_ahead(files)?;
             if self.found.is_empty() {
@@ -57,7 +66,7 @@ impl Eviction {
         Ok(self.found.pop_front())
     }
 
-    fn read_ahead(&mut self, files: &Files) -> fjall::Result<()> {
+    fn read_ahead(&mut self, files: &EventFiles) -> fjall::Result<()> {
         let mut found = Vec::new();
         for state in EVICTABLE {
             for route in files.route_digests() {
@@ -81,11 +90,11 @@ impl Eviction {
 const REMOVED: usize = 64;
 
 /// Where a search for expired events continues.
-pub(super) type Position = (RouteDigest, EventId);
+type Position = (RouteDigest, EventId);
 
 /// Returns some events that have been in a state since before a time, and where the next ones are.
-pub(super) fn expired(
-    files: &Files,
+fn expired(
+    files: &EventFiles,
     state: EventState,
     before: Millis,
     from: Option<Position>,
@@ -116,4 +125,42 @@ pub(super) fn expired(
         }
     }
     Ok((ids, None))
+}
+
+impl DiskStore {
+    /// Removes what is kept for longer than configured, and drops removed events from the files.
+    pub(super) async fn remove_expired(&self, now: Millis) -> Result<(), StoreError> {
+        let keep = |keep: Duration| {
+            now.saturating_sub(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX))
+        };
+        let (keep, keep_dead) = (keep(self.retention.keep), keep(self.retention.keep_dead));
+        for (state, before) in [
+            (EventState::Delivered, keep),
+            (EventState::Failed, keep),
+            (EventState::Refused, keep),
+            (EventState::Dead, keep_dead),
+        ] {
+            let mut from = None;
+            loop {
+                let (ids, next) =
+                    self.read(move |files| expired(files, state, before, from)).await?;
+                if !ids.is_empty() {
+                    let removal = EventRemoval { ids, state, before };
+                    self.run(soon(), |reply| StoreCommand::Remove(removal, reply)).await?;
+                }
+                let Some(next) = next else { break };
+                from = Some(next);
+            }
+        }
+        if let Some(files) = self.view.to_be_compacted() {
+            let compacted = tokio::task::spawn_blocking(move || files.compact()).await;
+            let failed = |error: &dyn fmt::Display| {
+                StoreError::Unavailable(format!("its files cannot be compacted: {error}").into())
+            };
+            compacted
+                .map_err(|error| failed(&error))?
+                .map_err(|error| failed(&crate::database::reason(&error)))?;
+        }
+        Ok(())
+    }
 }

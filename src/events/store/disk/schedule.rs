@@ -29,13 +29,13 @@ pub(super) struct Slot {
 
 /// The unsettled events of all routes.
 #[derive(Debug, Default)]
-pub(super) struct Schedule {
-    routes: HashMap<Arc<str>, RouteSchedule>,
+pub(super) struct DiskSchedule {
+    routes: HashMap<Arc<str>, DiskRouteSchedule>,
     unsettled: u64,
 }
 
 #[derive(Debug, Default)]
-struct RouteSchedule {
+struct DiskRouteSchedule {
     slots: BTreeMap<EventId, Slot>,
     /// The events whose attempt may begin at the given time. Of those with one order, at most one.
     due: BTreeSet<(Millis, EventId)>,
@@ -47,7 +47,7 @@ struct RouteSchedule {
     dead: u64,
 }
 
-impl Schedule {
+impl DiskSchedule {
     /// Adds an event that is not in the schedule.
     pub(super) fn insert(&mut self, route: &Arc<str>, id: EventId, slot: Slot) {
         self.route(route).insert(id, slot);
@@ -105,15 +105,15 @@ impl Schedule {
         self.routes.keys()
     }
 
-    fn route(&mut self, route: &Arc<str>) -> &mut RouteSchedule {
+    fn route(&mut self, route: &Arc<str>) -> &mut DiskRouteSchedule {
         if !self.routes.contains_key(route) {
-            self.routes.insert(Arc::clone(route), RouteSchedule::default());
+            self.routes.insert(Arc::clone(route), DiskRouteSchedule::default());
         }
         self.routes.get_mut(route).expect("just inserted")
     }
 }
 
-impl RouteSchedule {
+impl DiskRouteSchedule {
     fn insert(&mut self, id: EventId, slot: Slot) {
         let replaced = match slot.order {
             None => {

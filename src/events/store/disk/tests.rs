@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    events::model::{OrderKey, Refusal},
+    events::model::{EventState, OrderKey, Refusal},
     scheme::ContextPin,
 };
 

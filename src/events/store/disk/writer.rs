@@ -10,9 +10,10 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    changes::{Changes, Kept},
-    command::Command,
-    files::{Files, Totals},
+    changes::{EventChanges, Kept},
+    command::StoreCommand,
+    files::EventFiles,
+    format::Totals,
     queue::CommandQueue,
 };
 use crate::{
@@ -38,17 +39,17 @@ pub(super) struct View {
 #[derive(Default)]
 struct ViewState {
     /// `None` while the files are closed after a failure.
-    files: Option<Arc<Files>>,
+    files: Option<Arc<EventFiles>>,
     totals: Totals,
     /// The bytes that were removed since the files were opened.
     removed: u64,
     /// The same when they were last compacted.
     compacted: u64,
-    routes: HashMap<Arc<str>, RouteView>,
+    routes: HashMap<Arc<str>, RouteStatus>,
 }
 
 #[derive(Clone, Copy, Default)]
-struct RouteView {
+struct RouteStatus {
     backlog: Backlog,
     next_due: Option<Millis>,
 }
@@ -59,7 +60,7 @@ impl View {
     }
 
     /// Returns the files, if they are open.
-    pub(super) fn files(&self) -> Option<Arc<Files>> {
+    pub(super) fn files(&self) -> Option<Arc<EventFiles>> {
         self.lock().files.clone()
     }
 
@@ -68,7 +69,7 @@ impl View {
     }
 
     /// Returns the files if enough was removed from them that they should be compacted now.
-    pub(super) fn to_be_compacted(&self) -> Option<Arc<Files>> {
+    pub(super) fn to_be_compacted(&self) -> Option<Arc<EventFiles>> {
         let mut state = self.lock();
         if state.removed - state.compacted < MIN_GARBAGE.max(state.totals.bytes / 4) {
             return None;
@@ -88,7 +89,7 @@ impl View {
     }
 
     /// Shows the changes of a batch.
-    pub(super) fn update(&self, changes: &mut Changes) {
+    pub(super) fn update(&self, changes: &mut EventChanges) {
         let mut state = self.lock();
         let mut is_earlier = false;
         if state.files.is_none() {
@@ -100,7 +101,7 @@ impl View {
         for route in changes.touched.drain() {
             let next_due = changes.schedule.next_due(&route);
             let backlog = changes.schedule.backlog(&route);
-            let before = state.routes.insert(route, RouteView { backlog, next_due });
+            let before = state.routes.insert(route, RouteStatus { backlog, next_due });
             let before = before.and_then(|before| before.next_due);
             is_earlier |= next_due.is_some_and(|next| before.is_none_or(|before| next < before));
         }
@@ -127,7 +128,7 @@ pub(super) struct Faults {
     pub(super) hangs: Mutex<()>,
 }
 
-pub(super) struct Writer {
+pub(super) struct EventWriter {
     pub(super) path: PathBuf,
     pub(super) seal: Seal,
     pub(super) queue: Arc<CommandQueue>,
@@ -138,15 +139,15 @@ pub(super) struct Writer {
 }
 
 /// The state of the store, with or without its files.
-enum Store {
-    Open(Box<Changes>),
+enum StoreState {
+    Open(Box<EventChanges>),
     /// With the commands of a batch that could not be written, or perhaps was.
-    Closed(Kept, Vec<Command>),
+    Closed(Kept, Vec<StoreCommand>),
 }
 
-impl Writer {
-    pub(super) fn run(self, changes: Changes) {
-        let mut store = Store::Open(Box::new(changes));
+impl EventWriter {
+    pub(super) fn run(self, changes: EventChanges) {
+        let mut store = StoreState::Open(Box::new(changes));
         let mut retry = None;
         loop {
             let mut work = self.queue.take(retry);
@@ -167,23 +168,27 @@ impl Writer {
     }
 
     /// Writes a batch. Returns the error if the files are closed now.
-    fn write(&self, store: Store, mut commands: Vec<Command>) -> (Store, Option<fjall::Error>) {
+    fn write(
+        &self,
+        store: StoreState,
+        mut commands: Vec<StoreCommand>,
+    ) -> (StoreState, Option<fjall::Error>) {
         let mut changes = match store {
-            Store::Open(changes) => changes,
-            Store::Closed(kept, unfinished) => match self.reopen(kept) {
+            StoreState::Open(changes) => changes,
+            StoreState::Closed(kept, unfinished) => match self.reopen(&kept) {
                 Ok((mut changes, is_written)) => {
                     self.view.update(&mut changes);
                     if is_written {
-                        unfinished.into_iter().for_each(Command::finish);
+                        unfinished.into_iter().for_each(StoreCommand::finish);
                     } else {
                         let unfinished = unfinished.into_iter().filter(|it| !it.is_abandoned());
                         commands.splice(0..0, unfinished);
                     }
                     Box::new(changes)
                 }
-                Err((kept, error)) => {
+                Err(error) => {
                     self.queue.put_back(commands);
-                    return (Store::Closed(kept, unfinished), Some(error));
+                    return (StoreState::Closed(kept, unfinished), Some(error));
                 }
             },
         };
@@ -195,30 +200,27 @@ impl Writer {
         match self.commit(&mut changes) {
             Ok(()) => {
                 self.view.update(&mut changes);
-                commands.into_iter().for_each(Command::finish);
-                (Store::Open(changes), None)
+                commands.into_iter().for_each(StoreCommand::finish);
+                (StoreState::Open(changes), None)
             }
             Err(error) => {
                 self.view.close();
-                (Store::Closed(changes.keep(), commands), Some(error))
+                (StoreState::Closed(changes.keep(), commands), Some(error))
             }
         }
     }
 
-    fn reopen(&self, kept: Kept) -> Result<(Changes, bool), (Kept, fjall::Error)> {
-        match self.open() {
-            Ok(files) => Changes::load(Arc::new(files), kept),
-            Err(error) => Err((kept, error)),
-        }
+    fn reopen(&self, kept: &Kept) -> fjall::Result<(EventChanges, bool)> {
+        EventChanges::load(Arc::new(self.open()?), kept)
     }
 
-    fn open(&self) -> fjall::Result<Files> {
+    fn open(&self) -> fjall::Result<EventFiles> {
         #[cfg(test)]
         self.fail_for_test()?;
-        Files::open(&self.path, &self.seal)
+        EventFiles::open(&self.path, &self.seal)
     }
 
-    fn commit(&self, changes: &mut Changes) -> fjall::Result<()> {
+    fn commit(&self, changes: &mut EventChanges) -> fjall::Result<()> {
         #[cfg(test)]
         self.fail_for_test().inspect_err(|_| changes.lose_batch())?;
         changes.commit()?;

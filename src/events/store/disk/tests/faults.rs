@@ -14,7 +14,7 @@ async fn until(mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn open_with(path: &Path, key: Option<u8>) -> Result<DiskStore, OpenError> {
+fn open_with(path: &Path, key: Option<u8>) -> Result<DiskStore, DiskOpenError> {
     let key = key.map(|byte| Secret::new(vec![byte; 32]));
     DiskStore::open(path, key.as_ref(), retention(), gauge())
 }
@@ -175,8 +175,8 @@ async fn the_queue_is_bounded_and_drops_what_nobody_waits_for() {
     let accept = |number| {
         let entry = entry(number, EventState::Pending);
         let event = Box::new(SealedEvent { entry, request: Some(vec![0; 1 << 20]) });
-        let (reply, receiver) = Reply::new();
-        (queue.push(Command::Accept(event, reply)), receiver)
+        let (reply, receiver) = CommandReply::new();
+        (queue.push(StoreCommand::Accept(event, reply)), receiver)
     };
     let waiting: Vec<_> = (0..10).map(accept).collect();
     for number in 10..200 {
@@ -187,9 +187,9 @@ async fn the_queue_is_bounded_and_drops_what_nobody_waits_for() {
     let full = Err(StoreError::Unavailable("too many events wait to be written".into()));
     assert!(waiting.iter().any(|(pushed, _)| *pushed == full));
     let lease = AttemptLease { id: id(1), token: 1 };
-    let (reply, _receiver) = Reply::new();
+    let (reply, _receiver) = CommandReply::new();
     let (attempt, next) = (attempt(NOW, 200), NextStep::Delivered);
-    let settle = Command::Settle { lease, attempt, next, reply };
+    let settle = StoreCommand::Settle { lease, attempt, next, reply };
     assert_eq!(queue.push(settle), Ok(()), "the ends of attempts are bounded by the attempts");
 }
 

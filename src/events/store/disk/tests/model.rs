@@ -1,7 +1,7 @@
 //! Random operations have the same results as in a simple store in memory.
 
 use super::*;
-use crate::events::store::simulated::Simulated;
+use crate::events::store::simulated::SimulatedEventStore;
 
 /// A generator of numbers (SplitMix64).
 struct Random(u64);
@@ -26,7 +26,7 @@ struct Model {
     dir: TempDir,
     key: Option<Secret>,
     store: DiskStore,
-    simulated: Simulated,
+    simulated: SimulatedEventStore,
     now: Millis,
     /// The leases of the same attempt in both stores.
     leases: Vec<(AttemptLease, AttemptLease)>,
@@ -41,7 +41,7 @@ impl Model {
         let dir = tempfile::tempdir().unwrap();
         let key = (seed % 2 == 1).then(|| Secret::new(vec![7; 32]));
         let store = DiskStore::open(dir.path(), key.as_ref(), small(), gauge()).unwrap();
-        let simulated = Simulated::new(small());
+        let simulated = SimulatedEventStore::new(small());
         Model { random: Random(seed), dir, key, store, simulated, now: NOW, leases: Vec::new() }
     }
 
