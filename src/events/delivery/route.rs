@@ -156,8 +156,8 @@ impl DeliveryRoute {
         self.wake.notify_one();
     }
 
-    /// Counts as an attempt until the result is dropped: while events are taken from the store, they
-    /// are no longer due there and their attempts have not begun.
+    /// Counts as an attempt until the result is dropped: while events are taken from the store,
+    /// they are no longer due there and their attempts have not begun.
     pub(super) fn taking(self: &Arc<Self>) -> TakingEvents {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         TakingEvents(Arc::clone(self))
@@ -183,8 +183,8 @@ impl DeliveryRoute {
         Some(AttemptSlot::new(self, None))
     }
 
-    /// Returns how long an attempt tries to connect: about as long as the first backoff. Probes of an
-    /// unreachable handler follow each other at this distance.
+    /// Returns how long an attempt tries to connect: about as long as the first backoff. Probes of
+    /// an unreachable handler follow each other at this distance.
     pub(super) fn connecting(&self) -> Duration {
         let [shortest, longest] = CONNECTING;
         self.options.retry.first.clamp(shortest, longest)
