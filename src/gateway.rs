@@ -1,14 +1,17 @@
 //! Assembly: turns a valid configuration into a running gateway, and reloads it.
 
+mod logs;
+
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
 use tokio::{task::JoinSet, time::Instant};
 
+use self::logs::{log_omitted, log_trust, warn_of_invalid};
 use crate::{
     capacity::{Capacity, CapacityOptions},
     config::{Changes, Config, Inventory},
@@ -22,11 +25,6 @@ use crate::{
     server::{self, Addresses, Handshake, Liveness, Server, ServerOptions, TlsListener},
     tls::{self, Acme, AcmeOptions, Certificates, ClientAuthority, Validity},
 };
-
-/// How often certificates that are not valid are reported.
-const REMIND: Duration = Duration::from_secs(3600);
-/// How often omitted log lines are reported.
-const OMITTED: Duration = Duration::from_secs(1);
 
 /// The reason why a gateway cannot start or reload.
 #[derive(Debug, thiserror::Error)]
@@ -367,24 +365,6 @@ fn site(
     }
 }
 
-/// Logs what the operator should know about the senders: schemes that sign nothing or not the body,
-/// and schemes with unconfirmed facts.
-fn log_trust(site: &Site) {
-    for route in site.routes.iter() {
-        let scheme = route.verifier.scheme();
-        if let Some(warning) = scheme.warning() {
-            tracing::warn!(route = %route.name, scheme = scheme.id(), "{warning}");
-        }
-        if !scheme.is_confirmed() {
-            tracing::warn!(
-                route = %route.name,
-                scheme = scheme.id(),
-                "some facts about the scheme are unconfirmed: try it with mode = \"observe\" first"
-            );
-        }
-    }
-}
-
 /// Divides the replay guard among the routes and keys of a site.
 fn assign_shares(replay: &Replay, site: &Site) {
     replay.assign_shares(site.routes.iter().map(|route| (&*route.name, route.verifier.keys())));
@@ -402,28 +382,4 @@ fn key_sets(site: &Site) -> Vec<&Arc<KeySet>> {
 /// Refreshes the key sets of a site until the returned tasks are dropped.
 fn fetch_key_sets(site: &Site) -> JoinSet<()> {
     key_sets(site).into_iter().map(|set| Arc::clone(set).maintain()).collect()
-}
-
-/// Warns about certificates that are not valid, now and every hour, as long as they are in use.
-async fn warn_of_invalid(certificates: Weak<Certificates>) {
-    let mut ticks = tokio::time::interval(REMIND);
-    loop {
-        ticks.tick().await;
-        let Some(certificates) = certificates.upgrade() else { return };
-        for (name, validity) in certificates.validities() {
-            if let Some(problem) = validity.problem_at(&name, unix_seconds()) {
-                tracing::warn!("{problem}");
-            }
-        }
-    }
-}
-
-/// Calls [`Gate::log_omitted`] regularly, as long as the gate exists.
-async fn log_omitted(gate: Weak<Gate>) {
-    let mut ticks = tokio::time::interval(OMITTED);
-    loop {
-        ticks.tick().await;
-        let Some(gate) = gate.upgrade() else { return };
-        gate.log_omitted();
-    }
 }
