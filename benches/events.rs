@@ -48,7 +48,7 @@ fn open(path: &Path) -> DiskStore {
 fn event(number: u64, state: EventState) -> NewEvent {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
-    let route = if number % 4 == 0 { "payments" } else { "orders" };
+    let route = if number.is_multiple_of(4) { "payments" } else { "orders" };
     let header = |name: &str, value: &'static str| (name.into(), HeaderValue::from_static(value));
     NewEvent {
         entry: EventEntry {

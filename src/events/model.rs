@@ -180,7 +180,7 @@ pub struct EventEntry {
     pub redelivery: bool,
     /// Whether the request is kept, so that it can be delivered again.
     pub has_request: bool,
-    /// The newest attempts, oldest first, at most [`MAX_LOG`].
+    /// The newest attempts, oldest first, at most `MAX_LOG`.
     pub log: Vec<DeliveryAttempt>,
     /// Why the request was rejected; only for [`EventState::Refused`].
     pub refusal: Option<Refusal>,

@@ -70,7 +70,7 @@ pub trait EventStore: fmt::Debug + Send + Sync {
     /// the lease, unless an earlier event with the same order is unsettled: it is then pending.
     ///
     /// # Errors
-    /// [`StoreError::Full`]; [`StoreError::Unavailable`] at `until` at the latest.
+    /// `StoreError::Full`; `StoreError::Unavailable` at `until` at the latest.
     fn accept(&self, event: NewEvent, until: Instant) -> Operation<'_, Acceptance>;
 
     /// Returns the entry with this replay record.
@@ -103,7 +103,7 @@ pub trait EventStore: fmt::Debug + Send + Sync {
     /// asked for a redelivery in the meantime, the event is pending again.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: call it again with the same attempt. If the first call ended
+    /// `StoreError::Unavailable`: call it again with the same attempt. If the first call ended
     /// the attempt after all, the result is as if it had succeeded.
     fn settle(
         &self,

@@ -372,8 +372,7 @@ async fn a_rejected_request_is_shown_with_its_reason_and_diagnosis() {
     let gateway = setup(&upstream, "sync").start();
     let mut near = Event::default();
     near.tampered = Some([near.body.as_slice(), b"\n"].concat());
-    let mut forged = Event::default();
-    forged.signature = Some("no signature".to_owned());
+    let forged = Event { signature: Some("no signature".to_owned()), ..Event::default() };
     for (event, reason) in [(near, "bad_signature"), (forged, "malformed_signature")] {
         assert_eq!(send(&gateway, &event).await.status, 401);
         let operator = gateway.operator();
