@@ -1,12 +1,13 @@
 //! Every result of a request that is not the upstream's response, with its status, its metric label
 //! and its log level. All matches are exhaustive, so that a new variant must state all three.
 
+mod outcome;
 mod shed;
 
 use http::StatusCode;
 use tracing::Level;
 
-pub use self::shed::Shed;
+pub use self::{outcome::Outcome, shed::Shed};
 
 /// Why a request is not admitted or not accepted as authentic, in order of precedence: if several
 /// reasons apply, the first one is logged and counted. The sender never learns it.
@@ -128,59 +129,6 @@ impl Reason {
             Reason::ContextMismatch => {
                 "authentic, but unsigned headers differ from the event's first request"
             }
-        }
-    }
-}
-
-/// The result of a request, as counted in `sealgate_requests_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// The request was forwarded, and its sender got the upstream's response.
-    Forwarded,
-    /// A retry of a done event: acknowledged, not forwarded.
-    Duplicate,
-    /// A replay: the same request again, not forwarded.
-    Replay,
-    /// A copy that arrived while another one was in flight, and got its outcome.
-    Joined,
-    /// The event was stored, and its delivery follows.
-    Queued,
-    /// A challenge, to which the gateway responded.
-    Challenge,
-    /// Not admitted, or not accepted as authentic.
-    Rejected,
-    /// Cannot be verified or handled now; the sender should retry.
-    Unavailable,
-    /// Anything else: malformed HTTP, a limit, no route, a failed upstream.
-    Error,
-}
-
-impl Outcome {
-    /// All outcomes.
-    pub const ALL: [Outcome; 9] = [
-        Outcome::Forwarded,
-        Outcome::Duplicate,
-        Outcome::Replay,
-        Outcome::Joined,
-        Outcome::Queued,
-        Outcome::Challenge,
-        Outcome::Rejected,
-        Outcome::Unavailable,
-        Outcome::Error,
-    ];
-
-    /// Returns the metric label, which is also the word in the log and in `Sealgate-Answer`.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Outcome::Forwarded => "forwarded",
-            Outcome::Duplicate => "duplicate",
-            Outcome::Replay => "replay",
-            Outcome::Joined => "joined",
-            Outcome::Queued => "queued",
-            Outcome::Challenge => "handshake",
-            Outcome::Rejected => "rejected",
-            Outcome::Unavailable => "unavailable",
-            Outcome::Error => "error",
         }
     }
 }

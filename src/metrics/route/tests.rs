@@ -1,7 +1,7 @@
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use super::*;
-use crate::metrics::{Metrics, NO_ROUTE};
+use crate::metrics::{Metrics, NO_ROUTE, deliveries::AttemptOutcome, number::DELAYS};
 
 /// The families of routes, counted and written by the `prometheus` crate.
 struct Reference {
