@@ -9,9 +9,6 @@
 //! The store decides which event is due and guarantees that at most one attempt of it is in flight.
 //! This module computes times, begins attempts and settles them.
 
-// Until rejected requests are kept.
-#![allow(dead_code)]
-
 mod accept;
 pub(crate) mod codec;
 mod delivery;

@@ -12,7 +12,7 @@
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -53,7 +53,6 @@ const TOTALS_NAME: &str = "totals";
 
 /// The open files.
 pub(super) struct EventFiles {
-    path: PathBuf,
     pub(super) database: Database,
     meta: Keyspace,
     routes: Keyspace,
@@ -107,7 +106,6 @@ impl EventFiles {
                     .with_kv_separation(Some(separated))
             };
             let files = EventFiles {
-                path: path.into(),
                 meta: database.keyspace("meta", small)?,
                 routes: database.keyspace("routes", small)?,
                 entries: database.keyspace("entries", small)?,
@@ -129,10 +127,6 @@ impl EventFiles {
             *files.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
             Ok(files)
         })
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Compares version and key, and writes them to new files.
