@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::kit::{Connection, Event, SECRET, Upstream, sealgate, signal};
+use crate::kit::{Connection, Event, PATIENCE, SECRET, Upstream, sealgate, signal};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -112,11 +112,17 @@ async fn listen_forwards_events_and_explains_rejections() {
     let changed = Event { tampered: Some(b"{}\n".to_vec()), ..Event::new(b"{}") };
     let reply = Connection::plain(address).await.exchange(&changed.request()).await;
     assert_eq!(reply.status, 401);
+    // The diagnosis is made after the response.
+    let mut errors = BufReader::new(child.stderr.take().expect("piped"));
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut log = String::new();
+        while !log.contains("newline") && errors.read_line(&mut log).expect("text") > 0 {}
+        log
+    });
+    let log = tokio::time::timeout(PATIENCE, reading).await;
     signal(child.id(), "-TERM");
     assert!(child.wait().expect("it ends").success());
-    let mut log = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().expect("piped"), &mut log)
-        .expect("text");
+    let log = log.expect("the diagnosis in time").expect("no panic");
     for part in ["forwarded", "bad_signature", "newline"] {
         assert!(log.contains(part), "{part}: {log}");
     }
