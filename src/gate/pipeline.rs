@@ -178,7 +178,8 @@ impl Pipeline {
                         let request = (head, wire.header_case, payload);
                         let known = (verified, entry.id(), entry.arrived());
                         let until = (answer_by, client);
-                        flight::repeat(events, &route, request, known, until).await?;
+                        // In a box, because it is rare and its future is large.
+                        Box::pin(flight::repeat(events, &route, request, known, until)).await?;
                     }
                     return Reply::to_repeat(repeat, &route, site.acknowledge_replays);
                 }
