@@ -134,7 +134,7 @@ pub(super) async fn replicas_share_retries_replays_and_contexts<S: SharedServer>
     a.flushed().await;
     assert!(b.is_replay(arrival(1, 4)).await);
 
-    // Failed on one: pin and mark stand on the other.
+    // After a failure on one replica, the other has the pin and the mark.
     a.won(arrival(2, 1)).await.failed(Failure::Unknown, Err(Reject::UpstreamReset)).await;
     let other = Arrival { pin: ContextPin([2; 16]), ..arrival(2, 2) };
     assert_eq!(b.rejected(other).await, Reject::NotAccepted(Reason::ContextMismatch));
