@@ -273,9 +273,14 @@ impl Scheme {
 
     /// Returns whether requests are verified with a public key.
     pub fn takes_public_key(&self) -> bool {
+        self.public_key_algorithm().is_some()
+    }
+
+    /// Returns the algorithm of the public keys; `None` if requests are verified with a secret.
+    pub(super) fn public_key_algorithm(&self) -> Option<PublicKeyAlgorithm> {
         match (self.kind, &self.token) {
-            (ProofKind::PublicKey(_), _) => true,
-            (ProofKind::Jwt, Some(rules)) => rules.algorithm != token::TokenAlgorithm::Hs256,
+            (ProofKind::PublicKey(algorithm), _) => Some(algorithm),
+            (ProofKind::Jwt, Some(rules)) => rules.algorithm.public(),
             (
                 ProofKind::Jwt
                 | ProofKind::Hmac(_)
@@ -283,7 +288,7 @@ impl Scheme {
                 | ProofKind::Token
                 | ProofKind::Basic,
                 _,
-            ) => false,
+            ) => None,
         }
     }
 

@@ -26,7 +26,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use crate::{
-    scheme::{compiled::token::TokenAlgorithm, public_key::PublicKey},
+    scheme::public_key::{PublicKey, PublicKeyAlgorithm},
     tls::ServerTrust,
 };
 
@@ -165,13 +165,13 @@ impl KeySet {
     }
 
     /// Whether the set is in memory and has no key for `algorithm`.
-    pub(super) fn lacks(&self, algorithm: TokenAlgorithm) -> bool {
+    pub(super) fn lacks(&self, algorithm: PublicKeyAlgorithm) -> bool {
         let keys = self.keys.load();
         keys.as_ref().is_some_and(|set| set.keys.iter().all(|key| key.algorithm != algorithm))
     }
 
-    /// Returns the keys for a token that names `kid`, or no key.
-    pub(super) fn find(&self, kid: Option<&str>, algorithm: TokenAlgorithm) -> KeyLookup {
+    /// Returns the keys for a token or signature that names `kid`, or no key.
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: PublicKeyAlgorithm) -> KeyLookup {
         let now = Instant::now();
         let keys = self.keys.load();
         let serves = |keys: &&Arc<PublishedKeys>| match self.origin {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512, VerificationAlgorithm,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA512,
+    VerificationAlgorithm,
 };
 use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 use x509_parser::{prelude::FromDer, x509::SubjectPublicKeyInfo};
@@ -27,6 +28,8 @@ pub(super) enum PublicKeyAlgorithm {
     RsaSha256,
     /// RSA PKCS#1 v1.5 with SHA-512 and a modulus of at least 2048 bits.
     RsaSha512,
+    /// RSA-PSS with SHA-512 and a modulus of at least 2048 bits.
+    RsaPssSha512,
 }
 
 /// A prepared public key.
@@ -41,6 +44,18 @@ impl PublicKeyAlgorithm {
             PublicKeyAlgorithm::EcdsaP256Fixed => &ECDSA_P256_SHA256_FIXED,
             PublicKeyAlgorithm::RsaSha256 => &RSA_PKCS1_2048_8192_SHA256,
             PublicKeyAlgorithm::RsaSha512 => &RSA_PKCS1_2048_8192_SHA512,
+            PublicKeyAlgorithm::RsaPssSha512 => &RSA_PSS_2048_8192_SHA512,
+        }
+    }
+
+    /// Returns its name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            PublicKeyAlgorithm::Ed25519 => "Ed25519",
+            PublicKeyAlgorithm::EcdsaP256 | PublicKeyAlgorithm::EcdsaP256Fixed => "ECDSA P-256",
+            PublicKeyAlgorithm::RsaSha256 => "RSA PKCS#1 SHA-256",
+            PublicKeyAlgorithm::RsaSha512 => "RSA PKCS#1 SHA-512",
+            PublicKeyAlgorithm::RsaPssSha512 => "RSA-PSS SHA-512",
         }
     }
 
@@ -50,7 +65,8 @@ impl PublicKeyAlgorithm {
             PublicKeyAlgorithm::Ed25519 | PublicKeyAlgorithm::EcdsaP256Fixed => Some(64),
             PublicKeyAlgorithm::EcdsaP256
             | PublicKeyAlgorithm::RsaSha256
-            | PublicKeyAlgorithm::RsaSha512 => None,
+            | PublicKeyAlgorithm::RsaSha512
+            | PublicKeyAlgorithm::RsaPssSha512 => None,
         }
     }
 }
@@ -79,15 +95,12 @@ impl PublicKey {
             .ok_or_else(|| "the public key is not written as this sender writes it".to_owned())?
         };
         check_size(&bytes)?;
-        PublicKey::parse(algorithm.verification(), &bytes)
+        PublicKey::parse(algorithm, &bytes)
     }
 
     /// Reads a key from its bytes.
-    pub(super) fn parse(
-        algorithm: &'static dyn VerificationAlgorithm,
-        bytes: &[u8],
-    ) -> Result<PublicKey, String> {
-        let parsed = ParsedPublicKey::new(algorithm, bytes);
+    pub(super) fn parse(algorithm: PublicKeyAlgorithm, bytes: &[u8]) -> Result<PublicKey, String> {
+        let parsed = ParsedPublicKey::new(algorithm.verification(), bytes);
         let parsed = parsed.map_err(|_| "this is no public key of the scheme's algorithm")?;
         Ok(PublicKey(Arc::new(parsed)))
     }

@@ -346,7 +346,7 @@ async fn a_key_set_that_can_verify_nothing_is_rejected_at_start() {
     });
     for (key, cause) in [
         (short, "short: it has 1024 bits, not 2048 to 8192"),
-        (other, "the key set has no key for RS256, which `pitchpoint` uses"),
+        (other, "the key set has no key for RSA PKCS#1 SHA-256, which `pitchpoint` uses"),
     ] {
         std::fs::write(dir.join("keys.json"), json!({"keys": [key]}).to_string()).expect("written");
         let output = sealgate(&["check"], dir);

@@ -10,7 +10,6 @@ use crate::scheme::{
         token::{HashedPart, TokenAlgorithm},
     },
     mac::HashAlgorithm,
-    public_key::PublicKeyAlgorithm,
     text::escaped,
     time::TimeUnit,
 };
@@ -27,15 +26,7 @@ impl Scheme {
             (ProofKind::Digest(HashAlgorithm::Sha512), _) => "SHA-512 with the secret",
             (ProofKind::Token, _) => "static token",
             (ProofKind::Basic, _) => "user and password",
-            (ProofKind::PublicKey(PublicKeyAlgorithm::Ed25519), _) => "Ed25519",
-            (
-                ProofKind::PublicKey(
-                    PublicKeyAlgorithm::EcdsaP256 | PublicKeyAlgorithm::EcdsaP256Fixed,
-                ),
-                _,
-            ) => "ECDSA P-256",
-            (ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha256), _) => "RSA PKCS#1 SHA-256",
-            (ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha512), _) => "RSA PKCS#1 SHA-512",
+            (ProofKind::PublicKey(algorithm), _) => algorithm.name(),
             (ProofKind::Jwt, Some(rules)) => match rules.algorithm {
                 TokenAlgorithm::Hs256 => "JWT HS256",
                 TokenAlgorithm::Rs256 => "JWT RS256",

@@ -7,10 +7,10 @@ use http::HeaderName;
 
 use crate::{
     scheme::{
-        compiled::{ProofKind, Scheme, template::MAX_HEADERS, token::TokenAlgorithm},
+        compiled::{ProofKind, Scheme, template::MAX_HEADERS},
         keyset::KeySet,
         mac::{Engine, HashAlgorithm},
-        public_key::{PublicKey, PublicKeyAlgorithm},
+        public_key::PublicKey,
         verify::{
             Verifier,
             jwt::PinnedClaims,
@@ -193,10 +193,10 @@ impl Scheme {
         if jwt.jwks.is_some() && !(self.takes_public_key() && self.takes_tokens()) {
             problems.push(format!("the scheme `{id}` takes no `jwks`"));
         }
-        if let (Some(set), Some(rules)) = (&jwt.jwks, &self.token)
-            && set.lacks(rules.algorithm)
+        if let (Some(set), Some(algorithm)) = (&jwt.jwks, self.public_key_algorithm())
+            && set.lacks(algorithm)
         {
-            let algorithm = rules.algorithm.name();
+            let algorithm = algorithm.name();
             problems.push(format!("the key set has no key for {algorithm}, which `{id}` uses"));
         }
         let pinned =
@@ -244,18 +244,8 @@ pub(in crate::scheme) fn prepared(
     scheme: &Scheme,
     secret: &Secret,
 ) -> Result<PreparedSecret, String> {
-    if let ProofKind::PublicKey(algorithm) = scheme.kind {
+    if let Some(algorithm) = scheme.public_key_algorithm() {
         return PublicKey::read(algorithm, &scheme.key, secret).map(PreparedSecret::Public);
-    }
-    if let Some(rules) = &scheme.token {
-        let algorithm = match rules.algorithm {
-            TokenAlgorithm::Hs256 => None,
-            TokenAlgorithm::Rs256 => Some(PublicKeyAlgorithm::RsaSha256),
-            TokenAlgorithm::Es256 => Some(PublicKeyAlgorithm::EcdsaP256Fixed),
-        };
-        if let Some(algorithm) = algorithm {
-            return PublicKey::read(algorithm, &scheme.key, secret).map(PreparedSecret::Public);
-        }
     }
     let bytes = scheme.key.bytes(secret)?;
     Ok(match scheme.kind {

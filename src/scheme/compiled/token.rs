@@ -1,6 +1,6 @@
 //! What a scheme requires of its JSON Web Tokens.
 
-use crate::scheme::{encoding::Encoding, json::JsonPointers};
+use crate::scheme::{encoding::Encoding, json::JsonPointers, public_key::PublicKeyAlgorithm};
 
 /// A signature algorithm (RFC 7518, section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,15 @@ impl TokenAlgorithm {
             TokenAlgorithm::Hs256 => "HS256",
             TokenAlgorithm::Rs256 => "RS256",
             TokenAlgorithm::Es256 => "ES256",
+        }
+    }
+
+    /// Returns the algorithm of the public key; `None` if the key is a secret.
+    pub(in crate::scheme) fn public(self) -> Option<PublicKeyAlgorithm> {
+        match self {
+            TokenAlgorithm::Hs256 => None,
+            TokenAlgorithm::Rs256 => Some(PublicKeyAlgorithm::RsaSha256),
+            TokenAlgorithm::Es256 => Some(PublicKeyAlgorithm::EcdsaP256Fixed),
         }
     }
 }

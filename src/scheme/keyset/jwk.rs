@@ -7,13 +7,12 @@ use std::borrow::Cow;
 use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
     rsa::PublicKeyComponents,
-    signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256},
 };
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::Value;
 
 use super::MAX_BYTES;
-use crate::scheme::{compiled::token::TokenAlgorithm, public_key::PublicKey};
+use crate::scheme::public_key::{PublicKey, PublicKeyAlgorithm};
 
 /// The most keys that are kept of a set.
 const MAX_KEYS: usize = 100;
@@ -24,10 +23,10 @@ const COORDINATE: usize = 32;
 /// The most characters of a key ID in a log line.
 const MAX_SHOWN: usize = 64;
 
-/// A key that signatures can be verified with.
+/// A key that signatures of one algorithm can be verified with.
 pub(super) struct PublishedKey {
     pub(super) kid: Option<String>,
-    pub(super) algorithm: TokenAlgorithm,
+    pub(super) algorithm: PublicKeyAlgorithm,
     pub(super) key: PublicKey,
 }
 
@@ -47,12 +46,16 @@ pub(super) fn parse(text: &[u8]) -> Result<(Vec<PublishedKey>, Vec<String>), Str
     let document: KeySetDocument =
         serde_json::from_slice(text).map_err(|error| format!("this is not a key set: {error}"))?;
     let (mut keys, mut skipped) = (Vec::new(), Vec::new());
+    let mut used = 0;
     for (place, jwk) in document.keys.iter().enumerate() {
-        match key(jwk) {
-            Ok(_) if keys.len() == MAX_KEYS => {
+        match usable(jwk) {
+            Ok(_) if used == MAX_KEYS => {
                 skipped.push(format!("{}: only {MAX_KEYS} keys are used", name(jwk, place)));
             }
-            Ok(key) => keys.push(key),
+            Ok(usable) => {
+                used += 1;
+                keys.extend(usable);
+            }
             Err(cause) => skipped.push(format!("{}: {cause}", name(jwk, place))),
         }
     }
@@ -74,19 +77,24 @@ fn name(jwk: &Value, place: usize) -> String {
     }
 }
 
-fn key(jwk: &Value) -> Result<PublishedKey, Cow<'static, str>> {
+/// Returns a key for each algorithm that it can be used with: an RSA key that names no algorithm
+/// verifies PKCS#1 and PSS signatures.
+fn usable(jwk: &Value) -> Result<Vec<PublishedKey>, Cow<'static, str>> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
-    let number = |name: &'static str| {
+    let bytes = |name: &'static str| {
         let text = text(name).ok_or(format!("`{name}` is missing"))?.trim_end_matches('=');
         let bytes = BASE64URL_NOPAD.decode(text.as_bytes());
-        let bytes = bytes.map_err(|_| format!("`{name}` is not base64url"))?;
+        bytes.map_err(|_| format!("`{name}` is not base64url"))
+    };
+    let number = |name: &'static str| {
+        let bytes = bytes(name)?;
         let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
         Ok::<_, String>(bytes[zeros..].to_vec())
     };
     if let Some(purpose) = text("use").filter(|purpose| *purpose != "sig") {
         return Err(format!("its use is `{}`", purpose.escape_default()).into());
     }
-    let (algorithm, key) = match (text("kty"), text("crv")) {
+    let (algorithms, bytes, wrong): (&[_], _, _) = match (text("kty"), text("crv")) {
         (Some("RSA"), _) => {
             let components = PublicKeyComponents { n: number("n")?, e: number("e")? };
             let zeros = components.n.first().map_or(0, |byte| byte.leading_zeros() as usize);
@@ -97,8 +105,14 @@ fn key(jwk: &Value) -> Result<PublishedKey, Cow<'static, str>> {
             }
             let der: Result<PublicKeyX509Der<'_>, _> = components.as_der();
             let der = der.map_err(|_| "it is not an RSA key")?;
-            let key = PublicKey::parse(&RSA_PKCS1_2048_8192_SHA256, der.as_ref());
-            (TokenAlgorithm::Rs256, key.map_err(|_| "it is not an RSA key")?)
+            (
+                &[
+                    ("RS256", PublicKeyAlgorithm::RsaSha256),
+                    ("PS512", PublicKeyAlgorithm::RsaPssSha512),
+                ],
+                der.as_ref().to_vec(),
+                "it is not an RSA key",
+            )
         }
         (Some("EC"), Some("P-256")) => {
             let mut point = vec![4];
@@ -108,19 +122,38 @@ fn key(jwk: &Value) -> Result<PublishedKey, Cow<'static, str>> {
                 point.resize(point.len() + zeros, 0);
                 point.extend_from_slice(&coordinate);
             }
-            let key = PublicKey::parse(&ECDSA_P256_SHA256_FIXED, &point);
-            (TokenAlgorithm::Es256, key.map_err(|_| "it is not a point on P-256")?)
+            (&[("ES256", PublicKeyAlgorithm::EcdsaP256Fixed)], point, "it is not a point on P-256")
         }
+        // RFC 8037; `Ed25519` is the name of RFC 9864.
+        (Some("OKP"), Some("Ed25519")) => (
+            &[("EdDSA", PublicKeyAlgorithm::Ed25519), ("Ed25519", PublicKeyAlgorithm::Ed25519)],
+            bytes("x")?,
+            "it is not an Ed25519 key",
+        ),
         (kty, crv) => {
             let shown = |text: Option<&str>| text.unwrap_or("none").escape_default().to_string();
             let (kty, crv) = (shown(kty), shown(crv));
             return Err(format!("its type (kty `{kty}`, crv `{crv}`) is not supported").into());
         }
     };
-    match text("alg") {
-        Some(name) if name != algorithm.name() => {
+    let named = text("alg");
+    let mut keys: Vec<PublishedKey> = Vec::new();
+    for (name, algorithm) in algorithms {
+        if named.is_none_or(|named| named == *name)
+            && keys.iter().all(|key| key.algorithm != *algorithm)
+        {
+            let key = PublicKey::parse(*algorithm, &bytes).map_err(|_| wrong)?;
+            keys.push(PublishedKey {
+                kid: text("kid").map(str::to_owned),
+                algorithm: *algorithm,
+                key,
+            });
+        }
+    }
+    match named {
+        Some(name) if keys.is_empty() => {
             Err(format!("its algorithm is `{}`", name.escape_default()).into())
         }
-        Some(_) | None => Ok(PublishedKey { kid: text("kid").map(str::to_owned), algorithm, key }),
+        Some(_) | None => Ok(keys),
     }
 }

@@ -6,7 +6,8 @@ use crate::{
     reject::{Reason, Reject},
     scheme::{
         compiled::template::{Template, ValueSource},
-        keyset::KeyLookup,
+        keyset::{KeyLookup, KeySet},
+        public_key::{PublicKey, PublicKeyAlgorithm},
         verify::{
             Verifier,
             jwt::SignedToken,
@@ -16,6 +17,20 @@ use crate::{
         },
     },
 };
+
+/// Returns the published keys that a token or a signature may be made with.
+fn published(
+    set: &KeySet,
+    kid: Option<&str>,
+    algorithm: PublicKeyAlgorithm,
+) -> Result<Vec<PublicKey>, Reject> {
+    match set.find(kid, algorithm) {
+        KeyLookup::Found(keys) => Ok(keys),
+        KeyLookup::Unknown => Err(Reason::UnknownKid.into()),
+        KeyLookup::Pending => Err(Reject::KeyPending),
+        KeyLookup::Unavailable => Err(Reject::KeysUnavailable),
+    }
+}
 
 /// The secret that proves a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,16 +149,10 @@ impl Verifier {
             position.conditional_assign(&number, fits & !proven);
             proven |= fits;
         }
-        if let (Some(set), Some(rules)) = (&self.key_set, &self.scheme.token) {
-            match set.find(token.kid.as_deref(), rules.algorithm) {
-                KeyLookup::Found(keys) => {
-                    let valid = keys.iter().any(|key| key.verifies(token.signed, &token.signature));
-                    proven |= Bit::from(u8::from(valid));
-                }
-                KeyLookup::Unknown => return Err(Reason::UnknownKid.into()),
-                KeyLookup::Pending => return Err(Reject::KeyPending),
-                KeyLookup::Unavailable => return Err(Reject::KeysUnavailable),
-            }
+        if let (Some(set), Some(algorithm)) = (&self.key_set, self.scheme.public_key_algorithm()) {
+            let keys = published(set, token.kid.as_deref(), algorithm)?;
+            let valid = keys.iter().any(|key| key.verifies(token.signed, &token.signature));
+            proven |= Bit::from(u8::from(valid));
         }
         Ok(bool::from(proven).then_some(ProvingSecret { mac: [0; 16], position }))
     }
