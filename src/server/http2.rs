@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use super::{
     deadlines::{OpenRequest, Requests},
     frame_limit::FrameLimit,
     service::{Client, Shared},
+    shutdown::GRACE,
 };
 use crate::{gate::WireFacts, reject::Reject, replay::Receipt};
 
@@ -61,20 +62,28 @@ where
         .max_local_error_reset_streams(Some(limits.resets))
         .handshake::<_, Bytes>(FrameLimit::new(stream))
         .await?;
-    let mut is_finishing = false;
+    let mut finishing = None::<Instant>;
     let mut accept = |context: &mut Context<'_>| loop {
-        if !is_finishing && (shared.shutdown.has_begun() || requests.is_parked()) {
-            is_finishing = true;
+        if finishing.is_none() && (shared.shutdown.has_begun() || requests.is_parked()) {
+            finishing = Some(Instant::now());
             connection.graceful_shutdown();
         }
         match connection.poll_accept(context) {
             // It has timed out while it was polled.
-            Poll::Pending if !is_finishing && requests.is_parked() => {}
-            polled => return polled,
+            Poll::Pending if finishing.is_none() && requests.is_parked() => {}
+            polled => {
+                let is_late = finishing.is_some_and(|since| since.elapsed() > GRACE);
+                return polled.map(|accepted| accepted.map(|accepted| (accepted, is_late)));
+            }
         }
     };
-    while let Some(accepted) = poll_fn(&mut accept).await {
-        let (request, reply) = accepted?;
+    while let Some((accepted, is_late)) = poll_fn(&mut accept).await {
+        let (request, mut reply) = accepted?;
+        // `h2` accepts streams until the client acknowledges the GOAWAY.
+        if is_late {
+            reply.send_reset(h2::Reason::REFUSED_STREAM);
+            continue;
+        }
         let accepted = (request, requests.waited(), requests.begin());
         tokio::spawn(respond(accepted, reply, client.clone(), Arc::clone(shared)));
     }

@@ -11,8 +11,9 @@ use std::{
 use tokio::time::{Sleep, sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long a connection without a request stays open after the signal.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long a connection without a request stays open after the signal, and how long one over
+/// HTTP/2 accepts requests after its GOAWAY.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// The connections that are open, and the signal on which they finish.
 #[derive(Default)]

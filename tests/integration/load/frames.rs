@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::kit::{PATIENCE, Process, Setup, Upstream, shake};
+use crate::kit::{Event, PATIENCE, Process, Setup, Upstream, shake};
 
 const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
@@ -127,6 +127,47 @@ async fn goaway(read: &mut ReadHalf<TlsStream<TcpStream>>) -> Option<u32> {
         }
     }
     code
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_ignores_goaway_does_not_hold_up_a_drain() {
+    let upstream = Upstream::start().await;
+    let mut gateway = Setup::new(&upstream)
+        .server("drain = \"30s\"")
+        .section("[limits]\nrequest_body = \"1s\"\nstreams = 100\nresets = 1000")
+        .start();
+    let stream = shake(gateway.addresses().https[0], &gateway.certificate(), b"h2").await;
+    let (mut read, mut write) = split(stream);
+    write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("it reads");
+    write.write_all(&frame(SETTINGS, 0, 0, &[])).await.expect("it reads");
+    // The head of an event, whose body never follows.
+    let mut block = head();
+    for (name, value) in Event::default().http2_request().headers() {
+        block.push(0);
+        for text in [name.as_str().as_bytes(), value.as_bytes()] {
+            assert!(text.len() < 127, "needs a longer encoding");
+            block.push(u8::try_from(text.len()).expect("short"));
+            block.extend_from_slice(text);
+        }
+    }
+    // Never acknowledges a PING, and opens a stream whenever one gets its response.
+    write.write_all(&frame(HEADERS, END_HEADERS, 1, &block)).await.expect("it reads");
+    let client = tokio::spawn(async move {
+        let mut stream = 1;
+        while let Some((kind, _)) = next(&mut read).await {
+            if kind == HEADERS {
+                stream += 2;
+                let head = frame(HEADERS, END_HEADERS, stream, &block);
+                if write.write_all(&head).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    let start = Instant::now();
+    gateway.drain().await;
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    timeout(PATIENCE, client).await.expect("an end in time").expect("no panic");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
