@@ -15,6 +15,7 @@ mod hypothesis;
 mod json;
 mod keyset;
 mod mac;
+mod multipart;
 mod public_key;
 mod selector;
 mod sign;

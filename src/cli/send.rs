@@ -10,14 +10,14 @@ use std::{
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use clap::Args;
-use http::{Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, header::HOST};
 
 use self::destination::destination;
 use super::{
     Status,
     client::{Destination, SenderClient},
     err, invalid, now, out,
-    sign::{SignArguments, Signed, inputs, signed},
+    sign::{SignArguments, Signed, inputs, signed_with},
 };
 use crate::{config::Config, response::ANSWER};
 
@@ -72,12 +72,21 @@ pub(super) fn send(config: &Path, arguments: &SendArguments) -> anyhow::Result<S
         Ok(prepared) => prepared,
         Err(error) => return Ok(invalid(&error)),
     };
-    let target = to.url.clone();
-    let target = target.path_and_query().map_or("/", |target| target.as_str());
+    let url = to.url.clone();
+    let target = url.path_and_query().map_or("/", |target| target.as_str());
     let connect = async || connected(&config, arguments, to).await;
     let route = config.routes.iter().find(|route| route.name == arguments.sign.route);
     let route = route.context("no such route")?;
-    let sign = |body: Vec<u8>| signed(&arguments.sign, route, target, Bytes::from(body));
+    let sign = |body: Vec<u8>| {
+        let mut headers: HeaderMap = arguments.sign.headers.iter().cloned().collect();
+        if route.verifier.signs_authority()
+            && let (None, Some(authority)) = (headers.get(HOST), url.authority())
+        {
+            headers.insert(HOST, authority.as_str().parse()?);
+        }
+        let at = arguments.sign.at.unwrap_or_else(now);
+        signed_with(&arguments.sign, route, target, headers, Bytes::from(body), at)
+    };
     let completed = route.verifier.completed_body(&body).map_err(|problem| anyhow!(problem))?;
     if completed != body {
         err!("note: the body has no event ID, so one was added\n");

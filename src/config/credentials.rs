@@ -180,6 +180,7 @@ fn jwt(
     };
     if let Some(scheme) = scheme
         && !scheme.takes_tokens()
+        && !scheme.takes_key_set()
     {
         let help = Some("remove [route.jwt]".to_owned());
         field.error(format!("the scheme `{}` verifies no tokens", scheme.id()), help);

@@ -2,6 +2,7 @@
 
 mod challenge;
 mod lint;
+mod message_signature;
 mod parts;
 pub(super) mod prepare;
 pub(super) mod read;
@@ -66,12 +67,25 @@ impl Scheme {
             Some(field) => field.section().and_then(parts::sender),
             None => Some(parts::ordinary_sender()),
         };
-        let section = root.require("signature").and_then(|f| f.section());
-        let signature =
-            section.and_then(|section| signature::signature(section, kind, &mut wanted));
+        let section = root.get("message_signature").and_then(|f| f.section());
+        let (signature, message_signature) = match section {
+            Some(section) => {
+                message_signature::message_signature(section, kind, &mut wanted).unzip()
+            }
+            None => {
+                let section = root.require("signature").and_then(|f| f.section());
+                let read = |section| signature::signature(section, kind, &mut wanted);
+                (section.and_then(read), None)
+            }
+        };
+        let is_message_signature = root.has("message_signature");
+        let section = root.get("signed_headers").and_then(|f| f.section());
+        let signed_headers =
+            section.and_then(|section| message_signature::signed_headers(section, &mut wanted));
         let section = root.get("timestamp").and_then(|f| f.section());
         let timestamp = section.and_then(|section| parts::timestamp(section, &mut wanted));
         let field = match kind {
+            _ if is_message_signature => None,
             Some(ProofKind::Hmac(_) | ProofKind::Digest(_) | ProofKind::PublicKey(_)) => {
                 root.require("message")
             }
@@ -79,7 +93,15 @@ impl Scheme {
             // Whether it belongs to the kind cannot be said.
             None => root.get("message"),
         };
-        let message = field.as_ref().and_then(|field| read::template(field, &mut wanted));
+        let message = match is_message_signature {
+            true => Some(Template::of(ValueSource::SignatureBase)),
+            false => field.as_ref().and_then(|field| read::template(field, &mut wanted)),
+        };
+        if let (Some(field), Some(message), None) = (&field, &message, &signed_headers)
+            && message.covers(&ValueSource::SignedHeaders)
+        {
+            field.error("`{signed-headers}` needs a section `[signed_headers]`", None);
+        }
         let variants = variants(root, timestamp.as_ref(), &mut wanted);
         let agree = agreements(root, &mut wanted);
         let identity = read::headers(root.get("identity"), &mut wanted);
@@ -100,7 +122,9 @@ impl Scheme {
         let body_signed = match (&token, &message) {
             (Some(rules), _) => rules.covers(HashedPart::Body),
             (None, Some(message)) => {
-                message.covers(&ValueSource::Body) || message.covers(&ValueSource::FormSorted)
+                message.covers(&ValueSource::Body)
+                    || message.covers(&ValueSource::FormSorted)
+                    || is_message_signature
             }
             (None, None) => false,
         };
@@ -111,6 +135,8 @@ impl Scheme {
                 None => message.is_some(),
             },
             message: message.as_ref(),
+            message_signature: message_signature.as_ref(),
+            signed_headers: signed_headers.as_ref(),
             timestamp: timestamp.as_ref(),
             body_signed,
             token: token.as_ref(),
@@ -130,7 +156,10 @@ impl Scheme {
         let oracle = challenge::is_oracle(&challenges, &messages);
         if let (Some(field), Some(message)) = (&field, &message) {
             lint::message(field, message, timestamp.as_ref(), event.as_ref());
-            lint::freshness(field, message, timestamp.as_ref(), body_signed);
+            lint::freshness(field, &coverage);
+        }
+        if is_message_signature {
+            message_signature::check_items(root, &wanted);
         }
         let spaces = choice
             .spaces()
@@ -141,7 +170,7 @@ impl Scheme {
         let message = message.unwrap_or_default();
         let covers_bytes = match &token {
             Some(rules) => rules.covers(HashedPart::Body),
-            None => message.covers(&ValueSource::Body),
+            None => message.covers(&ValueSource::Body) || is_message_signature,
         };
         let pins_body = match &event.identified_by {
             Identification::SignedId(_) | Identification::SignedParts => !covers_bytes,
@@ -171,6 +200,7 @@ impl Scheme {
             kind,
             required: parts::needs(&message, timestamp.as_ref(), &event, variants.is_empty()),
             wants_digest: digests
+                || is_message_signature
                 || hashes_body(&message)
                 || agree.iter().any(|agreement| hashes_body(&agreement.with))
                 || token.as_ref().is_some_and(|rules| rules.covers(HashedPart::Body)),
@@ -186,6 +216,8 @@ impl Scheme {
             inputs: wanted,
             signature,
             message,
+            message_signature,
+            signed_headers,
             variants,
             each,
             token,

@@ -3,7 +3,9 @@
 pub(super) mod challenge;
 pub(super) mod event;
 pub(super) mod key;
+pub(super) mod message_signature;
 pub(super) mod signature;
+pub(super) mod signed_headers;
 pub(super) mod template;
 pub(super) mod token;
 pub(super) mod url;
@@ -16,7 +18,9 @@ use self::{
     challenge::ChallengeRule,
     event::{EventRule, IdentityRule},
     key::{KeyChoice, KeyForm},
+    message_signature::MessageSignatureRule,
     signature::SignatureRule,
+    signed_headers::SignedHeadersRule,
     template::{Inputs, Template, ValueSource},
     token::TokenRules,
     url::UrlRule,
@@ -110,6 +114,10 @@ pub struct Scheme {
     pub(super) required: RequiredInputs,
     pub(super) signature: SignatureRule,
     pub(super) message: Template,
+    /// What is required of message signatures, if the sender uses them.
+    pub(super) message_signature: Option<MessageSignatureRule>,
+    /// How the headers are signed that the sender lists.
+    pub(super) signed_headers: Option<SignedHeadersRule>,
     /// Other messages, for requests that have the value.
     pub(super) variants: Vec<(ValueSource, Template)>,
     /// The pointer to the elements, where each of them is signed by itself.
@@ -292,9 +300,14 @@ impl Scheme {
         }
     }
 
-    /// Returns whether requests carry a JSON Web Token, so that `[route.jwt]` makes sense.
+    /// Returns whether requests carry a JSON Web Token, so that claims can be required.
     pub fn takes_tokens(&self) -> bool {
         self.token.is_some()
+    }
+
+    /// Returns whether the sender's keys can be those of a key set: requests name their key.
+    pub fn takes_key_set(&self) -> bool {
+        self.takes_public_key() && (self.takes_tokens() || self.message_signature.is_some())
     }
 
     /// Returns every header that the scheme reads or pins.

@@ -87,6 +87,29 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
+/// The characters besides letters and digits that ECMAScript's `encodeURI` keeps.
+pub(super) const ENCODE_URI: &[u8] = b";,/?:@&=+$-_.!~*'()#";
+/// The characters besides letters and digits that ECMAScript's `encodeURIComponent` keeps.
+pub(super) const ENCODE_COMPONENT: &[u8] = b"-_.!~*'()";
+
+/// Returns a text with `%XX` for every byte that is no letter, digit or one of `kept`.
+pub(super) fn encoded(text: &[u8], kept: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(text.len());
+    for byte in text {
+        if byte.is_ascii_alphanumeric() || kept.contains(byte) {
+            encoded.push(*byte);
+        } else {
+            encoded.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    encoded
+}
+
+/// Returns a name or value as RFC 9421 signs a query parameter (section 2.2.8): a space is `%20`.
+pub(super) fn percent_encoded(text: &[u8]) -> Vec<u8> {
+    encoded(text, b"*-._")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

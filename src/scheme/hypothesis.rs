@@ -57,7 +57,9 @@ impl Hypothesis {
 
     /// Returns the registered address, if the scheme signs it.
     pub fn public_url(&self) -> Option<&str> {
-        self.0.public_urls.first().map(String::as_str).filter(|_| self.0.scheme.needs_url)
+        let scheme = &*self.0.scheme;
+        let is_signed = scheme.needs_url || scheme.message_signature.is_some();
+        self.0.public_urls.first().map(String::as_str).filter(|_| is_signed)
     }
 
     /// Returns the hypothesis that another address is registered at the sender.

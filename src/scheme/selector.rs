@@ -58,6 +58,9 @@ impl ValueSelector {
             timestamp: None,
             public_url: None,
             url_rule: &self.url,
+            signed_headers: None,
+            message_signature: None,
+            alternatives: 0,
         };
         request.duplicate = self.slots.gather(&head.headers, &mut request.headers);
         if !self.inputs.pointers.is_empty() {

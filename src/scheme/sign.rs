@@ -3,6 +3,7 @@
 mod again;
 mod body;
 mod fresh;
+mod message_signature;
 mod token;
 
 use std::borrow::Cow;
@@ -69,6 +70,7 @@ impl Verifier {
             self.label(&mut headers, key)?;
         }
         self.add_sender_headers(&mut headers, draft.body.whole());
+        self.digest_body(&mut headers, draft.body)?;
         for slot in self.made_up() {
             give(&mut headers, &self.slots.names()[slot], &random_id())?;
         }
@@ -97,6 +99,8 @@ impl Verifier {
             let value = String::from_utf8_lossy(&value);
             give(&mut headers, &self.slots.names()[slot], &value)?;
         }
+        self.list_signed_headers(&mut headers)?;
+        let default = self.default_list(&headers);
         let head = self::head(&draft.method, draft.path, headers.clone())?;
         let mut request = self.drafted(&head, draft.body);
         request.timestamp = text.as_deref().map(|text| Cow::Owned(text.as_bytes().to_vec()));
@@ -105,6 +109,9 @@ impl Verifier {
             let (items, names) = (&mut request.items, &scheme.inputs.items);
             // It has been parsed before.
             let _ = scheme.signature.parse(begun.as_bytes(), names, items, &mut candidates);
+        }
+        if let Some((slot, list)) = &default {
+            request.items[*slot].get_or_insert(list.as_bytes());
         }
         self.refuse_gaps(&request)?;
         let key = match key {
@@ -115,6 +122,10 @@ impl Verifier {
             let known: Vec<_> = self.keys().collect();
             format!("no key for this request; the route has {}", known.join(", "))
         })?;
+        if let Some(rule) = &scheme.message_signature {
+            self.sign_message(rule, key, &mut request, &mut headers, now)?;
+            return Ok(headers);
+        }
         let value = match &scheme.token {
             Some(rules) => {
                 format!("{}{}", scheme.signature.prefix, self.issue(rules, key, &request, now)?)

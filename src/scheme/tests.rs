@@ -5,6 +5,7 @@ mod challenges;
 mod events;
 mod govalid_vivreal;
 mod language;
+mod message_signatures;
 mod signing;
 mod vectors;
 mod vivoldi;

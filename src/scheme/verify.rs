@@ -8,9 +8,11 @@ mod explain;
 pub(super) mod head;
 pub(super) mod jwt;
 pub(super) mod keys;
+pub(super) mod message_signature;
 mod prove;
 pub(super) mod request;
 pub(super) mod signature;
+mod signed_headers;
 mod subject;
 
 use std::sync::Arc;
@@ -156,8 +158,30 @@ impl Verifier {
         self.authenticated(&mut self.request(head, payload), HeadCheck::default(), now).map(drop)
     }
 
+    /// Verifies a request by its only signature, or by any of its message signatures. The error is
+    /// that of the signature that came closest.
     fn authenticated<'a>(
         &'a self,
+        request: &mut RequestValues<'a>,
+        check: HeadCheck,
+        now: UnixMillis,
+    ) -> Result<Authenticated<'a>, Reject> {
+        let mut result = self.authenticated_by(0, request, check, now);
+        for number in 1..request.alternatives {
+            let Err(closest) = result else { break };
+            result = self.authenticated_by(number, request, check, now);
+            if let Err(Reject::NotAccepted(reason)) = &result
+                && !matches!(&closest, Reject::NotAccepted(other) if other < reason)
+            {
+                result = Err(closest);
+            }
+        }
+        result
+    }
+
+    fn authenticated_by<'a>(
+        &'a self,
+        number: usize,
         request: &mut RequestValues<'a>,
         check: HeadCheck,
         now: UnixMillis,
@@ -165,7 +189,7 @@ impl Verifier {
         let scheme = &*self.scheme;
         let named = scheme.choice.named(request);
 
-        let CheckedHead { signatures, token, check } = self.head(request, named, check)?;
+        let CheckedHead { signatures, token, check } = self.head(number, request, named, check)?;
         let body = self.read_body(request, named);
         if body.is_ok() {
             self.signature_in_body(request)?;
@@ -187,6 +211,7 @@ impl Verifier {
         if rules.is_some_and(|rules| !jwt::hashes_agree(rules, &claims, request)) {
             return Err(Reason::Claim.into());
         }
+        self.content_digest(request)?;
         self.consistent(request)?;
         let (fresh, age) = match rules {
             Some(rules) => jwt::age(rules, &claims, now.0),
@@ -197,12 +222,18 @@ impl Verifier {
             Freshness::Stale => true,
             Freshness::Future => return Err(Reason::Future.into()),
         };
+        let expires_in = request.expires().map(|expires| expires.saturating_sub(now.0));
+        let stale = stale || expires_in.is_some_and(|left| left <= 0);
         if !self.required_headers(request) {
             return Err(if stale { Reason::Stale } else { Reason::RequiredHeader }.into());
         }
         let fresh_for = match rules {
             Some(rules) => jwt::fresh_for(rules, &claims, now.0),
             None => self.window.zip(age).map(|((past, _), age)| past.saturating_sub(age)),
+        };
+        let fresh_for = match (fresh_for, expires_in) {
+            (Some(window), Some(left)) => Some(window.min(left)),
+            (window, left) => window.or(left),
         };
         Ok(Authenticated { key, secret, stale, fresh_for, age })
     }
@@ -224,7 +255,10 @@ impl Verifier {
                 agrees = jwt::agrees(rules, &self.pinned, &claims);
                 self.token_proven(prover, token)?
             }
-            _ => self.proven_at_any_address(prover, request, signatures),
+            _ => match self.proven_at_any_address(prover, request, signatures) {
+                None if self.key_set.is_some() => self.proven_by_key_set(request, signatures)?,
+                proven => proven,
+            },
         };
         let key = key.ok_or(Reason::UnknownKey)?;
         let secret = proven.ok_or(Reason::BadSignature)?;
@@ -248,6 +282,9 @@ impl Verifier {
             timestamp: None,
             public_url: self.public_urls.first().map(String::as_str),
             url_rule: &self.scheme.url,
+            signed_headers: self.scheme.signed_headers.as_ref(),
+            message_signature: None,
+            alternatives: 0,
         };
         request.duplicate = self.slots.gather(&head.headers, &mut request.headers);
         request
@@ -314,7 +351,9 @@ impl Verifier {
         let Some(timestamp) = &self.scheme.timestamp else { return Ok(None) };
         request.timestamp = match &timestamp.from {
             ValueSource::Header(slot) => request.header(*slot).map(Into::into),
-            ValueSource::Item(slot) => request.items[*slot].map(Into::into),
+            ValueSource::Item(slot) if request.message_signature.is_none() => {
+                request.items[*slot].map(Into::into)
+            }
             ValueSource::Json(pointer) if body_read => {
                 let text = request.json(*pointer, 0).and_then(scalar);
                 text.map(|text| text.into_owned().into())

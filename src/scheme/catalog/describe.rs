@@ -132,12 +132,18 @@ impl Scheme {
             ValueSource::Item(slot) => format!("`{}` of the signature", self.inputs.items[*slot]),
             ValueSource::Json(pointer) => format!("`{}`", of_pointer(pointer)),
             ValueSource::Query(name) => format!("`{name}` of the query"),
-            ValueSource::Form(name) => format!("`{name}` of the form"),
+            ValueSource::Form(name) | ValueSource::FormData(name) => {
+                format!("`{name}` of the form")
+            }
             ValueSource::Body => "the body".to_owned(),
             ValueSource::Timestamp => "the timestamp".to_owned(),
             ValueSource::Url => "the address".to_owned(),
             ValueSource::Method => "the method".to_owned(),
             ValueSource::Path => "the path".to_owned(),
+            ValueSource::Pathname => "the path without the query".to_owned(),
+            ValueSource::QueryText => "the query".to_owned(),
+            ValueSource::SignedHeaders => "the headers that the sender lists".to_owned(),
+            ValueSource::SignatureBase => "the covered components".to_owned(),
             ValueSource::Secret => "the secret".to_owned(),
             ValueSource::FormSorted => "the form".to_owned(),
         }
@@ -338,6 +344,10 @@ impl Scheme {
             ValueSource::Url => write!(into, "url"),
             ValueSource::Method => write!(into, "method"),
             ValueSource::Path => write!(into, "path"),
+            ValueSource::Pathname => write!(into, "pathname"),
+            ValueSource::QueryText => write!(into, "query"),
+            ValueSource::SignedHeaders => write!(into, "signed-headers"),
+            ValueSource::SignatureBase => write!(into, "signature-base"),
             ValueSource::Secret => write!(into, "secret"),
             ValueSource::FormSorted => write!(into, "form-sorted"),
             ValueSource::Header(slot) => write!(into, "header:{}", self.inputs.headers[*slot]),
@@ -347,6 +357,7 @@ impl Scheme {
             }
             ValueSource::Query(name) => write!(into, "query:{name}"),
             ValueSource::Form(name) => write!(into, "form:{name}"),
+            ValueSource::FormData(name) => write!(into, "form-data:{name}"),
         };
         for filter in &value.filters {
             into.push_str(match filter {
@@ -355,6 +366,8 @@ impl Scheme {
                 Filter::Plain => "|plain",
                 Filter::Json => "|json",
                 Filter::UrlDecode => "|urldecode",
+                Filter::EncodeUri => "|encode-uri",
+                Filter::EncodeComponent => "|encode-component",
             });
         }
     }

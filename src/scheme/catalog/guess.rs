@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
+use sfv::ListEntry;
 
 use crate::scheme::{
     compiled::{ProofKind, Scheme, template::MAX_ITEMS, template::ValueSource},
     text::after,
-    verify::{jwt::SignedToken, signature::ClaimedSignatures},
+    verify::{jwt::SignedToken, message_signature::dictionary, signature::ClaimedSignatures},
 };
 
 /// A scheme by which a request could be signed.
@@ -43,6 +44,21 @@ impl Scheme {
             let name = &self.inputs.headers[*slot];
             let Some(value) = headers.get(name) else { return false };
             let rule = &self.signature;
+            if self.message_signature.is_some() {
+                return headers.contains_key("signature-input")
+                    && dictionary(value.as_bytes()).is_some_and(|signatures| {
+                        let is_one = |entry: &ListEntry| match entry {
+                            ListEntry::Item(item) => {
+                                let bytes = item.bare_item.as_byte_sequence();
+                                bytes.is_some_and(|bytes| {
+                                    rule.length.is_none_or(|length| length == bytes.len())
+                                })
+                            }
+                            ListEntry::InnerList(_) => false,
+                        };
+                        signatures.values().any(is_one)
+                    });
+            }
             match (self.kind, &self.token) {
                 (ProofKind::Token | ProofKind::Basic, _) => name != "authorization",
                 (ProofKind::Jwt, Some(rules)) => {

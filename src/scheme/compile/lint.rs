@@ -6,6 +6,8 @@ use crate::{
         compiled::{
             TimestampRule,
             event::{EventRule, IdGrammar, IdRule, Identification},
+            message_signature::{Component, MessageSignatureRule},
+            signed_headers::SignedHeadersRule,
             template::{Filter, Template, TemplatePiece, TemplateValue, ValueSource},
             token::TokenRules,
         },
@@ -81,12 +83,17 @@ fn is_free(value: &TemplateValue) -> bool {
         | ValueSource::Item(_)
         | ValueSource::Json(_)
         | ValueSource::Query(_)
-        | ValueSource::Form(_) => true,
+        | ValueSource::QueryText
+        | ValueSource::SignedHeaders
+        | ValueSource::Form(_)
+        | ValueSource::FormData(_) => true,
         ValueSource::Body
         | ValueSource::Timestamp
         | ValueSource::Url
         | ValueSource::Method
         | ValueSource::Path
+        | ValueSource::Pathname
+        | ValueSource::SignatureBase
         | ValueSource::Secret
         | ValueSource::FormSorted => false,
     };
@@ -94,17 +101,9 @@ fn is_free(value: &TemplateValue) -> bool {
 }
 
 /// Reports a timestamp that the signature does not cover: it would not prove freshness.
-pub(super) fn freshness(
-    field: &Field<'_>,
-    message: &Template,
-    timestamp: Option<&TimestampRule>,
-    body_signed: bool,
-) {
-    let Some(timestamp) = timestamp else { return };
-    let covered = message.covers(&ValueSource::Timestamp)
-        || message.covers(&timestamp.from)
-        || (body_signed && in_body(&timestamp.from));
-    if !covered {
+pub(super) fn freshness(field: &Field<'_>, coverage: &Coverage<'_>) {
+    let Some(timestamp) = coverage.timestamp else { return };
+    if !coverage.covers(&timestamp.from) {
         let help = "put `{timestamp}` into the message, or leave `[timestamp]` out".to_owned();
         field.error("the message does not cover the timestamp", Some(help));
     }
@@ -115,6 +114,8 @@ pub(super) struct Coverage<'c> {
     /// Whether the kind of the scheme signs a message.
     pub(super) signs: bool,
     pub(super) message: Option<&'c Template>,
+    pub(super) message_signature: Option<&'c MessageSignatureRule>,
+    pub(super) signed_headers: Option<&'c SignedHeadersRule>,
     pub(super) timestamp: Option<&'c TimestampRule>,
     pub(super) body_signed: bool,
     pub(super) token: Option<&'c TokenRules>,
@@ -131,7 +132,13 @@ impl Coverage<'_> {
         let in_message = self.message.is_some_and(|message| {
             message.covers(source) || (timestamp && message.covers(&ValueSource::Timestamp))
         });
-        in_message || (self.body_signed && in_body(source))
+        in_message
+            || (self.body_signed && in_body(source))
+            || self.message_signature.is_some_and(|rule| in_components(rule, source))
+            || self.signed_headers.is_some_and(|rule| match source {
+                ValueSource::Header(slot) => rule.required.contains(slot),
+                _ => false,
+            })
     }
 }
 
@@ -152,6 +159,18 @@ pub(super) fn coverage(
     }
 }
 
+/// Returns whether every accepted message signature covers a value.
+fn in_components(rule: &MessageSignatureRule, source: &ValueSource) -> bool {
+    match source {
+        ValueSource::Header(slot) => rule.fields.contains(slot),
+        ValueSource::Item(_) => true,
+        ValueSource::Method => rule.covers(&Component::Method),
+        ValueSource::Path => rule.covers(&Component::RequestTarget),
+        ValueSource::Query(_) => rule.covers(&Component::Query),
+        _ => false,
+    }
+}
+
 fn in_body(source: &ValueSource) -> bool {
-    matches!(source, ValueSource::Json(_) | ValueSource::Form(_))
+    matches!(source, ValueSource::Json(_) | ValueSource::Form(_) | ValueSource::FormData(_))
 }

@@ -256,7 +256,10 @@ pub(super) fn needs(
         match source {
             ValueSource::Header(slot) => needs.headers.push(*slot),
             ValueSource::Item(slot) => needs.items.push(*slot),
-            ValueSource::Json(_) | ValueSource::Query(_) | ValueSource::Form(_) => {
+            ValueSource::Json(_)
+            | ValueSource::Query(_)
+            | ValueSource::Form(_)
+            | ValueSource::FormData(_) => {
                 needs.others.push(source.clone());
             }
             ValueSource::Body
@@ -264,6 +267,10 @@ pub(super) fn needs(
             | ValueSource::Url
             | ValueSource::Method
             | ValueSource::Path
+            | ValueSource::Pathname
+            | ValueSource::QueryText
+            | ValueSource::SignedHeaders
+            | ValueSource::SignatureBase
             | ValueSource::Secret
             | ValueSource::FormSorted => {}
         }

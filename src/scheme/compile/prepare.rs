@@ -172,7 +172,7 @@ impl Scheme {
         let public = !given.public_keys.is_empty();
         let jwt = &given.jwt;
         let mut problems = Vec::new();
-        match (self.takes_public_key(), self.takes_tokens()) {
+        match (self.takes_public_key(), self.takes_key_set()) {
             (true, _) if secrets => {
                 problems.push(format!("the scheme `{id}` takes no secret, but a public key"));
             }
@@ -190,7 +190,7 @@ impl Scheme {
             }
             _ => {}
         }
-        if jwt.jwks.is_some() && !(self.takes_public_key() && self.takes_tokens()) {
+        if jwt.jwks.is_some() && !self.takes_key_set() {
             problems.push(format!("the scheme `{id}` takes no `jwks`"));
         }
         if let (Some(set), Some(algorithm)) = (&jwt.jwks, self.public_key_algorithm())

@@ -22,6 +22,7 @@ pub(super) fn kind(root: &Section<'_>) -> Option<ProofKind> {
         Hmac,
         HashAlgorithm,
         Rsa,
+        RsaPss,
         Plain(ProofKind),
     }
     let words = [
@@ -31,7 +32,12 @@ pub(super) fn kind(root: &Section<'_>) -> Option<ProofKind> {
         ("basic", KindWord::Plain(ProofKind::Basic)),
         ("ed25519", KindWord::Plain(ProofKind::PublicKey(PublicKeyAlgorithm::Ed25519))),
         ("ecdsa-p256", KindWord::Plain(ProofKind::PublicKey(PublicKeyAlgorithm::EcdsaP256))),
+        (
+            "ecdsa-p256-fixed",
+            KindWord::Plain(ProofKind::PublicKey(PublicKeyAlgorithm::EcdsaP256Fixed)),
+        ),
         ("rsa-pkcs1", KindWord::Rsa),
+        ("rsa-pss", KindWord::RsaPss),
         ("jwt", KindWord::Plain(ProofKind::Jwt)),
     ];
     let hashes = [
@@ -53,6 +59,9 @@ pub(super) fn kind(root: &Section<'_>) -> Option<ProofKind> {
                 ("sha256", ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha256)),
                 ("sha512", ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha512)),
             ])
+        }),
+        KindWord::RsaPss => root.require("hash").and_then(|field| {
+            field.one_of(&[("sha512", ProofKind::PublicKey(PublicKeyAlgorithm::RsaPssSha512))])
         }),
         KindWord::Plain(kind) => Some(kind),
     }

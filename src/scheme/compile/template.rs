@@ -2,8 +2,8 @@
 //!
 //! One notation serves the whole scheme language: `header:X-Name`, `signature:t` (an item of a
 //! structured signature), `json:/pointer`, `item:/pointer` (within the element that `each` is at),
-//! `query:name`, `form:name`, and the plain words `body`, `timestamp`, `url`, `method`, `path`,
-//! `secret`, `form-sorted`.
+//! `query:name`, `form:name`, `form-data:name` (urlencoded or multipart), and the plain words `body`, `timestamp`, `url`, `method`, `path`
+//! (with the query), `pathname`, `query`, `secret`, `form-sorted`, `signed-headers`.
 
 use http::HeaderName;
 
@@ -14,8 +14,19 @@ use crate::{
     },
 };
 
-const WORDS: [&str; 7] = ["body", "timestamp", "url", "method", "path", "secret", "form-sorted"];
-const PREFIXES: [&str; 6] = ["header", "signature", "json", "item", "query", "form"];
+const WORDS: [&str; 10] = [
+    "body",
+    "timestamp",
+    "url",
+    "method",
+    "path",
+    "pathname",
+    "query",
+    "secret",
+    "form-sorted",
+    "signed-headers",
+];
+const PREFIXES: [&str; 7] = ["header", "signature", "json", "item", "query", "form", "form-data"];
 
 impl Inputs {
     /// The slot of a header.
@@ -48,6 +59,9 @@ impl Inputs {
                 "url" => Ok(ValueSource::Url),
                 "method" => Ok(ValueSource::Method),
                 "path" => Ok(ValueSource::Path),
+                "pathname" => Ok(ValueSource::Pathname),
+                "query" => Ok(ValueSource::QueryText),
+                "signed-headers" => Ok(ValueSource::SignedHeaders),
                 "secret" => Ok(ValueSource::Secret),
                 "form-sorted" => Ok(ValueSource::FormSorted),
                 unknown => {
@@ -84,6 +98,11 @@ impl Inputs {
             }
             "query" => Ok(ValueSource::Query(name.into())),
             "form" => Ok(ValueSource::Form(name.into())),
+            "form-data" => {
+                // The type decides how the body is read, so it must be present once.
+                self.header("content-type").map_err(plain)?;
+                Ok(ValueSource::FormData(name.into()))
+            }
             unknown => {
                 let help = nearest(unknown, PREFIXES.into_iter())
                     .map(|near| format!("did you mean `{near}:{name}`?"));
@@ -185,9 +204,19 @@ fn value(text: &str, start: usize, wanted: &mut Inputs) -> Result<TemplateValue,
             "plain" => Filter::Plain,
             "json" => Filter::Json,
             "urldecode" => Filter::UrlDecode,
+            "encode-uri" => Filter::EncodeUri,
+            "encode-component" => Filter::EncodeComponent,
             unknown => {
                 let offset = start + name.as_ptr().addr() - text.as_ptr().addr();
-                let known = ["sha256", "lower", "plain", "json", "urldecode"];
+                let known = [
+                    "sha256",
+                    "lower",
+                    "plain",
+                    "json",
+                    "urldecode",
+                    "encode-uri",
+                    "encode-component",
+                ];
                 let help = nearest(unknown, known.into_iter())
                     .map(|near| format!("did you mean `{near}`?"))
                     .unwrap_or_else(|| format!("known: {}", known.join(", ")));

@@ -53,3 +53,13 @@ pub(in crate::scheme) struct SignatureRule {
     /// The item that names the algorithm, and the only accepted name.
     pub(in crate::scheme) algorithm: Option<(usize, Box<str>)>,
 }
+
+impl SignatureRule {
+    /// Returns the slot of the first header of the signature.
+    pub(in crate::scheme) fn slot(&self) -> Option<usize> {
+        self.from.iter().find_map(|source| match source {
+            ValueSource::Header(slot) => Some(*slot),
+            _ => None,
+        })
+    }
+}

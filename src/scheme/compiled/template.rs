@@ -22,6 +22,14 @@ pub(in crate::scheme) enum ValueSource {
     Method,
     /// Path and query.
     Path,
+    /// The path alone.
+    Pathname,
+    /// The query alone; absent if it is empty.
+    QueryText,
+    /// The headers that the sender lists as signed.
+    SignedHeaders,
+    /// What a message signature signs (RFC 9421, section 2.5).
+    SignatureBase,
     /// The secret itself, for senders that hash it with the message.
     Secret,
     /// The form's fields sorted by name, names and values concatenated.
@@ -36,6 +44,8 @@ pub(in crate::scheme) enum ValueSource {
     Query(Box<str>),
     /// A field of a form body.
     Form(Box<str>),
+    /// A field of a form body, of either media type for forms.
+    FormData(Box<str>),
 }
 
 impl ValueSource {
@@ -45,15 +55,20 @@ impl ValueSource {
             ValueSource::Url
             | ValueSource::Method
             | ValueSource::Path
+            | ValueSource::Pathname
+            | ValueSource::QueryText
             | ValueSource::Header(_)
             | ValueSource::Query(_) => true,
             ValueSource::Body
             | ValueSource::Timestamp
             | ValueSource::Secret
+            | ValueSource::SignedHeaders
+            | ValueSource::SignatureBase
             | ValueSource::FormSorted
             | ValueSource::Item(_)
             | ValueSource::Json(_)
-            | ValueSource::Form(_) => false,
+            | ValueSource::Form(_)
+            | ValueSource::FormData(_) => false,
         }
     }
 }
@@ -84,6 +99,10 @@ pub(in crate::scheme) enum Filter {
     Json,
     /// Percent-decoding of the characters that HubSpot decodes in its URLs.
     UrlDecode,
+    /// ECMAScript's `encodeURI`.
+    EncodeUri,
+    /// ECMAScript's `encodeURIComponent`.
+    EncodeComponent,
 }
 
 /// One value of a template.
@@ -111,6 +130,11 @@ pub(in crate::scheme) enum TemplatePiece {
 pub(in crate::scheme) struct Template(pub(in crate::scheme) Vec<TemplatePiece>);
 
 impl Template {
+    /// Returns a template that is one value.
+    pub(in crate::scheme) fn of(source: ValueSource) -> Template {
+        Template(vec![TemplatePiece::Value(TemplateValue { source, filters: Vec::new() })])
+    }
+
     /// Returns all values, including those of optional parts, and whether they may be absent.
     pub(in crate::scheme) fn values(&self) -> Vec<(&TemplateValue, bool)> {
         fn walk<'t>(

@@ -49,6 +49,10 @@ impl Verifier {
         };
         let key = self.ring.iter().find(|known| &*known.name == key);
         let key = key.ok_or("the key that verified the request is no longer configured")?;
+        if let Some(rule) = &scheme.message_signature {
+            let position = usize::from(secret).saturating_sub(1);
+            return self.resign_message(rule, key, position, (head, payload), now);
+        }
         let text = timestamp.unit.render(now.0);
         let value = |text: &str| {
             HeaderValue::from_str(text).map_err(|_| "the signature is no header value".to_owned())

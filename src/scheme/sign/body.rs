@@ -1,16 +1,17 @@
 //! Signatures in the body, written as the sender writes them.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
 use serde_json::{Map, Value};
 
 use crate::{
     body::Payload,
     scheme::{
         compiled::{event::IdRule, template::ValueSource},
+        form,
         sign::{head, random_id},
         time::UnixMillis,
-        verify::Verifier,
+        verify::{Verifier, keys::VerificationKey},
     },
 };
 
@@ -18,7 +19,8 @@ impl Verifier {
     /// Returns whether the sender's signature is in the body, where [`Verifier::sign_body`] puts
     /// it.
     pub fn signs_in_body(&self) -> bool {
-        matches!(self.scheme.signature.from.first(), Some(ValueSource::Json(_)))
+        let from = self.scheme.signature.from.first();
+        matches!(from, Some(ValueSource::Json(_) | ValueSource::FormData(_)))
     }
 
     /// Returns the body with the signature, and with the time and the ID that it covers if absent.
@@ -34,6 +36,9 @@ impl Verifier {
         now: UnixMillis,
     ) -> Result<Vec<u8>, String> {
         let scheme = &*self.scheme;
+        if let Some(ValueSource::FormData(signature)) = scheme.signature.from.first() {
+            return self.sign_form(key, path, body, signature, now);
+        }
         let Some(ValueSource::Json(signature)) = scheme.signature.from.first() else {
             return Err("the sender's signature is not in the body".to_owned());
         };
@@ -55,17 +60,62 @@ impl Verifier {
         let unsigned = Payload::from(Bytes::from(json.to_string()));
         let head = head(&Method::POST, path, HeaderMap::new())?;
         let request = self.drafted(&head, &unsigned);
-        let key = match key {
-            Some(name) => self.ring.iter().find(|key| &*key.name == name),
-            None => self.ring.global.as_ref(),
-        };
-        let key = key.ok_or("no key for this request")?;
+        let key = self.key_named(key)?;
         for item in 0..self.items(&request) {
             let signed = self.written(&self.tag(key, 0, &request, item)?, None, &request.items);
             let place = pointer(*signature).replacen('*', &item.to_string(), 1);
             put(&mut json, &place, || signed)?;
         }
         Ok(json.to_string().into_bytes())
+    }
+}
+
+impl Verifier {
+    /// As [`Verifier::sign_body`], for a form.
+    fn sign_form(
+        &self,
+        key: Option<&str>,
+        path: &str,
+        body: &[u8],
+        signature: &str,
+        now: UnixMillis,
+    ) -> Result<Vec<u8>, String> {
+        let scheme = &*self.scheme;
+        let mut form = body.trim_ascii_end().to_vec();
+        let add = |form: &mut Vec<u8>, name: &str, value: &str| {
+            if form::fields(form).all(|(field, _)| field != name.as_bytes()) {
+                let value = form::encoded(value.as_bytes(), form::ENCODE_COMPONENT);
+                let separator = if form.is_empty() { "" } else { "&" };
+                form.extend([separator.as_bytes(), name.as_bytes(), b"=", &value].concat());
+            }
+        };
+        if let Some(timestamp) = &scheme.timestamp
+            && let ValueSource::FormData(name) = &timestamp.from
+        {
+            add(&mut form, name, &timestamp.unit.render(now.0));
+        }
+        for source in scheme.event.id().map(|id| id.from.as_slice()).unwrap_or_default() {
+            if let ValueSource::FormData(name) = source {
+                add(&mut form, name, &random_id());
+            }
+        }
+        let unsigned = Payload::from(Bytes::from(form.clone()));
+        let mut head = head(&Method::POST, path, HeaderMap::new())?;
+        let media_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        head.headers.insert(CONTENT_TYPE, media_type);
+        let request = self.drafted(&head, &unsigned);
+        let tag = self.tag(self.key_named(key)?, 0, &request, 0)?;
+        add(&mut form, signature, &self.written(&tag, None, &request.items));
+        Ok(form)
+    }
+
+    /// Returns a key by its name, or the global key.
+    fn key_named(&self, name: Option<&str>) -> Result<&VerificationKey, String> {
+        let key = match name {
+            Some(name) => self.ring.iter().find(|key| &*key.name == name),
+            None => self.ring.global.as_ref(),
+        };
+        key.ok_or_else(|| "no key for this request".to_owned())
     }
 }
 

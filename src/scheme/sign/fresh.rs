@@ -114,6 +114,12 @@ impl Verifier {
                 ValueSource::Header(slot) => Some(*slot),
                 _ => None,
             });
+        let described = scheme.message_signature.iter().flat_map(|rule| [rule.input, rule.digest]);
+        let listed = scheme.signed_headers.iter().filter_map(|rule| match rule.list {
+            ValueSource::Header(slot) => Some(slot),
+            _ => None,
+        });
+        let replaced = replaced.chain(described).chain(listed);
         let fresh = scheme.identity.headers.iter().copied().filter(|slot| !of_id(slot));
         let mut kept = headers.clone();
         for slot in replaced.chain(fresh) {

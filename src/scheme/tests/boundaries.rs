@@ -60,9 +60,27 @@ fn replace(
             *json.pointer_mut(&pointer)? = std::str::from_utf8(new).ok()?.into();
             sent.body = json.to_string().into_bytes();
         }
-        ValueSource::Secret | ValueSource::Path | ValueSource::Query(_) | ValueSource::Form(_) => {
-            return None;
+        ValueSource::SignedHeaders => {
+            // The boundary is at the end of the last value.
+            let rule = scheme.signed_headers.as_ref()?;
+            let payload = payload(&sent.body);
+            let mut values = verifier.request(&sent.head, &payload);
+            verifier.read_items(&mut values);
+            let list = values.value(&rule.list, &[], 0)?.into_owned();
+            let last = list.rsplit(|byte| *byte == rule.separator).next()?;
+            let name = HeaderName::from_bytes(last).ok()?;
+            let before = old.len() - sent.head.headers.get(&name)?.len();
+            let value = HeaderValue::from_bytes(new.strip_prefix(&old[..before])?).ok()?;
+            sent.head.headers.insert(name, value);
         }
+        ValueSource::Secret
+        | ValueSource::Path
+        | ValueSource::Pathname
+        | ValueSource::QueryText
+        | ValueSource::SignatureBase
+        | ValueSource::Query(_)
+        | ValueSource::Form(_)
+        | ValueSource::FormData(_) => return None,
     }
     Some(sent)
 }
@@ -88,6 +106,7 @@ fn no_boundary_between_signed_parts_can_be_moved() {
         let whole = payload(&sent.body);
         let mut values = verifier.request(&sent.head, &whole);
         values.json = scheme.inputs.pointers.read(&sent.body).unwrap_or_default();
+        verifier.read_items(&mut values);
         let pieces = flat(&verifier.message(&values).0);
         let text = |piece: &TemplatePiece| match piece {
             TemplatePiece::Value(value) if value.source == ValueSource::Timestamp => {

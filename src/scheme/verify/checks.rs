@@ -21,7 +21,7 @@ impl Verifier {
     pub(super) fn algorithm(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
         match &self.scheme.signature.algorithm {
             Some((slot, name))
-                if request.items[*slot].is_some_and(|a| !same(a, name.as_bytes())) =>
+                if request.item(*slot).is_some_and(|a| !same(a, name.as_bytes())) =>
             {
                 Err(Reason::BadAlg.into())
             }
@@ -75,7 +75,9 @@ impl Verifier {
             let absent = |item| request.value(source, &[], item).is_none();
             if (0..self.items(request)).any(absent) {
                 return Err(match source {
-                    ValueSource::Json(_) | ValueSource::Form(_) => Reason::MalformedBody.into(),
+                    ValueSource::Json(_) | ValueSource::Form(_) | ValueSource::FormData(_) => {
+                        Reason::MalformedBody.into()
+                    }
                     _ => Reason::MalformedSignature.into(),
                 });
             }

@@ -129,9 +129,14 @@ impl Verifier {
     }
 
     /// Fills in the items of the signature, as far as it can be parsed.
-    pub(super) fn read_items(&self, request: &mut RequestValues<'_>) {
+    pub(in crate::scheme) fn read_items(&self, request: &mut RequestValues<'_>) {
         let scheme = &*self.scheme;
         if scheme.token.is_some() {
+            return;
+        }
+        if let Some(rule) = &scheme.message_signature {
+            let mut found = self.message_signatures(rule, request).unwrap_or_default();
+            request.message_signature = found.drain(..).next().map(Box::new);
             return;
         }
         for source in &scheme.signature.from {
@@ -164,11 +169,16 @@ fn is_private(value: &TemplateValue) -> bool {
         ValueSource::Body
         | ValueSource::FormSorted
         | ValueSource::Json(_)
-        | ValueSource::Form(_) => !value.filters.contains(&Filter::Sha256),
+        | ValueSource::Form(_)
+        | ValueSource::FormData(_) => !value.filters.contains(&Filter::Sha256),
         ValueSource::Timestamp
         | ValueSource::Url
         | ValueSource::Method
         | ValueSource::Path
+        | ValueSource::Pathname
+        | ValueSource::QueryText
+        | ValueSource::SignedHeaders
+        | ValueSource::SignatureBase
         | ValueSource::Header(_)
         | ValueSource::Item(_)
         | ValueSource::Query(_) => false,

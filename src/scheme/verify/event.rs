@@ -160,6 +160,16 @@ impl Verifier {
                         parts.add(Some(between));
                         between.clear();
                     }
+                    ValueSource::SignatureBase => {
+                        between.extend(request.signed_components().unwrap_or_default());
+                    }
+                    ValueSource::SignedHeaders => {
+                        let time = match timestamp {
+                            Some(ValueSource::Header(slot)) => Some(&self.slots.names()[*slot]),
+                            _ => None,
+                        };
+                        between.extend(request.signed_headers(time).unwrap_or_default());
+                    }
                     _ => {
                         let bytes = request.filtered(value, &[], item);
                         between.extend_from_slice(bytes.as_deref().unwrap_or_default());

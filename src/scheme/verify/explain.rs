@@ -26,10 +26,16 @@ impl Verifier {
             Reason::DuplicateHeader => self.duplicate(head),
             Reason::RequiredHeader => self.not_as_required(&request),
             Reason::MalformedBody => self.unreadable(&mut request),
+            Reason::MalformedSignature => self.unusable_signature(&request),
             Reason::Inconsistent => {
                 // The signature's items may be part of what must agree.
                 self.read_items(&mut request);
                 self.read_members(&mut request);
+                if self.content_digest(&request).is_err() {
+                    return Some(
+                        "the body does not have the digest in `content-digest`".to_owned(),
+                    );
+                }
                 let wrong = self.inconsistency(&request)?;
                 Some(format!("{} does not agree with what is signed", self.shown(&wrong.value)))
             }
@@ -66,10 +72,27 @@ impl Verifier {
             ValueSource::Json(pointer) => {
                 format!("the body has no `{}`", scheme.inputs.pointers.name(*pointer))
             }
-            ValueSource::Form(name) => format!("the form has no field `{name}`"),
+            ValueSource::Form(name) | ValueSource::FormData(name) => {
+                format!("the form has no field `{name}`")
+            }
             ValueSource::Query(name) => format!("the query has no parameter `{name}`"),
             other => format!("{} is absent", self.shown(other)),
         })
+    }
+
+    /// Returns what a signature lacks of which the sender chooses what it covers.
+    fn unusable_signature(&self, request: &RequestValues<'_>) -> Option<String> {
+        if let Some(rule) = &self.scheme.message_signature {
+            return match self.message_signatures(rule, request) {
+                Err(unusable) => Some(unusable.problem),
+                Ok(_) if request.payload.is_empty() => None,
+                Ok(_) => Some("the signature does not cover `content-digest`".to_owned()),
+            };
+        }
+        match self.unlisted(request) {
+            Ok(Some(name)) => Some(format!("header `{name}` is not listed as signed")),
+            Ok(None) | Err(()) => None,
+        }
     }
 
     fn duplicate(&self, head: &Parts) -> Option<String> {
@@ -124,7 +147,9 @@ impl Verifier {
             ValueSource::Json(pointer) => {
                 Some(format!("the body has no `{}`", scheme.inputs.pointers.name(*pointer)))
             }
-            ValueSource::Form(name) => Some(format!("the form has no field `{name}`")),
+            ValueSource::Form(name) | ValueSource::FormData(name) => {
+                Some(format!("the form has no field `{name}`"))
+            }
             _ => None,
         })
     }
@@ -147,7 +172,9 @@ impl Verifier {
             }
             ValueSource::Item(slot) => format!("`{}` in the signature header", inputs.items[*slot]),
             ValueSource::Query(name) => format!("`{name}` in the query"),
-            ValueSource::Form(name) => format!("`{name}` in the form"),
+            ValueSource::Form(name) | ValueSource::FormData(name) => {
+                format!("`{name}` in the form")
+            }
             _ => "a signed value".to_owned(),
         }
     }

@@ -42,13 +42,14 @@ impl Verifier {
         let no_body = Payload::from(Bytes::new());
         let mut request = self.request(head, &no_body);
         let named = self.scheme.choice.named(&request);
-        self.head(&mut request, named, HeadCheck::default()).map(|head| head.check)
+        self.head(0, &mut request, named, HeadCheck::default()).map(|head| head.check)
     }
 
     /// Checks what does not depend on the body: the presence and the grammar of headers, and the
     /// whole proof where the head contains it.
     pub(super) fn head<'a>(
         &'a self,
+        number: usize,
         request: &mut RequestValues<'a>,
         named: NamedKey,
         mut check: HeadCheck,
@@ -58,7 +59,7 @@ impl Verifier {
             return Err(Reason::DuplicateHeader.into());
         }
         let mut signatures = ClaimedSignatures::default();
-        self.signature_in_headers(request, &mut signatures)?;
+        self.signature_in_headers(number, request, &mut signatures)?;
         let token = self.token(request)?;
         if named == NamedKey::Global && check.proven.is_none() && self.scheme.is_proven_by_head() {
             let key = self.ring.global.as_ref();
@@ -85,12 +86,17 @@ impl Verifier {
     /// The signatures in headers, and the grammar of an event id in a header.
     fn signature_in_headers(
         &self,
+        number: usize,
         request: &mut RequestValues<'_>,
         candidates: &mut ClaimedSignatures,
     ) -> Result<(), Reject> {
         let scheme = &*self.scheme;
         if scheme.token.is_some() {
             return self.event_id(request, |source| matches!(source, ValueSource::Header(_)));
+        }
+        if scheme.message_signature.is_some() {
+            self.message_signature(request, number, candidates)?;
+            return self.items_present(request);
         }
         for source in &scheme.signature.from {
             if let ValueSource::Header(slot) = source
@@ -105,7 +111,16 @@ impl Verifier {
         if in_header && candidates.iter().next().is_none() {
             return Err(Reason::MalformedSignature.into());
         }
-        if scheme.required.items.iter().any(|slot| request.items[*slot].is_none()) {
+        if self.unlisted(request) != Ok(None) {
+            return Err(Reason::MalformedSignature.into());
+        }
+        self.items_present(request)
+    }
+
+    /// The items next to the signature, and the grammar of an event id in a header.
+    fn items_present(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
+        let required = &self.scheme.required.items;
+        if required.iter().any(|slot| request.item(*slot).is_none()) {
             return Err(Reason::MalformedSignature.into());
         }
         self.event_id(request, |source| matches!(source, ValueSource::Header(_)))

@@ -157,6 +157,26 @@ impl Verifier {
         Ok(bool::from(proven).then_some(ProvingSecret { mac: [0; 16], position }))
     }
 
+    /// Returns whether one of the sender's published keys makes the message signature, which names
+    /// its key in `keyid`.
+    pub(super) fn proven_by_key_set(
+        &self,
+        request: &RequestValues<'_>,
+        candidates: &ClaimedSignatures,
+    ) -> Result<Option<ProvingSecret>, Reject> {
+        let (Some(set), Some(algorithm), Some(signature)) =
+            (&self.key_set, self.scheme.public_key_algorithm(), &request.message_signature)
+        else {
+            return Ok(None);
+        };
+        let keys = published(set, signature.key_id.as_deref(), algorithm)?;
+        let Some(base) = request.signature_base() else { return Ok(None) };
+        let verifies =
+            |key: &PublicKey| candidates.iter().any(|claimed| key.verifies(&base, claimed));
+        let proven = keys.iter().any(verifies);
+        Ok(proven.then_some(ProvingSecret { mac: [0; 16], position: 0 }))
+    }
+
     /// Returns the signatures of one item that are not in headers.
     pub(in crate::scheme) fn candidates(
         &self,

@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE, request::Parts};
 use sha2::{Digest, Sha256};
 
 use crate::{
     body::Payload,
     scheme::{
         compiled::{
+            signed_headers::SignedHeadersRule,
             template::{
                 Filter, MAX_HEADERS, MAX_ITEMS, Template, TemplatePiece, TemplateValue, ValueSource,
             },
@@ -17,7 +18,9 @@ use crate::{
         },
         form, hex,
         json::{JsonMatches, Scalar},
+        multipart,
         text::{Likeness, likeness},
+        verify::message_signature::MessageSignature,
     },
     target,
 };
@@ -96,6 +99,12 @@ pub(in crate::scheme) struct RequestValues<'a> {
     pub(in crate::scheme) public_url: Option<&'a str>,
     /// How the signed address follows from it.
     pub(in crate::scheme) url_rule: &'a UrlRule,
+    /// How the headers are signed that the sender lists.
+    pub(in crate::scheme) signed_headers: Option<&'a SignedHeadersRule>,
+    /// The message signature that is being verified.
+    pub(in crate::scheme) message_signature: Option<Box<MessageSignature>>,
+    /// How many message signatures could be verified.
+    pub(in crate::scheme) alternatives: usize,
 }
 
 impl<'a> RequestValues<'a> {
@@ -108,6 +117,20 @@ impl<'a> RequestValues<'a> {
     /// The bytes of a header.
     pub(in crate::scheme) fn header(&self, slot: usize) -> Option<&'a [u8]> {
         self.headers[slot].map(HeaderValue::as_bytes)
+    }
+
+    /// The bytes of an item of the signature.
+    pub(in crate::scheme) fn item(&self, slot: usize) -> Option<&[u8]> {
+        match &self.message_signature {
+            Some(signature) => signature.items.get(slot)?.as_deref(),
+            None => self.items[slot],
+        }
+    }
+
+    /// Returns when the signature expires, in Unix milliseconds.
+    pub(in crate::scheme) fn expires(&self) -> Option<i64> {
+        let seconds = self.message_signature.as_ref()?.expires?;
+        Some(seconds.saturating_mul(1000))
     }
 
     /// The member that a pointer led to, in element `item` of `each`.
@@ -137,6 +160,17 @@ impl<'a> RequestValues<'a> {
         allowed.then(|| Cow::Owned(format!("{registered}{separator}{appended}")))
     }
 
+    /// Returns the only field called `name` of a form, whose media type is either of the two for
+    /// forms.
+    fn form_data(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let media_type = self.head.headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        let body = self.payload.whole();
+        match multipart::boundary(media_type) {
+            Some(boundary) => multipart::only(body, boundary?, name).map(Cow::Borrowed),
+            None => form::only(body, name).map(Cow::Owned),
+        }
+    }
+
     fn query(&self, name: &str) -> Option<Vec<u8>> {
         match self.url() {
             Some(url) => form::only(url.split_once('?')?.1.as_bytes(), name),
@@ -162,12 +196,20 @@ impl<'a> RequestValues<'a> {
                 Some(Cow::Owned(target)) => Cow::Owned(target.into_bytes()),
             }),
             ValueSource::Secret => Some(Cow::Owned(secret.to_vec())),
+            ValueSource::Pathname => Some(Cow::Borrowed(self.head.uri.path().as_bytes())),
+            ValueSource::QueryText => {
+                let query = target::query(&self.head.uri).filter(|query| !query.is_empty())?;
+                Some(Cow::Owned(query.into_owned().into_bytes()))
+            }
+            ValueSource::SignedHeaders => self.signed_headers(None).map(Cow::Owned),
+            ValueSource::SignatureBase => self.signature_base().map(Cow::Owned),
             ValueSource::FormSorted => form::sorted(self.payload.whole()).map(Cow::Owned),
             ValueSource::Header(slot) => self.header(*slot).map(Cow::Borrowed),
-            ValueSource::Item(slot) => self.items[*slot].map(Cow::Borrowed),
+            ValueSource::Item(slot) => self.item(*slot).map(Cow::Borrowed),
             ValueSource::Json(pointer) => scalar(self.json(*pointer, item)?),
             ValueSource::Query(name) => self.query(name).map(Cow::Owned),
             ValueSource::Form(name) => form::only(self.payload.whole(), name).map(Cow::Owned),
+            ValueSource::FormData(name) => self.form_data(name),
         }
     }
 
@@ -237,7 +279,7 @@ impl<'a> RequestValues<'a> {
             // What the most used senders sign besides the body, without a detour.
             (ValueSource::Timestamp, []) => return self.timestamp.as_deref().map(sink).is_some(),
             (ValueSource::Header(slot), []) => return self.header(*slot).map(sink).is_some(),
-            (ValueSource::Item(slot), []) => return self.items[*slot].map(sink).is_some(),
+            (ValueSource::Item(slot), []) => return self.item(*slot).map(sink).is_some(),
             _ => {
                 let Some(bytes) = self.filtered(value, secret, item) else { return false };
                 sink(&bytes);
@@ -265,6 +307,8 @@ fn apply(filter: Filter, bytes: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
         Filter::Plain => bytes,
         Filter::Json => Cow::Owned(json_string(&bytes)?),
         Filter::UrlDecode => Cow::Owned(url_decode(&bytes)),
+        Filter::EncodeUri => Cow::Owned(form::encoded(&bytes, form::ENCODE_URI)),
+        Filter::EncodeComponent => Cow::Owned(form::encoded(&bytes, form::ENCODE_COMPONENT)),
     })
 }
 

@@ -41,6 +41,11 @@ impl ClaimedSignatures {
         first.into_iter().chain(self.more.iter().map(Vec::as_slice))
     }
 
+    /// Adds a signature, whatever its length.
+    pub(in crate::scheme) fn push(&mut self, signature: Vec<u8>) {
+        self.more.push(signature);
+    }
+
     fn count(&self) -> usize {
         usize::from(self.length.is_some()) + self.more.len()
     }
