@@ -1,3 +1,4 @@
+mod keys;
 mod report;
 
 use std::{
@@ -9,8 +10,8 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use http::request::Parts;
 
-use self::report::Findings;
 pub(super) use self::report::word;
+use self::{keys::KeyArguments, report::Findings};
 use super::{
     DEFAULT_CONFIG, Status,
     capture::{self, Captured},
@@ -33,6 +34,8 @@ pub(super) struct VerifyArguments {
     /// The route of the request; default: the one that its path identifies.
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
+    #[command(flatten)]
+    keys: KeyArguments,
     /// The verification time, in Unix seconds or RFC 3339; default: now.
     #[arg(long, value_name = "TIME", value_parser = instant)]
     at: Option<UnixMillis>,
@@ -58,7 +61,8 @@ pub(super) enum LiveResult {
 /// `sealgate verify`: decides about one captured request with the code that decides about live
 /// ones. For a rejected one, it also reports what would have verified.
 pub(super) fn verify(config: &Path, arguments: &VerifyArguments) -> anyhow::Result<Status> {
-    if arguments.route.is_none() && config == Path::new(DEFAULT_CONFIG) && !config.exists() {
+    let is_bare = arguments.route.is_none() && arguments.keys.scheme.is_none();
+    if is_bare && config == Path::new(DEFAULT_CONFIG) && !config.exists() {
         return guess(arguments);
     }
     let inputs = read(config, arguments);
@@ -132,7 +136,9 @@ fn guess(arguments: &VerifyArguments) -> anyhow::Result<Status> {
     }
     let help = match guesses.is_empty() {
         true => "no built-in scheme reads a signature in its headers; `sealgate schemes` lists all",
-        false => "write a route with this `scheme` and its secret to verify the request",
+        false => {
+            "pass the scheme and its secret to verify the request: --scheme ID --secret-file FILE"
+        }
     };
     Ok(invalid(&anyhow!("there is no {DEFAULT_CONFIG} to verify it with; {help}")))
 }
@@ -142,11 +148,20 @@ fn read(
     config: &Path,
     arguments: &VerifyArguments,
 ) -> anyhow::Result<(Routes, Option<Arc<Route>>, Limits, Captured)> {
-    let config = load(config)?;
+    let (config, captured) = match &arguments.keys.scheme {
+        None => {
+            let config = load(config)?;
+            (config, capture::read(&arguments.request, arguments.body.as_deref())?)
+        }
+        Some(id) => {
+            let captured = capture::read(&arguments.request, arguments.body.as_deref())?;
+            (arguments.keys.configuration(id, &captured.head.uri)?, captured)
+        }
+    };
     let limits = config.server.limits;
     let routes = Routes::new(config.routes, &Metrics::new()?);
-    let named = arguments.route.as_deref().map(|name| by_name(&routes, name)).transpose()?;
-    let captured = capture::read(&arguments.request, arguments.body.as_deref())?;
+    let named = arguments.route.as_deref().or(arguments.keys.scheme.as_deref());
+    let named = named.map(|name| by_name(&routes, name)).transpose()?;
     Ok((routes, named, limits, captured))
 }
 
