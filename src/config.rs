@@ -21,6 +21,7 @@ mod route;
 mod secret;
 mod server;
 mod sources;
+mod traces;
 mod upstream;
 
 use std::{
@@ -46,6 +47,7 @@ use crate::{
     events::EventsOptions,
     route::RouteOptions,
     server::ServerOptions,
+    traces::TracesOptions,
     upstream::OriginAddress,
 };
 
@@ -66,6 +68,8 @@ pub struct Config {
     pub memory: u64,
     /// The routes, at least one.
     pub routes: Vec<RouteOptions>,
+    /// Where spans are exported, if requests are traced.
+    pub traces: Option<TracesOptions>,
     /// What is logged.
     pub log: LogOptions,
     /// Its parts by name.
@@ -189,6 +193,7 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
     let events_section = section("events");
     let has_events = events_section.is_some();
     let events = events_section.map(|section| events::read(section, surroundings));
+    let traces = section("traces").map(|section| traces::read(section, surroundings));
     let replay = replay::read(section("replay"), events.as_ref(), surroundings);
     let schemes = route::schemes(section("schemes"));
     let routes = root.require("route").map(|field| {
@@ -214,7 +219,18 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
         Some(events) => Some(events?),
         None => None,
     };
-    let fixed = Fixed::of(&server, &admin.listen, &replay.options, events.as_ref(), limits.memory);
+    let traces = match traces {
+        Some(traces) => Some(traces?),
+        None => None,
+    };
+    let fixed = Fixed {
+        server: server.clone(),
+        admin: admin.listen.clone(),
+        replay: replay.options.clone(),
+        events: events.clone(),
+        memory: limits.memory,
+        traces: traces.clone(),
+    };
     Some(Config {
         inventory: Inventory {
             sources: surroundings.sources.borrow().clone(),
@@ -229,6 +245,7 @@ fn read(reader: &Reader<'_>, surroundings: &Surroundings<'_>) -> Option<Config> 
         events,
         acknowledge_replays: replay.acknowledge,
         memory: limits.memory,
+        traces,
         log,
         routes: routes?,
     })

@@ -51,6 +51,7 @@ use crate::{
     metrics::{EventStoreMetrics, Metrics},
     replay::{Clock, Millis},
     scheme::EventKey,
+    traces::Traces,
 };
 
 /// How long an event of a route that is not configured any more would be retried.
@@ -95,7 +96,7 @@ impl Events {
     pub fn open(
         options: EventsOptions,
         clock: Clock,
-        metrics: &Metrics,
+        (metrics, traces): (&Metrics, Option<Traces>),
     ) -> Result<Self, EventsError> {
         let store_metrics =
             metrics.event_store().map_err(|error| EventsError(error.to_string()))?;
@@ -103,20 +104,21 @@ impl Events {
         store_metrics.capacity.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
         let keeps_refused = options.retention.keep_refused > 0;
         let store = open_store(options, &store_metrics)?;
-        Self::with_store(store, clock, store_metrics, keeps_refused)
+        Self::with_store(store, clock, (store_metrics, traces), keeps_refused)
     }
 
     fn with_store(
         store: Arc<dyn EventStore>,
         clock: Clock,
-        metrics: EventStoreMetrics,
+        (metrics, traces): (EventStoreMetrics, Option<Traces>),
         keeps_refused: bool,
     ) -> Result<Self, EventsError> {
         let mut process = [0; 8];
         getrandom::fill(&mut process).map_err(|error| {
             EventsError(format!("the system provides no random bytes: {error}"))
         })?;
-        let service = Arc::new(EventService::new(store, clock, u64::from_le_bytes(process)));
+        let process = u64::from_le_bytes(process);
+        let service = Arc::new(EventService::new(store, clock, process, traces));
         let events = Events(Arc::new(SharedEvents {
             service,
             history: Arc::default(),

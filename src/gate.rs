@@ -9,7 +9,6 @@ mod offline;
 mod pipeline;
 mod request_id;
 mod sampler;
-mod trace;
 mod verification;
 
 use std::{net::IpAddr, sync::Arc};
@@ -30,6 +29,7 @@ use crate::{
     reject::Reject,
     replay::{Receipt, Replay},
     response::SanitizedResponse,
+    traces::Traces,
     upstream::{ClientAddr, Peer},
 };
 
@@ -43,16 +43,18 @@ pub struct Gate {
     shed: ShedCounters,
     unrouted: Arc<RouteMetrics>,
     sampler: Sampler,
+    traces: Option<Traces>,
 }
 
 impl Gate {
-    /// Returns a gate that serves `site` within `capacity`. With `events`, there is an event store.
+    /// Returns a gate that serves `site` within `capacity`. With `events`, there is an event store;
+    /// with `traces`, requests are traced.
     pub fn new(
         site: Site,
         replay: Replay,
         events: Option<Events>,
         capacity: Capacity,
-        metrics: &Metrics,
+        (metrics, traces): (&Metrics, Option<Traces>),
     ) -> Self {
         let flights = TaskTracker::new();
         Gate {
@@ -62,6 +64,7 @@ impl Gate {
             shed: metrics.shed(),
             unrouted: metrics.route(NO_ROUTE),
             sampler: Sampler::new(),
+            traces,
         }
     }
 
@@ -120,6 +123,9 @@ impl Gate {
             let mut response = SanitizedResponse::empty(StatusCode::OK).into_response();
             *response.body_mut() = Full::from(content);
             return (entry.stamp(response), None);
+        }
+        if let Some(traces) = &self.traces {
+            entry.begin_trace(traces, client.is_proxied());
         }
         match self.pipeline.run(request, wire, (client, connection), &site, &mut entry).await {
             Ok(reply) => {

@@ -24,6 +24,7 @@ use crate::{
     scheme::KeySet,
     server::{self, Addresses, Handshake, Liveness, Server, ServerOptions, TlsListener},
     tls::{self, Acme, AcmeOptions, Certificates, ClientAuthority, Validity},
+    traces::{SpanExport, Traces},
 };
 
 /// The reason why a gateway cannot start or reload.
@@ -44,6 +45,9 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// Spans cannot be exported.
+    #[error("traces: {0}")]
+    Traces(String),
     /// A listener or a thread cannot be created.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -67,6 +71,8 @@ pub struct Gateway {
     fetching: Mutex<JoinSet<()>>,
     /// The parts of the running configuration.
     inventory: Mutex<Inventory>,
+    /// The export of spans, if requests are traced.
+    spans: Option<SpanExport>,
     drain: Duration,
 }
 
@@ -91,8 +97,10 @@ impl Gateway {
         let bound = server::bind(options, &config.admin.listen)?;
         let addresses = bound.addresses()?;
         let replay = Replay::open(config.replay, Clock::system(), &metrics)?;
-        let events = config.events.map(|options| Events::open(options, Clock::system(), &metrics));
-        let events = events.transpose()?;
+        let started = config.traces.map(|options| Traces::start(options, metrics.spans.clone()));
+        let (traces, spans) = started.transpose().map_err(StartError::Traces)?.unzip();
+        let open = |options| Events::open(options, Clock::system(), (&metrics, traces.clone()));
+        let events = config.events.map(open).transpose()?;
         let acme = start_acme(options.acme.as_ref(), certificates.as_ref(), &metrics)?;
         let mut site = site(
             config.routes,
@@ -117,8 +125,9 @@ impl Gateway {
             },
             &metrics,
         );
+        let observed = (&*metrics, traces);
         let gate =
-            Arc::new(Gate::new(site, replay.clone(), events.clone(), capacity.clone(), &metrics));
+            Arc::new(Gate::new(site, replay.clone(), events.clone(), capacity.clone(), observed));
         let server = Server::start(
             bound,
             options,
@@ -145,6 +154,7 @@ impl Gateway {
             handshakes,
             fetching: Mutex::new(fetching),
             inventory: Mutex::new(inventory),
+            spans,
             drain: options.drain,
         };
         gateway.export_validities();
@@ -259,6 +269,9 @@ impl Gateway {
             events.drain(until).await;
         }
         self.replay.flush(until).await;
+        if let Some(spans) = self.spans {
+            spans.drain().await;
+        }
     }
 
     /// Returns the TLS configurations that a reload replaces: those of listeners that require, or

@@ -28,6 +28,7 @@ mod secret;
 mod server;
 mod target;
 mod tls;
+mod traces;
 mod upstream;
 
 /// What the benches, the fuzz targets and the tests at the boundary drive directly. This is not a

@@ -44,6 +44,19 @@ pub struct Metrics {
     shed: ShedCounters,
     handshake_failures: HandshakeFailures,
     last_reload: LastReload,
+    /// Finished spans of traces.
+    pub spans: SpanCounters,
+}
+
+/// Counters of finished spans, by what happened to them.
+#[derive(Clone, Debug)]
+pub struct SpanCounters {
+    /// The collector accepted them.
+    pub exported: IntCounter,
+    /// The collector did not accept them.
+    pub failed: IntCounter,
+    /// The queue was full.
+    pub dropped: IntCounter,
 }
 
 /// Counters of what was shed, by cause.
@@ -139,6 +152,11 @@ impl Metrics {
             "Requests and connections shed for lack of capacity, by cause.",
             &["cause"],
         )?;
+        let spans = counters(
+            "sealgate_trace_spans_total",
+            "Finished spans of sampled traces, by result.",
+            &["result"],
+        )?;
         let handshake_failures = counters(
             "sealgate_tls_handshake_failures_total",
             "TLS handshakes that failed, by cause.",
@@ -209,6 +227,11 @@ impl Metrics {
             shed: ShedCounters(Shed::ALL.map(|cause| shed.with_label_values(&[cause.label()]))),
             handshake_failures: HandshakeFailures::of(&handshake_failures),
             last_reload,
+            spans: SpanCounters {
+                exported: spans.with_label_values(&["exported"]),
+                failed: spans.with_label_values(&["failed"]),
+                dropped: spans.with_label_values(&["dropped"]),
+            },
             registry,
         })
     }

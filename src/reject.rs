@@ -215,6 +215,19 @@ pub enum Reject {
 }
 
 impl Reject {
+    /// Returns the word for an exchange with an upstream that ended with this and not with a
+    /// response.
+    pub const fn upstream_failure(&self) -> &'static str {
+        match self {
+            Reject::UpstreamConnect => "connect",
+            Reject::UpstreamTimeout | Reject::Deadline => "timeout",
+            Reject::UpstreamReset => "reset",
+            Reject::UpstreamRedirect => "redirect",
+            Reject::Overloaded(_) => "overloaded",
+            _ => "error",
+        }
+    }
+
     /// Returns the status for the sender. `unauthorized` is the scheme's status for requests that
     /// are not authentic.
     pub fn status(&self, unauthorized: StatusCode) -> StatusCode {

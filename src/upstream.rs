@@ -51,6 +51,7 @@ use crate::{
     replay::{Claim, Failure, Settled},
     response::SanitizedResponse,
     tls::Validity,
+    traces::UpstreamSpan,
 };
 
 /// Connecting ends this long before `answer_by`, to leave time for the 502 itself.
@@ -81,6 +82,8 @@ pub struct ExchangeContext {
     pub matched: Option<usize>,
     /// The route's metrics.
     pub metrics: Arc<RouteMetrics>,
+    /// The span of the exchange, if the request is traced.
+    pub span: Option<UpstreamSpan>,
 }
 
 /// A request for an upstream.
@@ -117,10 +120,17 @@ pub fn exchange(
     payload: Payload,
     verdict: &Verdict,
     marked: bool,
-    context: ExchangeContext,
+    mut context: ExchangeContext,
 ) -> impl Future<Output = Result<SanitizedResponse, Reject>> + Send + use<> {
     let request = upstream.request(head, payload, &context, verdict, marked);
-    async move { upstream.exchange(request, &context).await }
+    async move {
+        let outcome = upstream.exchange(request, &context).await;
+        if let Some(span) = context.span.take() {
+            let status = outcome.as_ref().map(|response| response.status.as_u16());
+            span.end(status.ok(), outcome.as_ref().err().map(Reject::upstream_failure));
+        }
+        outcome
+    }
 }
 
 /// Settles a claim: a success is recorded before the outcome is returned, a failure releases it.
@@ -194,6 +204,7 @@ impl Upstream {
             possible_duplicate,
             keeps_host: self.options.host == HostPolicy::Preserve,
             headers: &self.options.headers,
+            span: context.span.as_ref().filter(|_| !self.options.keeps_trace),
         };
         let lines = request_head::lines(head, payload.len(), &context.client, &extra);
         let (method, uri) = (head.0.method.clone(), head.0.uri.clone());

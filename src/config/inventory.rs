@@ -4,7 +4,9 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::Sources;
-use crate::{events::EventsOptions, replay, secret::Secret, server::ServerOptions};
+use crate::{
+    events::EventsOptions, replay, secret::Secret, server::ServerOptions, traces::TracesOptions,
+};
 
 /// The parts of a configuration.
 #[derive(Debug)]
@@ -23,11 +25,12 @@ pub struct Inventory {
 /// Values that only a restart can change.
 #[derive(Debug)]
 pub(super) struct Fixed {
-    server: ServerOptions,
-    admin: Vec<SocketAddr>,
-    replay: replay::Options,
-    events: Option<EventsOptions>,
-    memory: u64,
+    pub(super) server: ServerOptions,
+    pub(super) admin: Vec<SocketAddr>,
+    pub(super) replay: replay::Options,
+    pub(super) events: Option<EventsOptions>,
+    pub(super) memory: u64,
+    pub(super) traces: Option<TracesOptions>,
 }
 
 /// The changes that a reload made, by name.
@@ -50,17 +53,6 @@ pub struct Changes {
 }
 
 impl Fixed {
-    pub(super) fn of(
-        server: &ServerOptions,
-        admin: &[SocketAddr],
-        replay: &replay::Options,
-        events: Option<&EventsOptions>,
-        memory: u64,
-    ) -> Self {
-        let (server, replay, events) = (server.clone(), replay.clone(), events.cloned());
-        Fixed { server, admin: admin.to_vec(), replay, events, memory }
-    }
-
     /// Returns the keys in which `newer` differs.
     fn differences(&self, newer: &Fixed) -> Vec<&'static str> {
         let (old, new) = (&self.server, &newer.server);
@@ -78,6 +70,7 @@ impl Fixed {
             ("replay.max_entries", replay.max_entries == new_replay.max_entries),
             ("replay.on_store_failure", replay.on_store_failure == new_replay.on_store_failure),
             ("events", self.events == newer.events),
+            ("traces", self.traces == newer.traces),
             ("limits.memory", self.memory == newer.memory),
             ("limits.connections", limits.connections == new_limits.connections),
             ("limits.requests", limits.requests == new_limits.requests),

@@ -18,6 +18,7 @@ use crate::{
     document::{Field, Section, show_duration, show_size},
     route::{Mode, PathPattern, RouteOptions},
     scheme::{Scheme, Verifier},
+    traces::{TRACEPARENT, TRACESTATE},
     upstream::UpstreamOptions,
 };
 
@@ -152,7 +153,11 @@ fn read(
     let upstream_headers = headers::for_upstream(section, scheme, surroundings);
     let enforced = mode.unwrap_or(Some(Mode::Enforce)).unwrap_or(Mode::Enforce);
     let delivery = delivery::read(section, enforced, common.has_events);
+    let upstream_headers = upstream_headers?;
     let (scheme, name) = (compiled?, name?);
+    let keeps_trace = [TRACEPARENT, TRACESTATE].iter().any(|name| {
+        scheme.headers().contains(name) || upstream_headers.iter().any(|(own, _)| own == name)
+    });
     let mut credentials = credentials?;
     if mode == Some(Some(Mode::Observe))
         && scheme.needs_subject()
@@ -182,7 +187,7 @@ fn read(
         verifier,
         answer_within: answer_within?,
         body: body::BodyLimits { bytes: body?, time: common.limits.request_body },
-        upstream: UpstreamOptions { headers: upstream_headers?, ..upstream? },
+        upstream: UpstreamOptions { headers: upstream_headers, keeps_trace, ..upstream? },
         ttl,
     })
 }

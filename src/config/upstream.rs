@@ -46,6 +46,7 @@ pub(super) fn read(
         origins,
         tls,
         headers: Vec::new(),
+        keeps_trace: false,
         concurrency: concurrency?,
         queue: queue?,
         host: host.unwrap_or(Some(HostPolicy::Preserve))?,

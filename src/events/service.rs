@@ -23,6 +23,7 @@ use super::{
 use crate::{
     replay::{Clock, Millis},
     scheme::UnixMillis,
+    traces::Traces,
 };
 
 /// The memory for bodies that were read from the store, in KiB.
@@ -46,11 +47,17 @@ pub(super) struct EventService {
     pub(super) stopping: CancellationToken,
     next_id: AtomicU32,
     process: u64,
+    traces: Option<Traces>,
 }
 
 impl EventService {
     /// Returns a service on `store`. `process` is a random number.
-    pub(super) fn new(store: Arc<dyn EventStore>, clock: Clock, process: u64) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn EventStore>,
+        clock: Clock,
+        process: u64,
+        traces: Option<Traces>,
+    ) -> Self {
         EventService {
             store,
             clock,
@@ -61,7 +68,13 @@ impl EventService {
             stopping: CancellationToken::new(),
             next_id: AtomicU32::new(0),
             process,
+            traces,
         }
+    }
+
+    /// Returns what traces the attempts, if they are traced.
+    pub(super) fn traces(&self) -> Option<&Traces> {
+        self.traces.as_ref()
     }
 
     pub(super) fn store(&self) -> &Arc<dyn EventStore> {

@@ -19,7 +19,7 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::{request_id, sampler::Sampler, trace::TraceId};
+use super::{request_id, sampler::Sampler};
 use crate::{
     body::Payload,
     metrics::{NO_ROUTE, RouteMetrics},
@@ -27,13 +27,16 @@ use crate::{
     response::{self, REQUEST_ID, SanitizedResponse},
     route::Route,
     scheme::{UnixMillis, Verified},
+    traces::{RootSpan, TraceContext, TracedStep, Traces, UpstreamSpan},
     upstream::ClientAddr,
 };
 
 /// What is known about one request, for its log line and its metrics.
 pub(super) struct LogEntry {
     id: HeaderValue,
-    trace: Option<TraceId>,
+    /// The context that the request came with.
+    sent: Option<TraceContext>,
+    span: Option<Box<RootSpan>>,
     client: IpAddr,
     started: Instant,
     arrived: UnixMillis,
@@ -76,7 +79,8 @@ impl LogEntry {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         LogEntry {
             id: request_id::next(),
-            trace: TraceId::of(request.headers()),
+            sent: TraceContext::of(request.headers()),
+            span: None,
             client: client.address,
             started: Instant::now(),
             arrived: UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
@@ -91,6 +95,33 @@ impl LogEntry {
             cause: None,
             origin: usize::MAX,
         }
+    }
+
+    /// Begins the span of the request.
+    pub(super) fn begin_trace(&mut self, traces: &Traces, is_trusted: bool) {
+        self.span = traces.request(&self.id, (self.sent, is_trusted)).map(Box::new);
+    }
+
+    /// Returns the time at which a step begins, if its span is recorded.
+    pub(super) fn begin_step(&self) -> Option<SystemTime> {
+        self.span.as_ref().and_then(|span| span.begin_step())
+    }
+
+    /// Ends a step that began at `started`.
+    pub(super) fn end_step<T, E>(
+        &mut self,
+        step: TracedStep,
+        started: Option<SystemTime>,
+        result: &Result<T, E>,
+    ) {
+        if let (Some(span), Some(started)) = (&mut self.span, started) {
+            span.end_step(step, started, result.is_err());
+        }
+    }
+
+    /// Begins the span of the exchange with the upstream.
+    pub(super) fn upstream_span(&self) -> Option<UpstreamSpan> {
+        self.span.as_ref().map(|span| span.upstream())
     }
 
     /// Returns when the request arrived, by the system clock.
@@ -116,6 +147,9 @@ impl LogEntry {
     /// Notes the route.
     pub(super) fn set_route(&mut self, route: &Arc<Route>) {
         self.route = Some(Arc::clone(route));
+        if let Some(span) = &mut self.span {
+            span.set_route(Arc::clone(&route.name));
+        }
         self.metrics = Arc::clone(&route.metrics);
     }
 
@@ -199,7 +233,7 @@ impl LogEntry {
 
     /// Ends the entry of a request that was not rejected, and returns its response.
     pub(super) fn finish(
-        self,
+        mut self,
         outcome: Outcome,
         response: Response<Full<Bytes>>,
         sampler: &Sampler,
@@ -220,7 +254,7 @@ impl LogEntry {
     }
 
     /// Ends the entry of a rejected request, and returns its response.
-    pub(super) fn reject(self, reject: &Reject, sampler: &Sampler) -> Response<Full<Bytes>> {
+    pub(super) fn reject(mut self, reject: &Reject, sampler: &Sampler) -> Response<Full<Bytes>> {
         let unauthorized =
             self.route.as_ref().map_or(StatusCode::UNAUTHORIZED, |route| route.unauthorized());
         let id = self.id.to_str().unwrap_or("");
@@ -228,8 +262,8 @@ impl LogEntry {
         let (level, outcome, status) = (reject.level(), reject.outcome(), response.status());
         if let Some(reason) = reject.reason() {
             self.metrics.rejections(reason).inc();
-            let cause = self.cause.as_deref().unwrap_or("");
-            self.end(level, outcome, status, Some(reason.label()), cause, sampler);
+            let cause = self.cause.take().unwrap_or_default();
+            self.end(level, outcome, status, Some(reason.label()), &cause, sampler);
         } else {
             self.end(level, outcome, status, None, &reject.to_string(), sampler);
         }
@@ -237,11 +271,11 @@ impl LogEntry {
     }
 
     fn end(
-        &self,
+        &mut self,
         level: Level,
         outcome: Outcome,
         status: StatusCode,
-        reason: Option<&str>,
+        reason: Option<&'static str>,
         detail: &str,
         sampler: &Sampler,
     ) {
@@ -252,8 +286,14 @@ impl LogEntry {
         if self.authentic.is_some() {
             self.count_consecutive_failures(outcome, status);
         }
+        let span = self.span.take();
+        let trace = span.as_ref().map(|span| span.context()).or(self.sent);
         if self.can_be_caused_by_anybody(outcome) && !sampler.admits(self.client) {
+            span.into_iter().for_each(|span| span.discard());
             return;
+        }
+        if let Some(span) = span {
+            span.end(Some(status.as_u16()), outcome.label(), reason, status.is_server_error());
         }
         let authentic = self.authentic.as_ref();
         let event_id = authentic.and_then(|authentic| authentic.event_id.as_ref()?.to_str().ok());
@@ -279,7 +319,7 @@ impl LogEntry {
                     bytes = self.length,
                     upstream = upstream.map(tracing::field::display),
                     request_id = self.id.to_str().unwrap_or(""),
-                    trace_id = self.trace.as_ref().map(TraceId::as_str),
+                    trace_id = trace.map(|context| tracing::field::display(context.trace)),
                     client = %self.client,
                     subject = self.subject.as_deref(),
                     ms = took.as_micros() as f64 / 1000.0,

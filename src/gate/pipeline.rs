@@ -26,6 +26,7 @@ use crate::{
     response::{self, ANSWER, SanitizedResponse},
     route::{Mode, Route, Routes},
     tls::Challenges,
+    traces::TracedStep,
     upstream::{self, ClientAddr, Detached, ExchangeContext, Networks, Owner, Verdict},
 };
 
@@ -98,8 +99,10 @@ impl Pipeline {
         };
         body::check_announced(&body, route.body)?;
         let account = self.account(&client, connection);
+        let step = entry.begin_step();
         let check = match (route.mode, route.verifier.check_head(&head)) {
             (Mode::Enforce, Err(reject)) => {
+                entry.end_step(TracedStep::Verify, step, &Err::<(), _>(&reject));
                 let reserve = |bytes| self.capacity.receive(&account, bytes);
                 let (request, rejections) = ((&head, body), &site.rejections);
                 verification::note(rejections, &route, &reject, entry, request, reserve).await;
@@ -122,10 +125,12 @@ impl Pipeline {
 
         // Scheme: is the request authentic?
         let now = entry.arrived();
+        let step = entry.begin_step();
         let verified = match admitted.and(ruled) {
             Ok(()) => verification::verify(&route, check, &mut head, &mut payload, now).await,
             Err(reject) => Err(reject),
         };
+        entry.end_step(TracedStep::Verify, step, &verified);
         match &verified {
             Ok(verified) => entry.set_verified(verified),
             Err(reject) => entry.explain(&route, reject, (&head, &payload)),
@@ -141,12 +146,15 @@ impl Pipeline {
 
         // Replay guard: may the event be forwarded?
         let answer_by = entry.deadline(route.answer_within);
-        let checked = async {
-            let verified = verified?;
-            let claimed = self.replay.claim(&verified, route.terms, answer_by).await?;
-            Ok((verified, claimed))
+        let checked = match verified {
+            Ok(verified) => {
+                let step = entry.begin_step();
+                let claimed = self.replay.claim(&verified, route.terms, answer_by).await;
+                entry.end_step(TracedStep::Claim, step, &claimed);
+                claimed.map(|claimed| (verified, claimed))
+            }
+            Err(reject) => Err(reject),
         };
-        let checked = checked.await;
         if let Ok((_, Claimed::Won(_))) = &checked {
             // Not for a copy: anyone who holds a captured request can send it.
             account.note_authentic();
@@ -205,6 +213,7 @@ impl Pipeline {
             owner: owner.clone(),
             matched: route.matched(),
             metrics: Arc::clone(&route.metrics),
+            span: entry.upstream_span(),
         };
         let (late, waiting, served) = (entry.late(&route), owner.clone(), owner.clone());
         let flight = match (verdict, &self.events) {

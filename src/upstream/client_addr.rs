@@ -103,7 +103,7 @@ impl ClientAddr {
     }
 
     /// Returns whether the peer is a trusted proxy.
-    pub(super) fn is_proxied(&self) -> bool {
+    pub(crate) fn is_proxied(&self) -> bool {
         self.place.is_some()
     }
 

@@ -42,6 +42,9 @@ pub struct UpstreamOptions {
     pub host: HostPolicy,
     /// Headers added to every request, marked as sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether the sender's trace context is passed on unchanged, because the scheme reads it or
+    /// the operator sets another.
+    pub keeps_trace: bool,
     /// The most concurrent requests; 0 is unlimited.
     pub concurrency: usize,
     /// The most requests that wait for a permit.

@@ -17,7 +17,11 @@ use super::{
     client_addr::{ClientAddr, FORWARDED_FOR},
     headers,
 };
-use crate::{response::REQUEST_ID, scheme::Verified};
+use crate::{
+    response::REQUEST_ID,
+    scheme::Verified,
+    traces::{TRACEPARENT, TRACESTATE, UpstreamSpan},
+};
 
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -120,6 +124,16 @@ pub(super) struct Extra<'e> {
     pub(super) keeps_host: bool,
     /// The operator's own headers; the sender's headers with these names are dropped.
     pub(super) headers: &'e [(HeaderName, HeaderValue)],
+    /// The span of the exchange, if the request is traced.
+    pub(super) span: Option<&'e UpstreamSpan>,
+}
+
+impl Extra<'_> {
+    /// Returns whether a header of the sender is replaced by the trace of the exchange.
+    fn replaces(&self, name: &HeaderName) -> bool {
+        self.span
+            .is_some_and(|span| *name == TRACEPARENT || (*name == TRACESTATE && span.is_new_trace))
+    }
 }
 
 /// Returns the request line, followed by `host` if that replaces the sender's `Host`.
@@ -153,7 +167,9 @@ pub(super) fn lines(
                 put_length(&mut text, written, length);
             }
             has_length = true;
-        } else if !(is_host && has_host) && headers::passes_to_upstream(name, &named, extra.headers)
+        } else if !(is_host && has_host)
+            && headers::passes_to_upstream(name, &named, extra.headers)
+            && !extra.replaces(name)
         {
             has_host |= is_host;
             if head.version == Version::HTTP_2 && *name == COOKIE {
@@ -198,6 +214,9 @@ pub(super) fn lines(
                 put(&mut text, b"sealgate-observed", reason.as_bytes());
             }
         }
+    }
+    if let Some(span) = extra.span {
+        put(&mut text, TRACEPARENT.as_str().as_bytes(), &span.header());
     }
     if extra.possible_duplicate && !matches!(extra.verdict, Verdict::Observed(_)) {
         put(&mut text, b"sealgate-possible-duplicate", b"1");

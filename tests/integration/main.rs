@@ -34,6 +34,7 @@ mod sites;
 mod smuggling;
 mod start;
 mod tls;
+mod traces;
 mod upstreams;
 mod verification;
 mod work;

@@ -18,6 +18,7 @@ use crate::{
     metrics::AttemptOutcome,
     replay::Millis,
     scheme::UnixMillis,
+    traces::{RootSpan, TraceContext},
     upstream::{self, ExchangeContext, Owner, StoredAttempt, Verdict},
 };
 
@@ -72,6 +73,13 @@ impl StoredDelivery {
             redelivery: entry.redelivery,
             resigned,
         });
+        let span = events.traces().and_then(|traces| {
+            let sent = TraceContext::of(&request.head.headers);
+            let accepted = (sent, request.client.is_proxied());
+            let mut span = traces.attempt(&request.request_id, accepted, entry.attempts)?;
+            span.set_route(Arc::clone(&route.name));
+            Some(span)
+        });
         let started = Instant::now();
         let context = ExchangeContext {
             client: request.client,
@@ -81,6 +89,7 @@ impl StoredDelivery {
             owner: Owner::default(),
             matched: route.matched,
             metrics: Arc::clone(&route.metrics),
+            span: span.as_ref().map(RootSpan::upstream),
         };
         let exchange = upstream::exchange(
             Arc::clone(&route.upstream),
@@ -95,7 +104,12 @@ impl StoredDelivery {
         let ended = EndedAttempt { at, took: started.elapsed(), result, resigned };
         // The handler is free again, whatever the store does.
         slot.release();
-        ended.settle(&events, &route, &entry, lease).await;
+        let (status, error) = (ended.result.status, ended.result.error);
+        let outcome = ended.settle(&events, &route, &entry, lease).await;
+        if let Some(span) = span {
+            let failed = outcome != AttemptOutcome::Delivered;
+            span.end(status, outcome.label(), error, failed);
+        }
         drop(slot);
     }
 }
@@ -152,14 +166,14 @@ impl EndedAttempt {
     }
 
     /// Settles the event of the attempt, whose entry is as it was when the attempt began. The
-    /// attempt is counted and logged.
+    /// attempt is counted and logged. Returns its outcome.
     pub(in crate::events) async fn settle(
         &self,
         events: &EventService,
         route: &DeliveryRoute,
         entry: &EventEntry,
         lease: AttemptLease,
-    ) {
+    ) -> AttemptOutcome {
         let now = events.now();
         let next = route.options.retry.next(entry, &self.result, now, jitter(entry));
         let settled = events.settle(lease, self.logged(), next).await;
@@ -173,6 +187,7 @@ impl EndedAttempt {
             events.publish(&settled);
         }
         route.wake();
+        outcome
     }
 }
 

@@ -47,7 +47,7 @@ impl AttemptResult {
             },
             Err(reject) => AttemptResult {
                 status: None,
-                error: Some(word(reject)),
+                error: Some(reject.upstream_failure()),
                 unknown: !reject.is_known_outcome(),
                 retry_after: None,
             },
@@ -62,18 +62,6 @@ impl AttemptResult {
     /// Returns whether the handler wants no further attempt.
     pub(crate) fn is_gone(&self) -> bool {
         self.status == Some(StatusCode::GONE.as_u16())
-    }
-}
-
-/// Returns the word for an attempt without a response.
-fn word(reject: &Reject) -> &'static str {
-    match reject {
-        Reject::UpstreamConnect => "connect",
-        Reject::UpstreamTimeout | Reject::Deadline => "timeout",
-        Reject::UpstreamReset => "reset",
-        Reject::UpstreamRedirect => "redirect",
-        Reject::Overloaded(_) => "overloaded",
-        _ => "error",
     }
 }
 

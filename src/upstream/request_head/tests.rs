@@ -76,6 +76,7 @@ fn observed(head: &Parts, case: &HeaderCase, keeps_host: bool) -> String {
         possible_duplicate: false,
         keeps_host,
         headers: &added,
+        span: None,
     };
     let peer = super::super::client_addr::Peer::new([192, 0, 2, 1].into(), true);
     let client =
