@@ -92,6 +92,26 @@ fn every_alert_fires_only_when_it_should() {
     run(Command::new("promtool").args(["check", "config"]).arg(configuration));
 }
 
+#[test]
+fn every_alert_leads_to_a_section_about_it() {
+    let alerts = read("prometheus/alerts.yml");
+    let rules: Vec<_> = alerts.split("- alert: ").skip(1).collect();
+    assert!(rules.len() > 10, "the table is not empty");
+    for rule in rules {
+        let name = rule.lines().next().expect("a name");
+        let urls: Vec<_> =
+            rule.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: ")).collect();
+        assert_eq!(urls.len(), 1, "{name}");
+        // The package installs docs/ there.
+        let place = urls[0].trim_matches('"').strip_prefix("file:///usr/share/doc/sealgate/");
+        let (page, section) = place.and_then(|place| place.split_once('#')).expect("a section");
+        let page = read(&format!("../docs/{page}"));
+        let headings = page.lines().filter_map(|line| line.strip_prefix("## "));
+        let sections: Vec<_> = headings.filter(|title| title.to_lowercase() == section).collect();
+        assert_eq!(sections, [name], "{section}");
+    }
+}
+
 #[tokio::test]
 async fn alerts_and_dashboard_use_only_existing_metrics() {
     let upstream = Upstream::start().await;
