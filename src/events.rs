@@ -16,6 +16,7 @@ mod facts;
 mod history;
 pub(crate) mod model;
 pub(crate) mod options;
+mod overdue;
 mod request;
 mod seal;
 mod service;

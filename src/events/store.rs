@@ -112,6 +112,10 @@ pub trait EventStore: fmt::Debug + Send + Sync {
         next: NextStep,
     ) -> Operation<'_, Option<EventEntry>>;
 
+    /// Makes those of these pending events dead that are overdue at `now`: no attempt of them began
+    /// in time. Returns their entries after that.
+    fn give_up(&self, overdue: Vec<EventEntry>, now: Millis) -> Operation<'_, Vec<EventEntry>>;
+
     /// Keeps the leases of attempts in flight. Stores that are not shared do nothing.
     fn renew<'s>(&'s self, leases: &'s [AttemptLease]) -> Operation<'s, ()>;
 

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Events;
+use super::{Events, overdue::OverdueSearch};
 use crate::metrics::EventStoreMetrics;
 
-/// How often the gauges are set.
-const GAUGES: Duration = Duration::from_secs(1);
+/// How often the gauges are set and overdue events become dead.
+const BACKLOGS: Duration = Duration::from_secs(1);
 /// How long changes of other processes are collected; those of this one wake their routes at once.
 const COALESCING: Duration = Duration::from_millis(20);
 /// How often expired events are removed.
@@ -50,9 +50,10 @@ impl Events {
         }));
         let events = Arc::downgrade(&self.0);
         spawn(Box::pin(async move {
+            let mut search = OverdueSearch::default();
             while let Some(inner) = events.upgrade() {
-                Events(inner).set_gauges(&metrics).await;
-                tokio::time::sleep(GAUGES).await;
+                Events(inner).follow_backlogs(&metrics, &mut search).await;
+                tokio::time::sleep(BACKLOGS).await;
             }
         }));
         let events = Arc::downgrade(&self.0);
@@ -70,16 +71,20 @@ impl Events {
         }));
     }
 
-    /// Sets the gauges of the store and of the routes.
-    async fn set_gauges(&self, metrics: &EventStoreMetrics) {
+    /// Sets the gauges of the store and of the routes, and makes overdue events dead.
+    async fn follow_backlogs(&self, metrics: &EventStoreMetrics, search: &mut OverdueSearch) {
         metrics.up.set(self.store().is_up().into());
         metrics.bytes.set(i64::try_from(self.store().bytes()).unwrap_or(i64::MAX));
         let Ok(backlogs) = self.store().backlogs().await else { return };
         let now = self.now();
-        for (name, (route, _)) in &*self.routes() {
-            let backlog = backlogs.get(name).copied().unwrap_or_default();
+        let routes: Vec<_> = self.routes().values().map(|(route, _)| Arc::clone(route)).collect();
+        for route in &routes {
+            let backlog = backlogs.get(&route.name).copied().unwrap_or_default();
             let age = backlog.oldest.map_or(0, |oldest| now.saturating_sub(oldest) / 1000);
             route.set_backlog(backlog, age);
+            if let Err(error) = self.give_up(route, backlog, search).await {
+                tracing::warn!(route = %route.name, %error, "cannot find overdue events");
+            }
         }
     }
 }

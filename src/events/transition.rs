@@ -86,11 +86,28 @@ impl EventEntry {
         };
         self.redelivery &= self.state == EventState::Pending;
         if self.state == EventState::Dead {
-            // It was delivered before an operator asked for this attempt.
-            let is_success = |status| (200..300).contains(&status);
-            self.possible_duplicate |=
-                self.log.iter().any(|attempt| attempt.status.is_some_and(is_success));
+            self.mark_if_delivered();
         }
+    }
+
+    /// Makes a pending event dead whose time is over. It keeps the marks for a later attempt.
+    pub(crate) fn give_up(&mut self) {
+        self.state = EventState::Dead;
+        self.next_attempt = None;
+        self.redelivery = false;
+        self.mark_if_delivered();
+    }
+
+    /// Returns whether the event is pending and its time is over at `now`.
+    pub(crate) fn is_overdue(&self, now: Millis) -> bool {
+        self.state == EventState::Pending && self.expires <= now
+    }
+
+    /// Marks a dead event that was delivered before an operator asked for another attempt.
+    fn mark_if_delivered(&mut self) {
+        let is_success = |status| (200..300).contains(&status);
+        self.possible_duplicate |=
+            self.log.iter().any(|attempt| attempt.status.is_some_and(is_success));
     }
 
     /// Returns whether the newest attempt was this one: its caller repeats a call whose result it

@@ -151,6 +151,11 @@ impl DeliveryRoute {
         &self.metrics.deliveries
     }
 
+    /// Returns whether the handler could be connected to at the last attempt.
+    pub(in crate::events) fn is_reachable(&self) -> bool {
+        self.upstream.is_reachable()
+    }
+
     /// Looks again for what is due.
     pub(in crate::events) fn wake(&self) {
         self.wake.notify_one();

@@ -304,6 +304,11 @@ impl EventStore for DiskStore {
         }))
     }
 
+    fn give_up(&self, overdue: Vec<EventEntry>, now: Millis) -> Operation<'_, Vec<EventEntry>> {
+        let ids = overdue.iter().map(|entry| entry.id).collect();
+        Box::pin(self.run(soon(), move |reply| StoreCommand::GiveUp { ids, now, reply }))
+    }
+
     fn renew<'s>(&'s self, _: &'s [AttemptLease]) -> Operation<'s, ()> {
         Box::pin(std::future::ready(Ok(())))
     }

@@ -261,6 +261,10 @@ impl EventStore for PostgresStore {
         Box::pin(self.0.settle(lease, attempt, next))
     }
 
+    fn give_up(&self, overdue: Vec<EventEntry>, now: Millis) -> Operation<'_, Vec<EventEntry>> {
+        Box::pin(self.0.give_up(overdue, now))
+    }
+
     fn renew<'s>(&'s self, leases: &'s [AttemptLease]) -> Operation<'s, ()> {
         Box::pin(self.0.renew(leases))
     }

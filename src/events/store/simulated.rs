@@ -139,6 +139,21 @@ impl EventStore for SimulatedEventStore {
         })
     }
 
+    fn give_up(&self, overdue: Vec<EventEntry>, now: Millis) -> Operation<'_, Vec<EventEntry>> {
+        self.run(|events| {
+            let mut dead = Vec::new();
+            for EventEntry { id, .. } in overdue {
+                let Some(event) = events.all.get_mut(&id) else { continue };
+                if event.entry.is_overdue(now) {
+                    event.entry.give_up();
+                    event.since = now;
+                    dead.push(event.entry.clone());
+                }
+            }
+            Ok(dead)
+        })
+    }
+
     fn renew<'s>(&'s self, _: &'s [AttemptLease]) -> Operation<'s, ()> {
         self.run(|_| Ok(()))
     }

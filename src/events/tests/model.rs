@@ -301,6 +301,16 @@ impl World {
         }
     }
 
+    /// Makes the events dead whose time is over.
+    fn give_up(&mut self) {
+        let pending = EventFilter { state: Some(EventState::Pending), ..EventFilter::default() };
+        let Ok(page) = now(self.store.list(&pending, None, 100)) else { return };
+        let overdue = page.entries.iter().filter(|entry| entry.is_overdue(self.clock)).count();
+        let dead = now(self.store.give_up(page.entries, self.clock)).unwrap_or_default();
+        let is_dead = dead.iter().all(|entry| entry.state == EventState::Dead);
+        self.check(is_dead && dead.len() == overdue, "an event is not dead after its time");
+    }
+
     fn finish(&mut self, which: u8, handler: Handler) {
         if self.flights.is_empty() {
             return;
@@ -357,7 +367,10 @@ impl World {
                     self.check(started != Ok(Redelivery::NotKept), "a request was lost");
                 }
             }
-            _ => drop(now(self.store.expire(self.clock))),
+            _ => {
+                drop(now(self.store.expire(self.clock)));
+                self.give_up();
+            }
         }
         if self.store.is_up() {
             for event in 0..EVENTS {

@@ -1,7 +1,7 @@
 //! What happens to stored events: retries, death, reloads, drains and kills.
 
 use super::{Handler, attempted, stored};
-use crate::kit::{Answer, Event};
+use crate::kit::{Answer, Event, TOKEN};
 
 #[tokio::test]
 async fn an_event_is_dead_after_its_time() {
@@ -21,6 +21,34 @@ async fn an_event_is_dead_after_its_time() {
         0.0
     );
     assert!(handler.upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn events_behind_an_unreachable_handler_are_dead_after_their_time() {
+    let mut handler = Handler::start().await;
+    // A probe takes as long as the first backoff, so most events are not attempted in time.
+    let mode = "delivery = \"async\"\n[route.retry]\nfirst = \"5s\"\nfor = \"300ms\"";
+    let setup = handler.setup(mode);
+    let toml = setup.toml().replacen("[admin]", &format!("[admin]\ntoken = \"{TOKEN}\""), 1);
+    let config = crate::kit::parse(&toml, setup.dir.path());
+    let gateway = setup.start_with(config);
+    handler.stop().await;
+    let events: Vec<_> = (0..20).map(|_| Event::default()).collect();
+    for event in &events {
+        let reply = gateway.connect_plain().await.exchange(&event.request()).await;
+        assert_eq!(reply.status, 200);
+    }
+    stored(&gateway, "dead", 20.0).await;
+    attempted(&gateway, "dead", 20.0).await;
+    let dead = gateway.operator().events("?state=dead").await;
+    assert!(dead.iter().any(|event| event["attempts"] == 0), "{dead:?}");
+    assert!(dead.iter().all(|event| event["next_attempt"].is_null()), "{dead:?}");
+    // The sender's retry counts as for any other dead event.
+    handler.resume().await;
+    let reply = gateway.connect_plain().await.exchange(&events[7].retried().request()).await;
+    assert_eq!((reply.status, reply.header("sealgate-answer")), (200, Some("duplicate")));
+    attempted(&gateway, "delivered", 1.0).await;
+    assert_eq!(handler.upstream.only().header("x-vivoldi-event-id"), Some(&*events[7].id));
 }
 
 #[tokio::test]

@@ -189,6 +189,9 @@ impl EventChanges {
             StoreCommand::Settle { lease, attempt, next, reply } => {
                 reply.set(Ok(self.settle(*lease, attempt, *next)?));
             }
+            StoreCommand::GiveUp { ids, now, reply } => {
+                reply.set(Ok(self.give_up(ids, *now)?));
+            }
             StoreCommand::Release(lease) => self.release(*lease),
             StoreCommand::Record(events, reply) => {
                 for event in events {

@@ -60,6 +60,11 @@ pub(super) enum StoreCommand {
         next: NextStep,
         reply: CommandReply<Option<EventEntry>>,
     },
+    GiveUp {
+        ids: Vec<EventId>,
+        now: Millis,
+        reply: CommandReply<Vec<EventEntry>>,
+    },
     /// Ends an attempt that nobody began.
     Release(AttemptLease),
     Record(Vec<SealedEvent>, CommandReply<()>),
@@ -96,6 +101,7 @@ impl StoreCommand {
             StoreCommand::Accept(_, reply) => reply.is_abandoned(),
             StoreCommand::Revive { reply, .. } => reply.is_abandoned(),
             StoreCommand::Take { reply, .. } => reply.is_abandoned(),
+            StoreCommand::GiveUp { reply, .. } => reply.is_abandoned(),
             StoreCommand::Redeliver { reply, .. } => reply.is_abandoned(),
             StoreCommand::Settle { reply, .. } | StoreCommand::Forget(_, reply) => {
                 reply.is_abandoned()
@@ -112,6 +118,7 @@ impl StoreCommand {
             StoreCommand::Accept(_, reply) => reply.set(Err(error)),
             StoreCommand::Revive { reply, .. } => reply.set(Err(error)),
             StoreCommand::Take { reply, .. } => reply.set(Err(error)),
+            StoreCommand::GiveUp { reply, .. } => reply.set(Err(error)),
             StoreCommand::Settle { reply, .. } | StoreCommand::Forget(_, reply) => {
                 reply.set(Err(error))
             }
@@ -131,6 +138,7 @@ impl StoreCommand {
             StoreCommand::Accept(_, reply) => reply.send(),
             StoreCommand::Revive { reply, .. } => reply.send(),
             StoreCommand::Take { reply, .. } => reply.send(),
+            StoreCommand::GiveUp { reply, .. } => reply.send(),
             StoreCommand::Settle { reply, .. } | StoreCommand::Forget(_, reply) => reply.send(),
             StoreCommand::Record(_, reply)
             | StoreCommand::Remove(_, reply)

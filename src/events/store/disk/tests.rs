@@ -161,6 +161,28 @@ async fn a_failed_attempt_is_due_again_at_its_time() {
 }
 
 #[tokio::test]
+async fn only_overdue_events_are_given_up() {
+    let (dir, store) = opened();
+    let over = |number| entry(number, EventState::Pending).expires;
+    for number in 1..=3 {
+        store.accepted(event(number, EventState::Pending)).await;
+    }
+    let entries = store.list(&EventFilter::default(), None, 10).await.unwrap().entries;
+    let taken = store.take_due(&route(), NOW + 1, 1).await.unwrap().pop().unwrap();
+    assert_eq!(store.give_up(entries.clone(), over(2) - 1).await.unwrap(), []);
+    store.redeliver(id(3), NOW + 9, over(3) + HOUR).await.unwrap();
+    let dead = store.give_up(entries, over(2)).await.unwrap();
+    assert_eq!(dead.iter().map(|entry| entry.id).collect::<Vec<_>>(), [id(2)]);
+    let state = (dead[0].state, dead[0].next_attempt, dead[0].attempts);
+    assert_eq!(state, (EventState::Dead, None, 0));
+    drop((taken, store));
+    let store = open(dir.path());
+    assert_eq!(store.entry(id(2)).await.unwrap().as_ref(), dead.first());
+    let backlog = store.backlogs().await.unwrap()[&route()];
+    assert_eq!((backlog.pending, backlog.dead), (2, 1));
+}
+
+#[tokio::test]
 async fn events_survive_a_restart_and_an_interrupted_attempt_is_marked() {
     let (dir, store) = opened();
     store.accepted(event(1, EventState::Delivering)).await.unwrap();

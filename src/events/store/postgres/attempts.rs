@@ -1,17 +1,19 @@
 //! Attempts: their beginning, their leases and their ends.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use tokio_postgres::types::Type;
 
 use super::{
     LEASE, PostgresEvents,
-    row::{StoredRow, column, natural, seal_entry, state_of},
+    row::{StoredRow, column, id, natural, seal_entry, state_of},
     soon, statements, to_sql,
 };
 use crate::{
     events::{
-        model::{AttemptLease, DeliveryAttempt, DueEvent, EventEntry, EventState, NextStep},
+        model::{
+            AttemptLease, DeliveryAttempt, DueEvent, EventEntry, EventId, EventState, NextStep,
+        },
         store::StoreError,
     },
     replay::Millis,
@@ -85,6 +87,28 @@ impl PostgresEvents {
                 return Ok(Some(entry));
             }
         }
+    }
+
+    pub(super) async fn give_up(
+        &self,
+        mut overdue: Vec<EventEntry>,
+        now: Millis,
+    ) -> Result<Vec<EventEntry>, StoreError> {
+        overdue.iter_mut().for_each(EventEntry::give_up);
+        let ids: Vec<Vec<u8>> = overdue.iter().map(|e| e.id.0.to_be_bytes().to_vec()).collect();
+        let marks: Vec<bool> = overdue.iter().map(|entry| entry.possible_duplicate).collect();
+        let parameters = [
+            (&ids as _, Type::BYTEA_ARRAY),
+            (&marks as _, Type::BOOL_ARRAY),
+            (&to_sql(now) as _, Type::INT8),
+        ];
+        let rows = self.call(statements::GIVE_UP, &parameters, soon()).await?;
+        let dead: HashSet<EventId> = rows.iter().map(|row| id(row, 0)).collect::<Result<_, _>>()?;
+        overdue.retain(|entry| dead.contains(&entry.id));
+        if overdue.iter().any(|entry| entry.order.is_some()) {
+            self.schedule.look_again();
+        }
+        Ok(overdue)
     }
 
     pub(super) async fn renew(&self, leases: &[AttemptLease]) -> Result<(), StoreError> {

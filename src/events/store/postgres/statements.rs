@@ -38,6 +38,13 @@ pub(super) const SETTLE: &str = "UPDATE sealgate.event SET \
      WHERE id = $1 AND token = $2 AND version = $3 AND state = 1 \
      RETURNING state, next_attempt, possible_duplicate, redelivery";
 
+/// Makes pending events dead, given with their marks, whose time is over.
+pub(super) const GIVE_UP: &str = "UPDATE sealgate.event e SET state = 3, next_attempt = NULL, \
+         redelivery = false, possible_duplicate = e.possible_duplicate OR overdue.mark, \
+         since = $3, version = version + 1 \
+     FROM unnest($1, $2) AS overdue(id, mark) \
+     WHERE e.id = overdue.id AND e.state = 0 AND e.expires <= $3 RETURNING e.id";
+
 /// Replaces everything about an event that another copy of it changes, and its request unless the
 /// new one is empty.
 pub(super) const REPLACE: &str = "WITH replaced AS (UPDATE sealgate.event SET \

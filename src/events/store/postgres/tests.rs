@@ -176,6 +176,26 @@ async fn an_event_is_delivered_retried_dead_and_revived() {
 }
 
 #[tokio::test]
+async fn only_overdue_events_are_given_up() {
+    let Some(server) = Postgres::start().await else { return };
+    let store = open(&server);
+    let over = NOW + 72 * HOUR;
+    for number in 1..=3 {
+        store.accepted(event(number, EventState::Pending)).await;
+    }
+    let entries = store.list(&EventFilter::default(), None, 10).await.unwrap().entries;
+    let taken = store.take_due(&route(), NOW + 1, 1).await.unwrap().pop().unwrap();
+    assert_eq!(store.give_up(entries.clone(), over - 1).await.unwrap(), []);
+    store.redeliver(event_number(3), NOW + 9, over + HOUR).await.unwrap();
+    let dead = store.give_up(entries, over).await.unwrap();
+    assert_eq!(dead.iter().map(|entry| entry.id).collect::<Vec<_>>(), [event_number(2)]);
+    assert_eq!((dead[0].state, dead[0].next_attempt), (EventState::Dead, None));
+    assert_eq!(store.entry(event_number(2)).await.unwrap().as_ref(), dead.first());
+    let delivered = store.settled(taken.lease, over + 1, NextStep::Delivered).await;
+    assert_eq!(delivered.state, EventState::Delivered, "an attempt in flight may still end");
+}
+
+#[tokio::test]
 async fn a_dead_redelivery_of_a_delivered_event_keeps_its_mark() {
     let Some(server) = Postgres::start().await else { return };
     let store = open(&server);

@@ -60,6 +60,24 @@ impl EventChanges {
         self.write(Some(&old), new);
     }
 
+    pub(super) fn give_up(
+        &mut self,
+        ids: &[EventId],
+        now: Millis,
+    ) -> fjall::Result<Vec<EventEntry>> {
+        let mut dead = Vec::new();
+        for id in ids {
+            let Some(old) = self.get(*id)? else { continue };
+            if old.entry.is_overdue(now) {
+                let mut new = old.clone();
+                new.entry.give_up();
+                new.since = now;
+                dead.push(self.write(Some(&old), new).entry);
+            }
+        }
+        Ok(dead)
+    }
+
     pub(super) fn redeliver(
         &mut self,
         id: EventId,
