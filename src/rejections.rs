@@ -44,7 +44,28 @@ const CPU_SHARE: u32 = 20;
 /// How much CPU time diagnoses may use at once after a quiet period.
 const CPU_BURST: Duration = Duration::from_millis(100);
 
-/// A rejected request.
+/// A request that is rejected, as the log describes it.
+pub struct RejectedEntry<'r> {
+    /// Why it is rejected.
+    pub reject: &'r Reject,
+    /// Its ID.
+    pub request_id: &'r HeaderValue,
+    /// When it arrived.
+    pub at: UnixMillis,
+    /// The client address.
+    pub client: IpAddr,
+    /// Which part of it is at fault, if that is known. Contains nothing from the request.
+    pub cause: Option<&'r str>,
+}
+
+impl RejectedEntry<'_> {
+    /// Returns the reason, unless the request was rejected before it was verified.
+    fn reason(&self) -> Option<Reason> {
+        self.reject.reason().filter(|reason| *reason > Reason::RateLimited)
+    }
+}
+
+/// A rejected request that waits for its diagnosis or for being captured.
 struct Rejection {
     route: Arc<Route>,
     reason: Reason,
@@ -53,6 +74,7 @@ struct Rejection {
     client: IpAddr,
     /// Whether it is kept in the event store, with the diagnosis.
     is_kept: bool,
+    cause: Option<Box<str>>,
     head: Parts,
     payload: Payload,
 }
@@ -137,31 +159,28 @@ impl Rejections {
     pub fn note(
         &self,
         route: &Arc<Route>,
-        reject: &Reject,
-        request_id: &HeaderValue,
-        (at, client): (UnixMillis, IpAddr),
+        entry: &RejectedEntry<'_>,
         (head, payload): (&Parts, &Payload),
     ) {
-        let Some(reason) = reject.reason().filter(|reason| *reason > Reason::RateLimited) else {
-            return;
-        };
+        let Some(reason) = entry.reason() else { return };
         let is_kept = self.events.as_ref().is_some_and(Events::admits_refusal);
-        let refused = (&**route, reason, at, client, payload.len());
         let diagnosed = is_useful(reason) && self.takes_turn(route);
         if is_kept && !diagnosed {
-            keep(self.events.as_ref(), refused, None);
+            self.keep(route, entry, payload.len());
         }
         if !diagnosed && self.capturing.is_none() {
             return;
         }
         let Some(payload) = payload.shared() else { return };
+        let length = payload.len();
         let rejection = Arc::new(Rejection {
             route: Arc::clone(route),
             reason,
-            request_id: request_id.clone(),
-            at,
-            client,
+            request_id: entry.request_id.clone(),
+            at: entry.at,
+            client: entry.client,
             is_kept,
+            cause: entry.cause.map(Into::into),
             head: head.clone(),
             payload,
         });
@@ -173,31 +192,31 @@ impl Rejections {
             // Full: a request of another route is being diagnosed.
             self.metrics.skipped.inc();
             if is_kept {
-                keep(self.events.as_ref(), refused, None);
+                self.keep(route, entry, length);
             }
         }
     }
 
     /// Receives a request that its head has rejected and whose body was not read.
-    pub fn note_head(
-        &self,
-        route: &Arc<Route>,
-        reject: &Reject,
-        (at, client): (UnixMillis, IpAddr),
-    ) {
-        if let Some(reason) = reject.reason().filter(|reason| *reason > Reason::RateLimited)
-            && self.events.as_ref().is_some_and(Events::admits_refusal)
-        {
-            keep(self.events.as_ref(), (route, reason, at, client, 0), None);
+    pub fn note_head(&self, route: &Arc<Route>, entry: &RejectedEntry<'_>) {
+        if entry.reason().is_some() && self.events.as_ref().is_some_and(Events::admits_refusal) {
+            self.keep(route, entry, 0);
+        }
+    }
+
+    /// Keeps the metadata of a rejected request that is not diagnosed.
+    fn keep(&self, route: &Route, entry: &RejectedEntry<'_>, bytes: usize) {
+        if let (Some(events), Some(reason)) = (&self.events, entry.reason()) {
+            let refused = (route, reason, entry.at, entry.client, bytes);
+            keep(events, refused, entry.cause.map(str::to_owned));
         }
     }
 
     /// Whether [`Rejections::note`] would do anything with a request that `route` rejected.
-    pub fn wants(&self, route: &Arc<Route>, reject: &Reject) -> bool {
-        let Some(reason) = reject.reason().filter(|reason| *reason > Reason::RateLimited) else {
-            return false;
-        };
-        self.capturing.is_some() || (is_useful(reason) && self.is_due(route))
+    pub fn wants(&self, route: &Arc<Route>, entry: &RejectedEntry<'_>) -> bool {
+        entry.reason().is_some_and(|reason| {
+            self.capturing.is_some() || (is_useful(reason) && self.is_due(route))
+        })
     }
 
     /// Whether a diagnosis of this route may start now.
@@ -227,11 +246,10 @@ impl Rejections {
 
 /// Keeps the metadata of a rejected request in the event store.
 fn keep(
-    events: Option<&Events>,
+    events: &Events,
     (route, reason, at, client, bytes): (&Route, Reason, UnixMillis, IpAddr, usize),
     diagnosis: Option<String>,
 ) {
-    let Some(events) = events else { return };
     let length = if client.is_ipv4() { 24 } else { 48 };
     let network = IpNet::new(client, length).map(|network| network.trunc().to_string());
     let refused = Refused {
@@ -288,10 +306,12 @@ fn diagnose_all(
             |part: fn(&NearMiss) -> String| found.iter().map(part).collect::<Vec<_>>().join(" ");
         let codes = joined(|near_miss| near_miss.code().to_owned());
         let detail = joined(NearMiss::text);
-        if rejection.is_kept {
-            let Rejection { route, reason, at, client, payload, .. } = &*rejection;
+        if let Some(events) = events.filter(|_| rejection.is_kept) {
+            let Rejection { route, reason, at, client, payload, cause, .. } = &*rejection;
             let refused = (&**route, *reason, *at, *client, payload.len());
-            keep(events, refused, Some(detail.clone()).filter(|text| !text.is_empty()));
+            let texts = [cause.as_deref(), Some(&*detail).filter(|text| !text.is_empty())];
+            let texts: Vec<_> = texts.into_iter().flatten().collect();
+            keep(events, refused, (!texts.is_empty()).then(|| texts.join(". ")));
         }
         tracing::info!(
             route = %rejection.route.name,

@@ -206,7 +206,8 @@ impl EventEntry {
 pub struct Refusal {
     /// The rejection reason, as in the metrics.
     pub reason: Arc<str>,
-    /// The near miss in words, if there is one.
+    /// Which part of the request is at fault and what would have verified, in words, as far as that
+    /// is known.
     pub diagnosis: Option<Arc<str>>,
     /// The client's network: /24 of IPv4, /48 of IPv6.
     pub network: Arc<str>,

@@ -24,6 +24,7 @@ use crate::{
     body::Payload,
     metrics::{NO_ROUTE, RouteMetrics},
     reject::{Outcome, Reject},
+    rejections::RejectedEntry,
     response::{self, REQUEST_ID, SanitizedResponse},
     route::Route,
     scheme::{UnixMillis, Verified},
@@ -134,11 +135,6 @@ impl LogEntry {
         self.started + limit
     }
 
-    /// Returns the client address.
-    pub(super) fn client(&self) -> IpAddr {
-        self.client
-    }
-
     /// Returns the request ID.
     pub(super) fn id(&self) -> &HeaderValue {
         &self.id
@@ -199,6 +195,17 @@ impl LogEntry {
             && payload.len() <= MAX_EXPLAINED
         {
             self.cause = route.verifier.explain(head, payload, reason);
+        }
+    }
+
+    /// Returns what is kept about the request if it is rejected.
+    pub(super) fn rejected<'r>(&'r self, reject: &'r Reject) -> RejectedEntry<'r> {
+        RejectedEntry {
+            reject,
+            request_id: &self.id,
+            at: self.arrived,
+            client: self.client,
+            cause: self.cause.as_deref(),
         }
     }
 

@@ -104,9 +104,9 @@ impl Pipeline {
             (Mode::Enforce, Err(reject)) => {
                 entry.end_step(TracedStep::Verify, step, &Err::<(), _>(&reject));
                 let reserve = |bytes| self.capacity.receive(&account, bytes);
-                let (request, rejections) = ((&head, body), &site.rejections);
-                verification::note(rejections, &route, &reject, entry, request, reserve).await;
                 entry.explain(&route, &reject, (&head, &Payload::from(Bytes::new())));
+                let (rejections, rejected) = (&site.rejections, entry.rejected(&reject));
+                verification::note(rejections, &route, &rejected, (&head, body), reserve).await;
                 return Err(reject);
             }
             (_, check) => check.unwrap_or_default(),
@@ -161,8 +161,7 @@ impl Pipeline {
             connection.note_authentic();
         }
         if let Err(reject) = &checked {
-            let from = (entry.arrived(), entry.client());
-            site.rejections.note(&route, reject, entry.id(), from, (&head, &payload));
+            site.rejections.note(&route, &entry.rejected(reject), (&head, &payload));
         }
 
         // Mode: what the route does with this result.

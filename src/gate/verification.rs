@@ -13,12 +13,11 @@ use http::{Request, header::EXPECT, request::Parts};
 use http_body::Body;
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-use super::access_log::LogEntry;
 use crate::{
     body::{self, Payload},
     capacity::Reservation,
     reject::{Reject, Shed},
-    rejections::Rejections,
+    rejections::{RejectedEntry, Rejections},
     route::Route,
     scheme::{HeadCheck, UnixMillis, Verified},
 };
@@ -76,22 +75,20 @@ pub(super) async fn verify(
 pub(super) async fn note<B: Body<Data = Bytes>>(
     rejections: &Rejections,
     route: &Arc<Route>,
-    reject: &Reject,
-    entry: &LogEntry,
+    rejected: &RejectedEntry<'_>,
     (head, body): (&Parts, B),
     reserve: impl FnOnce(u64) -> Result<Reservation, Reject>,
 ) {
-    let from = (entry.arrived(), entry.client());
-    if !rejections.wants(route, reject) || head.headers.contains_key(EXPECT) {
-        rejections.note_head(route, reject, from);
+    if !rejections.wants(route, rejected) || head.headers.contains_key(EXPECT) {
+        rejections.note_head(route, rejected);
         return;
     }
     let limits = body::BodyLimits { bytes: route.body.bytes.min(MAX_NOTED), time: NOTED_WITHIN };
     if let Ok(reservation) = reserve(limits.bytes)
         && let Ok(payload) = body::receive(body, limits, reservation, false).await
     {
-        rejections.note(route, reject, entry.id(), from, (head, &payload));
+        rejections.note(route, rejected, (head, &payload));
     } else {
-        rejections.note_head(route, reject, from);
+        rejections.note_head(route, rejected);
     }
 }

@@ -397,6 +397,32 @@ async fn a_rejected_request_is_shown_with_its_reason_and_diagnosis() {
 }
 
 #[tokio::test]
+async fn a_rejected_request_is_shown_with_the_part_at_fault() {
+    let upstream = Upstream::start().await;
+    let gateway = setup(&upstream, "sync").start();
+    let operator = gateway.operator();
+    let unsigned = Event { without: vec!["X-Vivoldi-Signature"], ..Event::default() };
+    let twice = Event::default().with(&["X-Vivoldi-Timestamp: <b>"]);
+    let group = Event::group("COUPON", "not-checked", b"{\"grpIdx\":\"<b>\"}");
+    for (event, reason, cause) in [
+        (unsigned, "missing_header", "header `x-vivoldi-signature` is absent"),
+        (twice, "duplicate_header", "header `x-vivoldi-timestamp` is present twice"),
+        (group, "malformed_body", "the body has no integer `/grpIdx`"),
+    ] {
+        assert_eq!(send(&gateway, &event).await.status, 401, "{reason}");
+        let diagnosis = async || {
+            let events = operator.events("?state=refused").await;
+            let event = events.iter().find(|event| event["reason"] == reason)?.clone();
+            event["diagnosis"].as_str().map(str::to_owned)
+        };
+        until(reason, async || diagnosis().await.is_some()).await;
+        let diagnosis = diagnosis().await.expect("still listed");
+        assert!(diagnosis.starts_with(cause), "{reason}: {diagnosis}");
+        assert!(!diagnosis.contains('<'), "nothing from the request: {diagnosis}");
+    }
+}
+
+#[tokio::test]
 async fn an_export_is_what_arrived() {
     let upstream = Upstream::start().await;
     let gateway = setup(&upstream, "async").start();
