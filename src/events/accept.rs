@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::{
@@ -21,6 +22,7 @@ use crate::{reject::Reject, response::SanitizedResponse};
 /// A synchronous attempt that was still in flight when its event was stored.
 #[derive(Debug)]
 pub(crate) struct RunningAttempt {
+    request_id: HeaderValue,
     entry: EventEntry,
     lease: AttemptLease,
     slot: AttemptSlot,
@@ -66,7 +68,7 @@ impl Events {
             entry.attempts = 1;
         }
         let new = NewEvent { entry: entry.clone(), request: request.stored() };
-        match self.store().accept(new, until).await? {
+        match self.0.service.accept(new, until).await? {
             Acceptance::New(id, Some(lease)) => {
                 if id != entry.id {
                     // A failed or delivered event that takes the new request.
@@ -80,7 +82,7 @@ impl Events {
                 tokio::spawn(service.track(lease, delivery.run(Arc::clone(service))));
             }
             Acceptance::New(_, None) => {
-                self.publish_pending(entry, 0);
+                self.publish_pending(entry);
                 route.wake();
             }
             Acceptance::Revived(id) => {
@@ -105,7 +107,7 @@ impl Events {
         until: Instant,
     ) -> Result<(), StoreError> {
         let mut entry = self.entry(route, facts, request);
-        let ended = self.ended(first, outcome);
+        let ended = self.ended(first, outcome, &request.request_id);
         let jitter = jitter(&entry);
         let next = route.options.retry.next(&entry, &ended.result, self.now(), jitter);
         entry.next_attempt = match next {
@@ -117,12 +119,14 @@ impl Events {
         entry.attempts = 1;
         entry.log = vec![ended.logged()];
         let new = NewEvent { entry: entry.clone(), request: request.stored() };
-        match self.store().accept(new, until).await? {
-            Acceptance::New(..) => self.publish_pending(entry, 1),
-            Acceptance::Revived(id) => self.publish_stored(id).await,
-            Acceptance::Known(_) => {}
+        match self.0.service.accept(new, until).await? {
+            Acceptance::New(id, _) | Acceptance::Revived(id) => {
+                entry.id = id;
+                self.publish_stored(id).await;
+            }
+            Acceptance::Known(known) => entry.id = known.id,
         }
-        ended.count(route, next);
+        ended.note(route, &entry, next);
         route.wake();
         Ok(())
     }
@@ -147,14 +151,15 @@ impl Events {
         entry.attempts = 1;
         entry.possible_duplicate = first.possible_duplicate;
         let new = NewEvent { entry: entry.clone(), request: request.stored() };
-        Ok(match self.store().accept(new, until).await? {
+        Ok(match self.0.service.accept(new, until).await? {
             Acceptance::New(id, Some(lease)) => {
                 if id != entry.id {
                     entry = self.store().entry(id).await?.unwrap_or(entry);
                 }
                 self.0.service.publish(&entry);
                 self.0.service.note(lease);
-                Some(RunningAttempt { entry, lease, slot })
+                let request_id = request.request_id.clone();
+                Some(RunningAttempt { request_id, entry, lease, slot })
             }
             Acceptance::New(_, None) | Acceptance::Revived(_) | Acceptance::Known(_) => {
                 route.wake();
@@ -171,9 +176,9 @@ impl Events {
         first: FirstAttempt,
         outcome: Result<SanitizedResponse, Reject>,
     ) {
-        let RunningAttempt { entry, lease, slot } = running;
+        let RunningAttempt { request_id, entry, lease, slot } = running;
         let service = &self.0.service;
-        self.ended(first, &outcome).settle(service, route, &entry, lease).await;
+        self.ended(first, &outcome, &request_id).settle(service, route, &entry, lease).await;
         service.untrack(lease);
         drop(slot);
     }
@@ -192,7 +197,7 @@ impl Events {
             HistoryMode::Metadata => false,
             HistoryMode::Full => true,
         };
-        let ended = self.ended(first, outcome);
+        let ended = self.ended(first, outcome, &request.request_id);
         let is_success = ended.result.is_success();
         let mut entry = self.entry(route, facts, request);
         entry.state = if is_success { EventState::Delivered } else { EventState::Failed };
@@ -218,16 +223,18 @@ impl Events {
         &self,
         first: FirstAttempt,
         outcome: &Result<SanitizedResponse, Reject>,
+        request_id: &HeaderValue,
     ) -> EndedAttempt {
         let (now, took) = (self.now(), first.began.elapsed());
         let result = AttemptResult::of(outcome, now);
-        EndedAttempt { at: now.saturating_sub(millis(took)), took, result, resigned: false }
+        let (at, request_id) = (now.saturating_sub(millis(took)), request_id.clone());
+        EndedAttempt { at, took, result, resigned: false, request_id }
     }
 
-    fn publish_pending(&self, mut entry: EventEntry, attempts: u32) {
+    fn publish_pending(&self, mut entry: EventEntry) {
         if self.0.service.has_readers() {
             entry.state = EventState::Pending;
-            entry.attempts = attempts;
+            entry.attempts = 0;
             self.0.service.publish(&entry);
         }
     }

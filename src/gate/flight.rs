@@ -91,7 +91,7 @@ impl Flight {
     /// Stores the event before it is delivered.
     async fn accept(self, KeptRequest { facts, request }: KeptRequest) -> (Settled, Outcome) {
         let until = self.store_until();
-        let Flight { route, events, claim, context, permit, .. } = self;
+        let Flight { route, events, claim, context, permit, late, .. } = self;
         let marked = claim.possible_duplicate();
         let accepted = events.accept(&route.delivery, &facts, request, marked, until).await;
         drop(permit);
@@ -103,6 +103,9 @@ impl Flight {
             Err(error) => {
                 let outcome = Err(rejection(&error));
                 claim.failed(Failure::Known, outcome.clone()).await;
+                if !context.owner.waits() {
+                    late.log(&outcome, context.owner.origin());
+                }
                 (Settled { outcome, receipt: None }, Outcome::Unavailable)
             }
         }
@@ -197,9 +200,13 @@ impl Flight {
                         let (owner, late) = (owner.clone(), late.clone());
                         flights.spawn(async move {
                             let outcome = exchange.await;
-                            late.log(&outcome, owner.origin());
-                            if let Some(running) = running {
-                                events.end_running(&route.delivery, running, first, outcome).await;
+                            match running {
+                                // Logged as an attempt of the stored event.
+                                Some(running) => {
+                                    let delivery = &route.delivery;
+                                    events.end_running(delivery, running, first, outcome).await;
+                                }
+                                None => late.log(&outcome, owner.origin()),
                             }
                         });
                         Ok(())

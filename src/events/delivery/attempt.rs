@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::request::Parts;
+use http::{HeaderValue, request::Parts};
 use tokio::time::Instant;
 
 use super::{
@@ -42,6 +42,8 @@ pub(in crate::events) struct EndedAttempt {
     pub(in crate::events) took: Duration,
     pub(in crate::events) result: AttemptResult,
     pub(in crate::events) resigned: bool,
+    /// The ID of the sender's request.
+    pub(in crate::events) request_id: HeaderValue,
 }
 
 impl EndedAttempt {
@@ -81,9 +83,10 @@ impl StoredDelivery {
             Some(span)
         });
         let started = Instant::now();
+        let request_id = request.request_id;
         let context = ExchangeContext {
             client: request.client,
-            request_id: request.request_id.clone(),
+            request_id: request_id.clone(),
             answer_by: started + FAR,
             connect_by: Some(started + route.connecting()),
             owner: Owner::default(),
@@ -101,7 +104,7 @@ impl StoredDelivery {
         );
         let outcome = exchange.await;
         let result = AttemptResult::of(&outcome, events.now());
-        let ended = EndedAttempt { at, took: started.elapsed(), result, resigned };
+        let ended = EndedAttempt { at, took: started.elapsed(), result, resigned, request_id };
         // The handler is free again, whatever the store does.
         slot.release();
         let (status, error) = (ended.result.status, ended.result.error);
@@ -153,8 +156,13 @@ fn replace(head: &mut Parts, headers: Vec<(http::HeaderName, http::HeaderValue)>
 }
 
 impl EndedAttempt {
-    /// Counts the attempt by what follows it.
-    pub(in crate::events) fn count(&self, route: &DeliveryRoute, next: NextStep) -> AttemptOutcome {
+    /// Counts and logs the attempt by what follows it; `entry` is the event's during the attempt.
+    pub(in crate::events) fn note(
+        &self,
+        route: &DeliveryRoute,
+        entry: &EventEntry,
+        next: NextStep,
+    ) {
         let outcome = match next {
             NextStep::Delivered => AttemptOutcome::Delivered,
             NextStep::Dead { .. } => AttemptOutcome::Dead,
@@ -162,7 +170,7 @@ impl EndedAttempt {
             NextStep::Retry { unknown: false, .. } => AttemptOutcome::Failed,
         };
         route.deliveries().attempts(outcome).inc();
-        outcome
+        log(route, entry, self, next, outcome);
     }
 
     /// Settles the event of the attempt, whose entry is as it was when the attempt began. The
@@ -177,12 +185,11 @@ impl EndedAttempt {
         let now = events.now();
         let next = route.options.retry.next(entry, &self.result, now, jitter(entry));
         let settled = events.settle(lease, self.logged(), next).await;
-        let outcome = self.count(route, next);
+        self.note(route, entry, next);
         if next == NextStep::Delivered {
             let delay = Duration::from_millis(now.saturating_sub(entry.received));
             route.deliveries().delay.observe(delay.as_secs_f64());
         }
-        log(route, entry, self, next, outcome);
         if let Some(settled) = settled {
             events.publish(&settled);
         }
@@ -215,7 +222,8 @@ fn log(
                 route = %route.name,
                 result = outcome.label(),
                 id = %entry.id,
-                event_id = entry.event_id.as_deref().unwrap_or(""),
+                event_id = entry.event_id.as_deref(),
+                request_id = ended.request_id.to_str().unwrap_or(""),
                 key = %entry.key,
                 attempt = entry.attempts,
                 status = ended.result.status,
