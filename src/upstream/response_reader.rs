@@ -233,7 +233,10 @@ impl ResponseReader {
         }
         let start = &buffer[..buffer.len().min(STATUS_LINE_START.len())];
         if !STATUS_LINE_START.starts_with(start) && start != b"\r" {
-            return Err(MalformedResponse("no HTTP/1 status line"));
+            return Err(MalformedResponse(match buffer[..] {
+                [21, 3, ..] => "a TLS alert: the upstream has TLS, so its URL begins with https://",
+                _ => "no HTTP/1 status line",
+            }));
         }
         let Some(end) = end_of_lines(buffer, &mut self.searched) else {
             let too_long = buffer.len() >= self.limits.head_bytes;
