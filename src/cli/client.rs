@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use x509_parser::parse_x509_certificate;
 
 /// Where requests are sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Destination {
     /// The URL that the gateway sees.
     pub(super) url: Uri,
@@ -36,7 +36,7 @@ pub(super) struct Destination {
 }
 
 /// Which certificates are accepted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
     /// All of them.
     Anything,

@@ -126,8 +126,8 @@ pub(super) fn send(config: &Path, arguments: &SendArguments) -> anyhow::Result<S
     })
 }
 
-/// Connects to the gateway. One that has just been started may not listen yet, or may be creating
-/// its certificate.
+/// Connects to the gateway. One that has just been started may not listen yet, or may have created
+/// its certificate after the configuration was read.
 async fn connected(
     config: &Config,
     arguments: &SendArguments,
@@ -141,12 +141,16 @@ async fn connected(
         };
         let refused = error.downcast_ref::<io::Error>().map(io::Error::kind)
             == Some(io::ErrorKind::ConnectionRefused);
-        if !refused || arguments.destination.to.is_some() || Instant::now() >= deadline {
+        let fresh = destination(config, &arguments.sign.route, &arguments.destination)?;
+        let may_listen_soon = refused && arguments.destination.to.is_none();
+        if (fresh == to && !may_listen_soon) || Instant::now() >= deadline {
             let advice = if refused { "; is the gateway running?" } else { "" };
             return Err(anyhow!("{error:#}{advice}"));
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        to = destination(config, &arguments.sign.route, &arguments.destination)?;
+        if refused {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        to = fresh;
     }
 }
 

@@ -232,9 +232,17 @@ fn pair(section: Section<'_>, surroundings: &Surroundings<'_>) -> Option<Certifi
     let pair = pair.map(|((cert, key), self_signed)| CertificatePair { cert, key, self_signed });
     if let Some(pair) = &pair {
         if let Err(error) = pair.check() {
-            let made = "for development, self_signed = [\"localhost\"] creates the pair at start";
-            let help = (pair.self_signed.is_empty() && !pair.cert.exists()).then_some(made);
-            section.error(error.to_string(), help.map(str::to_owned));
+            let help = if !pair.self_signed.is_empty() {
+                let (cert, key) = (pair.cert.display(), pair.key.display());
+                Some(format!("remove {cert} and {key}, and the next start creates the pair again"))
+            } else if !pair.cert.exists() {
+                let help =
+                    "for development, self_signed = [\"localhost\"] creates the pair at start";
+                Some(help.to_owned())
+            } else {
+                None
+            };
+            section.error(error.to_string(), help);
         }
         if let Some(field) = cert_field.as_ref().filter(|_| pair.is_authority()) {
             let help = "use a server certificate: openssl req -x509 … -addext \
