@@ -55,6 +55,15 @@ impl TimeUnit {
         }
     }
 
+    /// Returns the unit in which a sender wrote this text.
+    pub(super) fn of(self, text: &str) -> TimeUnit {
+        match self {
+            TimeUnit::Auto if text.len() == 10 => TimeUnit::Seconds,
+            TimeUnit::Auto => TimeUnit::Millis,
+            unit => unit,
+        }
+    }
+
     /// An instant as a sender would write it.
     pub(super) fn render(self, millis: i64) -> String {
         match self {

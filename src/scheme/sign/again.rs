@@ -53,7 +53,8 @@ impl Verifier {
             let position = usize::from(secret).saturating_sub(1);
             return self.resign_message(rule, key, position, (head, payload), now);
         }
-        let text = timestamp.unit.render(now.0);
+        let sent = self.unverified_details(head, payload).digits;
+        let text = timestamp.unit.of(sent.as_deref().unwrap_or_default()).render(now.0);
         let value = |text: &str| {
             HeaderValue::from_str(text).map_err(|_| "the signature is no header value".to_owned())
         };
