@@ -6,11 +6,12 @@ use std::{
     io::Write,
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 
-use crate::kit::{Call, Gateway, Setup, Upstream};
+use crate::kit::{self, Call, Front, Gateway, Setup, Upstream};
 
 const TOKEN: &str = "a-secret-for-the-libraries-0001";
 const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -301,5 +302,90 @@ async fn libraries_accept_what_sealgate_signs() {
         let results = senders.iter().zip(results.chunks(2));
         let wrong: Vec<_> = results.filter(|(_, results)| *results != [true, false]).collect();
         assert!(wrong.is_empty(), "{wrong:?}");
+    }
+}
+
+/// The senders whose requests have a time window, and their secrets; first those with a library in
+/// Python.
+const WITH_WINDOW: [(&str, &str); 11] = [
+    ("stripe", TOKEN),
+    ("slack", TOKEN),
+    ("standard-webhooks", WHSEC),
+    ("mux", TOKEN),
+    ("portone", WHSEC),
+    ("retell", TOKEN),
+    ("sanity", TOKEN),
+    ("svix", WHSEC),
+    ("terra", TOKEN),
+    ("workos", TOKEN),
+    ("hygraph", TOKEN),
+];
+
+/// Half of it is the age from which a stored request is signed again.
+const WINDOW: Duration = Duration::from_secs(8);
+
+#[tokio::test]
+async fn libraries_accept_what_is_signed_again() {
+    let upstream = Upstream::start().await;
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let front = Front::tcp(any, &upstream).await;
+    let address = front.address();
+    let route = |(id, secret): &(&str, &str)| {
+        format!(
+            "[[route]]\nname = \"{id}\"\npath = \"/{id}\"\nscheme_file = \"{id}.toml\"\n\
+             upstream = \"http://{address}\"\nsecret = \"{secret}\"\ndelivery = \"async\"\n\
+             [route.retry]\nfirst = \"50ms\"\nmax = \"100ms\"\n"
+        )
+    };
+    let setup = Setup::new(&upstream)
+        .section("[events]\npath = \"events\"")
+        .routes(&WITH_WINDOW.iter().map(route).collect::<String>());
+    let dir = setup.dir.path();
+    for (id, _) in WITH_WINDOW {
+        let scheme = std::fs::read_to_string(format!("schemes/{id}.toml")).expect("the scheme");
+        let window = scheme.lines().find(|line| line.starts_with("window = ")).expect("a window");
+        let short = format!("window = \"{}s\"", WINDOW.as_secs());
+        let scheme = scheme.replacen(window, &short, 1);
+        std::fs::write(dir.join(format!("{id}.toml")), scheme).expect("written");
+    }
+    std::fs::write(dir.join("gateway.toml"), setup.toml()).expect("written");
+    let body = "{\"id\":\"evt_2\",\"type\":\"userEntered\",\"name\":\"K\u{e4}se\"}";
+    front.die().await;
+    let dir = dir.to_owned();
+    let gateway = setup.start();
+    for (id, _) in WITH_WINDOW {
+        let headers = signed(&dir, id, body);
+        let request = headers.iter().fold(Call::post(&format!("/{id}"), body), |call, header| {
+            call.with(&header.0, &header.1)
+        });
+        let reply = gateway.call(&request).await;
+        assert_eq!((reply.status, reply.header("sealgate-answer")), (200, Some("queued")), "{id}");
+    }
+    let late = kit::now_ms() + WINDOW.as_millis() as u64 / 2 + 200;
+    kit::until("half of the window is over", || async { kit::now_ms() > late }).await;
+    let _front = Front::tcp(address, &upstream).await;
+    upstream.seen(WITH_WINDOW.len()).await;
+    let requests = upstream.requests();
+    // One process for all libraries of a language.
+    let (python, node) = WITH_WINDOW.split_at(3);
+    for senders in [python, node] {
+        let job = |(id, secret): &(&str, &str)| {
+            let target = format!("POST /{id} ");
+            let request = requests.iter().find(|request| request.head.starts_with(&target));
+            let request = request.expect("it was delivered");
+            assert_eq!(request.header("sealgate-resigned"), Some("1"), "{id}");
+            assert_eq!(request.body, body.as_bytes(), "{id}");
+            let lines = request.head.lines().skip(1);
+            let headers: Vec<_> = lines.filter_map(|line| line.split_once(": ")).collect();
+            json!({
+                "act": "verify", "library": id, "secret": secret, "body": body,
+                "headers": headers, "url": PUBLIC_URL,
+            })
+        };
+        let jobs: Vec<_> = senders.iter().map(job).collect();
+        let Some(results) = library(senders[0].0, &jobs) else { return };
+        let rejected: Vec<_> =
+            senders.iter().zip(&results).filter(|(_, accepted)| **accepted != true).collect();
+        assert!(rejected.is_empty(), "{rejected:?}");
     }
 }
