@@ -39,11 +39,10 @@ pub(super) fn run(path: &Path) -> anyhow::Result<Status> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?
-        .block_on(serve(path, config))?;
-    Ok(Status::Success)
+        .block_on(serve(path, config))
 }
 
-async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
+async fn serve(path: &Path, config: Config) -> anyhow::Result<Status> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let routes = config.routes.len();
     let mut watched =
@@ -53,7 +52,14 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
         tracing::warn!(%error, "cannot disable huge pages: connections use more memory");
     }
     raise_open_files(config.server.limits.connections);
-    let gateway = Gateway::start(config).context("cannot start")?;
+    let gateway = match Gateway::start(config) {
+        Ok(gateway) => gateway,
+        Err(error) => {
+            let is_configuration = error.is_configuration();
+            let error = anyhow::Error::new(error).context("cannot start");
+            return if is_configuration { Ok(invalid(&error)) } else { Err(error) };
+        }
+    };
     watched.sources.note_created();
     let addresses = gateway.addresses();
     tracing::info!(
@@ -89,7 +95,7 @@ async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
         () = gateway.drain() => tracing::info!("drained"),
         () = signals.stop() => tracing::warn!("stopped by a second signal"),
     }
-    Ok(())
+    Ok(Status::Success)
 }
 
 /// The files of the configuration that was read last, even if it was rejected.

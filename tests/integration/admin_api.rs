@@ -363,7 +363,9 @@ async fn an_event_is_shown_with_its_request_and_without_credentials() {
     let shown = operator.json(&format!("/api/v1/events/{}", binary.id)).await;
     assert_eq!(shown["request"]["encoding"], "base64");
     assert_eq!(shown["request"]["body"], "/wA=");
-    assert_eq!(operator.get("/api/v1/events/unknown").await.status, 404);
+    let unknown = operator.get("/api/v1/events/%3Cscript%3E%1B%5B2J").await;
+    assert_eq!((unknown.status, unknown.header("content-type")), (404, Some("application/json")));
+    assert!(!unknown.text().contains(['<', '\u{1b}']), "{}", unknown.text());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The event store at the boundary: what senders and handlers see.
 
 mod attempts;
+mod history;
 mod kills;
 mod modes;
 mod replicas;

@@ -64,16 +64,23 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The reason why the store cannot be opened, as text.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct DiskOpenError(String);
+pub enum DiskOpenError {
+    /// The files do not fit the configuration.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The files cannot be used.
+    #[error("{0}")]
+    Files(String),
+}
 
 impl DiskOpenError {
     fn new(error: impl fmt::Display) -> Self {
-        DiskOpenError(error.to_string())
+        DiskOpenError::Files(error.to_string())
     }
 
-    fn mismatch(path: &Path, mismatch: Mismatch) -> Self {
-        DiskOpenError(format!("the event store at {} cannot be used: {mismatch}", path.display()))
+    fn mismatch(path: &Path, mismatch: &Mismatch) -> Self {
+        let path = path.display();
+        DiskOpenError::Mismatch(format!("the event store at {path} cannot be used: {mismatch}"))
     }
 }
 
@@ -115,7 +122,7 @@ impl DiskStore {
         files
             .check()
             .map_err(disk_error)?
-            .map_err(|mismatch| DiskOpenError::mismatch(path, mismatch))?;
+            .map_err(|mismatch| DiskOpenError::mismatch(path, &mismatch))?;
         let queue = Arc::<CommandQueue>::default();
         let kept = Kept::new(retention, Arc::<CommandQueue>::downgrade(&queue));
         let (mut changes, _) = EventChanges::load(Arc::new(files), &kept).map_err(disk_error)?;

@@ -73,12 +73,31 @@ pub(crate) enum PostgresError {
     Database(#[from] DatabaseError),
     #[error(transparent)]
     Key(#[from] InvalidKey),
-    #[error("the events in the database are encrypted, and `key` is not configured")]
+    #[error(
+        "the events in the database are encrypted, and `key` is not configured: set `[events] \
+         key` to the key with which they were stored"
+    )]
     MissingKey,
-    #[error("the events in the database are encrypted with another `key`")]
+    #[error(
+        "the events in the database are encrypted with another `key`: set `[events] key` to the \
+         key with which they were stored"
+    )]
     WrongKey,
-    #[error("the events in the database are not encrypted, and `key` is configured")]
+    #[error(
+        "the events in the database are not encrypted, and `key` is configured: remove `[events] \
+         key`"
+    )]
     NotEncrypted,
+}
+
+impl PostgresError {
+    /// Returns whether the stored events do not fit the configured key.
+    pub(crate) fn is_mismatch(&self) -> bool {
+        matches!(
+            self,
+            PostgresError::MissingKey | PostgresError::WrongKey | PostgresError::NotEncrypted
+        )
+    }
 }
 
 /// The handle of the store.

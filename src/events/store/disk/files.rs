@@ -69,13 +69,22 @@ pub(super) struct EventFiles {
 /// The content of the files does not fit the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Mismatch {
-    #[error("it was written by a newer version of sealgate")]
+    #[error("it was written by a newer version of sealgate: install that version")]
     Version,
-    #[error("it is encrypted, and `key` is not configured")]
+    #[error(
+        "it is encrypted, and `key` is not configured: set `[events] key` to the key with which \
+         it was created, or move the directory away to start with an empty store"
+    )]
     MissingKey,
-    #[error("it is encrypted with another `key`")]
+    #[error(
+        "it is encrypted with another `key`: set `[events] key` to the key with which it was \
+         created, or move the directory away to start with an empty store"
+    )]
     WrongKey,
-    #[error("it is not encrypted, and `key` is configured")]
+    #[error(
+        "it is not encrypted, and `key` is configured: remove `[events] key`, or move the \
+         directory away, once its events are delivered, to start with an empty store"
+    )]
     NotEncrypted,
 }
 
