@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::kit::{Event, Program, Setup, Upstream, free_address, tool, until};
+use crate::{
+    kit::{Event, Program, Upstream, free_address, tool, until},
+    observability::with_all_metrics,
+};
 
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path)
@@ -115,8 +118,7 @@ fn every_alert_leads_to_a_section_about_it() {
 #[tokio::test]
 async fn alerts_and_dashboard_use_only_existing_metrics() {
     let upstream = Upstream::start().await;
-    let gateway =
-        Setup::new(&upstream).section("[events]\nstore = \"disk\"\npath = \"events\"").start();
+    let gateway = with_all_metrics(&upstream);
     let page = gateway.admin("/metrics").await.text();
     let known: BTreeSet<_> = page
         .lines()
@@ -135,7 +137,7 @@ async fn alerts_and_dashboard_use_only_existing_metrics() {
 async fn every_query_of_the_dashboard_returns_data() {
     let Some(mut prometheus) = tool("prometheus") else { return };
     let upstream = Upstream::start().await;
-    let gateway = Setup::new(&upstream).start();
+    let gateway = with_all_metrics(&upstream);
     let dir = gateway.dir.path();
     let mut rules = "groups:\n- name: dashboard\n  interval: 500ms\n  rules:\n".to_owned();
     let queries = queries();
