@@ -39,7 +39,11 @@ use self::{
     history::HistoryQueue,
     model::{EventEntry, EventId},
     service::EventService,
-    store::{EventStore, Redelivery, disk::DiskStore, postgres::PostgresStore},
+    store::{
+        EventStore, Redelivery,
+        disk::{DiskOpenError, DiskStore},
+        postgres::PostgresStore,
+    },
 };
 pub use self::{
     delivery::{DeliveryMode, DeliveryOptions, DeliveryRoute, HistoryMode, RetryOptions},
@@ -60,8 +64,14 @@ const USUAL_LASTS: Duration = Duration::from_secs(72 * 3600);
 
 /// The store cannot be opened; the text says which one and why.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct EventsError(pub(crate) String);
+pub enum EventsError {
+    /// What is stored does not fit the configuration.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The store cannot be used.
+    #[error("{0}")]
+    Unusable(String),
+}
 
 /// Routes by name, each with what ends the task that delivers its events.
 type ServedRoutes = HashMap<Arc<str>, (Arc<DeliveryRoute>, CancellationToken)>;
@@ -100,7 +110,7 @@ impl Events {
         (metrics, traces): (&Metrics, Option<Traces>),
     ) -> Result<Self, EventsError> {
         let store_metrics =
-            metrics.event_store().map_err(|error| EventsError(error.to_string()))?;
+            metrics.event_store().map_err(|error| EventsError::Unusable(error.to_string()))?;
         let max_bytes = options.retention.max_bytes;
         store_metrics.capacity.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
         let keeps_refused = options.retention.keep_refused > 0;
@@ -116,10 +126,11 @@ impl Events {
     ) -> Result<Self, EventsError> {
         let mut process = [0; 8];
         getrandom::fill(&mut process).map_err(|error| {
-            EventsError(format!("the system provides no random bytes: {error}"))
+            EventsError::Unusable(format!("the system provides no random bytes: {error}"))
         })?;
         let process = u64::from_le_bytes(process);
-        let service = Arc::new(EventService::new(store, clock, process, traces));
+        let durations = metrics.durations.clone();
+        let service = Arc::new(EventService::new(store, clock, process, (durations, traces)));
         let events = Events(Arc::new(SharedEvents {
             service,
             history: Arc::default(),
@@ -319,12 +330,18 @@ fn open_store(
     match store {
         EventStoreOptions::Disk { path } => {
             let store = DiskStore::open(&path, key.as_ref(), retention, metrics.up.clone());
-            Ok(Arc::new(store.map_err(|error| EventsError(error.to_string()))?))
+            Ok(Arc::new(store.map_err(|error| match error {
+                DiskOpenError::Mismatch(text) => EventsError::Mismatch(text),
+                DiskOpenError::Files(text) => EventsError::Unusable(text),
+            })?))
         }
         EventStoreOptions::Postgres(database) => {
             let up = metrics.up.clone();
             let store = PostgresStore::open(&database, key.as_ref(), retention, up);
-            Ok(Arc::new(store.map_err(|error| EventsError(error.to_string()))?))
+            Ok(Arc::new(store.map_err(|error| match error.is_mismatch() {
+                true => EventsError::Mismatch(error.to_string()),
+                false => EventsError::Unusable(error.to_string()),
+            })?))
         }
     }
 }

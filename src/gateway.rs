@@ -53,6 +53,13 @@ pub enum StartError {
     Io(#[from] io::Error),
 }
 
+impl StartError {
+    /// Returns whether the configuration has to be changed: another start with it fails too.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, StartError::Events(EventsError::Mismatch(_)))
+    }
+}
+
 /// A running gateway.
 pub struct Gateway {
     server: Server,
@@ -112,6 +119,7 @@ impl Gateway {
         site.challenges = acme.as_ref().map(|acme| acme.challenges().clone());
         assign_shares(&replay, &site);
         log_trust(&site);
+        export_key_sets(&site, &metrics);
         let fetching = fetch_key_sets(&site);
         if let Some(events) = &events {
             events.serve(site.routes.iter().map(|route| Arc::clone(&route.delivery)));
@@ -185,7 +193,7 @@ impl Gateway {
     /// A certificate that cannot be used; in that case nothing changes.
     pub async fn reload(&self, config: Config) -> Result<Changes, StartError> {
         if self.events.is_none() && config.events.is_some() {
-            return Err(EventsError("it needs a restart".to_owned()).into());
+            return Err(EventsError::Unusable("it needs a restart".to_owned()).into());
         }
         let mut site = site(
             config.routes,
@@ -224,6 +232,13 @@ impl Gateway {
         }
         assign_shares(&self.replay, &site);
         log_trust(&site);
+        let names: Vec<_> = key_sets(&site).into_iter().map(|set| set.name()).collect();
+        for old in key_sets(&running).into_iter().map(|set| set.name()) {
+            if !names.contains(&old) {
+                self.metrics.forget_key_set(&old);
+            }
+        }
+        export_key_sets(&site, &self.metrics);
         let fetching = fetch_key_sets(&site);
         if let Some(events) = &self.events {
             events.serve(site.routes.iter().map(|route| Arc::clone(&route.delivery)));
@@ -392,7 +407,15 @@ fn key_sets(site: &Site) -> Vec<&Arc<KeySet>> {
     sets
 }
 
+/// Counts the fetches of the key sets of a site.
+fn export_key_sets(site: &Site, metrics: &Metrics) {
+    key_sets(site).into_iter().for_each(|set| set.count_in(metrics.key_set(&set.name())));
+}
+
 /// Refreshes the key sets of a site until the returned tasks are dropped.
 fn fetch_key_sets(site: &Site) -> JoinSet<()> {
     key_sets(site).into_iter().map(|set| Arc::clone(set).maintain()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,11 +6,12 @@ mod handshakes;
 mod log;
 mod number;
 mod route;
+mod stores;
 
 use std::sync::{Arc, atomic::Ordering};
 
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     process_collector::ProcessCollector,
 };
 
@@ -21,6 +22,7 @@ pub use self::{
     log::DroppedLine,
     number::Gauge,
     route::{RouteMetrics, UpstreamCode},
+    stores::{EventStoreDurations, ReplayStoreDurations, timed},
 };
 use crate::reject::Shed;
 
@@ -35,6 +37,9 @@ pub struct Metrics {
     certificate_start: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
     store_up: IntGaugeVec,
+    store_durations: HistogramVec,
+    key_set_fetches: IntCounterVec,
+    key_set_fetched: IntGaugeVec,
     /// Events on record, by state.
     pub replay: ReplayMetrics,
     /// Diagnoses of rejected requests.
@@ -89,7 +94,18 @@ pub struct ReplayMetrics {
     pub capacity: IntGauge,
 }
 
-/// Gauges of the event store.
+/// Metrics of a key set.
+#[derive(Clone, Debug)]
+pub struct KeySetMetrics {
+    /// When the keys were last fetched or read from their file.
+    pub fetched: IntGauge,
+    /// Attempts that succeeded.
+    pub ok: IntCounter,
+    /// Attempts that failed.
+    pub failed: IntCounter,
+}
+
+/// Metrics of the event store.
 #[derive(Clone)]
 pub struct EventStoreMetrics {
     /// Whether it works.
@@ -98,6 +114,8 @@ pub struct EventStoreMetrics {
     pub bytes: IntGauge,
     /// The most bytes that it may take.
     pub capacity: IntGauge,
+    /// How long its operations take.
+    pub durations: EventStoreDurations,
 }
 
 /// Counters of diagnoses of rejected requests.
@@ -162,6 +180,17 @@ impl Metrics {
             "TLS handshakes that failed, by cause.",
             &["cause"],
         )?;
+        let key_set_fetches = counters(
+            "sealgate_key_set_fetches_total",
+            "Attempts to fetch a key set or to read its file, by result.",
+            &["name", "result"],
+        )?;
+        let store_durations = stores::histograms(
+            "sealgate_store_duration_seconds",
+            "Duration of the replay store's operations.",
+            &["store", "operation"],
+        )?;
+        registry.register(Box::new(store_durations.clone()))?;
         let single = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -207,6 +236,13 @@ impl Metrics {
                 "sealgate_store_up",
                 "Whether the replay store responds: 1 or 0.",
                 &["store"],
+            )?,
+            store_durations,
+            key_set_fetches,
+            key_set_fetched: gauges(
+                "sealgate_key_set_fetched_timestamp_seconds",
+                "Unix time at which the key set was last fetched or its file was read.",
+                &["name"],
             )?,
             replay: ReplayMetrics {
                 in_flight: entries.with_label_values(&["in_flight"]),
@@ -259,6 +295,7 @@ impl Metrics {
                 "sealgate_events_store_capacity_bytes",
                 "The most bytes that the event store may take.",
             )?,
+            durations: EventStoreDurations::register(&self.registry)?,
         };
         self.routes.has_events.store(true, Ordering::Relaxed);
         Ok(metrics)
@@ -315,6 +352,27 @@ impl Metrics {
     /// Returns the gauge for whether the replay store responds.
     pub fn store_up(&self, store: &'static str) -> IntGauge {
         self.store_up.with_label_values(&[store])
+    }
+
+    /// Returns the durations of the operations of a replay store.
+    pub fn store_durations(&self, store: &'static str) -> ReplayStoreDurations {
+        ReplayStoreDurations::of(&self.store_durations, store)
+    }
+
+    /// Returns the metrics of the key set `name`.
+    pub fn key_set(&self, name: &str) -> KeySetMetrics {
+        let fetches = |result| self.key_set_fetches.with_label_values(&[name, result]);
+        let fetched = self.key_set_fetched.with_label_values(&[name]);
+        KeySetMetrics { fetched, ok: fetches("ok"), failed: fetches("failed") }
+    }
+
+    /// Removes the metrics of a key set that is no longer used.
+    pub fn forget_key_set(&self, name: &str) {
+        // An error means that there were none.
+        let _ = self.key_set_fetched.remove_label_values(&[name]);
+        for result in ["ok", "failed"] {
+            let _ = self.key_set_fetches.remove_label_values(&[name, result]);
+        }
     }
 
     /// Returns the counters of what was shed.

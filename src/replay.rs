@@ -115,7 +115,14 @@ impl Replay {
         let mut process = [0; 8];
         getrandom::fill(&mut process)
             .map_err(|error| OpenError(format!("the system provides no random bytes: {error}")))?;
-        let guard = Arc::new(Guard::new(claims, store, clock, options.on_store_failure, process));
+        let mut guard = Guard::new(claims, store, clock, options.on_store_failure, process);
+        guard.durations = match &options.store {
+            StoreOptions::Memory => None,
+            StoreOptions::Disk { .. } => Some(metrics.store_durations("disk")),
+            StoreOptions::Redis(_) => Some(metrics.store_durations("redis")),
+            StoreOptions::Postgres(_) => Some(metrics.store_durations("postgres")),
+        };
+        let guard = Arc::new(guard);
         tokio::spawn(expire_records(Arc::downgrade(&guard)));
         if let Store::Shared(_) = guard.store {
             tokio::spawn(renew_leases(Arc::downgrade(&guard)));

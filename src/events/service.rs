@@ -10,17 +10,24 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, broadcast};
+use tokio::{
+    sync::{Semaphore, broadcast},
+    time::Instant,
+};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TrackedFuture},
 };
 
 use super::{
-    model::{AttemptLease, DeliveryAttempt, EventEntry, EventId, NextStep},
-    store::EventStore,
+    model::{
+        Acceptance, AttemptLease, DeliveryAttempt, DueEvent, EventEntry, EventId, NewEvent,
+        NextStep,
+    },
+    store::{EventStore, StoreError},
 };
 use crate::{
+    metrics::{EventStoreDurations, timed},
     replay::{Clock, Millis},
     scheme::UnixMillis,
     traces::Traces,
@@ -48,6 +55,7 @@ pub(super) struct EventService {
     next_id: AtomicU32,
     process: u64,
     traces: Option<Traces>,
+    durations: EventStoreDurations,
 }
 
 impl EventService {
@@ -56,7 +64,7 @@ impl EventService {
         store: Arc<dyn EventStore>,
         clock: Clock,
         process: u64,
-        traces: Option<Traces>,
+        (durations, traces): (EventStoreDurations, Option<Traces>),
     ) -> Self {
         EventService {
             store,
@@ -69,6 +77,7 @@ impl EventService {
             next_id: AtomicU32::new(0),
             process,
             traces,
+            durations,
         }
     }
 
@@ -79,6 +88,30 @@ impl EventService {
 
     pub(super) fn store(&self) -> &Arc<dyn EventStore> {
         &self.store
+    }
+
+    /// Stores an event, as [`EventStore::accept`].
+    ///
+    /// # Errors
+    /// Those of the store, at `until` at the latest.
+    pub(super) async fn accept(
+        &self,
+        event: NewEvent,
+        until: Instant,
+    ) -> Result<Acceptance, StoreError> {
+        timed(&self.durations.accept, self.store.accept(event, until)).await
+    }
+
+    /// Begins attempts of events that are due, as [`EventStore::take_due`].
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn take_due(
+        &self,
+        route: &Arc<str>,
+        limit: usize,
+    ) -> Result<Vec<DueEvent>, StoreError> {
+        timed(&self.durations.take, self.store.take_due(route, self.now(), limit)).await
     }
 
     pub(super) fn clock(&self) -> &Clock {
@@ -167,7 +200,8 @@ impl EventService {
     ) -> Option<EventEntry> {
         let mut has_warned = false;
         loop {
-            match self.store.settle(lease, attempt.clone(), next).await {
+            let settle = self.store.settle(lease, attempt.clone(), next);
+            match timed(&self.durations.settle, settle).await {
                 Ok(settled) => return settled,
                 Err(error) if !has_warned => {
                     has_warned = true;

@@ -146,7 +146,8 @@ async fn claim_shared(
     held.lease = Some(token);
     let until = held.answer_by.min(Instant::now() + STORE_TIMEOUT);
     let since = guard.clock.now();
-    match store.claim(&arrival, token, until).await {
+    let claim = store.claim(&arrival, token, until);
+    match guard.timed(|durations| &durations.claim, claim).await {
         Ok(ClaimReply::Won { unknown }) => {
             held.unknown |= unknown;
             guard.claims.confirm(&arrival.key, held.ticket(), token, since);

@@ -5,9 +5,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use prometheus::Histogram;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    metrics::{ReplayStoreDurations, timed},
     reject::Reject,
     replay::{
         claims::Claims,
@@ -35,6 +37,8 @@ pub(crate) struct Guard {
     /// The first half of this process's lease tokens, different in every process.
     process: [u8; 8],
     pub(crate) write_behind: WriteBehind,
+    /// How long requests wait for the store; not for `memory`.
+    pub(crate) durations: Option<ReplayStoreDurations>,
 }
 
 impl fmt::Debug for Guard {
@@ -52,7 +56,20 @@ impl Guard {
         process: [u8; 8],
     ) -> Self {
         let write_behind = WriteBehind::default();
-        Guard { claims, store, clock, on_store_failure, process, write_behind }
+        let durations = None;
+        Guard { claims, store, clock, on_store_failure, process, write_behind, durations }
+    }
+
+    /// Waits for an operation of the store, and measures how long that takes.
+    pub(crate) async fn timed<T>(
+        &self,
+        duration: fn(&ReplayStoreDurations) -> &Histogram,
+        operation: impl Future<Output = T>,
+    ) -> T {
+        match &self.durations {
+            Some(durations) => timed(duration(durations), operation).await,
+            None => operation.await,
+        }
     }
 
     /// Returns the token of the lease for the claim with this ticket.
@@ -84,14 +101,16 @@ impl Guard {
                 }
                 let record = Record::new(State::Done { status }, arrival, self.clock.now());
                 let put = disk.put_durably(arrival.key, Entry::of(&record, arrival.terms));
-                timeout_at(until, put).await.unwrap_or(false)
+                let put = self.timed(|durations| &durations.done, timeout_at(until, put));
+                put.await.unwrap_or(false)
             }
             Store::Shared(store) => {
                 // Without a lease, the event was done before and is so in the store.
                 let Some(token) = lease else { return true };
                 loop {
                     let attempt = until.min(Instant::now() + STORE_TIMEOUT);
-                    if store.done(arrival, token, status, None, attempt).await.is_ok() {
+                    let done = store.done(arrival, token, status, None, attempt);
+                    if self.timed(|durations| &durations.done, done).await.is_ok() {
                         return true;
                     }
                     let again = waits && Instant::now() + RETRY < until;

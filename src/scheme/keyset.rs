@@ -18,14 +18,15 @@ use std::{
     collections::HashMap,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use crate::{
+    metrics::KeySetMetrics,
     scheme::public_key::{PublicKey, PublicKeyAlgorithm},
     tls::ServerTrust,
 };
@@ -95,6 +96,7 @@ pub struct KeySet {
     keys: ArcSwapOption<PublishedKeys>,
     unknown: Mutex<UnknownIds>,
     wanted: Notify,
+    metrics: OnceLock<KeySetMetrics>,
 }
 
 impl KeySet {
@@ -125,11 +127,38 @@ impl KeySet {
             keys: ArcSwapOption::empty(),
             unknown: Mutex::default(),
             wanted: Notify::new(),
+            metrics: OnceLock::new(),
         };
         if let KeySetOrigin::File(path) = &set.origin {
             set.read_file(path)?;
         }
         Ok(Arc::new(set))
+    }
+
+    /// Returns the name of the set in metrics: where it comes from.
+    pub fn name(&self) -> String {
+        self.origin.to_string()
+    }
+
+    /// Counts fetches in `metrics` from now on.
+    pub fn count_in(&self, metrics: KeySetMetrics) {
+        let is_read = matches!(self.origin, KeySetOrigin::File(_));
+        if self.metrics.set(metrics).is_ok() && is_read {
+            // It was read with the configuration.
+            self.count(true);
+        }
+    }
+
+    /// Counts an attempt to fetch or read the set.
+    fn count(&self, is_successful: bool) {
+        let Some(metrics) = self.metrics.get() else { return };
+        if is_successful {
+            metrics.ok.inc();
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            metrics.fetched.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        } else {
+            metrics.failed.inc();
+        }
     }
 
     /// Keeps the set fresh; never returns.
@@ -243,10 +272,12 @@ impl KeySet {
         let KeySetOrigin::File(path) = &self.origin else { return };
         let modified = modified(path);
         let known = self.keys.load().as_ref().and_then(|keys| keys.modified);
-        if modified.is_some()
-            && modified != known
-            && let Err(error) = self.read_file(path)
-        {
+        if modified.is_none() || modified == known {
+            return;
+        }
+        let read = self.read_file(path);
+        self.count(read.is_ok());
+        if let Err(error) = read {
             tracing::warn!(%error, "cannot read the changed file of a key set");
         }
     }

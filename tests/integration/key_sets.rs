@@ -69,6 +69,23 @@ fn raw(text: &str) -> Serves {
 }
 
 #[tokio::test]
+async fn fetches_and_failures_are_counted() {
+    let key = Issuer::new("a-key");
+    let missing = raw("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    let stage = Stage::start([missing], set(&[&key])).await;
+    let name = stage.server.url();
+    let fetches = async |result: &str| {
+        let labels = format!("{{name=\"{name}\",result=\"{result}\"}}");
+        stage.gateway.metric(&format!("sealgate_key_set_fetches_total{labels}")).await
+    };
+    until("a fetch succeeds", async || fetches("ok").await > 0.5).await;
+    assert_eq!((fetches("failed").await, fetches("ok").await), (1.0, 1.0));
+    let fetched = format!("sealgate_key_set_fetched_timestamp_seconds{{name=\"{name}\"}}");
+    let age = crate::kit::now_ms() as f64 / 1000.0 - stage.gateway.metric(&fetched).await;
+    assert!((-1.0..30.0).contains(&age), "{age}");
+}
+
+#[tokio::test]
 async fn a_rotated_key_is_fetched_and_until_then_nothing_is_lost() {
     let (old, new) = (Issuer::new("old"), Issuer::new("new"));
     let stage = Stage::start([], set(&[&old])).await;

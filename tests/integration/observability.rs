@@ -8,7 +8,13 @@ use std::{
 
 use serde_json::json;
 
-use crate::kit::{Answer, Event, Process, Reply, Setup, Upstream, sealgate, until};
+use crate::{
+    kit::{
+        Answer, Event, Gateway, Issuer, Postgres, Process, Reply, Setup, Upstream, key_set,
+        sealgate, until,
+    },
+    senders::pitchpoint::route,
+};
 
 /// Type and label names of a metric.
 type Shape = (String, BTreeSet<String>);
@@ -59,13 +65,29 @@ fn exported(page: &str) -> (BTreeMap<String, Shape>, BTreeSet<String>) {
     (metrics, values)
 }
 
+/// Returns a gateway that exports every metric.
+pub(crate) fn with_all_metrics(upstream: &Upstream) -> Gateway {
+    let setup = Setup::new(upstream)
+        .section("[events]\npath = \"events\"\n[replay]\nstore = \"disk\"\npath = \"replay\"")
+        .route(&route(upstream, "jwks = \"file:keys.json\""));
+    let keys = key_set(&[&Issuer::new("a-key")]);
+    fs::write(setup.dir.path().join("keys.json"), keys).expect("written");
+    setup.start()
+}
+
 #[tokio::test]
 async fn the_metrics_page_lists_exactly_the_exported_metrics() {
     let upstream = Upstream::start().await;
-    let gateway =
-        Setup::new(&upstream).section("[events]\nstore = \"disk\"\npath = \"events\"").start();
+    let gateway = with_all_metrics(&upstream);
     assert_eq!(gateway.send(&Event::default()).await.status, 200);
-    let (metrics, values) = exported(&gateway.admin("/metrics").await.text());
+    let page = gateway.admin("/metrics").await.text();
+    for counted in [
+        "sealgate_store_duration_seconds_count{operation=\"done\",store=\"disk\"} 1",
+        "sealgate_key_set_fetches_total{name=\"",
+    ] {
+        assert!(page.contains(counted), "{counted}: {page}");
+    }
+    let (metrics, values) = exported(&page);
     let (listed, words) = documented();
     assert!(metrics.len() >= 15, "{metrics:?}");
     assert_eq!(listed, metrics);
@@ -182,25 +204,140 @@ async fn a_line_says_what_was_called_and_who_served_it() {
     assert!(ready["http"][0].as_str().is_some_and(|address| address.contains(':')), "{ready}");
 }
 
+/// Returns the lines about the outcome of an event at the handler, other than that of the request.
+fn outcomes(gateway: &Process, event: &Event) -> Vec<serde_json::Value> {
+    let lines = ["late outcome", "attempt"].map(|message| gateway.lines(message)).concat();
+    lines.into_iter().filter(|line| line["event_id"] == json!(event.id)).collect()
+}
+
 #[tokio::test]
-async fn an_outcome_after_the_response_is_logged() {
+async fn an_outcome_after_the_response_is_logged_once() {
+    for (lines, status, message) in [
+        ("", 504, "late outcome"),
+        ("history = \"metadata\"", 504, "late outcome"),
+        ("delivery = \"fallback\"", 200, "attempt"),
+        ("delivery = \"async\"", 200, "attempt"),
+    ] {
+        let upstream = Upstream::start().await;
+        let setup = Setup::new(&upstream)
+            .plain()
+            .section("[events]\npath = \"events\"")
+            .route(&format!("answer_within = \"400ms\"\n{lines}"));
+        let gateway = Process::start(setup.dir.path(), &setup.toml()).await;
+        upstream.answer([Answer::Held]);
+        let event = Event::default();
+        let reply = gateway.connect().await.exchange(&event.request()).await;
+        assert_eq!(reply.status, status, "{lines}");
+        upstream.seen(1).await;
+        assert!(outcomes(&gateway, &event).is_empty(), "{lines}");
+        upstream.release();
+        let is_logged = async || !outcomes(&gateway, &event).is_empty();
+        until("the outcome is logged", is_logged).await;
+        let reply_to_retry = gateway.connect().await.exchange(&event.retried().request()).await;
+        assert_eq!(reply_to_retry.header("sealgate-answer"), Some("duplicate"), "{lines}");
+        let logged = outcomes(&gateway, &event);
+        let [line] = &logged[..] else { panic!("{lines}: {logged:?}") };
+        assert_eq!((&line["message"], &line["level"]), (&json!(message), &json!("INFO")), "{line}");
+        assert_eq!((&line["status"], &line["route"]), (&json!(200), &json!("vivoldi")), "{line}");
+        let id = reply.header("sealgate-request-id").expect("an ID");
+        assert_eq!(line["request_id"], id, "{line}");
+        let request = line_of(&gateway, "request", &reply).expect("a line");
+        assert_eq!(request["event_id"], line["event_id"]);
+    }
+}
+
+#[tokio::test]
+async fn the_outcome_of_a_sender_that_hung_up_is_logged_once() {
+    for lines in ["", "history = \"metadata\"", "delivery = \"fallback\""] {
+        let upstream = Upstream::start().await;
+        let setup =
+            Setup::new(&upstream).plain().section("[events]\npath = \"events\"").route(lines);
+        let gateway = Process::start(setup.dir.path(), &setup.toml()).await;
+        upstream.answer([Answer::Held]);
+        let event = Event::default();
+        let mut connection = gateway.connect().await;
+        connection.write(&event.request()).await;
+        upstream.seen(1).await;
+        drop(connection);
+        let open = async || gateway.metric("sealgate_connections{listener=\"http\"}").await;
+        until("the connection is closed", async || open().await < 0.5).await;
+        upstream.release();
+        until("the outcome is logged", async || !outcomes(&gateway, &event).is_empty()).await;
+        let reply = gateway.connect().await.exchange(&event.retried().request()).await;
+        assert_eq!(reply.header("sealgate-answer"), Some("duplicate"), "{lines}");
+        let logged = outcomes(&gateway, &event);
+        assert_eq!(logged.len(), 1, "{lines}: {logged:?}");
+        assert_eq!(logged[0]["status"], 200, "{lines}: {logged:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_replica_that_forwarded_logs_the_outcome() {
+    let Some(database) = Postgres::start().await else { return };
+    let shared = format!(
+        "[events]\nstore = \"postgres\"\nurl = \"{}\"\n[replay]\nstore = \"postgres\"",
+        database.url()
+    );
     let upstream = Upstream::start().await;
-    let setup = Setup::new(&upstream).plain().route("answer_within = \"300ms\"");
+    for (lines, message) in [("", "late outcome"), ("delivery = \"fallback\"", "attempt")] {
+        let setup = || {
+            let route = format!("answer_within = \"1s\"\n{lines}");
+            Setup::new(&upstream).plain().section(&shared).route(&route)
+        };
+        let (one, two) = (setup(), setup());
+        let one = Process::start(one.dir.path(), &one.toml()).await;
+        let two = Process::start(two.dir.path(), &two.toml()).await;
+        for replica in [&one, &two] {
+            let is_up = async || {
+                let page = replica.page().await;
+                page.contains("sealgate_store_up{store=\"postgres\"} 1")
+            };
+            until("the store is reached", is_up).await;
+        }
+        upstream.answer([Answer::Held]);
+        let event = Event::default();
+        let before = upstream.requests().len();
+        let first = async { one.connect().await.exchange(&event.request()).await };
+        let (first, ()) = tokio::join!(first, upstream.seen(before + 1));
+        assert!([200, 504].contains(&first.status), "{}", first.head);
+        let second = async || two.connect().await.exchange(&event.retried().request()).await;
+        assert!([200, 503].contains(&second().await.status));
+        upstream.release();
+        until("the outcome is logged", async || !outcomes(&one, &event).is_empty()).await;
+        until("the other replica knows it", async || second().await.status == 200).await;
+        let logged = outcomes(&one, &event);
+        assert_eq!((logged.len(), &logged[0]["message"]), (1, &json!(message)), "{logged:?}");
+        assert_eq!(outcomes(&two, &event), Vec::<serde_json::Value>::new());
+        assert_eq!(upstream.requests().len(), before + 1);
+    }
+}
+
+#[tokio::test]
+async fn sigusr1_is_logged_and_ends_nothing() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).plain();
     let gateway = Process::start(setup.dir.path(), &setup.toml()).await;
-    upstream.answer([Answer::Held]);
-    let event = Event::default();
-    let reply = gateway.connect().await.exchange(&event.request()).await;
-    assert_eq!(reply.status, 504);
-    assert!(line_of(&gateway, "late outcome", &reply).is_none());
-    upstream.release();
-    until("the late outcome is logged", || async {
-        line_of(&gateway, "late outcome", &reply).is_some()
-    })
-    .await;
-    let line = line_of(&gateway, "late outcome", &reply).expect("a line");
-    assert_eq!((&line["status"], &line["level"]), (&json!(200), &json!("INFO")), "{line}");
-    assert_eq!((&line["event_id"], &line["route"]), (&json!(event.id), &json!("vivoldi")));
-    assert_eq!(line["upstream"], format!("http://{}", upstream.address()));
+    gateway.signal("-USR1");
+    let is_logged = || async {
+        !gateway.lines("SIGUSR1 is ignored: SIGHUP reloads the configuration").is_empty()
+    };
+    until("the signal is logged", is_logged).await;
+    let reply = gateway.connect().await.exchange(&Event::default().request()).await;
+    assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
+async fn a_tls_port_behind_an_http_upstream_is_named() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).plain();
+    let gateway = Process::start(setup.dir.path(), &setup.toml()).await;
+    // What OpenSSL sends to a client that does not begin with TLS.
+    upstream.answer([Answer::Raw(b"\x15\x03\x01\x00\x02\x02\x46".to_vec())]);
+    let reply = gateway.connect().await.exchange(&Event::default().request()).await;
+    assert_eq!(reply.status, 502);
+    let lines = gateway.lines("no usable response from the upstream");
+    let error = lines[0]["error"].as_str().expect("an error");
+    assert!(error.contains("the upstream has TLS, so its URL begins with https://"), "{error}");
 }
 
 #[test]

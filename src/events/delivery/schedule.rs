@@ -31,9 +31,8 @@ pub(in crate::events) async fn deliver(
         loop {
             due(&events, &route).await;
             let Some((slots, memory)) = capacity(&events, &route).await else { continue };
-            let (now, limit) = (events.now(), slots.len());
             let taking = route.taking();
-            match events.store().take_due(&route.name, now, limit).await {
+            match events.take_due(&route.name, slots.len()).await {
                 Ok(due) if due.is_empty() => {
                     drop(taking);
                     pause(&events, &route).await;

@@ -53,6 +53,7 @@ pub(super) async fn maintain(set: &KeySet, uri: &Uri, trust: &ServerTrust) {
             Ok(text) => set.replace(&text, begun, None),
             Err(error) => Err(error),
         };
+        set.count(result.is_ok());
         match result {
             Ok(()) => {
                 backoff = BACKOFF;
