@@ -157,12 +157,13 @@ fn replace(head: &mut Parts, headers: Vec<(http::HeaderName, http::HeaderValue)>
 
 impl EndedAttempt {
     /// Counts and logs the attempt by what follows it; `entry` is the event's during the attempt.
+    /// Returns its outcome.
     pub(in crate::events) fn note(
         &self,
         route: &DeliveryRoute,
         entry: &EventEntry,
         next: NextStep,
-    ) {
+    ) -> AttemptOutcome {
         let outcome = match next {
             NextStep::Delivered => AttemptOutcome::Delivered,
             NextStep::Dead { .. } => AttemptOutcome::Dead,
@@ -171,6 +172,7 @@ impl EndedAttempt {
         };
         route.deliveries().attempts(outcome).inc();
         log(route, entry, self, next, outcome);
+        outcome
     }
 
     /// Settles the event of the attempt, whose entry is as it was when the attempt began. The
@@ -185,7 +187,7 @@ impl EndedAttempt {
         let now = events.now();
         let next = route.options.retry.next(entry, &self.result, now, jitter(entry));
         let settled = events.settle(lease, self.logged(), next).await;
-        self.note(route, entry, next);
+        let outcome = self.note(route, entry, next);
         if next == NextStep::Delivered {
             let delay = Duration::from_millis(now.saturating_sub(entry.received));
             route.deliveries().delay.observe(delay.as_secs_f64());
