@@ -48,6 +48,13 @@ impl SimulatedEventStore {
         *self.failure.lock().unwrap() = failure;
     }
 
+    /// Returns the state of the event with this replay record, also while operations fail.
+    pub(crate) fn state(&self, record: EventKey) -> Option<EventState> {
+        let events = self.lock();
+        let found = events.all.values().find(|event| event.entry.record == Some(record));
+        found.map(|event| event.entry.state)
+    }
+
     /// Ends all attempts in flight, as a restart of the process does.
     pub(crate) fn restart(&self) {
         for event in self.lock().all.values_mut() {

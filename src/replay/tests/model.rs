@@ -384,6 +384,9 @@ impl World {
             for process in &self.processes {
                 while finish(process.guard.write_behind()).is_some() {}
             }
+            if self.processes.iter().all(|process| process.tasks.is_empty()) {
+                return;
+            }
             // Copies that wait for another process ask again.
             self.clock.advance(Duration::from_millis(60));
         }
