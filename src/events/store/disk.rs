@@ -25,6 +25,7 @@ use self::{
     changes::{EventChanges, Kept},
     command::{SealedEvent, StoreCommand},
     files::{EventFiles, KIND, Mismatch},
+    list::{ListRequest, UnsettledIds},
     queue::CommandQueue,
     reply::CommandReply,
     writer::{EventWriter, View},
@@ -156,6 +157,11 @@ impl DiskStore {
             #[cfg(test)]
             faults,
         })
+    }
+
+    /// Returns the number of batches in the files. Each was made durable by one `fdatasync`.
+    pub fn batches(&self) -> u64 {
+        self.view.batches()
     }
 
     /// Queues a command and waits until it is durable.
@@ -343,8 +349,16 @@ impl EventStore for DiskStore {
         cursor: Option<EventId>,
         limit: usize,
     ) -> Operation<'s, EventPage> {
-        let filter = filter.clone();
-        Box::pin(self.read(move |files| list::list(files, &filter, cursor, limit)))
+        let request = ListRequest::new(filter.clone(), cursor, limit);
+        Box::pin(async move {
+            let Some(request) = request else { return Ok(EventPage::default()) };
+            let mut unsettled = UnsettledIds::default();
+            if request.needs_unsettled() {
+                let find = |reply| StoreCommand::FindUnsettled(request.clone(), reply);
+                unsettled = self.run(soon(), find).await?;
+            }
+            self.read(move |files| list::list(files, request, unsettled)).await
+        })
     }
 
     fn redeliver(&self, id: EventId, now: Millis, expires: Millis) -> Operation<'_, Redelivery> {

@@ -12,6 +12,7 @@ use super::{
     command::StoreCommand,
     files::EventFiles,
     format::{RouteDigest, StoredEntry, Totals},
+    list::{ListRequest, UnsettledIds},
     reply::{LeaseOwner, Leases},
     retention::Eviction,
     schedule::DiskSchedule,
@@ -206,6 +207,12 @@ impl EventChanges {
             StoreCommand::Remove(removal, reply) => {
                 self.remove(removal)?;
                 reply.set(Ok(()));
+            }
+            StoreCommand::FindUnsettled(ListRequest { filter, range, limit }, reply) => {
+                let (route, range) = (filter.route.as_ref(), range.clone());
+                let ids = self.schedule.newest(route, filter.state, range, *limit + 1);
+                let has_more = ids.len() > *limit;
+                reply.set(Ok(UnsettledIds { ids, has_more }));
             }
             StoreCommand::Flush(reply) => reply.set(Ok(())),
         }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::reply::{CommandReply, Leases};
+use super::{
+    list::{ListRequest, UnsettledIds},
+    reply::{CommandReply, Leases},
+};
 use crate::{
     events::{
         model::{
@@ -76,6 +79,8 @@ pub(super) enum StoreCommand {
     },
     Forget(EventId, CommandReply<Option<EventEntry>>),
     Remove(EventRemoval, CommandReply<()>),
+    /// Finds the unsettled events among which a list selects.
+    FindUnsettled(ListRequest, CommandReply<UnsettledIds>),
     Flush(CommandReply<()>),
 }
 
@@ -103,6 +108,7 @@ impl StoreCommand {
             StoreCommand::Take { reply, .. } => reply.is_abandoned(),
             StoreCommand::GiveUp { reply, .. } => reply.is_abandoned(),
             StoreCommand::Redeliver { reply, .. } => reply.is_abandoned(),
+            StoreCommand::FindUnsettled(_, reply) => reply.is_abandoned(),
             StoreCommand::Settle { reply, .. } | StoreCommand::Forget(_, reply) => {
                 reply.is_abandoned()
             }
@@ -128,6 +134,7 @@ impl StoreCommand {
                 reply.set(Err(error));
             }
             StoreCommand::Redeliver { reply, .. } => reply.set(Err(error)),
+            StoreCommand::FindUnsettled(_, reply) => reply.set(Err(error)),
             StoreCommand::Release(_) => {}
         }
     }
@@ -146,6 +153,7 @@ impl StoreCommand {
                 reply.send();
             }
             StoreCommand::Redeliver { reply, .. } => reply.send(),
+            StoreCommand::FindUnsettled(_, reply) => reply.send(),
             StoreCommand::Release(_) => {}
         }
     }

@@ -64,6 +64,9 @@ pub(super) struct EventFiles {
     seal: Seal,
     /// The known routes.
     names: Mutex<HashMap<RouteDigest, Arc<str>>>,
+    /// The number of entries and of items of the index of states that were read.
+    #[cfg(test)]
+    pub(super) reads: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 /// The content of the files does not fit the configuration.
@@ -125,6 +128,8 @@ impl EventFiles {
                 database,
                 seal: seal.clone(),
                 names: Mutex::default(),
+                #[cfg(test)]
+                reads: Arc::default(),
             };
             let mut names = HashMap::new();
             for route in files.routes.iter() {
@@ -233,6 +238,8 @@ impl EventFiles {
     }
 
     fn decode(&self, id: EventId, value: &[u8]) -> fjall::Result<StoredEntry> {
+        #[cfg(test)]
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let decode = || {
             let (head, sealed) = value.split_first_chunk::<24>()?;
             let [sequence, request_length, since] = numbers(head)?;
@@ -297,7 +304,11 @@ impl EventFiles {
         end: EventId,
     ) -> impl DoubleEndedIterator<Item = fjall::Result<EventId>> + use<> {
         let range = state_key(state, route, first)..state_key(state, route, end);
-        self.states.range(range).map(|found| {
+        #[cfg(test)]
+        let reads = Arc::clone(&self.reads);
+        self.states.range(range).map(move |found| {
+            #[cfg(test)]
+            reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let key = found.key()?;
             key.get(9..).and_then(event_id).ok_or_else(unreadable)
         })
@@ -347,6 +358,16 @@ impl EventFiles {
             };
             read().ok_or_else(unreadable)
         })
+    }
+
+    /// Returns what the schedule knows about an unsettled event.
+    pub(super) fn slot(&self, stored: &StoredEntry) -> Slot {
+        let StoredEntry { entry, sequence, since, .. } = stored;
+        Slot {
+            next_attempt: (entry.state != EventState::Delivering).then_some(*since),
+            sequence: *sequence,
+            order: entry.order.map(|order| self.order_tag(&entry.route, order)),
+        }
     }
 
     /// Returns the value of an event in the keyspace `states`.

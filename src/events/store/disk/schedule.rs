@@ -1,12 +1,14 @@
 //! The events that are not settled, in memory: which are due, and which wait for another one.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::Range,
     sync::Arc,
 };
 
 use crate::{
-    events::model::{Backlog, EventId},
+    events::model::{Backlog, EventId, EventState},
     replay::Millis,
 };
 
@@ -27,7 +29,8 @@ pub(super) struct Slot {
     pub(super) order: Option<OrderTag>,
 }
 
-/// The unsettled events of all routes.
+/// The unsettled events of all routes. There may be a million of them, so that each is in as few
+/// collections as possible, and what the entries contain is not repeated here.
 #[derive(Debug, Default)]
 pub(super) struct DiskSchedule {
     routes: HashMap<Arc<str>, DiskRouteSchedule>,
@@ -36,15 +39,34 @@ pub(super) struct DiskSchedule {
 
 #[derive(Debug, Default)]
 struct DiskRouteSchedule {
-    slots: BTreeMap<EventId, Slot>,
-    /// The events whose attempt may begin at the given time. Of those with one order, at most one.
-    due: BTreeSet<(Millis, EventId)>,
-    /// The events with an order, by acceptance.
-    orders: BTreeMap<(OrderTag, Sequence), EventId>,
+    pending: BTreeSet<EventId>,
+    delivering: BTreeSet<EventId>,
+    /// The events whose attempt may begin. Of those with one order, at most one.
+    due: BTreeSet<DueAt>,
+    /// The events with an order, by acceptance, with the times of their next attempts.
+    orders: BTreeMap<(OrderTag, Sequence, EventId), Option<Millis>>,
     /// The orders with an attempt in flight.
     busy: HashSet<OrderTag>,
-    delivering: u64,
     dead: u64,
+}
+
+/// An event and when its attempt may begin, in 24 bytes: an aligned `u128` would make it 32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct DueAt([u64; 3]);
+
+impl DueAt {
+    fn new(at: Millis, EventId(id): EventId) -> Self {
+        DueAt([at, (id >> 64) as u64, id as u64])
+    }
+
+    fn at(self) -> Millis {
+        self.0[0]
+    }
+
+    fn id(self) -> EventId {
+        let [_, high, low] = self.0;
+        EventId(u128::from(high) << 64 | u128::from(low))
+    }
 }
 
 impl DiskSchedule {
@@ -54,11 +76,10 @@ impl DiskSchedule {
         self.unsettled += 1;
     }
 
-    /// Removes an event. Returns what was known about it.
-    pub(super) fn remove(&mut self, route: &Arc<str>, id: EventId) -> Option<Slot> {
-        let slot = self.routes.get_mut(route)?.remove(id)?;
+    /// Removes an event that was inserted with this slot.
+    pub(super) fn remove(&mut self, route: &Arc<str>, id: EventId, slot: Slot) {
+        self.route(route).remove(id, slot);
         self.unsettled -= 1;
-        Some(slot)
     }
 
     /// Counts a dead event more or less.
@@ -75,13 +96,40 @@ impl DiskSchedule {
     /// Returns the events of a route that are due at `now`, those that are due for longest first.
     pub(super) fn due(&self, route: &Arc<str>, now: Millis, limit: usize) -> Vec<EventId> {
         let Some(route) = self.routes.get(route) else { return Vec::new() };
-        let due = route.due.iter().take_while(|(at, _)| *at <= now).take(limit);
-        due.map(|(_, id)| *id).collect()
+        let due = route.due.iter().take_while(|due| due.at() <= now).take(limit);
+        due.map(|due| due.id()).collect()
     }
 
     /// Returns when the next event of a route is due.
     pub(super) fn next_due(&self, route: &Arc<str>) -> Option<Millis> {
-        self.routes.get(route)?.due.first().map(|(at, _)| *at)
+        self.routes.get(route)?.due.first().map(|due| due.at())
+    }
+
+    /// Returns the newest unsettled events in a range, newest first: those of one route or of all,
+    /// in one state or both.
+    pub(super) fn newest(
+        &self,
+        route: Option<&Arc<str>>,
+        state: Option<EventState>,
+        range: Range<EventId>,
+        limit: usize,
+    ) -> Vec<EventId> {
+        let routes =
+            self.routes.iter().filter(|(name, _)| route.is_none_or(|route| route == *name));
+        let is_selected = |other| state.is_none_or(|state| state == other);
+        let mut newest = Vec::new();
+        for (_, route) in routes {
+            for (state, ids) in
+                [(EventState::Pending, &route.pending), (EventState::Delivering, &route.delivering)]
+            {
+                if is_selected(state) {
+                    newest.extend(ids.range(range.clone()).rev().take(limit));
+                }
+            }
+        }
+        newest.sort_unstable_by_key(|id| Reverse(*id));
+        newest.truncate(limit);
+        newest
     }
 
     /// Returns the number of events that are not settled.
@@ -92,11 +140,12 @@ impl DiskSchedule {
     /// Returns the backlog of a route.
     pub(super) fn backlog(&self, route: &Arc<str>) -> Backlog {
         let Some(route) = self.routes.get(route) else { return Backlog::default() };
+        let oldest = [route.pending.first(), route.delivering.first()].into_iter().flatten().min();
         Backlog {
-            pending: route.slots.len() as u64 - route.delivering,
-            delivering: route.delivering,
+            pending: route.pending.len() as u64,
+            delivering: route.delivering.len() as u64,
             dead: route.dead,
-            oldest: route.slots.first_key_value().map(|(id, _)| id.received()),
+            oldest: oldest.map(|id| id.received()),
         }
     }
 
@@ -115,64 +164,69 @@ impl DiskSchedule {
 
 impl DiskRouteSchedule {
     fn insert(&mut self, id: EventId, slot: Slot) {
-        let replaced = match slot.order {
+        let Slot { next_attempt, sequence, order } = slot;
+        let is_new = match next_attempt {
+            Some(_) => self.pending.insert(id),
+            None => self.delivering.insert(id),
+        };
+        debug_assert!(is_new, "{id} is in the schedule already");
+        match order {
             None => {
-                if let Some(at) = slot.next_attempt {
-                    self.due.insert((at, id));
+                if let Some(at) = next_attempt {
+                    self.due.insert(DueAt::new(at, id));
                 }
-                self.slots.insert(id, slot)
             }
             Some(order) => {
                 self.withdraw(order);
-                if slot.next_attempt.is_none() {
+                if next_attempt.is_none() {
                     self.busy.insert(order);
                 }
-                self.orders.insert((order, slot.sequence), id);
-                let replaced = self.slots.insert(id, slot);
-                self.offer(order);
-                replaced
-            }
-        };
-        debug_assert_eq!(replaced, None);
-        self.delivering += u64::from(slot.next_attempt.is_none());
-    }
-
-    fn remove(&mut self, id: EventId) -> Option<Slot> {
-        let slot = *self.slots.get(&id)?;
-        match slot.order {
-            None => {
-                if let Some(at) = slot.next_attempt {
-                    self.due.remove(&(at, id));
-                }
-                self.slots.remove(&id);
-            }
-            Some(order) => {
-                self.withdraw(order);
-                if slot.next_attempt.is_none() {
-                    self.busy.remove(&order);
-                }
-                self.orders.remove(&(order, slot.sequence));
-                self.slots.remove(&id);
+                self.orders.insert((order, sequence, id), next_attempt);
                 self.offer(order);
             }
         }
-        self.delivering -= u64::from(slot.next_attempt.is_none());
-        Some(slot)
     }
 
-    /// Returns the event with this order that was accepted first.
-    fn first_of(&self, order: OrderTag) -> Option<EventId> {
-        let all = (order, Sequence(0))..=(order, Sequence(u64::MAX));
-        self.orders.range(all).next().map(|(_, id)| *id)
+    fn remove(&mut self, id: EventId, slot: Slot) {
+        let Slot { next_attempt, sequence, order } = slot;
+        let is_removed = match next_attempt {
+            Some(_) => self.pending.remove(&id),
+            None => self.delivering.remove(&id),
+        };
+        debug_assert!(is_removed, "{id} is not in the schedule");
+        match order {
+            None => {
+                if let Some(at) = next_attempt {
+                    let is_removed = self.due.remove(&DueAt::new(at, id));
+                    debug_assert!(is_removed, "{id} is due at another time than {at}");
+                }
+            }
+            Some(order) => {
+                self.withdraw(order);
+                if next_attempt.is_none() {
+                    self.busy.remove(&order);
+                }
+                let removed = self.orders.remove(&(order, sequence, id));
+                debug_assert_eq!(removed, Some(next_attempt));
+                self.offer(order);
+            }
+        }
+    }
+
+    /// Returns the event with this order that was accepted first, and when it is due.
+    fn first_of(&self, order: OrderTag) -> Option<(EventId, Option<Millis>)> {
+        let first = (order, Sequence(0), EventId(0));
+        let last = (order, Sequence(u64::MAX), EventId(u128::MAX));
+        self.orders.range(first..=last).next().map(|((.., id), at)| (*id, *at))
     }
 
     /// Returns when the first event with this order is due, if no other one is in flight.
-    fn turn_of(&self, order: OrderTag) -> Option<(Millis, EventId)> {
+    fn turn_of(&self, order: OrderTag) -> Option<DueAt> {
         if self.busy.contains(&order) {
             return None;
         }
-        let first = self.first_of(order)?;
-        Some((self.slots.get(&first)?.next_attempt?, first))
+        let (first, next_attempt) = self.first_of(order)?;
+        Some(DueAt::new(next_attempt?, first))
     }
 
     fn withdraw(&mut self, order: OrderTag) {

@@ -252,9 +252,16 @@ async fn filters_select_events_newest_first() {
     };
     let all = EventFilter::default;
     let delivered = Some(EventState::Delivered);
+    let delivering = Some(EventState::Delivering);
     for (filter, expected) in [
         (all(), select(&|_| true)),
         (EventFilter { route: Some(route()), ..all() }, select(&|number| number % 2 == 0)),
+        (EventFilter { state: delivering, ..all() }, select(&|number| number % 4 >= 2)),
+        (
+            EventFilter { state: delivering, route: Some(route()), ..all() },
+            select(&|number| number % 4 == 2),
+        ),
+        (EventFilter { state: Some(EventState::Pending), ..all() }, vec![]),
         (EventFilter { state: delivered, ..all() }, select(&|number| number % 4 < 2)),
         (
             EventFilter { state: delivered, route: Some(route()), ..all() },
@@ -311,6 +318,84 @@ async fn expired_events_are_removed() {
     assert_eq!(store.find(&route(), key(2)).await.unwrap(), None);
     store.expire(NOW + 2000 + 30 * day).await.unwrap();
     assert_eq!(store.listed(EventFilter::default()).await, [id(1)], "pending events are kept");
+}
+
+#[tokio::test]
+async fn a_list_reads_only_what_it_shows() {
+    let (_dir, store) = opened();
+    for number in 0..100 {
+        let lease = store.accepted(event(number, EventState::Delivering)).await.unwrap();
+        let next = NextStep::Delivered;
+        store.settle(lease, attempt(NOW + number, 200), next).await.unwrap();
+    }
+    for number in 100..105 {
+        store.accepted(event(number, EventState::Pending)).await;
+    }
+    store.accepted(event(105, EventState::Delivering)).await;
+    let files = store.view.files().unwrap();
+    let all = EventFilter::default;
+    let state = |state| EventFilter { state: Some(state), ..all() };
+    for (filter, newest, reads) in [
+        (state(EventState::Pending), &[104, 103, 102][..], 4),
+        (state(EventState::Delivering), &[105], 1),
+        (state(EventState::Delivered), &[99, 98, 97], 9),
+        (state(EventState::Dead), &[], 0),
+        // Of each other state of the index, the newest event is read ahead.
+        (EventFilter { route: Some(route()), ..all() }, &[105, 104, 103], 5),
+        (EventFilter { event_id: Some("evt_7".into()), ..all() }, &[7], 1),
+        (all(), &[105, 104, 103], 4),
+    ] {
+        let before = files.reads.load(std::sync::atomic::Ordering::Relaxed);
+        let page = store.list(&filter, None, 3).await.unwrap();
+        let ids: Vec<_> = page.entries.iter().map(|entry| entry.id).collect();
+        assert_eq!(ids, newest.iter().copied().map(id).collect::<Vec<_>>(), "{filter:?}");
+        let after = files.reads.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(after - before <= reads, "{} reads: {filter:?}", after - before);
+    }
+}
+
+#[tokio::test]
+async fn expired_events_are_removed_in_small_batches() {
+    let (_dir, store) = opened();
+    let events = (0..200).map(|number| (entry(number, EventState::Failed), None));
+    store.record(events.collect()).await.unwrap();
+    let before = store.batches();
+    store.expire(NOW + 8 * 24 * HOUR).await.unwrap();
+    assert_eq!(store.listed(EventFilter::default()).await, []);
+    assert_eq!(store.batches() - before, 200_u64.div_ceil(64), "other commands run in between");
+}
+
+#[tokio::test]
+async fn expired_events_leave_the_files() {
+    let (dir, store) = opened();
+    let mut number = 0;
+    let mut sizes = Vec::new();
+    for _ in 0..4 {
+        for _ in 0..40 {
+            number += 1;
+            let mut large = event(number, EventState::Delivering);
+            large.request.body = vec![number as u8; 1 << 20].into();
+            let lease = store.accepted(large).await.unwrap();
+            store.settle(lease, attempt(NOW, 200), NextStep::Delivered).await.unwrap();
+        }
+        store.expire(NOW + 8 * 24 * HOUR).await.unwrap();
+        sizes.push(bytes_below(dir.path()) >> 20);
+    }
+    assert!(sizes.iter().all(|size| *size < 100), "MiB after each 40 MiB: {sizes:?}");
+}
+
+/// Returns the bytes that the files below a directory take.
+fn bytes_below(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let files = std::fs::read_dir(path).unwrap().map(|file| file.unwrap().path());
+    files
+        .map(|path| match std::fs::metadata(&path) {
+            Ok(file) if file.is_dir() => bytes_below(&path),
+            Ok(file) => file.blocks() * 512,
+            // Removed in the meantime.
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 fn copy_all(from: &Path, to: &Path) {

@@ -68,6 +68,10 @@ impl View {
         self.lock().totals.bytes
     }
 
+    pub(super) fn batches(&self) -> u64 {
+        self.lock().totals.batch
+    }
+
     /// Returns the files if enough was removed from them that they should be compacted now.
     pub(super) fn to_be_compacted(&self) -> Option<Arc<EventFiles>> {
         let mut state = self.lock();

@@ -120,9 +120,11 @@ impl SimulatedEvents {
 
     /// Returns whether the event is the one of its order whose attempt may begin.
     fn has_turn(&self, event: &SimulatedEvent) -> bool {
-        self.unsettled().filter(|other| other.has_order_of(&event.entry)).all(|other| {
-            other.entry.state == EventState::Pending && other.sequence >= event.sequence
-        })
+        event.entry.order.is_none()
+            || self.unsettled().filter(|other| other.has_order_of(&event.entry)).all(|other| {
+                other.entry.state == EventState::Pending
+                    && (other.sequence, other.entry.id) >= (event.sequence, event.entry.id)
+            })
     }
 
     pub(super) fn due(&self, route: &Arc<str>) -> Vec<(Millis, EventId)> {

@@ -6,10 +6,7 @@ use super::EventChanges;
 use crate::{
     events::{
         model::{EventId, EventState},
-        store::disk::{
-            format::{RouteDigest, StoredEntry, event_id_key, state_key},
-            schedule::Slot,
-        },
+        store::disk::format::{RouteDigest, StoredEntry, event_id_key, state_key},
     },
     scheme::EventKey,
 };
@@ -72,13 +69,7 @@ impl EventChanges {
         self.totals.bytes = self.totals.bytes.saturating_add(new.cost());
         match state {
             EventState::Pending | EventState::Delivering => {
-                let order = new.entry.order;
-                let slot = Slot {
-                    next_attempt: (state == EventState::Pending).then_some(new.since),
-                    sequence: new.sequence,
-                    order: order.map(|order| self.files.order_tag(&route, order)),
-                };
-                self.schedule.insert(&route, id, slot);
+                self.schedule.insert(&route, id, self.files.slot(&new));
             }
             EventState::Dead => self.schedule.count_dead(&route, 1),
             EventState::Delivered | EventState::Failed => self.eviction.added(),
@@ -127,7 +118,7 @@ impl EventChanges {
         let entry = &old.entry;
         match entry.state {
             EventState::Pending | EventState::Delivering => {
-                self.schedule.remove(&entry.route, entry.id);
+                self.schedule.remove(&entry.route, entry.id, self.files.slot(old));
             }
             EventState::Dead => self.schedule.count_dead(&entry.route, -1),
             EventState::Refused => {
