@@ -86,8 +86,9 @@ impl Eviction {
     }
 }
 
-/// The events that are removed together.
-const REMOVED: usize = 64;
+/// The events that are removed together: removing more would delay the requests that wait for the
+/// same batch.
+pub(super) const REMOVED_TOGETHER: usize = 64;
 
 /// Where a search for expired events continues.
 type Position = (RouteDigest, EventId);
@@ -118,7 +119,7 @@ fn expired(
             if since >= before {
                 continue;
             }
-            if ids.len() == REMOVED {
+            if ids.len() == REMOVED_TOGETHER {
                 return Ok((ids, Some((route, id))));
             }
             ids.push(id);

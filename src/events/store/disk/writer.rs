@@ -201,6 +201,9 @@ impl EventWriter {
                 command.fail(&database::reason(&error));
             }
         }
+        if let Err(error) = changes.make_reserve() {
+            tracing::warn!(error = database::reason(&error), "cannot remove old events");
+        }
         match self.commit(&mut changes) {
             Ok(()) => {
                 self.view.update(&mut changes);

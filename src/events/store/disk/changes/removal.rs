@@ -3,8 +3,14 @@
 use super::EventChanges;
 use crate::events::{
     model::{EventEntry, EventId, EventState},
-    store::disk::{command::EventRemoval, retention::Eviction},
+    store::disk::{
+        command::EventRemoval,
+        retention::{Eviction, REMOVED_TOGETHER},
+    },
 };
+
+/// The share of `max_bytes` that is kept free for large events, as its inverse.
+const RESERVE: u64 = 64;
 
 impl EventChanges {
     pub(super) fn forget(&mut self, id: EventId) -> fjall::Result<Option<EventEntry>> {
@@ -38,12 +44,32 @@ impl EventChanges {
     /// Removes events that need not be kept, oldest first, until there is enough space.
     pub(super) fn make_room(&mut self, bytes: u64) -> fjall::Result<bool> {
         while self.totals.bytes.saturating_add(bytes) > self.retention.max_bytes {
-            let Some(id) = self.eviction.next(&self.files)? else { return Ok(false) };
-            if let Some(stored) = self.get(id)?
-                && Eviction::may_evict(stored.entry.state)
-            {
-                self.delete(&stored);
+            if !self.evict()? {
+                return Ok(false);
             }
+        }
+        Ok(true)
+    }
+
+    /// Removes a few of these events if the store is nearly full, so that the command of a large
+    /// event need not remove many small ones at once.
+    pub(in crate::events::store::disk) fn make_reserve(&mut self) -> fjall::Result<()> {
+        let max_bytes = self.retention.max_bytes;
+        for _ in 0..REMOVED_TOGETHER {
+            if self.totals.bytes <= max_bytes - max_bytes / RESERVE || !self.evict()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the oldest event that need not be kept. Returns whether there may be more.
+    fn evict(&mut self) -> fjall::Result<bool> {
+        let Some(id) = self.eviction.next(&self.files)? else { return Ok(false) };
+        if let Some(stored) = self.get(id)?
+            && Eviction::may_evict(stored.entry.state)
+        {
+            self.delete(&stored);
         }
         Ok(true)
     }
