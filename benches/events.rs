@@ -1,9 +1,11 @@
-//! Measures the event store on disk: events accepted and settled per second, the start with a
-//! million pending events and the memory that it takes, and lists of a million events with each
-//! filter. Fails if a target is missed.
+//! Measures the event store on disk: events accepted and settled per second and what each of them
+//! writes, the start with a million pending events and the memory that it takes, lists of a million
+//! events with each filter, and the size of the directory while events expire. Fails if a target is
+//! missed.
 //!
-//! Other load on the machine only adds time, so lists count by their fastest run, and the start by
-//! the CPU time that it takes. The directory is below `TMPDIR`.
+//! With the name of a part as its argument (`rate`, `pending`, `settled`, `space`), measures only
+//! that part. Other load on the machine only adds time, so lists count by their fastest run, and
+//! the start by the CPU time that it takes. The directory is below `TMPDIR`.
 
 use std::{
     fs,
@@ -34,12 +36,18 @@ const MEMORY: u64 = 300 << 10;
 /// Maximum time to list a page of a million events.
 const LIST: Duration = Duration::from_millis(200);
 
+const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+
 fn open(path: &Path) -> DiskStore {
+    open_bounded(path, 64 << 30)
+}
+
+fn open_bounded(path: &Path, max_bytes: u64) -> DiskStore {
     let retention = Retention {
-        keep: Duration::from_secs(7 * 24 * 3600),
+        keep: KEEP,
         keep_dead: Duration::from_secs(30 * 24 * 3600),
         keep_refused: 1000,
-        max_bytes: 64 << 30,
+        max_bytes,
         max_pending: 10 * MILLION,
     };
     DiskStore::open(path, None, retention, IntGauge::new("up", "up").unwrap()).expect("it opens")
@@ -94,18 +102,27 @@ fn event(number: u64, state: EventState) -> NewEvent {
     }
 }
 
-/// Accepts and settles events with `waiting` tasks, and returns the number per second.
-fn rate(runtime: &Runtime, waiting: u64, events: u64) -> f64 {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = Arc::new(open(dir.path()));
-    let start = Instant::now();
+/// Returns the bytes that this process has written, by all calls of `write`.
+fn written() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").expect("Linux");
+    let written = io.lines().find_map(|line| line.strip_prefix("wchar: ")).expect("a number");
+    written.parse().expect("a number")
+}
+
+/// Runs `waiting` tasks, each of which does its share of `events` by `work`.
+fn run_tasks<F: Future<Output = ()> + Send>(
+    runtime: &Runtime,
+    (waiting, events): (u64, u64),
+    work: impl Fn(u64) -> F + Send + Sync + 'static,
+) {
+    let work = Arc::new(work);
     runtime.block_on(async {
         let tasks: Vec<_> = (0..waiting)
             .map(|task| {
-                let store = Arc::clone(&store);
+                let work = Arc::clone(&work);
                 tokio::spawn(async move {
                     for number in (task..events).step_by(waiting as usize) {
-                        deliver(&store, number, NextStep::Delivered).await;
+                        work(number).await;
                     }
                 })
             })
@@ -114,7 +131,28 @@ fn rate(runtime: &Runtime, waiting: u64, events: u64) -> f64 {
             task.await.expect("a task");
         }
     });
-    events as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Accepts and settles events with `waiting` tasks, and prints the number per second, and what each
+/// of them costs.
+fn rate(runtime: &Runtime, waiting: u64, events: u64) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(open(dir.path()));
+    let (start, ticks_before, written_before) = (Instant::now(), ticks(), written());
+    let delivering = Arc::clone(&store);
+    run_tasks(runtime, (waiting, events), move |number| {
+        let store = Arc::clone(&delivering);
+        async move { deliver(&store, number, NextStep::Delivered).await }
+    });
+    let each = |total: u64| total as f64 / events as f64;
+    println!(
+        "accepted and settled, {waiting} waiting: {:.0} events/s; for each event {:.0} µs of CPU \
+         time, {:.3} fsyncs, {:.0} bytes",
+        events as f64 / start.elapsed().as_secs_f64(),
+        each((ticks() - ticks_before) * 10_000),
+        each(store.batches()),
+        each(written() - written_before),
+    );
 }
 
 async fn deliver(store: &DiskStore, number: u64, next: NextStep) {
@@ -131,31 +169,26 @@ async fn deliver(store: &DiskStore, number: u64, next: NextStep) {
     store.settle(lease, attempt, next).await.expect("settled");
 }
 
+async fn accept(store: &DiskStore, number: u64) {
+    let until = tokio::time::Instant::now() + Duration::from_secs(60);
+    store.accept(event(number, EventState::Pending), until).await.expect("accepted");
+}
+
 /// Stores a million events that have no attempt yet, or of which every tenth is dead and the others
 /// are delivered.
 fn fill(runtime: &Runtime, path: &Path, pending: bool) {
     let store = Arc::new(open(path));
-    runtime.block_on(async {
-        let tasks: Vec<_> = (0..1000)
-            .map(|task| {
-                let store = Arc::clone(&store);
-                tokio::spawn(async move {
-                    for number in (task..MILLION).step_by(1000) {
-                        let until = tokio::time::Instant::now() + Duration::from_secs(60);
-                        if pending {
-                            let event = event(number, EventState::Pending);
-                            store.accept(event, until).await.expect("accepted");
-                        } else if number % 10 == 9 {
-                            deliver(&store, number, NextStep::Dead { unknown: false }).await;
-                        } else {
-                            deliver(&store, number, NextStep::Delivered).await;
-                        }
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.expect("a task");
+    let filling = Arc::clone(&store);
+    run_tasks(runtime, (1000, MILLION), move |number| {
+        let store = Arc::clone(&filling);
+        async move {
+            if pending {
+                accept(&store, number).await;
+            } else if number % 10 == 9 {
+                deliver(&store, number, NextStep::Dead { unknown: false }).await;
+            } else {
+                deliver(&store, number, NextStep::Delivered).await;
+            }
         }
     });
     println!("  {} MiB counted, {} MiB in files", store.bytes() >> 20, bytes_below(path) >> 20);
@@ -175,6 +208,13 @@ fn bytes_below(path: &Path) -> u64 {
         .sum()
 }
 
+/// Returns the CPU time of this process, in hundredths of a second.
+fn ticks() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("Linux");
+    let times = stat.rsplit_once(')').expect("a name").1.split_whitespace().skip(11).take(2);
+    times.map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+}
+
 /// Opens the store in this process and prints what that took: milliseconds, milliseconds of CPU
 /// time, and KiB of memory.
 fn measure_start(path: &Path) {
@@ -184,14 +224,7 @@ fn measure_start(path: &Path) {
     let status = fs::read_to_string("/proc/self/status").expect("Linux");
     let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("memory");
     let memory = memory.trim().trim_end_matches(" kB");
-    let stat = fs::read_to_string("/proc/self/stat").expect("Linux");
-    let ticks: u64 = stat
-        .split_whitespace()
-        .skip(13)
-        .take(2)
-        .map(|ticks| ticks.parse::<u64>().expect("a number"))
-        .sum();
-    println!("{} {} {memory}", ready.as_millis(), ticks * 10);
+    println!("{} {} {memory}", ready.as_millis(), ticks() * 10);
     drop(store);
 }
 
@@ -222,6 +255,8 @@ fn lists(runtime: &Runtime, path: &Path) -> bool {
         ("route", EventFilter { route: route(), ..all() }, None),
         ("state", EventFilter { state: Some(EventState::Dead), ..all() }, None),
         ("empty state", EventFilter { state: Some(EventState::Failed), ..all() }, None),
+        ("pending", EventFilter { state: Some(EventState::Pending), ..all() }, None),
+        ("delivering", EventFilter { state: Some(EventState::Delivering), ..all() }, None),
         (
             "route, state",
             EventFilter { route: route(), state: Some(EventState::Delivered), ..all() },
@@ -262,27 +297,97 @@ fn lists(runtime: &Runtime, path: &Path) -> bool {
     fast
 }
 
+/// Writes four times as many events as the store may hold, and then lets all of them expire.
+/// Returns whether the directory never takes more than documented.
+fn space(runtime: &Runtime) -> bool {
+    const MAX_BYTES: u64 = 256 << 20;
+    const EVENTS: u64 = 500_000;
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(open_bounded(dir.path(), MAX_BYTES));
+    let filling = Arc::clone(&store);
+    let writing = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            run_tasks(runtime, (256, EVENTS), move |number| {
+                let store = Arc::clone(&filling);
+                async move { deliver(&store, number, NextStep::Delivered).await }
+            });
+        });
+        let mut largest = 0;
+        while !writer.is_finished() {
+            // The gateway does this every 30 s, at a lower rate of events.
+            runtime.block_on(store.expire(NOW)).expect("compacted");
+            largest = largest.max(bytes_below(dir.path()));
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        largest
+    });
+    println!(
+        "  while 1 GiB is written: {} MiB counted, at most {} MiB in files",
+        store.bytes() >> 20,
+        writing >> 20
+    );
+    let pause = expire(runtime, &store, EVENTS);
+    let after = bytes_below(dir.path());
+    println!(
+        "  after all of them have expired: {} MiB counted, {} MiB in files; meanwhile, one event at \
+         a time is accepted within {pause:.1?}",
+        store.bytes() >> 20,
+        after >> 20
+    );
+    writing <= 2 * MAX_BYTES + (256 << 20) && after <= 256 << 20
+}
+
+/// Lets all settled events expire, and returns the longest time that an accepted event takes in the
+/// meantime.
+fn expire(runtime: &Runtime, store: &Arc<DiskStore>, events: u64) -> Duration {
+    runtime.block_on(async {
+        let expiring = Arc::clone(store);
+        let now = NOW + 2 * events + KEEP.as_millis() as u64;
+        let expiry = tokio::spawn(async move { expiring.expire(now).await.expect("expired") });
+        let mut longest = Duration::ZERO;
+        let mut number = 2 * MILLION;
+        while !expiry.is_finished() {
+            let start = Instant::now();
+            accept(store, number).await;
+            longest = longest.max(start.elapsed());
+            number += 1;
+        }
+        longest
+    })
+}
+
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some("open") {
+    // Cargo adds `--bench`.
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let part = arguments.next();
+    if part.as_deref() == Some("open") {
         measure_start(Path::new(&arguments.next().expect("a directory")));
         return ExitCode::SUCCESS;
     }
+    let is_selected = |name: &str| part.as_deref().is_none_or(|part| part == name);
     let runtime = Runtime::new().expect("a runtime");
-    for (waiting, events) in [(1, 500), (64, 20_000), (512, 50_000)] {
-        let rate = rate(&runtime, waiting, events);
-        println!("accepted and settled, {waiting} waiting: {rate:.0} events/s");
+    let mut met = true;
+    if is_selected("rate") {
+        for (waiting, events) in [(1, 500), (64, 20_000), (512, 50_000)] {
+            rate(&runtime, waiting, events);
+        }
     }
-    let mut fast = true;
-    println!("1,000,000 pending events of 1 KiB:");
-    let dir = tempfile::tempdir().expect("a directory");
-    fill(&runtime, dir.path(), true);
-    fast &= start(dir.path());
-    drop(dir);
-    println!("1,000,000 settled events of 1 KiB:");
-    let dir = tempfile::tempdir().expect("a directory");
-    fill(&runtime, dir.path(), false);
-    fast &= start(dir.path());
-    fast &= lists(&runtime, dir.path());
-    if fast { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if is_selected("pending") {
+        println!("1,000,000 pending events of 1 KiB:");
+        let dir = tempfile::tempdir().expect("a directory");
+        fill(&runtime, dir.path(), true);
+        met &= start(dir.path());
+    }
+    if is_selected("settled") {
+        println!("1,000,000 settled events of 1 KiB:");
+        let dir = tempfile::tempdir().expect("a directory");
+        fill(&runtime, dir.path(), false);
+        met &= start(dir.path());
+        met &= lists(&runtime, dir.path());
+    }
+    if is_selected("space") {
+        println!("a store of at most 256 MiB, and 500,000 events of 1 KiB:");
+        met &= space(&runtime);
+    }
+    if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -23,8 +23,8 @@ use crate::{
     events::{
         delivery::{AttemptResult, RetryOptions},
         model::{
-            Acceptance, AttemptLease, DeliveryAttempt, EventEntry, EventId, EventState, NewEvent,
-            OrderKey, Retention, StoredRequest,
+            Acceptance, AttemptLease, DeliveryAttempt, EventEntry, EventFilter, EventId,
+            EventState, NewEvent, OrderKey, Retention, StoredRequest,
         },
         store::{EventStore, Redelivery, StoreError, simulated::SimulatedEventStore},
     },
