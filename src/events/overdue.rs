@@ -1,6 +1,5 @@
-//! Events whose time (`for`) is over although no attempt of them has ended: while the handler cannot
-//! be reached, only one event at a time is attempted, and `Retry-After` can ask for an attempt after
-//! that time.
+//! Events whose time (`for`) is over without a last attempt: while the handler cannot be reached,
+//! only one event at a time is attempted, and `Retry-After` can defer an attempt beyond that time.
 
 use std::{collections::HashMap, sync::Arc};
 

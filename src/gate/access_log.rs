@@ -4,6 +4,8 @@
 //! and, if the configuration does not fix them, the start of host and path. Lines that anybody can
 //! cause are sampled.
 
+mod late;
+
 use std::{
     net::IpAddr,
     sync::Arc,
@@ -19,13 +21,14 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tracing::Level;
 
+pub(super) use self::late::LateLine;
 use super::{request_id, sampler::Sampler};
 use crate::{
     body::Payload,
     metrics::{NO_ROUTE, RouteMetrics},
     reject::{Outcome, Reject},
     rejections::RejectedEntry,
-    response::{self, REQUEST_ID, SanitizedResponse},
+    response::{self, REQUEST_ID},
     route::Route,
     scheme::{UnixMillis, Verified},
     traces::{RootSpan, TraceContext, TracedStep, Traces, UpstreamSpan},
@@ -361,45 +364,6 @@ impl LogEntry {
             Outcome::Replay | Outcome::Rejected => {}
             _ if status.is_success() => self.metrics.consecutive_failures.set(0),
             _ => self.metrics.consecutive_failures.inc(),
-        }
-    }
-}
-
-/// What is logged when the outcome of a request becomes known after its response, because the
-/// upstream took too long or the sender has hung up.
-#[derive(Clone)]
-pub(super) struct LateLine {
-    route: Arc<Route>,
-    id: HeaderValue,
-    event_id: Option<HeaderValue>,
-    started: Instant,
-}
-
-impl LateLine {
-    /// Logs the outcome. `origin` is the position of the origin that served the request.
-    pub(super) fn log(&self, outcome: &Result<SanitizedResponse, Reject>, origin: usize) {
-        let status = outcome.as_ref().map(|response| response.status.as_u16()).ok();
-        let detail = outcome.as_ref().err().map(ToString::to_string);
-        let upstream = self.route.upstream.origin(origin).map(tracing::field::display);
-        /// tracing needs the level of an event at compile time.
-        macro_rules! line {
-            ($level:expr) => {
-                tracing::event!(
-                    $level,
-                    route = &*self.route.name,
-                    status,
-                    event_id = self.event_id.as_ref().and_then(|id| id.to_str().ok()),
-                    upstream,
-                    request_id = self.id.to_str().unwrap_or(""),
-                    ms = self.started.elapsed().as_micros() as f64 / 1000.0,
-                    detail,
-                    "late outcome"
-                )
-            };
-        }
-        match outcome {
-            Ok(response) if response.status.is_success() => line!(Level::INFO),
-            _ => line!(Level::WARN),
         }
     }
 }
