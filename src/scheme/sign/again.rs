@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, request::Parts};
 use crate::{
     body::Payload,
     scheme::{
-        compiled::{ProofKind, template::ValueSource},
+        compiled::{ProofKind, signature::SignatureFormat, template::ValueSource},
         time::UnixMillis,
         verify::{Verifier, signature::ClaimedSignatures},
     },
@@ -110,9 +110,17 @@ impl Verifier {
             request.items[slot] = Some(text.as_bytes());
         }
         let tag = self.tag(key, usize::from(secret).saturating_sub(1), &request, 0)?;
-        let written = value(&self.written(&tag, Some(&text), &request.items))?;
+        let written = self.written(&tag, Some(&text), &request.items);
         for slot in signatures {
-            changed.push((self.slots.names()[slot].clone(), written.clone()));
+            let name = &self.slots.names()[slot];
+            let given = head.headers.get(name).and_then(|given| given.to_str().ok());
+            let written = match (&scheme.signature.format, given) {
+                (SignatureFormat::KeyValue { separator, .. }, Some(given)) => {
+                    value(&in_order_of(given, &written, char::from(*separator)))
+                }
+                _ => value(&written),
+            };
+            changed.push((name.clone(), written?));
         }
         Ok(changed)
     }
@@ -127,5 +135,28 @@ impl Verifier {
         let mut request = self.drafted(head, payload);
         request.timestamp = Some(Cow::Owned(timestamp.as_bytes().to_vec()));
         request
+    }
+}
+
+/// Returns the items of `written` in the order in which `given` has them: some senders' libraries
+/// read one order only.
+fn in_order_of(given: &str, written: &str, separator: char) -> String {
+    let name = |item: &str| item.split('=').next().unwrap_or_default().trim().to_owned();
+    let given: Vec<_> = given.split(separator).map(name).collect();
+    let mut items: Vec<_> = written.split(separator).collect();
+    let position = |item: &&str| given.iter().position(|known| *known == name(item));
+    items.sort_by_key(|item| position(item).unwrap_or(usize::MAX));
+    items.join(&separator.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_keep_the_order_of_the_sender() {
+        let ordered = in_order_of("sign=YQ==, env=b,t=1", "t=2,sign=Yg==,env=b", ',');
+        assert_eq!(ordered, "sign=Yg==,env=b,t=2");
+        assert_eq!(in_order_of("t=1,v1=a,v0=b", "t=2,v1=c", ','), "t=2,v1=c");
     }
 }
