@@ -190,7 +190,7 @@ impl<'a> JsonReader<'_, 'a> {
         if node.members.is_empty() && node.each.is_none() && node.wanted.is_none() {
             return self.scanner.skip_value(depth);
         }
-        let value = match self.scanner.peek()? {
+        let value = match self.scanner.peek() {
             b'{' if !node.members.is_empty() => {
                 self.matched(node, item, Scalar::Other);
                 return self.object(&node.members, depth, item);
@@ -227,15 +227,14 @@ impl<'a> JsonReader<'_, 'a> {
 
     fn array(&mut self, each: usize, depth: u32, item: Option<u32>) -> Result<(), MalformedJson> {
         self.scanner.open(depth)?;
-        if self.scanner.closes(b']')? {
+        if self.scanner.closes(b']') {
             return Ok(());
         }
         for number in 0..MAX_ITEMS {
             self.value(each, depth + 1, item.or(Some(number)))?;
-            if self.scanner.closes(b']')? {
+            if self.scanner.comma_or(b']')? {
                 return Ok(());
             }
-            self.scanner.expect(b',')?;
         }
         Err(MalformedJson)
     }
@@ -247,44 +246,47 @@ impl<'a> JsonReader<'_, 'a> {
         item: Option<u32>,
     ) -> Result<(), MalformedJson> {
         self.scanner.open(depth)?;
-        if self.scanner.closes(b'}')? {
+        if self.scanner.closes(b'}') {
             return Ok(());
         }
         let mut seen = 0u64;
         loop {
             let name = self.scanner.name()?;
-            match position(wanted, &name) {
-                None => self.scanner.skip_value(depth + 1)?,
+            let node = match position(wanted, &name) {
+                None => None,
                 Some((index, _)) if seen & (1 << index) != 0 => return Err(MalformedJson),
                 Some((index, exact)) => {
                     seen |= 1 << index;
-                    if exact {
-                        self.value(wanted[index].1, depth + 1, item)?;
-                    } else {
-                        self.scanner.skip_value(depth + 1)?;
-                    }
+                    exact.then_some(wanted[index].1)
                 }
+            };
+            match node {
+                Some(node) => self.value(node, depth + 1, item)?,
+                None => self.scanner.skip_value(depth + 1)?,
             }
-            if self.scanner.closes(b'}')? {
+            if self.scanner.comma_or(b'}')? {
                 return Ok(());
             }
-            self.scanner.expect(b',')?;
         }
     }
 }
 
 /// The wanted member that a name means, and whether it is exactly that name.
 fn position(wanted: &[(Box<str>, usize)], name: &Text<'_>) -> Option<(usize, bool)> {
-    let folded = match name.as_plain_ascii() {
-        Some(name) => wanted.iter().position(|(known, _)| known.eq_ignore_ascii_case(name)),
+    let folded = match name.as_plain().filter(|name| name.is_ascii()) {
+        Some(name) => wanted
+            .iter()
+            .position(|(known, _)| **known == *name || known.eq_ignore_ascii_case(name)),
         None => {
             let chars = || name.chars().map(|c| fold(c.unwrap_or_default()));
             wanted.iter().position(|(known, _)| chars().eq(known.chars().map(fold)))
         }
     }?;
+    let exact = wanted.iter().position(|(known, _)| match name.as_plain() {
+        Some(name) => **known == *name,
+        None => name.chars().eq(known.chars().map(Some)),
+    });
     // Two wanted names may differ only in case; then the exact one is meant.
-    let exact = |(known, _): &(Box<str>, usize)| name.chars().eq(known.chars().map(Some));
-    let exact = wanted.iter().position(exact);
     Some((exact.unwrap_or(folded), exact.is_some()))
 }
 

@@ -7,7 +7,9 @@ use std::{borrow::Cow, str::Chars};
 
 use super::{MAX_DEPTH, MalformedJson};
 
-/// How many bytes of a string are checked at a time.
+/// How many bytes of a string are checked one by one, before [`STRIDE`] of them at a time.
+const SHORT: usize = 8;
+/// How many bytes of a longer string are checked at a time.
 const STRIDE: usize = 16;
 
 /// A position in a JSON text.
@@ -25,15 +27,16 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// The string itself, if it has no escapes and no characters outside ASCII.
-    pub(super) fn as_plain_ascii(&self) -> Option<&'a str> {
-        (!self.has_escapes && self.raw.is_ascii()).then_some(self.raw)
+    /// The string itself, if it has no escapes.
+    #[inline]
+    pub(super) fn as_plain(&self) -> Option<&'a str> {
+        (!self.has_escapes).then_some(self.raw)
     }
 
     /// The string with its escapes replaced; `None` if it has a lone surrogate.
     pub(super) fn unescaped(&self) -> Option<Cow<'a, str>> {
-        if !self.has_escapes {
-            return Some(Cow::Borrowed(self.raw));
+        if let Some(plain) = self.as_plain() {
+            return Some(Cow::Borrowed(plain));
         }
         self.chars().collect::<Option<String>>().map(Cow::Owned)
     }
@@ -90,46 +93,42 @@ impl<'a> Scanner<'a> {
         Scanner { text, at: 0, values }
     }
 
-    fn byte(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    /// Skips white space and returns the byte after it.
+    /// Skips white space and returns the byte after it; 0 at the end of the text.
     #[inline]
-    pub(super) fn peek(&mut self) -> Result<u8, MalformedJson> {
-        loop {
-            match self.byte().ok_or(MalformedJson)? {
-                b' ' | b'\n' | b'\r' | b'\t' => self.at += 1,
-                byte => return Ok(byte),
-            }
-        }
-    }
-
-    /// Consumes a byte, which may have white space before it.
-    pub(super) fn expect(&mut self, byte: u8) -> Result<(), MalformedJson> {
-        if self.peek()? != byte {
-            return Err(MalformedJson);
-        }
-        self.at += 1;
-        Ok(())
+    pub(super) fn peek(&mut self) -> u8 {
+        self.at = after_space(self.text.as_bytes(), self.at);
+        byte(self.text.as_bytes(), self.at)
     }
 
     /// Consumes the end of an array or object, if it is next.
-    pub(super) fn closes(&mut self, end: u8) -> Result<bool, MalformedJson> {
-        let closes = self.peek()? == end;
-        self.at += usize::from(closes);
-        Ok(closes)
+    pub(super) fn closes(&mut self, end: u8) -> bool {
+        let closes = self.peek() == end;
+        if closes {
+            self.at += 1;
+        }
+        closes
+    }
+
+    /// Consumes the comma before the next member or element, or the end of the array or object.
+    /// Returns whether it was the end.
+    #[inline]
+    pub(super) fn comma_or(&mut self, end: u8) -> Result<bool, MalformedJson> {
+        let next = self.peek();
+        if next != b',' && next != end {
+            return Err(MalformedJson);
+        }
+        self.at += 1;
+        Ok(next == end)
     }
 
     /// Checks that only white space is left.
-    pub(super) fn end(&mut self) -> Result<(), MalformedJson> {
-        match self.peek() {
-            Ok(_) => Err(MalformedJson),
-            Err(MalformedJson) => Ok(()),
-        }
+    pub(super) fn end(&self) -> Result<(), MalformedJson> {
+        let is_end = after_space(self.text.as_bytes(), self.at) == self.text.len();
+        if is_end { Ok(()) } else { Err(MalformedJson) }
     }
 
     /// Counts a value against the limit.
+    #[inline]
     pub(super) fn count_value(&mut self) -> Result<(), MalformedJson> {
         self.values = self.values.checked_sub(1).ok_or(MalformedJson)?;
         Ok(())
@@ -145,147 +144,223 @@ impl<'a> Scanner<'a> {
     }
 
     /// Consumes a member's name and the colon after it.
+    #[inline]
     pub(super) fn name(&mut self) -> Result<Text<'a>, MalformedJson> {
-        if self.peek()? != b'"' {
+        if self.peek() != b'"' {
             return Err(MalformedJson);
         }
         let name = self.text()?;
-        self.expect(b':')?;
+        if self.peek() != b':' {
+            return Err(MalformedJson);
+        }
+        self.at += 1;
         Ok(name)
     }
 
     /// Consumes a string, whose quote is next.
+    #[inline]
     pub(super) fn text(&mut self) -> Result<Text<'a>, MalformedJson> {
-        let bytes = self.text.as_bytes();
         let start = self.at + 1;
-        let mut at = start;
-        let mut has_escapes = false;
-        loop {
-            match *bytes.get(at).ok_or(MalformedJson)? {
-                b'"' => break,
-                b'\\' => {
-                    has_escapes = true;
-                    at += escape_length(&bytes[at + 1..])?;
-                }
-                0..0x20 => return Err(MalformedJson),
-                _ => {
-                    at += 1;
-                    while let Some(stride) = bytes.get(at..at + STRIDE)
-                        && stride.iter().fold(true, |plain, byte| plain & is_plain(*byte))
-                    {
-                        at += STRIDE;
-                    }
-                    while bytes.get(at).is_some_and(|byte| is_plain(*byte)) {
-                        at += 1;
-                    }
-                }
-            }
-        }
-        self.at = at + 1;
-        Ok(Text { raw: &self.text[start..at], has_escapes })
+        let (end, has_escapes) = string_end(self.text.as_bytes(), start)?;
+        self.at = end;
+        Ok(Text { raw: &self.text[start..end - 1], has_escapes })
     }
 
     /// Consumes a number.
     pub(super) fn number(&mut self) -> Result<&'a str, MalformedJson> {
         let start = self.at;
-        self.at += usize::from(self.byte() == Some(b'-'));
-        match self.byte() {
-            Some(b'0') => self.at += 1,
-            _ => self.digits()?,
-        }
-        if self.byte() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if let Some(b'e' | b'E') = self.byte() {
-            self.at += 1;
-            self.at += usize::from(matches!(self.byte(), Some(b'+' | b'-')));
-            self.digits()?;
-        }
+        self.at = number_end(self.text.as_bytes(), start)?;
         Ok(&self.text[start..self.at])
-    }
-
-    /// Consumes at least one digit.
-    fn digits(&mut self) -> Result<(), MalformedJson> {
-        let start = self.at;
-        while self.byte().is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
-        if self.at == start { Err(MalformedJson) } else { Ok(()) }
-    }
-
-    fn word(&mut self, word: &str) -> Result<(), MalformedJson> {
-        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
-            return Err(MalformedJson);
-        }
-        self.at += word.len();
-        Ok(())
     }
 
     /// Consumes a value and everything in it. `depth` is how deep it is nested as an array or
     /// object.
+    #[inline(always)]
     pub(super) fn skip_value(&mut self, depth: u32) -> Result<(), MalformedJson> {
+        if let b'{' | b'[' = self.peek() {
+            return self.skip_nested(depth);
+        }
+        self.count_value()?;
+        self.at = scalar_end(self.text.as_bytes(), self.at)?;
+        Ok(())
+    }
+
+    /// Consumes an array or object, which is next, and everything in it.
+    #[inline(never)]
+    fn skip_nested(&mut self, depth: u32) -> Result<(), MalformedJson> {
+        // Local variables, because fields would be stored after each step.
+        let (bytes, mut at, mut values) = (self.text.as_bytes(), self.at, self.values);
         // The arrays and objects that are open here, the innermost in the lowest bit: 1 for an
         // object.
         let mut objects = 0u64;
         let mut open = 0;
         loop {
-            match self.peek()? {
-                b'"' => {
-                    self.count_value()?;
-                    self.text()?;
+            at = after_space(bytes, at);
+            values = values.checked_sub(1).ok_or(MalformedJson)?;
+            if let start @ (b'{' | b'[') = byte(bytes, at) {
+                if depth + open > MAX_DEPTH {
+                    return Err(MalformedJson);
                 }
-                start @ (b'{' | b'[') => {
-                    self.open(depth + open)?;
-                    let is_object = start == b'{';
-                    if !self.closes(if is_object { b'}' } else { b']' })? {
-                        objects = objects << 1 | u64::from(is_object);
-                        open += 1;
-                        if is_object {
-                            self.name()?;
-                        }
-                        continue;
+                let is_object = start == b'{';
+                objects = objects << 1 | u64::from(is_object);
+                open += 1;
+                at = after_space(bytes, at + 1);
+                if byte(bytes, at) != end_of(is_object) {
+                    if is_object {
+                        at = name_end(bytes, at)?;
                     }
+                    continue;
                 }
-                b'-' | b'0'..=b'9' => {
-                    self.count_value()?;
-                    self.number()?;
-                }
-                first => {
-                    self.count_value()?;
-                    self.word(match first {
-                        b't' => "true",
-                        b'f' => "false",
-                        b'n' => "null",
-                        _ => return Err(MalformedJson),
-                    })?;
-                }
+            } else {
+                at = after_space(bytes, scalar_end(bytes, at)?);
             }
             // A value ends here, and with it every array and object that closes now.
             loop {
+                let is_object = objects & 1 == 1;
+                let next = byte(bytes, at);
+                at += 1;
+                if next == b',' {
+                    if is_object {
+                        at = name_end(bytes, after_space(bytes, at))?;
+                    }
+                    break;
+                }
+                if next != end_of(is_object) {
+                    return Err(MalformedJson);
+                }
+                objects >>= 1;
+                open -= 1;
                 if open == 0 {
+                    (self.at, self.values) = (at, values);
                     return Ok(());
                 }
-                let is_object = objects & 1 == 1;
-                let end = if is_object { b'}' } else { b']' };
-                match self.peek()? {
-                    b',' => {
-                        self.at += 1;
-                        if is_object {
-                            self.name()?;
-                        }
-                        break;
-                    }
-                    byte if byte == end => {
-                        self.at += 1;
-                        objects >>= 1;
-                        open -= 1;
-                    }
-                    _ => return Err(MalformedJson),
-                }
+                at = after_space(bytes, at);
             }
         }
     }
+}
+
+/// The byte at a position; 0, which JSON has nowhere, after the end.
+#[inline]
+fn byte(bytes: &[u8], at: usize) -> u8 {
+    bytes.get(at).copied().unwrap_or(0)
+}
+
+/// The byte that ends an object or array.
+fn end_of(is_object: bool) -> u8 {
+    if is_object { b'}' } else { b']' }
+}
+
+/// The position after white space.
+#[inline]
+fn after_space(bytes: &[u8], mut at: usize) -> usize {
+    while matches!(byte(bytes, at), b' ' | b'\n' | b'\r' | b'\t') {
+        at += 1;
+    }
+    at
+}
+
+/// The position after a member's name, which starts here, and the colon after it.
+#[inline]
+fn name_end(bytes: &[u8], at: usize) -> Result<usize, MalformedJson> {
+    if byte(bytes, at) != b'"' {
+        return Err(MalformedJson);
+    }
+    let (end, _) = string_end(bytes, at + 1)?;
+    let colon = after_space(bytes, end);
+    if byte(bytes, colon) == b':' { Ok(colon + 1) } else { Err(MalformedJson) }
+}
+
+/// The position after a string, a number or a word, which starts here.
+#[inline(always)]
+fn scalar_end(bytes: &[u8], at: usize) -> Result<usize, MalformedJson> {
+    match byte(bytes, at) {
+        b'0'..=b'9' if !is_in_number(byte(bytes, at + 1)) => Ok(at + 1),
+        b'-' | b'0'..=b'9' => number_end(bytes, at),
+        b'"' => Ok(string_end(bytes, at + 1)?.0),
+        b't' => word_end(bytes, at, "true"),
+        b'f' => word_end(bytes, at, "false"),
+        b'n' => word_end(bytes, at, "null"),
+        _ => Err(MalformedJson),
+    }
+}
+
+/// The position after the quote that ends a string, and whether the string has escapes. `at` is
+/// the position after its first quote.
+#[inline]
+fn string_end(bytes: &[u8], mut at: usize) -> Result<(usize, bool), MalformedJson> {
+    let mut has_escapes = false;
+    loop {
+        let start = at;
+        while is_plain(byte(bytes, at)) {
+            at += 1;
+            if at - start == SHORT {
+                at = plain_end(bytes, at);
+            }
+        }
+        match byte(bytes, at) {
+            b'"' => return Ok((at + 1, has_escapes)),
+            b'\\' => {
+                has_escapes = true;
+                at += escape_length(&bytes[at + 1..])?;
+            }
+            _ => return Err(MalformedJson),
+        }
+    }
+}
+
+/// The position after many bytes that need no escape in a string.
+fn plain_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(stride) = bytes.get(at..at + STRIDE)
+        && stride.iter().fold(true, |plain, byte| plain & is_plain(*byte))
+    {
+        at += STRIDE;
+    }
+    at
+}
+
+/// The position after a number, which starts here.
+#[inline]
+fn number_end(bytes: &[u8], at: usize) -> Result<usize, MalformedJson> {
+    // A branch, because the processor predicts it: a sum would have to wait for the byte.
+    let start = if byte(bytes, at) == b'-' { at + 1 } else { at };
+    let mut end = digits_end(bytes, start)?;
+    if end > start + 1 && byte(bytes, start) == b'0' {
+        return Err(MalformedJson);
+    }
+    if byte(bytes, end) == b'.' {
+        end = digits_end(bytes, end + 1)?;
+    }
+    if matches!(byte(bytes, end), b'e' | b'E') {
+        let signed = matches!(byte(bytes, end + 1), b'+' | b'-');
+        end = digits_end(bytes, if signed { end + 2 } else { end + 1 })?;
+    }
+    Ok(end)
+}
+
+/// The position after one or more digits.
+#[inline]
+fn digits_end(bytes: &[u8], mut at: usize) -> Result<usize, MalformedJson> {
+    if !byte(bytes, at).is_ascii_digit() {
+        return Err(MalformedJson);
+    }
+    at += 1;
+    while byte(bytes, at).is_ascii_digit() {
+        at += 1;
+    }
+    Ok(at)
+}
+
+/// Returns whether a byte can continue a number after its first digit.
+#[inline]
+fn is_in_number(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E')
+}
+
+/// The position after a word, if it starts here.
+fn word_end(bytes: &[u8], at: usize, word: &str) -> Result<usize, MalformedJson> {
+    let starts = bytes[at..].starts_with(word.as_bytes());
+    if starts { Ok(at + word.len()) } else { Err(MalformedJson) }
 }
 
 /// Returns whether a byte needs no escape in a string.
