@@ -25,57 +25,56 @@ pub struct Detached<T: Send + 'static> {
 }
 
 /// Whether the owner of a [`Detached`] future still waits for it, as seen by the future itself.
-#[derive(Clone, Debug, Default)]
-pub struct Owner {
-    shared: Arc<OwnerState>,
-    /// Whether the client has ended its side of the connection.
-    half_closed: Arc<AtomicBool>,
-}
+#[derive(Clone, Debug)]
+pub struct Owner(Arc<OwnerState>);
 
 /// What an owner and the future know about each other.
 #[derive(Debug)]
 struct OwnerState {
     /// Whether the owner has stopped waiting.
     gone: AtomicBool,
+    /// Whether the client has ended its side of the connection.
+    half_closed: Arc<AtomicBool>,
     /// The position of the origin that serves the request.
     origin: AtomicUsize,
 }
 
-impl Default for OwnerState {
+impl Default for Owner {
     fn default() -> Self {
-        OwnerState { gone: AtomicBool::new(false), origin: AtomicUsize::new(usize::MAX) }
+        Self::new(Arc::default())
     }
 }
 
 impl Owner {
     /// Returns an owner that waits, and counts as gone once its client has ended its side.
     pub fn new(half_closed: Arc<AtomicBool>) -> Self {
-        Owner { shared: Arc::default(), half_closed }
+        let (gone, origin) = (AtomicBool::new(false), AtomicUsize::new(usize::MAX));
+        Owner(Arc::new(OwnerState { gone, half_closed, origin }))
     }
 
     /// Notes that nobody waits any more.
     pub fn leave(&self) {
-        self.shared.gone.store(true, Ordering::Relaxed);
+        self.0.gone.store(true, Ordering::Relaxed);
     }
 
     /// Returns whether the future's result will be taken when the future returns it in this poll.
     pub fn waits(&self) -> bool {
-        !self.shared.gone.load(Ordering::Relaxed)
+        !self.0.gone.load(Ordering::Relaxed)
     }
 
     /// Returns the position of the origin that serves the request; `usize::MAX` if none does.
     pub fn origin(&self) -> usize {
-        self.shared.origin.load(Ordering::Relaxed)
+        self.0.origin.load(Ordering::Relaxed)
     }
 
     /// Notes the origin that serves the request.
     pub(super) fn set_origin(&self, position: usize) {
-        self.shared.origin.store(position, Ordering::Relaxed);
+        self.0.origin.store(position, Ordering::Relaxed);
     }
 
     /// Returns whether the owner waits, and its client is certainly there to read the result.
     pub fn is_present(&self) -> bool {
-        self.waits() && !self.half_closed.load(Ordering::Relaxed)
+        self.waits() && !self.0.half_closed.load(Ordering::Relaxed)
     }
 }
 
