@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// What is known about one request, for its log line and its metrics.
-pub(super) struct LogEntry {
+pub(super) struct LogEntry<'g> {
     id: HeaderValue,
     /// The context that the request came with.
     sent: Option<TraceContext>,
@@ -45,7 +45,8 @@ pub(super) struct LogEntry {
     started: Instant,
     arrived: UnixMillis,
     route: Option<Arc<Route>>,
-    metrics: Arc<RouteMetrics>,
+    /// The metrics of requests without a route.
+    unrouted: &'g RouteMetrics,
     authentic: Option<Authentic>,
     mark: Option<&'static str>,
     subject: Option<String>,
@@ -73,12 +74,12 @@ struct Authentic {
     secret: u16,
 }
 
-impl LogEntry {
+impl<'g> LogEntry<'g> {
     /// Begins the entry of a request whose route is not known yet.
     pub(super) fn begin<B>(
         request: &Request<B>,
         client: &ClientAddr,
-        unrouted: &Arc<RouteMetrics>,
+        unrouted: &'g RouteMetrics,
     ) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         LogEntry {
@@ -89,7 +90,7 @@ impl LogEntry {
             started: Instant::now(),
             arrived: UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
             route: None,
-            metrics: Arc::clone(unrouted),
+            unrouted,
             authentic: None,
             mark: None,
             subject: None,
@@ -149,7 +150,10 @@ impl LogEntry {
         if let Some(span) = &mut self.span {
             span.set_route(Arc::clone(&route.name));
         }
-        self.metrics = Arc::clone(&route.metrics);
+    }
+
+    fn metrics(&self) -> &RouteMetrics {
+        self.route.as_ref().map_or(self.unrouted, |route| &route.metrics)
     }
 
     /// Notes that the request is authentic.
@@ -161,9 +165,9 @@ impl LogEntry {
         }
         self.authentic = Some(Authentic { event_id, key, secret });
         if let Some(age) = verified.age() {
-            self.metrics.skew.observe(age as f64 / 1000.0);
+            self.metrics().skew.observe(age as f64 / 1000.0);
         }
-        self.metrics.last_verified.set(now);
+        self.metrics().last_verified.set(now);
     }
 
     /// Notes host and path of a request whose route does not determine them.
@@ -271,7 +275,7 @@ impl LogEntry {
         let response = self.stamp(response::problem(reject, unauthorized, id));
         let (level, outcome, status) = (reject.level(), reject.outcome(), response.status());
         if let Some(reason) = reject.reason() {
-            self.metrics.rejections(reason).inc();
+            self.metrics().rejections(reason).inc();
             let cause = self.cause.take().unwrap_or_default();
             self.end(level, outcome, status, Some(reason.label()), &cause, sampler);
         } else {
@@ -290,9 +294,10 @@ impl LogEntry {
         sampler: &Sampler,
     ) {
         let took = self.started.elapsed();
-        self.metrics.requests(outcome).inc();
-        self.metrics.responses(status).inc();
-        self.metrics.request_duration.observe(took.as_secs_f64());
+        let metrics = self.metrics();
+        metrics.requests(outcome).inc();
+        metrics.responses(status).inc();
+        metrics.request_duration.observe(took.as_secs_f64());
         if self.authentic.is_some() {
             self.count_consecutive_failures(outcome, status);
         }
@@ -362,8 +367,8 @@ impl LogEntry {
     fn count_consecutive_failures(&self, outcome: Outcome, status: StatusCode) {
         match outcome {
             Outcome::Replay | Outcome::Rejected => {}
-            _ if status.is_success() => self.metrics.consecutive_failures.set(0),
-            _ => self.metrics.consecutive_failures.inc(),
+            _ if status.is_success() => self.metrics().consecutive_failures.set(0),
+            _ => self.metrics().consecutive_failures.inc(),
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn permit(
     checked: Result<(Verified, Claimed), Reject>,
     route: &Route,
     (head, payload): (&Parts, &Payload),
-    entry: &mut LogEntry,
+    entry: &mut LogEntry<'_>,
 ) -> (Verdict, Claimed) {
     let (claim, mark) = match checked {
         Ok((_, Claimed::Won(claim))) => (claim, None),

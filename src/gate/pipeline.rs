@@ -71,7 +71,7 @@ impl Pipeline {
         wire: WireFacts,
         (client, connection): (ClientAddr, &ConnectionSlot),
         site: &Site,
-        entry: &mut LogEntry,
+        entry: &mut LogEntry<'_>,
     ) -> Result<Reply, Reject>
     where
         B: Body<Data = Bytes>,
