@@ -88,6 +88,8 @@ struct Surroundings<'s> {
     sources: RefCell<Sources>,
     /// The key sets that were read.
     key_sets: RefCell<credentials::KeySets>,
+    /// The keys that requests name.
+    named_keys: RefCell<credentials::NamedKeySets>,
 }
 
 impl<'s> Surroundings<'s> {
@@ -98,6 +100,7 @@ impl<'s> Surroundings<'s> {
             known: secret::KnownSecrets::default(),
             sources: RefCell::default(),
             key_sets: RefCell::default(),
+            named_keys: RefCell::default(),
         }
     }
 

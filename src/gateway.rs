@@ -21,7 +21,7 @@ use crate::{
     rejections::Rejections,
     replay::{Clock, OpenError, Replay},
     route::{RouteOptions, Routes},
-    scheme::KeySet,
+    scheme::{KeySet, NamedKeys},
     server::{self, Addresses, Handshake, Liveness, Server, ServerOptions, TlsListener},
     tls::{self, Acme, AcmeOptions, Certificates, ClientAuthority, Validity},
     traces::{SpanExport, Traces},
@@ -120,7 +120,7 @@ impl Gateway {
         assign_shares(&replay, &site);
         log_trust(&site);
         export_key_sets(&site, &metrics);
-        let fetching = fetch_key_sets(&site);
+        let fetching = fetch_keys(&site);
         if let Some(events) = &events {
             events.serve(site.routes.iter().map(|route| Arc::clone(&route.delivery)));
         }
@@ -205,6 +205,9 @@ impl Gateway {
         // Load the key sets before the new routes start, so that they reject no token meanwhile.
         let running = self.gate.site.load_full();
         let mut loading = JoinSet::new();
+        for keys in named_keys(&site) {
+            named_keys(&running).into_iter().for_each(|known| keys.inherit(known));
+        }
         for set in key_sets(&site) {
             key_sets(&running).into_iter().for_each(|known| set.inherit(known));
             let set = Arc::clone(set);
@@ -239,7 +242,7 @@ impl Gateway {
             }
         }
         export_key_sets(&site, &self.metrics);
-        let fetching = fetch_key_sets(&site);
+        let fetching = fetch_keys(&site);
         if let Some(events) = &self.events {
             events.serve(site.routes.iter().map(|route| Arc::clone(&route.delivery)));
         }
@@ -412,9 +415,25 @@ fn export_key_sets(site: &Site, metrics: &Metrics) {
     key_sets(site).into_iter().for_each(|set| set.count_in(metrics.key_set(&set.name())));
 }
 
-/// Refreshes the key sets of a site until the returned tasks are dropped.
-fn fetch_key_sets(site: &Site) -> JoinSet<()> {
-    key_sets(site).into_iter().map(|set| Arc::clone(set).maintain()).collect()
+/// Returns the keys of a site that requests name. Routes with equal ones share them.
+fn named_keys(site: &Site) -> Vec<&Arc<NamedKeys>> {
+    let mut keys: Vec<_> =
+        site.routes.iter().filter_map(|route| route.verifier.named_keys()).collect();
+    keys.sort_unstable_by_key(|keys| Arc::as_ptr(keys));
+    keys.dedup_by(|one, other| Arc::ptr_eq(one, other));
+    keys
+}
+
+/// Fetches the keys of a site until the returned tasks are dropped.
+fn fetch_keys(site: &Site) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for set in key_sets(site) {
+        tasks.spawn(Arc::clone(set).maintain());
+    }
+    for keys in named_keys(site) {
+        tasks.spawn(Arc::clone(keys).maintain());
+    }
+    tasks
 }
 
 #[cfg(test)]

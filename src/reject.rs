@@ -157,12 +157,16 @@ pub enum Reject {
     /// The replay guard is full of records that still protect their events.
     #[error("the replay guard is full")]
     GuardFull,
-    /// The token names a key that the key set does not have yet.
-    #[error("the key set must be fetched again")]
-    KeyPending,
+    /// The request names a key that must be fetched first: from a key set, or the one with this
+    /// name.
+    #[error("the key must be fetched first")]
+    KeyPending(Option<std::sync::Arc<str>>),
     /// The key set cannot be fetched.
     #[error("the key set is unreachable")]
     KeysUnavailable,
+    /// A challenge is authentic, but the sender's host did not accept the confirmation.
+    #[error("the sender did not accept the confirmation")]
+    Unconfirmed,
     /// The gateway, or the upstream, has no capacity left for the request.
     #[error("over capacity: {}", .0.meaning())]
     Overloaded(Shed),
@@ -240,8 +244,9 @@ impl Reject {
             | Reject::GuardFull
             | Reject::EventsUnavailable
             | Reject::EventsFull
-            | Reject::KeyPending
+            | Reject::KeyPending(_)
             | Reject::KeysUnavailable
+            | Reject::Unconfirmed
             | Reject::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
             Reject::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Reject::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -268,8 +273,9 @@ impl Reject {
             | Reject::GuardFull
             | Reject::EventsUnavailable
             | Reject::EventsFull
-            | Reject::KeyPending
+            | Reject::KeyPending(_)
             | Reject::KeysUnavailable
+            | Reject::Unconfirmed
             | Reject::Overloaded(_) => Outcome::Unavailable,
             Reject::BodyTooLarge
             | Reject::BodyTimeout
@@ -303,6 +309,7 @@ impl Reject {
             Reject::StoreUnavailable
             | Reject::GuardFull
             | Reject::KeysUnavailable
+            | Reject::Unconfirmed
             | Reject::EventsUnavailable
             | Reject::EventsFull => Level::ERROR,
             Reject::NotAccepted(
@@ -314,7 +321,7 @@ impl Reject {
             )
             | Reject::Replay
             | Reject::InFlight
-            | Reject::KeyPending
+            | Reject::KeyPending(_)
             | Reject::Overloaded(_)
             | Reject::UpstreamConnect
             | Reject::UpstreamReset

@@ -82,8 +82,8 @@ pub(super) fn verify(config: &Path, arguments: &VerifyArguments) -> anyhow::Resu
         out!("{}", report::without_route(&reject, &routes, &captured.head, arguments.json))?;
         return Ok(Status::Failed);
     };
-    fetch_keys(&route)?;
     let now = arguments.at.unwrap_or_else(now);
+    fetch_keys(&route, &captured, now)?;
     let (verdict, payload, is_shortened) = decide_captured(&route, &captured, now);
     if is_shortened {
         let note = "the request is authentic without the newline at the end of the file, which an \
@@ -216,12 +216,28 @@ fn decide(
     }
 }
 
-/// Fetches the published keys of the route's sender, if it has any.
-pub(super) fn fetch_keys(route: &Route) -> anyhow::Result<()> {
-    let Some(set) = route.verifier.key_set() else { return Ok(()) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let fetched = runtime.context("cannot start the runtime")?.block_on(set.load());
-    fetched.map_err(|problem| anyhow!("the key set cannot be fetched: {problem}"))
+/// Fetches the published keys of the route's sender, or the one that the request names.
+pub(super) fn fetch_keys(
+    route: &Route,
+    captured: &Captured,
+    now: UnixMillis,
+) -> anyhow::Result<()> {
+    let runtime = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.context("cannot start the runtime")
+    };
+    if let Some(set) = route.verifier.key_set() {
+        let fetched = runtime()?.block_on(set.load());
+        return fetched.map_err(|problem| anyhow!("the key set cannot be fetched: {problem}"));
+    }
+    let Some(keys) = route.verifier.named_keys() else { return Ok(()) };
+    keys.set_time(now.0 / 1000);
+    let payload = Payload::from(captured.body.clone());
+    if let Err(Reject::KeyPending(Some(name))) = decide(route, &captured.head, &payload, now) {
+        let fetched = runtime()?.block_on(keys.load(&name));
+        return fetched.map_err(|problem| anyhow!("the key cannot be fetched: {problem}"));
+    }
+    Ok(())
 }
 
 fn near_misses(

@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     document::{Field, Section, nearest},
-    scheme::{Credentials, JwtCredentials, KeySet, Scheme, read_methods},
+    scheme::{Credentials, JwtCredentials, KeySet, NamedKeys, Scheme, read_methods},
     secret::Secret,
+    tls::ServerTrust,
 };
 
 /// An empty window rejects every request; a window of a week protects against nothing.
@@ -26,6 +27,9 @@ const TOLERANCES: RangeInclusive<Duration> =
 
 /// Key sets, by address and CA file.
 pub(super) type KeySets = HashMap<(String, Option<PathBuf>), Arc<KeySet>>;
+
+/// The sets of keys that requests name.
+pub(super) type NamedKeySets = Vec<Arc<NamedKeys>>;
 
 /// Reads the credentials of the route `name`. `scheme` is the route's scheme, if it is known.
 /// Returns `None` if a public key or a token rule is invalid: its error is recorded, and the
@@ -56,6 +60,21 @@ pub(super) fn read(
     // The errors of the secrets are already reported; "no secret" would be wrong in addition.
     let has_secrets = section.has("secret") || section.has("secrets");
     credentials.has_unusable_secret = has_secrets && section.errors() > errors;
+    let given = section.get("settings").map(|field| settings(&field, scheme, surroundings));
+    let trust = trust(section, scheme, surroundings);
+    if let Some(scheme) = scheme {
+        match scheme.setting_values(&given.unwrap_or_default()) {
+            Ok(values) => {
+                let keys = scheme.named_keys(&values, trust?);
+                credentials.named_keys = keys.map(|keys| shared(keys, surroundings));
+                credentials.settings = values;
+            }
+            Err(problems) => {
+                problems.into_iter().for_each(|problem| section.error(problem, None));
+                return None;
+            }
+        }
+    }
     let public_keys = section.get("public_key").map(|field| public_keys(&field, surroundings));
     let jwt = section.get("jwt").map(|field| jwt(&field, scheme, surroundings));
     if let Some(field) = section.get("require_headers") {
@@ -78,6 +97,53 @@ fn verifying(
         secret.inspect(|secret| surroundings.known.add(&item, secret, owner, scheme))
     };
     secrets.into_iter().filter_map(add).collect()
+}
+
+/// Reads `[route.settings]`: what the scheme wants to know about the sender. A confidential value
+/// is in one of the forms of a secret.
+fn settings(
+    field: &Field<'_>,
+    scheme: Option<&Scheme>,
+    surroundings: &Surroundings<'_>,
+) -> Vec<(String, Vec<Secret>)> {
+    let mut settings = Vec::new();
+    for (name, field) in entries(field.section()) {
+        let values: Vec<_> = if scheme.is_none_or(|scheme| scheme.is_confidential(&name)) {
+            let values = secret::read_all(&field, Use::Verify, surroundings);
+            values.into_iter().filter_map(|(_, value)| value).collect()
+        } else {
+            let texts = field.items().into_iter().filter_map(|item| not_empty(&item));
+            texts.map(|text| Secret::new(text.into_bytes())).collect()
+        };
+        settings.push((name, values));
+    }
+    settings
+}
+
+/// Reads `keys_ca`: the authorities that replace those of the system where keys are fetched.
+fn trust(
+    section: &Section<'_>,
+    scheme: Option<&Scheme>,
+    surroundings: &Surroundings<'_>,
+) -> Option<ServerTrust> {
+    let Some(field) = section.get("keys_ca") else { return Some(ServerTrust::System) };
+    if scheme.is_some_and(|scheme| !scheme.fetches_keys()) {
+        field.error("the scheme fetches no keys: no `keys_ca`", None);
+        return None;
+    }
+    let file = surroundings.file(&not_empty(&field)?);
+    ServerTrust::read(&file).map_err(|problem| field.error(problem, None)).ok()
+}
+
+/// Returns the keys of another route that are fetched in the same way, or these: routes with the
+/// same keys share the limit on fetches.
+fn shared(keys: Arc<NamedKeys>, surroundings: &Surroundings<'_>) -> Arc<NamedKeys> {
+    let mut known = surroundings.named_keys.borrow_mut();
+    if let Some(same) = known.iter().find(|known| known.is_same(&keys)) {
+        return Arc::clone(same);
+    }
+    known.push(Arc::clone(&keys));
+    keys
 }
 
 /// `[route.secrets.SPACE]`: index = secret(s).

@@ -103,6 +103,7 @@ impl Pipeline {
         let check = match (route.mode, route.verifier.check_head(&head)) {
             (Mode::Enforce, Err(reject)) => {
                 entry.end_step(TracedStep::Verify, step, &Err::<(), _>(&reject));
+                verification::want_key(&route, &reject, client.address);
                 let reserve = |bytes| self.capacity.receive(&account, bytes);
                 entry.explain(&route, &reject, (&head, &Payload::from(Bytes::new())));
                 let (rejections, rejected) = (&site.rejections, entry.rejected(&reject));
@@ -119,8 +120,11 @@ impl Pipeline {
         entry.set_length(payload.len());
 
         // Challenge: the gateway responds to it, because it is not an event.
-        if let Some(response) = route.verifier.challenge(&head, &payload, entry.arrived()) {
-            return response.map(Reply::to_challenge);
+        if let Some(reply) = route.verifier.challenge(&head, &payload, entry.arrived()) {
+            if let Err(reject) = &reply {
+                verification::want_key(&route, reject, client.address);
+            }
+            return verification::confirmed(&route, reply?).await.map(Reply::to_challenge);
         }
 
         // Scheme: is the request authentic?
@@ -133,7 +137,10 @@ impl Pipeline {
         entry.end_step(TracedStep::Verify, step, &verified);
         match &verified {
             Ok(verified) => entry.set_verified(verified),
-            Err(reject) => entry.explain(&route, reject, (&head, &payload)),
+            Err(reject) => {
+                verification::want_key(&route, reject, client.address);
+                entry.explain(&route, reject, (&head, &payload));
+            }
         }
 
         // Capacity: only what may be forwarded needs a permit.

@@ -3,6 +3,7 @@
 
 use std::{
     mem,
+    net::IpAddr,
     sync::{Arc, LazyLock},
     thread,
     time::Duration,
@@ -18,8 +19,9 @@ use crate::{
     capacity::Reservation,
     reject::{Reject, Shed},
     rejections::{RejectedEntry, Rejections},
+    response::SanitizedResponse,
     route::Route,
-    scheme::{HeadCheck, UnixMillis, Verified},
+    scheme::{ChallengeReply, HeadCheck, UnixMillis, Verified},
 };
 
 /// Bodies up to this length are verified by the worker itself: a byte costs a few nanoseconds under
@@ -68,6 +70,33 @@ pub(super) async fn verify(
         // The thread panicked, or the process ends.
         Err(_) => Err(Reject::Overloaded(Shed::Waited)),
     }
+}
+
+/// Has the key fetched that a request needs.
+pub(super) fn want_key(route: &Route, reject: &Reject, client: IpAddr) {
+    if let (Reject::KeyPending(Some(name)), Some(keys)) = (reject, route.verifier.named_keys()) {
+        keys.want(name, client);
+    }
+}
+
+/// Confirms to the sender what a challenge asks for, and returns the response to it.
+///
+/// # Errors
+/// [`Reject::Unconfirmed`]: the sender is to repeat the challenge.
+pub(super) async fn confirmed(
+    route: &Route,
+    reply: ChallengeReply,
+) -> Result<SanitizedResponse, Reject> {
+    if let (Some(path), Some(keys)) = (&reply.confirm, route.verifier.named_keys()) {
+        match keys.confirm(path).await {
+            Ok(()) => tracing::info!(route = &*route.name, "confirmed to the sender"),
+            Err(error) => {
+                tracing::warn!(route = &*route.name, error, "cannot confirm to the sender");
+                return Err(Reject::Unconfirmed);
+            }
+        }
+    }
+    Ok(reply.response)
 }
 
 /// Diagnoses or captures a request that its head has rejected, if that is due and its body is short

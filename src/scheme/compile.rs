@@ -1,6 +1,7 @@
 //! The scheme language: parses and compiles scheme files. Every problem is reported with its place.
 
 mod challenge;
+mod fetched;
 mod lint;
 mod message_signature;
 mod parts;
@@ -61,6 +62,7 @@ impl Scheme {
         let documents = read::texts(root.get("documents"));
         let confirmed = root.get("confirmed").and_then(|f| f.boolean()).unwrap_or(false);
         let notes = read::texts(root.get("notes"));
+        let settings = fetched::settings(root, &mut wanted);
         let each = root.get("each").and_then(|field| read::each(&field, &mut wanted));
         let kind = signature::kind(root);
         let sender = match root.get("sender") {
@@ -82,6 +84,11 @@ impl Scheme {
         let section = root.get("signed_headers").and_then(|f| f.section());
         let signed_headers =
             section.and_then(|section| message_signature::signed_headers(section, &mut wanted));
+        let section = root.get("keys").and_then(|f| f.section());
+        let fetched = match section {
+            Some(section) => Some(fetched::keys(section, &settings, &mut wanted)?),
+            None => None,
+        };
         let section = root.get("timestamp").and_then(|f| f.section());
         let timestamp = section.and_then(|section| parts::timestamp(section, &mut wanted));
         let field = match kind {
@@ -152,7 +159,7 @@ impl Scheme {
             None => (KeyForm { encoding: Encoding::Text, strip: Vec::new() }, KeyChoice::Global),
         };
         let messages: Vec<_> = message.iter().chain(variants.iter().map(|(_, m)| m)).collect();
-        let challenges = challenge::challenges(root, &messages, &mut wanted);
+        let challenges = challenge::challenges(root, &messages, fetched.is_some(), &mut wanted);
         let oracle = challenge::is_oracle(&challenges, &messages);
         if let (Some(field), Some(message)) = (&field, &message) {
             lint::message(field, message, timestamp.as_ref(), event.as_ref());
@@ -231,6 +238,8 @@ impl Scheme {
             challenges,
             body_signed,
             spaces,
+            settings,
+            fetched,
         })
     }
 }
@@ -299,16 +308,23 @@ fn scalars(
     message: &Template,
     variants: &[(ValueSource, Template)],
     agree: &[Agreement],
-) -> Vec<(u16, bool)> {
+) -> Vec<(u16, Option<char>)> {
     let templates = variants.iter().map(|(_, message)| message);
     let templates = templates.chain(agree.iter().map(|agreement| &agreement.with)).chain([message]);
     let values = templates.flat_map(|template| template.values());
     let in_messages = values.filter_map(|(value, _)| match value.source {
-        ValueSource::Json(pointer) => Some((pointer, value.filters.contains(&Filter::Plain))),
+        ValueSource::Json(pointer) => {
+            let without = value.filters.iter().find_map(|filter| match filter {
+                Filter::Plain => Some(':'),
+                Filter::Line => Some('\n'),
+                _ => None,
+            });
+            Some((pointer, without))
+        }
         _ => None,
     });
     let agreeing = agree.iter().filter_map(|agreement| match agreement.value {
-        ValueSource::Json(pointer) => Some((pointer, false)),
+        ValueSource::Json(pointer) => Some((pointer, None)),
         _ => None,
     });
     in_messages.chain(agreeing).collect()

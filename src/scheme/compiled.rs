@@ -2,6 +2,7 @@
 
 pub(super) mod challenge;
 pub(super) mod event;
+pub(super) mod fetched;
 pub(super) mod key;
 pub(super) mod message_signature;
 pub(super) mod signature;
@@ -17,6 +18,7 @@ use http::{HeaderName, StatusCode};
 use self::{
     challenge::ChallengeRule,
     event::{EventRule, IdentityRule},
+    fetched::{FetchedKeys, Setting},
     key::{KeyChoice, KeyForm},
     message_signature::MessageSignatureRule,
     signature::SignatureRule,
@@ -143,8 +145,13 @@ pub struct Scheme {
     /// Whether the body is part of the context that all requests for an event share: it is neither
     /// signed byte for byte nor part of the record's key.
     pub(super) pins_body: bool,
-    /// Members of the body that must be scalars if they are present; with `true`, without `:`.
-    pub(super) scalars: Vec<(u16, bool)>,
+    /// Members of the body that must be scalars if they are present, and the character that they
+    /// must not contain.
+    pub(super) scalars: Vec<(u16, Option<char>)>,
+    /// What the operator configures in `[route.settings]`.
+    pub(super) settings: Vec<Setting>,
+    /// How keys are fetched that requests name.
+    pub(super) fetched: Option<FetchedKeys>,
     /// The name and the index pointer of each key space.
     pub(super) spaces: Vec<(String, String)>,
 }

@@ -25,7 +25,8 @@ pub(super) const MAX_VALUES: u32 = 100_000;
 /// The most elements of an array whose elements are read.
 pub(super) const MAX_ITEMS: u32 = 4096;
 /// The longest string that is read, in bytes of the body: longer ones count as [`Scalar::Other`].
-pub(super) const MAX_TEXT: usize = 16 * 1024;
+/// Senders that sign members of a JSON body put whole messages into them.
+pub(super) const MAX_TEXT: usize = 1024 * 1024;
 
 /// The body is not JSON, or not within the limits of this reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

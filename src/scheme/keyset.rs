@@ -11,8 +11,11 @@
 //! IDs arrive in a minute, further ones are unknown at once, provided that the set was fetched
 //! within the last minute.
 
+mod certificate;
 mod fetch;
 mod jwk;
+pub(super) mod named;
+pub(super) mod request;
 
 use std::{
     collections::HashMap,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA512,
-    VerificationAlgorithm,
+    ECDSA_P256_SHA1_ASN1, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ED25519,
+    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA512, VerificationAlgorithm,
 };
 use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 use x509_parser::{prelude::FromDer, x509::SubjectPublicKeyInfo};
@@ -22,8 +22,13 @@ pub(super) enum PublicKeyAlgorithm {
     Ed25519,
     /// ECDSA with P-256 and SHA-256, the signature in DER.
     EcdsaP256,
+    /// ECDSA with P-256 and SHA-1, the signature in DER, for a sender that offers nothing better.
+    EcdsaP256Sha1,
     /// ECDSA with P-256 and SHA-256, the signature as `r` and `s` concatenated.
     EcdsaP256Fixed,
+    /// RSA PKCS#1 v1.5 with SHA-1 and a modulus of at least 2048 bits, for senders that still use
+    /// it.
+    RsaSha1,
     /// RSA PKCS#1 v1.5 with SHA-256 and a modulus of at least 2048 bits.
     RsaSha256,
     /// RSA PKCS#1 v1.5 with SHA-512 and a modulus of at least 2048 bits.
@@ -41,7 +46,9 @@ impl PublicKeyAlgorithm {
         match self {
             PublicKeyAlgorithm::Ed25519 => &ED25519,
             PublicKeyAlgorithm::EcdsaP256 => &ECDSA_P256_SHA256_ASN1,
+            PublicKeyAlgorithm::EcdsaP256Sha1 => &ECDSA_P256_SHA1_ASN1,
             PublicKeyAlgorithm::EcdsaP256Fixed => &ECDSA_P256_SHA256_FIXED,
+            PublicKeyAlgorithm::RsaSha1 => &RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
             PublicKeyAlgorithm::RsaSha256 => &RSA_PKCS1_2048_8192_SHA256,
             PublicKeyAlgorithm::RsaSha512 => &RSA_PKCS1_2048_8192_SHA512,
             PublicKeyAlgorithm::RsaPssSha512 => &RSA_PSS_2048_8192_SHA512,
@@ -53,6 +60,8 @@ impl PublicKeyAlgorithm {
         match self {
             PublicKeyAlgorithm::Ed25519 => "Ed25519",
             PublicKeyAlgorithm::EcdsaP256 | PublicKeyAlgorithm::EcdsaP256Fixed => "ECDSA P-256",
+            PublicKeyAlgorithm::EcdsaP256Sha1 => "ECDSA P-256 SHA-1",
+            PublicKeyAlgorithm::RsaSha1 => "RSA PKCS#1 SHA-1",
             PublicKeyAlgorithm::RsaSha256 => "RSA PKCS#1 SHA-256",
             PublicKeyAlgorithm::RsaSha512 => "RSA PKCS#1 SHA-512",
             PublicKeyAlgorithm::RsaPssSha512 => "RSA-PSS SHA-512",
@@ -64,6 +73,8 @@ impl PublicKeyAlgorithm {
         match self {
             PublicKeyAlgorithm::Ed25519 | PublicKeyAlgorithm::EcdsaP256Fixed => Some(64),
             PublicKeyAlgorithm::EcdsaP256
+            | PublicKeyAlgorithm::EcdsaP256Sha1
+            | PublicKeyAlgorithm::RsaSha1
             | PublicKeyAlgorithm::RsaSha256
             | PublicKeyAlgorithm::RsaSha512
             | PublicKeyAlgorithm::RsaPssSha512 => None,
@@ -96,6 +107,19 @@ impl PublicKey {
         };
         check_size(&bytes)?;
         PublicKey::parse(algorithm, &bytes)
+    }
+
+    /// Reads a key in PEM whose line breaks may be absent.
+    pub(super) fn from_loose_pem(
+        algorithm: PublicKeyAlgorithm,
+        text: &str,
+    ) -> Result<PublicKey, String> {
+        let bare = text.trim().strip_prefix("-----BEGIN PUBLIC KEY-----");
+        let bare = bare.and_then(|text| text.strip_suffix("-----END PUBLIC KEY-----"));
+        let base64: String = bare.unwrap_or(text).split_ascii_whitespace().collect();
+        let der = Encoding::Base64.decode(base64.as_bytes()).ok_or("the key is not PEM")?;
+        check_size(&der)?;
+        PublicKey::parse(algorithm, &der)
     }
 
     /// Reads a key from its bytes.

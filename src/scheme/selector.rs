@@ -61,6 +61,7 @@ impl ValueSelector {
             signed_headers: None,
             message_signature: None,
             alternatives: 0,
+            settings: &[],
         };
         request.duplicate = self.slots.gather(&head.headers, &mut request.headers);
         if !self.inputs.pointers.is_empty() {

@@ -270,7 +270,8 @@ impl Verifier {
         let encoded = format!("{}{encoded}", signature.prefix);
         let item = |slot: usize| {
             let named = scheme.timestamp.as_ref().filter(|t| t.from == ValueSource::Item(slot));
-            let algorithm = signature.algorithm.as_ref().filter(|(known, _)| *known == slot);
+            let algorithm = signature.algorithm.as_ref();
+            let algorithm = algorithm.filter(|(known, _)| *known == ValueSource::Item(slot));
             match (named, algorithm) {
                 (Some(_), _) => timestamp.map(str::to_owned),
                 (None, Some((_, name))) => Some(name.to_string()),
@@ -280,7 +281,10 @@ impl Verifier {
             }
         };
         match &signature.format {
-            SignatureFormat::Raw | SignatureFormat::List { .. } => encoded,
+            // Only public keys sign in JSON, and nothing is signed for these here.
+            SignatureFormat::Raw | SignatureFormat::List { .. } | SignatureFormat::Json(_) => {
+                encoded
+            }
             SignatureFormat::Tagged { tag, .. } => format!("{tag}{encoded}"),
             SignatureFormat::KeyValue { separator, field } => {
                 let separator = char::from(*separator).to_string();

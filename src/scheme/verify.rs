@@ -29,7 +29,7 @@ use crate::{
             template::{MAX_HEADERS, MAX_ITEMS, ValueSource},
         },
         json::{JsonMatches, JsonPointers},
-        keyset::KeySet,
+        keyset::{KeySet, named::NamedKeys},
         time::UnixMillis,
         verified::Verified,
         verify::{
@@ -61,6 +61,10 @@ pub struct Verifier {
     pub(super) pinned: PinnedClaims,
     /// The sender's published keys.
     pub(super) key_set: Option<Arc<KeySet>>,
+    /// The sender's keys, fetched when requests name them.
+    pub(super) named_keys: Option<Arc<NamedKeys>>,
+    /// The values of each setting of the scheme.
+    pub(super) settings: Vec<Vec<Secret>>,
     /// The token that a challenge must contain.
     pub(super) verify_token: Option<Secret>,
 }
@@ -101,6 +105,11 @@ impl Verifier {
     /// The sender's published keys, which must be kept fresh while the route lives.
     pub fn key_set(&self) -> Option<&Arc<KeySet>> {
         self.key_set.as_ref()
+    }
+
+    /// The sender's keys that are fetched when requests name them.
+    pub fn named_keys(&self) -> Option<&Arc<NamedKeys>> {
+        self.named_keys.as_ref()
     }
 
     /// The names of the configured keys: `global`, `coupon/3570`.
@@ -212,6 +221,9 @@ impl Verifier {
             return Err(Reason::Claim.into());
         }
         self.content_digest(request)?;
+        if !self.settings_agree(request) {
+            return Err(Reason::Claim.into());
+        }
         self.consistent(request)?;
         let (fresh, age) = match rules {
             Some(rules) => jwt::age(rules, &claims, now.0),
@@ -255,9 +267,12 @@ impl Verifier {
                 agrees = jwt::agrees(rules, &self.pinned, &claims);
                 self.token_proven(prover, token)?
             }
-            _ => match self.proven_at_any_address(prover, request, signatures) {
-                None if self.key_set.is_some() => self.proven_by_key_set(request, signatures)?,
-                proven => proven,
+            _ => match &self.named_keys {
+                Some(keys) => self.proven_by_named_key(keys, request, signatures)?,
+                None => match self.proven_at_any_address(prover, request, signatures) {
+                    None if self.key_set.is_some() => self.proven_by_key_set(request, signatures)?,
+                    proven => proven,
+                },
             },
         };
         let key = key.ok_or(Reason::UnknownKey)?;
@@ -285,6 +300,7 @@ impl Verifier {
             signed_headers: self.scheme.signed_headers.as_ref(),
             message_signature: None,
             alternatives: 0,
+            settings: &self.settings,
         };
         request.duplicate = self.slots.gather(&head.headers, &mut request.headers);
         request

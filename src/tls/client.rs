@@ -22,10 +22,22 @@ pub fn client_config(
     authorities: Option<&Path>,
     own: Option<&CertificatePair>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let roots = match authorities {
-        Some(path) => pem::authorities(path)?,
-        None => system_authorities()?,
-    };
+    config(Arc::new(roots(authorities)?), own)
+}
+
+/// Returns the authorities of a PEM file, or those of the system.
+pub(super) fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    match file {
+        Some(path) => pem::authorities(path),
+        None => system_authorities(),
+    }
+}
+
+/// As [`client_config`], with these authorities.
+pub(super) fn config(
+    roots: Arc<RootCertStore>,
+    own: Option<&CertificatePair>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])

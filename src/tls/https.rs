@@ -12,7 +12,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::client::client_config;
+use super::client;
 
 /// The CA certificates with which a server is verified.
 #[derive(Clone, Debug)]
@@ -28,7 +28,35 @@ pub enum ServerTrust {
     /// Those of the system, loaded at the first request.
     System,
     /// Those that the operator configured.
-    Named(Arc<ClientConfig>),
+    Named(Authorities),
+}
+
+/// CA certificates, and the TLS settings of clients that trust them.
+#[derive(Clone, Debug)]
+pub struct Authorities {
+    client: Arc<ClientConfig>,
+    roots: Arc<RootCertStore>,
+}
+
+impl PartialEq for ServerTrust {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (ServerTrust::System, ServerTrust::System) => true,
+            (ServerTrust::Named(one), ServerTrust::Named(other)) => {
+                one.roots.roots == other.roots.roots
+            }
+            (ServerTrust::System, ServerTrust::Named(_))
+            | (ServerTrust::Named(_), ServerTrust::System) => false,
+        }
+    }
+}
+
+impl Authorities {
+    fn read(file: Option<&Path>) -> Result<Authorities, String> {
+        let roots = Arc::new(client::roots(file).map_err(text)?);
+        let client = client::config(Arc::clone(&roots), None).map_err(text)?;
+        Ok(Authorities { client, roots })
+    }
 }
 
 impl ServerTrust {
@@ -37,17 +65,23 @@ impl ServerTrust {
     /// # Errors
     /// Says what is wrong with the file.
     pub fn read(path: &Path) -> Result<ServerTrust, String> {
-        client_config(Some(path), None).map(ServerTrust::Named).map_err(text)
+        Authorities::read(Some(path)).map(ServerTrust::Named)
     }
 
-    fn client(&self) -> Result<Arc<ClientConfig>, String> {
-        static SYSTEM: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
+    fn authorities(&self) -> Result<Authorities, String> {
+        static SYSTEM: OnceLock<Result<Authorities, String>> = OnceLock::new();
         match self {
-            ServerTrust::Named(config) => Ok(Arc::clone(config)),
-            ServerTrust::System => {
-                SYSTEM.get_or_init(|| client_config(None, None).map_err(text)).clone()
-            }
+            ServerTrust::Named(authorities) => Ok(authorities.clone()),
+            ServerTrust::System => SYSTEM.get_or_init(|| Authorities::read(None)).clone(),
         }
+    }
+
+    /// Returns the CA certificates.
+    ///
+    /// # Errors
+    /// The system has none.
+    pub fn roots(&self) -> Result<Arc<RootCertStore>, String> {
+        self.authorities().map(|authorities| authorities.roots)
     }
 }
 
@@ -78,7 +112,8 @@ where
         return exchange(tcp, request, max_bytes).await;
     }
     let name = ServerName::try_from(bare.to_owned()).map_err(text)?;
-    let stream = TlsConnector::from(trust.client()?).connect(name, tcp).await.map_err(text)?;
+    let stream =
+        TlsConnector::from(trust.authorities()?.client).connect(name, tcp).await.map_err(text)?;
     exchange(stream, request, max_bytes).await
 }
 

@@ -3,7 +3,8 @@
 and variants that must be rejected. It is written from the documents, not from the schemes, so a vector
 passes only if both agree. Needs the package `cryptography`. Usage: derive.py > derived.json"""
 
-import base64, hashlib, hmac, json, sys
+import base64, datetime, hashlib, hmac, json, sys, zlib
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
@@ -507,6 +508,124 @@ for id, jwt, iss in [
     send("exp-as-text", "reject:malformed_token", {"exp": str(NOW + 60)})
     send("expired", "reject:stale", now=NOW + 3600 + 61)
     send("future", "reject:future", {"iat": NOW + 120})
+
+# --- keys that requests name ---------------------------------------------------------------------
+
+
+def certificate(subject, key, issuer, issuer_key, *, authority=False, start=NOW - 86400, days=30):
+    name = lambda text: x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+    at = lambda seconds: datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    builder = x509.CertificateBuilder().subject_name(name(subject)).issuer_name(name(issuer))
+    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(at(start)).not_valid_after(at(start + days * 86400))
+    builder = builder.add_extension(x509.BasicConstraints(authority, None), True)
+    if not authority:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(subject)]), False)
+    made = builder.sign(issuer_key, hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+authority, elsewhere = [rsa.generate_private_key(65537, 2048) for _ in (1, 2)]
+ROOT = certificate("Root", authority, "Root", authority, authority=True)
+
+
+def named(id, settings, served, headers, body, now, expect, name, **more):
+    lines = f'scheme = "{id}"\n[route.settings]\n' + "".join(f"{k} = {toml(v)}\n" for k, v in settings.items())
+    case(id, name, lines, headers, body, now, expect, keys=json.dumps(served), roots=ROOT, **more)
+
+
+# `plumless` and `buckeroo` have the same CRC-32.
+PAYPAL = '{"id":"WH-1","event_type":"PAYMENT.SALE.COMPLETED","summary":"plumless"}'
+
+
+def paypal(name, expect, *, key=rsas[0], cert=None, host="api.paypal.com", path="/v1/notifications/certs/CERT-1",
+           sent=None, webhook="WH-1", algorithm="SHA256withRSA", now=NOW, drop=None):
+    cert = cert or certificate("messageverificationcerts.paypal.com", rsas[0], "Root", authority)
+    body = PAYPAL
+    signed = f"tr-1|{ISO}|{webhook}|{zlib.crc32(body.encode())}"
+    headers = [["PayPal-Transmission-Id", "tr-1"], ["PayPal-Transmission-Time", ISO], ["PayPal-Auth-Algo", algorithm],
+               ["PayPal-Cert-Url", f"https://{host}{path}"], ["PayPal-Transmission-Sig", b64(rsign(key, signed))]]
+    named("paypal", {"webhook_id": "WH-1"}, {"CERT-1": cert}, [h for h in headers if h[0] != drop], sent or body, now, expect, name)
+
+
+LIVE = "messageverificationcerts.paypal.com"
+paypal("accept", "accept")
+paypal("same-checksum", "accept", sent=PAYPAL.replace("plumless", "buckeroo"))
+paypal("missing", "reject:missing_header", drop="PayPal-Transmission-Sig")
+paypal("no-address", "reject:unknown_kid", drop="PayPal-Cert-Url")
+paypal("other-key", "reject:bad_signature", key=rsas[1])
+paypal("other-body", "reject:bad_signature", sent="{}")
+paypal("other-webhook", "reject:bad_signature", webhook="WH-2")
+paypal("sha1", "reject:bad_alg", algorithm="SHA1withRSA")
+paypal("sandbox-host", "reject:unknown_kid", host="api.sandbox.paypal.com")
+paypal("other-host", "reject:unknown_kid", host="api.paypal.com.example.com")
+paypal("other-path", "reject:unknown_kid", path="/v1/notifications/certs/../x")
+paypal("other-name", "reject:unknown_kid", cert=certificate("www.paypal.com", rsas[0], "Root", authority))
+paypal("expired", "reject:unknown_kid", cert=certificate(LIVE, rsas[0], "Root", authority, start=NOW - 90 * 86400))
+paypal("not-yet-valid", "reject:unknown_kid", cert=certificate(LIVE, rsas[0], "Root", authority, start=NOW + 60))
+paypal("forged-chain", "reject:unknown_kid", cert=certificate(LIVE, rsas[0], "Root", elsewhere))
+paypal("unknown-root", "the key must be fetched first", cert=certificate(LIVE, rsas[0], "Other", elsewhere))
+paypal("stale", "reject:stale", now=NOW + 73 * 3600 + 1)
+
+
+def ecjwk(key, kid, **more):
+    n = key.public_key().public_numbers()
+    return {"kty": "EC", "crv": "P-256", "kid": kid, "alg": "ES256", "use": "sig",
+            "x": b64url(n.x.to_bytes(32, "big")), "y": b64url(n.y.to_bytes(32, "big")), **more}
+
+
+def es(key):
+    def sign(head):
+        r, s = utils.decode_dss_signature(key.sign(head.encode(), ec.ECDSA(hashes.SHA256())))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    return sign
+
+
+def plaid(name, expect, *, key=ecs[0], served=None, kid="k1", now=NOW, claims=None, alg="ES256", sign=None, headers=None):
+    body = '{\n  "webhook_type": "ITEM"\n}'
+    base = {"iat": NOW, "request_body_sha256": sha(body), **(claims or {})}
+    made = token(base, sign or es(key), alg, kid=kid)
+    served = served or {"k1": ecjwk(ecs[0], "k1", created_at=NOW - 9, expired_at=None)}
+    served = {name: json.dumps({"key": key, "request_id": "r"}) for name, key in served.items()}
+    settings = {"client_id": "client", "client_secret": "derived-secret-of-the-client"}
+    named("plaid", settings, served, [["Plaid-Verification", made]] if headers is None else headers, body, now, expect, name)
+
+
+plaid("accept", "accept")
+plaid("at-the-edge", "accept", now=NOW + 300)
+plaid("missing", "reject:missing_header", headers=[])
+plaid("other-key", "reject:bad_signature", key=ecs[1])
+plaid("other-body", "reject:claim", claims={"request_body_sha256": sha("{}")})
+plaid("no-hash", "reject:claim", claims={"request_body_sha256": None})
+plaid("stale", "reject:stale", now=NOW + 301)
+plaid("future", "reject:future", claims={"iat": NOW + 120})
+plaid("hs256", "reject:bad_alg", alg="HS256", sign=hs(SECRET))
+plaid("none", "reject:bad_alg", alg="none", sign=lambda head: b"")
+plaid("expired-key", "reject:unknown_kid", served={"k1": ecjwk(ecs[0], "k1", expired_at=NOW - 1)})
+plaid("kid-is-a-path", "reject:unknown_kid", kid="../k1")
+plaid("not-fetched", "the key must be fetched first", kid="k2")
+
+
+def ebay(name, expect, *, key=ecs[0], sent=None, header=None, alg="ecdsa", digest="SHA1", hash=hashes.SHA1(), kid="k1"):
+    body = '{"notification":{"notificationId":"n-1"}}'
+    made = b64(json.dumps({"alg": alg, "kid": kid, "digest": digest,
+                           "signature": b64(key.sign(body.encode(), ec.ECDSA(hash)))}).encode())
+    served = {"k1": json.dumps({"algorithm": "ECDSA", "digest": "SHA1", "key": pem(ecs[0])})}
+    settings = {"client_id": "client", "client_secret": "derived-secret-of-the-client",
+                "verification_token": "derived-verification-token-of-32", "endpoint": URL}
+    named("ebay", settings, served, [["X-EBAY-SIGNATURE", made if header is None else header]], sent or body, NOW, expect, name)
+
+
+ebay("accept", "accept")
+ebay("upper-case", "accept", alg="ECDSA")
+ebay("other-key", "reject:bad_signature", key=ecs[1])
+ebay("other-body", "reject:bad_signature", sent='{"notification":{"notificationId":"n-2"}}')
+ebay("sha256", "reject:bad_signature", hash=hashes.SHA256())
+ebay("names-sha256", "reject:bad_alg", digest="SHA256", hash=hashes.SHA256())
+ebay("names-rsa", "reject:bad_alg", alg="rsa")
+ebay("not-json", "reject:malformed_signature", header=b64(b"{"))
+ebay("not-base64", "reject:malformed_signature", header="!")
+ebay("kid-is-a-path", "reject:unknown_kid", kid="../../x")
 
 print('{"format": "As published.json; path and method are those of the request.", "vectors": [')
 print(",\n".join(json.dumps(vector) for vector in vectors))

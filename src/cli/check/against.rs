@@ -70,12 +70,13 @@ impl Checker {
             (Err(reject), _) => reject,
             (Ok(_), None) => Reject::NoRoute,
             (Ok(_), Some(route)) => {
-                if self.fetched.insert(Arc::clone(&route.name)) {
-                    fetch_keys(route)?;
-                }
                 let payload = Payload::from(captured.body.clone());
                 let sent = || route.verifier.unverified_details(&captured.head, &payload).timestamp;
                 let at = at.or_else(sent).unwrap_or_else(now);
+                let is_new = self.fetched.insert(Arc::clone(&route.name));
+                if is_new || route.verifier.named_keys().is_some() {
+                    fetch_keys(route, captured, at)?;
+                }
                 let (verdict, ..) = decide_captured(route, captured, at);
                 let Err(reject) = verdict else { return Ok(None) };
                 reject

@@ -135,6 +135,9 @@ impl Scheme {
             ValueSource::Form(name) | ValueSource::FormData(name) => {
                 format!("`{name}` of the form")
             }
+            ValueSource::Setting(number) => {
+                format!("the setting `{}`", self.inputs.settings[*number])
+            }
             ValueSource::Body => "the body".to_owned(),
             ValueSource::Timestamp => "the timestamp".to_owned(),
             ValueSource::Url => "the address".to_owned(),
@@ -170,14 +173,19 @@ impl Scheme {
 
     /// Returns the keys that a route of this scheme configures.
     fn configured(&self) -> String {
-        let mut keys = vec![
-            match (self.takes_public_key(), self.takes_tokens()) {
+        let mut keys = Vec::new();
+        if self.fetched.is_none() {
+            let key = match (self.takes_public_key(), self.takes_tokens()) {
                 (true, true) => "`jwks` or `public_key`",
                 (true, false) => "`public_key`",
                 (false, _) => "`secret`",
-            }
-            .to_owned(),
-        ];
+            };
+            keys.push(key.to_owned());
+        }
+        keys.extend(self.settings.iter().map(|setting| {
+            let mark = if setting.values.is_empty() { "" } else { " (optional)" };
+            format!("`settings.{}`{mark}", setting.name)
+        }));
         keys.extend(self.spaces.iter().map(|(name, _)| format!("`secrets.{name}`")));
         if self.needs_url {
             keys.push("`public_url`".to_owned());
@@ -358,12 +366,17 @@ impl Scheme {
             ValueSource::Query(name) => write!(into, "query:{name}"),
             ValueSource::Form(name) => write!(into, "form:{name}"),
             ValueSource::FormData(name) => write!(into, "form-data:{name}"),
+            ValueSource::Setting(number) => {
+                write!(into, "setting:{}", self.inputs.settings[*number])
+            }
         };
         for filter in &value.filters {
             into.push_str(match filter {
                 Filter::Sha256 => "|sha256",
                 Filter::Lower => "|lower",
                 Filter::Plain => "|plain",
+                Filter::Line => "|line",
+                Filter::Crc32 => "|crc32",
                 Filter::Json => "|json",
                 Filter::UrlDecode => "|urldecode",
                 Filter::EncodeUri => "|encode-uri",

@@ -18,15 +18,17 @@ use crate::{
 pub(super) fn challenges(
     root: &Section<'_>,
     messages: &[&Template],
+    fetches: bool,
     wanted: &mut Inputs,
 ) -> Vec<ChallengeRule> {
-    let sections = read::sections(root.get("handshake"));
-    sections.into_iter().filter_map(|section| challenge(section, messages, wanted)).collect()
+    let sections = read::sections(root.get("handshake")).into_iter();
+    sections.filter_map(|section| challenge(section, messages, fetches, wanted)).collect()
 }
 
 fn challenge(
     section: Section<'_>,
     messages: &[&Template],
+    fetches: bool,
     wanted: &mut Inputs,
 ) -> Option<ChallengeRule> {
     // The members by which a challenge is recognized are read for challenges only.
@@ -60,6 +62,24 @@ fn challenge(
         let what = "the MAC that is answered could be that of an event";
         section.error(what, Some(help.to_owned()));
     }
+    let hash = section.get("hash").map(|field| {
+        let template = read::template(&field, wanted)?;
+        match wanted.source("signature:hash") {
+            Ok(ValueSource::Item(slot)) => Some((template, slot)),
+            Ok(_) | Err(_) => None,
+        }
+    });
+    let confirm = section.get("confirm").map(|field| {
+        if !fetches {
+            field.error("`confirm` needs the host of `[keys]`", None);
+        }
+        if signed != Some(true) {
+            field.error("`confirm` needs `signed = true`", None);
+        }
+        read::template(&field, wanted)
+    });
+    let (hash, confirm) =
+        (hash.map_or(Some(None), |h| h.map(Some)), confirm.map_or(Some(None), |c| c.map(Some)));
     let reply = match section.get("reply") {
         None => Some(Template::default()),
         Some(field) => read::template(&field, wanted),
@@ -87,6 +107,8 @@ fn challenge(
         verify_token: verify_token?,
         signed: signed?,
         mac,
+        hash: hash?,
+        confirm: confirm?,
         reply: reply?,
         mac_slot,
         content_type: content_type?,

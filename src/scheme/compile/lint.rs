@@ -95,7 +95,8 @@ fn is_free(value: &TemplateValue) -> bool {
         | ValueSource::Pathname
         | ValueSource::SignatureBase
         | ValueSource::Secret
-        | ValueSource::FormSorted => false,
+        | ValueSource::FormSorted
+        | ValueSource::Setting(_) => false,
     };
     outside && !fixed
 }

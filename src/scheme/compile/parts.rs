@@ -272,7 +272,8 @@ pub(super) fn needs(
             | ValueSource::SignedHeaders
             | ValueSource::SignatureBase
             | ValueSource::Secret
-            | ValueSource::FormSorted => {}
+            | ValueSource::FormSorted
+            | ValueSource::Setting(_) => {}
         }
     }
     needs

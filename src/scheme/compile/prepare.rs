@@ -7,8 +7,16 @@ use http::HeaderName;
 
 use crate::{
     scheme::{
-        compiled::{ProofKind, Scheme, template::MAX_HEADERS},
-        keyset::KeySet,
+        compiled::{
+            ProofKind, Scheme,
+            fetched::{is_host, names_in},
+            template::MAX_HEADERS,
+        },
+        keyset::{
+            KeySet,
+            named::NamedKeys,
+            request::{KeyRequest, SettingValues},
+        },
         mac::{Engine, HashAlgorithm},
         public_key::PublicKey,
         verify::{
@@ -19,6 +27,7 @@ use crate::{
         },
     },
     secret::Secret,
+    tls::ServerTrust,
 };
 
 /// The configuration of a route that its scheme needs.
@@ -42,6 +51,10 @@ pub struct Credentials {
     pub methods: Option<&'static str>,
     /// `[route.jwt]`
     pub jwt: JwtCredentials,
+    /// `[route.settings]`, with the defaults: the values of each setting of the scheme.
+    pub settings: SettingValues,
+    /// The keys that requests name, if the scheme fetches keys.
+    pub named_keys: Option<Arc<NamedKeys>>,
     /// Whether a secret is configured that cannot be used. Its problem is reported by the caller;
     /// such credentials never yield a verifier.
     pub has_unusable_secret: bool,
@@ -84,7 +97,8 @@ impl Verifier {
             )
         };
         let keys = if public { &credentials.public_keys } else { &credentials.global };
-        let published = public && credentials.jwt.jwks.is_some();
+        let published =
+            public && (credentials.jwt.jwks.is_some() || credentials.named_keys.is_some());
         let global = (!keys.is_empty() || published).then(|| prime("global", keys));
         let mut groups = Vec::new();
         let mut unknown = Vec::new();
@@ -156,6 +170,8 @@ impl Verifier {
                 subject: credentials.jwt.subject,
             },
             key_set: credentials.jwt.jwks,
+            named_keys: credentials.named_keys,
+            settings: credentials.settings.into_iter().map(|(_, values)| values).collect(),
             verify_token: credentials.verify_token,
             scheme,
         })
@@ -163,6 +179,82 @@ impl Verifier {
 }
 
 impl Scheme {
+    /// Returns whether a setting is confidential.
+    pub fn is_confidential(&self, name: &str) -> bool {
+        self.settings.iter().any(|setting| setting.secret && *setting.name == *name)
+    }
+
+    /// Returns the values of each setting: what a route configures, or the default.
+    ///
+    /// # Errors
+    /// Every problem, each in one sentence.
+    pub fn setting_values(
+        &self,
+        given: &[(String, Vec<Secret>)],
+    ) -> Result<SettingValues, Vec<String>> {
+        let id = &self.id;
+        let mut problems = Vec::new();
+        let known = |name: &str| self.settings.iter().any(|setting| *setting.name == *name);
+        for (name, _) in given.iter().filter(|(name, _)| !known(name)) {
+            let names: Vec<_> = self.settings.iter().map(|setting| &*setting.name).collect();
+            problems.push(match names.as_slice() {
+                [] => format!("the scheme `{id}` has no settings"),
+                names => format!("`{id}` has no setting `{name}`; it has {}", names.join(", ")),
+            });
+        }
+        let mut settings = Vec::new();
+        for setting in &self.settings {
+            let name = &setting.name;
+            let values = match given.iter().find(|(known, _)| **known == **name) {
+                Some((_, values)) => values.clone(),
+                None => setting.values.first().map(|value| secret_of(value)).into_iter().collect(),
+            };
+            if values.is_empty() {
+                problems.push(format!("the scheme `{id}` needs `{name}`: {}", setting.what));
+            }
+            if values.len() > 1 && setting.equals.is_none() {
+                problems.push(format!("`{name}` has one value"));
+            }
+            for value in &values {
+                let allowed = |known: &Box<str>| known.as_bytes() == value.expose();
+                if !setting.values.is_empty() && !setting.values.iter().any(allowed) {
+                    problems.push(format!("`{name}` is one of {}", setting.values.join(", ")));
+                }
+                let visible = value.expose().iter().all(u8::is_ascii_graphic);
+                if !visible || value.expose().is_empty() {
+                    problems.push(format!("`{name}` must be visible ASCII characters"));
+                }
+                let in_host = self
+                    .fetched
+                    .as_ref()
+                    .is_some_and(|fetched| names_in(&fetched.host).contains(&&**name));
+                let text = String::from_utf8_lossy(value.expose());
+                if in_host && (!is_host(&text) || text.contains(':')) {
+                    problems.push(format!("`{name}` must be a part of a DNS name"));
+                }
+            }
+            settings.push((name.clone(), values));
+        }
+        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    }
+
+    /// Returns whether the keys are fetched when requests name them.
+    pub fn fetches_keys(&self) -> bool {
+        self.fetched.is_some()
+    }
+
+    /// Returns the keys of a route with these settings; `None` if the scheme fetches none.
+    /// `trust` verifies the server, and the certificates with which the sender signs.
+    pub fn named_keys(
+        &self,
+        settings: &SettingValues,
+        trust: ServerTrust,
+    ) -> Option<Arc<NamedKeys>> {
+        let algorithm = self.public_key_algorithm()?;
+        let rule = self.fetched.clone()?;
+        Some(NamedKeys::new(KeyRequest::new(rule, settings.clone(), algorithm, trust)))
+    }
+
     /// Returns the problems of credentials that the scheme lacks or does not use.
     fn misfit(&self, given: &Credentials) -> Vec<String> {
         let id = &self.id;
@@ -173,6 +265,12 @@ impl Scheme {
         let jwt = &given.jwt;
         let mut problems = Vec::new();
         match (self.takes_public_key(), self.takes_key_set()) {
+            _ if self.fetched.is_some() => {
+                if secrets || public || jwt.jwks.is_some() {
+                    let what = "fetches its keys: it takes no secret and no key";
+                    problems.push(format!("the scheme `{id}` {what}"));
+                }
+            }
             (true, _) if secrets => {
                 problems.push(format!("the scheme `{id}` takes no secret, but a public key"));
             }
@@ -260,6 +358,10 @@ pub(in crate::scheme) fn prepared(
             PreparedSecret::Token(engine, tag)
         }
     })
+}
+
+fn secret_of(text: &str) -> Secret {
+    Secret::new(text.as_bytes().to_vec())
 }
 
 /// Generates a random key that is valid in every key form.

@@ -6,10 +6,11 @@ use crate::{
         compile::read,
         compiled::{
             ProofKind,
-            signature::{SignatureFormat, SignatureRule},
+            signature::{JsonSignature, SignatureFormat, SignatureRule},
             template::{Inputs, ValueSource},
         },
         encoding::Encoding,
+        json::JsonPointers,
         mac::HashAlgorithm,
         public_key::PublicKeyAlgorithm,
     },
@@ -21,6 +22,7 @@ pub(super) fn kind(root: &Section<'_>) -> Option<ProofKind> {
     enum KindWord {
         Hmac,
         HashAlgorithm,
+        Ecdsa,
         Rsa,
         RsaPss,
         Plain(ProofKind),
@@ -31,7 +33,7 @@ pub(super) fn kind(root: &Section<'_>) -> Option<ProofKind> {
         ("token", KindWord::Plain(ProofKind::Token)),
         ("basic", KindWord::Plain(ProofKind::Basic)),
         ("ed25519", KindWord::Plain(ProofKind::PublicKey(PublicKeyAlgorithm::Ed25519))),
-        ("ecdsa-p256", KindWord::Plain(ProofKind::PublicKey(PublicKeyAlgorithm::EcdsaP256))),
+        ("ecdsa-p256", KindWord::Ecdsa),
         (
             "ecdsa-p256-fixed",
             KindWord::Plain(ProofKind::PublicKey(PublicKeyAlgorithm::EcdsaP256Fixed)),
@@ -54,8 +56,16 @@ pub(super) fn kind(root: &Section<'_>) -> Option<ProofKind> {
     match word {
         KindWord::Hmac => hash().map(ProofKind::Hmac),
         KindWord::HashAlgorithm => hash().map(ProofKind::Digest),
+        KindWord::Ecdsa => match root.get("hash") {
+            None => Some(ProofKind::PublicKey(PublicKeyAlgorithm::EcdsaP256)),
+            Some(field) => field.one_of(&[
+                ("sha256", ProofKind::PublicKey(PublicKeyAlgorithm::EcdsaP256)),
+                ("sha1", ProofKind::PublicKey(PublicKeyAlgorithm::EcdsaP256Sha1)),
+            ]),
+        },
         KindWord::Rsa => root.require("hash").and_then(|field| {
             field.one_of(&[
+                ("sha1", ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha1)),
                 ("sha256", ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha256)),
                 ("sha512", ProofKind::PublicKey(PublicKeyAlgorithm::RsaSha512)),
             ])
@@ -90,6 +100,7 @@ pub(super) fn signature(
         List,
         Tagged,
         Positional,
+        Json,
     }
     let words = [
         ("raw", FormatWord::Raw),
@@ -97,6 +108,7 @@ pub(super) fn signature(
         ("list", FormatWord::List),
         ("tagged", FormatWord::Tagged),
         ("positional", FormatWord::Positional),
+        ("json", FormatWord::Json),
     ];
     let from = match (section.get("from"), kind) {
         (Some(field), _) => read::signature_sources(&field, wanted),
@@ -152,6 +164,7 @@ pub(super) fn signature(
             }
             separator.map(|separator| SignatureFormat::Positional { separator, items: names.len() })
         }
+        FormatWord::Json => json(&section),
     };
     let basic = matches!(kind, Some(ProofKind::Basic)).then(|| "Basic ".to_owned());
     let prefix = text("prefix").or(basic).unwrap_or_default();
@@ -166,21 +179,19 @@ pub(super) fn signature(
         }
         None => section.get("encoding").and_then(encoding),
     };
-    let algorithm = match section.get("algorithm_item") {
-        None => None,
-        Some(field) => {
-            let slot =
-                field.text().and_then(|name| match wanted.source(&format!("signature:{name}")) {
-                    Ok(ValueSource::Item(slot)) => Some(slot),
-                    Ok(_) => None,
-                    Err((message, help)) => {
-                        field.error(message, help);
-                        None
-                    }
-                });
-            slot.zip(section.require("algorithm").and_then(|field| field.text()))
+    let algorithm = match (section.get("algorithm_item"), section.get("algorithm_from")) {
+        (None, None) => None,
+        (Some(field), None) => field.text().and_then(|name| {
+            let source = wanted.source(&format!("signature:{name}"));
+            source.map_err(|(message, help)| field.error(message, help)).ok()
+        }),
+        (None, Some(field)) => read::source(&field, wanted),
+        (Some(_), Some(field)) => {
+            field.error("`algorithm_from` replaces `algorithm_item`", None);
+            None
         }
     };
+    let algorithm = algorithm.zip(section.get("algorithm").and_then(|field| field.text()));
     section.finish();
     let length = match kind? {
         ProofKind::Hmac(hash) | ProofKind::Digest(hash) => Some(hash.length()),
@@ -194,6 +205,24 @@ pub(super) fn signature(
         prefix_optional,
         encoding: encoding?,
         length,
-        algorithm: algorithm.map(|(slot, name)| (slot, name.into())),
+        algorithm: algorithm.map(|(source, name)| (source, name.into())),
     })
+}
+
+/// Reads the members of a signature in JSON.
+fn json(section: &Section<'_>) -> Option<SignatureFormat> {
+    let mut reader = JsonPointers::default();
+    let mut pointer = |field: &Field<'_>, name: &str| {
+        reader.add(&format!("/{name}")).map_err(|problem| field.error(problem, None)).ok()
+    };
+    let mut member = |field: Field<'_>| pointer(&field, &field.text()?);
+    let signature = section.require("field").and_then(&mut member);
+    let key = section.get("key_field").and_then(&mut member);
+    let mut fixed = Vec::new();
+    let table = section.get("fixed").and_then(|field| field.section());
+    for (name, field) in table.map(|table| table.entries()).unwrap_or_default() {
+        fixed.extend(pointer(&field, &name).zip(field.text().map(Into::into)));
+    }
+    let signature = signature?;
+    Some(SignatureFormat::Json(Box::new(JsonSignature { reader, signature, key, fixed })))
 }

@@ -2,7 +2,8 @@
 //!
 //! One notation serves the whole scheme language: `header:X-Name`, `signature:t` (an item of a
 //! structured signature), `json:/pointer`, `item:/pointer` (within the element that `each` is at),
-//! `query:name`, `form:name`, `form-data:name` (urlencoded or multipart), and the plain words `body`, `timestamp`, `url`, `method`, `path`
+//! `query:name`, `form:name`, `form-data:name` (urlencoded or multipart), `setting:name` (a value
+//! that the operator configures), and the plain words `body`, `timestamp`, `url`, `method`, `path`
 //! (with the query), `pathname`, `query`, `secret`, `form-sorted`, `signed-headers`.
 
 use http::HeaderName;
@@ -26,7 +27,8 @@ const WORDS: [&str; 10] = [
     "form-sorted",
     "signed-headers",
 ];
-const PREFIXES: [&str; 7] = ["header", "signature", "json", "item", "query", "form", "form-data"];
+const PREFIXES: [&str; 8] =
+    ["header", "signature", "json", "item", "query", "form", "form-data", "setting"];
 
 impl Inputs {
     /// The slot of a header.
@@ -103,6 +105,10 @@ impl Inputs {
                 self.header("content-type").map_err(plain)?;
                 Ok(ValueSource::FormData(name.into()))
             }
+            "setting" => match self.settings.iter().position(|known| **known == *name) {
+                Some(number) => Ok(ValueSource::Setting(number)),
+                None => Err(plain(format!("`setting:{name}` needs `[settings.{name}]`"))),
+            },
             unknown => {
                 let help = nearest(unknown, PREFIXES.into_iter())
                     .map(|near| format!("did you mean `{near}:{name}`?"));
@@ -202,6 +208,8 @@ fn value(text: &str, start: usize, wanted: &mut Inputs) -> Result<TemplateValue,
             "sha256" => Filter::Sha256,
             "lower" => Filter::Lower,
             "plain" => Filter::Plain,
+            "line" => Filter::Line,
+            "crc32" => Filter::Crc32,
             "json" => Filter::Json,
             "urldecode" => Filter::UrlDecode,
             "encode-uri" => Filter::EncodeUri,
@@ -212,6 +220,8 @@ fn value(text: &str, start: usize, wanted: &mut Inputs) -> Result<TemplateValue,
                     "sha256",
                     "lower",
                     "plain",
+                    "line",
+                    "crc32",
                     "json",
                     "urldecode",
                     "encode-uri",

@@ -1,9 +1,9 @@
 //! How a sender writes its signature: where it is, in which format, in which encoding.
 
-use crate::scheme::{compiled::template::ValueSource, encoding::Encoding};
+use crate::scheme::{compiled::template::ValueSource, encoding::Encoding, json::JsonPointers};
 
 /// How a header is divided.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(in crate::scheme) enum SignatureFormat {
     /// The whole value is the signature.
     Raw,
@@ -33,6 +33,21 @@ pub(in crate::scheme) enum SignatureFormat {
         /// The number of items before the first signature; they have the first item slots.
         items: usize,
     },
+    /// A JSON object in base64, which has the signature as a member.
+    Json(Box<JsonSignature>),
+}
+
+/// The members by which a signature in JSON is read.
+#[derive(Clone, Debug)]
+pub(in crate::scheme) struct JsonSignature {
+    /// All pointers.
+    pub(in crate::scheme) reader: JsonPointers,
+    /// The pointer to the signature.
+    pub(in crate::scheme) signature: u16,
+    /// The pointer to the key's name.
+    pub(in crate::scheme) key: Option<u16>,
+    /// Members that must have one value, whatever the case of its letters.
+    pub(in crate::scheme) fixed: Vec<(u16, Box<str>)>,
 }
 
 /// A scheme's signature.
@@ -50,8 +65,8 @@ pub(in crate::scheme) struct SignatureRule {
     pub(in crate::scheme) encoding: Encoding,
     /// Its length in bytes, where the algorithm fixes it.
     pub(in crate::scheme) length: Option<usize>,
-    /// The item that names the algorithm, and the only accepted name.
-    pub(in crate::scheme) algorithm: Option<(usize, Box<str>)>,
+    /// The source of the algorithm's name, and the only accepted name.
+    pub(in crate::scheme) algorithm: Option<(ValueSource, Box<str>)>,
 }
 
 impl SignatureRule {

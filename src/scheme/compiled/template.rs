@@ -46,6 +46,8 @@ pub(in crate::scheme) enum ValueSource {
     Form(Box<str>),
     /// A field of a form body, of either media type for forms.
     FormData(Box<str>),
+    /// A value that the operator configures, by its number.
+    Setting(usize),
 }
 
 impl ValueSource {
@@ -68,7 +70,8 @@ impl ValueSource {
             | ValueSource::Item(_)
             | ValueSource::Json(_)
             | ValueSource::Form(_)
-            | ValueSource::FormData(_) => false,
+            | ValueSource::FormData(_)
+            | ValueSource::Setting(_) => false,
         }
     }
 }
@@ -84,6 +87,8 @@ pub(in crate::scheme) struct Inputs {
     pub(in crate::scheme) pointers: JsonPointers,
     /// The prefix of `item:` pointers, such as `/notificationItems/*`.
     pub(in crate::scheme) each: Option<String>,
+    /// The names of the values that the operator configures; their positions are their numbers.
+    pub(in crate::scheme) settings: Vec<Box<str>>,
 }
 
 /// A conversion of a value before it becomes part of the message.
@@ -95,6 +100,10 @@ pub(in crate::scheme) enum Filter {
     Lower,
     /// The value itself, which must not contain `:`.
     Plain,
+    /// The value itself, which must not contain a line feed.
+    Line,
+    /// The CRC-32 of ISO 3309, in decimal.
+    Crc32,
     /// A JSON string with its quotes.
     Json,
     /// Percent-decoding of the characters that HubSpot decodes in its URLs.
@@ -156,7 +165,10 @@ impl Template {
     }
 
     /// Returns whether the template contains a value of this source outside of optional parts.
+    /// A checksum covers nothing: anyone can find another value with the same one.
     pub(in crate::scheme) fn covers(&self, source: &ValueSource) -> bool {
-        self.values().iter().any(|(value, optional)| value.source == *source && !optional)
+        self.values().iter().any(|(value, optional)| {
+            value.source == *source && !optional && !value.filters.contains(&Filter::Crc32)
+        })
     }
 }

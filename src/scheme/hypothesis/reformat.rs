@@ -88,6 +88,7 @@ impl Hypothesis {
     pub(super) fn pieces<'t>(&self, text: &'t [u8]) -> Vec<(&'t [u8], Prefix)> {
         let signature = &self.0.scheme.signature;
         let items: Vec<&[u8]> = match &signature.format {
+            SignatureFormat::Json(_) => vec![text],
             SignatureFormat::Raw => std::iter::once(text).chain(parted(text)).collect(),
             SignatureFormat::KeyValue { .. }
             | SignatureFormat::List { .. }
@@ -99,7 +100,8 @@ impl Hypothesis {
             SignatureFormat::Tagged { tag, .. } => tag.to_string(),
             SignatureFormat::Raw
             | SignatureFormat::List { .. }
-            | SignatureFormat::Positional { .. } => String::new(),
+            | SignatureFormat::Positional { .. }
+            | SignatureFormat::Json(_) => String::new(),
         };
         let mut pieces = Vec::new();
         for item in items {

@@ -14,9 +14,9 @@ use super::{FETCHES_A_MINUTE, KeySet, MAX_BYTES, MINUTE};
 use crate::tls::{ServerTrust, https_request};
 
 /// The timeout of a whole fetch: connection, TLS, response.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// The time between fetches that nothing asks for.
-const PERIOD: Duration = Duration::from_secs(3600);
+pub(super) const PERIOD: Duration = Duration::from_secs(3600);
 /// The backoff after the first failed fetch; it triples with each further failure.
 const BACKOFF: Duration = Duration::from_secs(1);
 /// The longest backoff.
@@ -33,22 +33,66 @@ pub(super) fn address(text: &str) -> Result<Uri, String> {
     }
 }
 
+/// The limit of [`FETCHES_A_MINUTE`].
+#[derive(Default)]
+pub(super) struct FetchLimit(VecDeque<Instant>);
+
+impl FetchLimit {
+    /// Waits until a fetch may begin.
+    pub(super) async fn wait(&mut self) {
+        while let Some(wait) = self.remaining() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Counts a fetch.
+    pub(super) fn begin(&mut self) {
+        self.0.push_back(Instant::now());
+    }
+
+    /// Counts a fetch and returns `true` if one may begin now.
+    pub(super) fn try_begin(&mut self) -> bool {
+        let may = self.remaining().is_none();
+        if may {
+            self.begin();
+        }
+        may
+    }
+
+    /// Returns the time until a fetch may begin; `None` if that is now.
+    fn remaining(&mut self) -> Option<Duration> {
+        while self.0.front().is_some_and(|begun| begun.elapsed() >= MINUTE) {
+            self.0.pop_front();
+        }
+        let oldest = self.0.front().filter(|_| self.0.len() >= FETCHES_A_MINUTE)?;
+        Some(MINUTE.saturating_sub(oldest.elapsed()))
+    }
+}
+
+/// The wait after a failed fetch.
+pub(super) struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Backoff(BACKOFF)
+    }
+}
+
+impl Backoff {
+    /// Waits, and makes the next wait longer.
+    pub(super) async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 3).min(MAX_BACKOFF);
+    }
+}
+
 /// Fetches at the start, then whenever a token names an unknown key, and at least every [`PERIOD`].
 pub(super) async fn maintain(set: &KeySet, uri: &Uri, trust: &ServerTrust) {
-    let mut recent: VecDeque<Instant> = VecDeque::new();
-    let mut backoff = BACKOFF;
+    let (mut limit, mut backoff) = (FetchLimit::default(), Backoff::default());
     loop {
-        while recent.front().is_some_and(|begun| begun.elapsed() >= MINUTE) {
-            recent.pop_front();
-        }
-        if recent.len() >= FETCHES_A_MINUTE
-            && let Some(oldest) = recent.front()
-        {
-            tokio::time::sleep(MINUTE.saturating_sub(oldest.elapsed())).await;
-            continue;
-        }
+        limit.wait().await;
+        limit.begin();
         let begun = Instant::now();
-        recent.push_back(begun);
         let result = match get(uri, trust).await {
             Ok(text) => set.replace(&text, begun, None),
             Err(error) => Err(error),
@@ -56,7 +100,7 @@ pub(super) async fn maintain(set: &KeySet, uri: &Uri, trust: &ServerTrust) {
         set.count(result.is_ok());
         match result {
             Ok(()) => {
-                backoff = BACKOFF;
+                backoff = Backoff::default();
                 // Keys that were named while this fetch ran may be in its set.
                 let wanted = async {
                     while !set.needs_fetch() {
@@ -67,8 +111,7 @@ pub(super) async fn maintain(set: &KeySet, uri: &Uri, trust: &ServerTrust) {
             }
             Err(error) => {
                 tracing::warn!(%uri, %error, "cannot fetch the key set");
-                tokio::time::sleep(backoff).await;
-                backoff = (backoff * 3).min(MAX_BACKOFF);
+                backoff.wait().await;
             }
         }
     }

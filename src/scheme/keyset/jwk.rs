@@ -69,6 +69,13 @@ pub(super) fn parse(text: &[u8]) -> Result<(Vec<PublishedKey>, Vec<String>), Str
     Ok((keys, skipped))
 }
 
+/// Returns the key of a JSON Web Key, which must be one of `algorithm`.
+pub(super) fn one(jwk: &Value, algorithm: PublicKeyAlgorithm) -> Result<PublicKey, String> {
+    let found = usable(jwk).map_err(Cow::into_owned)?;
+    let fits = found.into_iter().find(|key| key.algorithm == algorithm);
+    fits.map(|key| key.key).ok_or_else(|| format!("the key is not for {}", algorithm.name()))
+}
+
 /// How a log line names a key: by its ID, or by its place in the set.
 fn name(jwk: &Value, place: usize) -> String {
     match jwk.get("kid").and_then(Value::as_str) {

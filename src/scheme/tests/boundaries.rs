@@ -80,7 +80,8 @@ fn replace(
         | ValueSource::SignatureBase
         | ValueSource::Query(_)
         | ValueSource::Form(_)
-        | ValueSource::FormData(_) => return None,
+        | ValueSource::FormData(_)
+        | ValueSource::Setting(_) => return None,
     }
     Some(sent)
 }

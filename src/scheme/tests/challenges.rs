@@ -20,7 +20,8 @@ fn shake(
     head: &Parts,
     body: &str,
 ) -> Option<Result<SanitizedResponse, Reject>> {
-    verifier.challenge(head, &payload(body.as_bytes()), UnixMillis(NOW))
+    let found = verifier.challenge(head, &payload(body.as_bytes()), UnixMillis(NOW))?;
+    Some(found.map(|reply| reply.response))
 }
 
 fn body(answer: Option<Result<SanitizedResponse, Reject>>) -> String {
@@ -177,7 +178,8 @@ fn signed(verifier: &Verifier, sent: &Parts, body: &Payload) -> Vec<u8> {
 /// Every built-in scheme with challenges, as a verifier.
 static SHAKING: LazyLock<Vec<Verifier>> = LazyLock::new(|| {
     let schemes = Scheme::builtin_ids().filter_map(Scheme::builtin);
-    let shaking = schemes.filter(|scheme| !scheme.challenges.is_empty());
+    // Fetched keys are public keys: no response contains a MAC.
+    let shaking = schemes.filter(|scheme| !scheme.challenges.is_empty() && !scheme.fetches_keys());
     let ready = shaking.map(|scheme| {
         let public = scheme.takes_public_key();
         let keys = vec![secret(if public { DISCORD } else { ORACLE })];

@@ -58,8 +58,13 @@ fn an_unsigned_body_is_pinned_and_does_not_identify_an_event() {
         let other = match verifier.scheme().id() {
             // A byte at the end would be part of the last field.
             "mailgun-form" => vector.body.replace("recipient", "Recipient").into_bytes(),
+            // The two words have the same CRC-32.
+            "paypal" => vector.body.replace("plumless", "buckeroo").into_bytes(),
             _ => [&body[..], b" "].concat(),
         };
+        if other == body {
+            continue;
+        }
         let now = UnixMillis(vector.now * 1000);
         let first = verifier.verify(&sent, &payload(&body), now).expect("authentic");
         let copy = verifier.verify(&sent, &payload(&other), now).expect("authentic");
@@ -67,7 +72,7 @@ fn an_unsigned_body_is_pinned_and_does_not_identify_an_event() {
         assert_ne!(first.pin(), copy.pin(), "{}", vector.name);
         tested.push(vector.scheme.clone());
     }
-    for id in ["adyen", "mailgun", "mailgun-form", "mercado-pago"] {
+    for id in ["adyen", "mailgun", "mailgun-form", "mercado-pago", "paypal"] {
         assert!(tested.iter().any(|tested| tested == id), "{id}");
     }
 }

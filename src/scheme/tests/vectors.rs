@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 
 use super::*;
-use crate::scheme::compiled::ProofKind;
+use crate::{scheme::compiled::ProofKind, tls::ServerTrust};
 
 #[derive(Deserialize)]
 struct File {
@@ -31,6 +31,7 @@ pub(super) struct Vector {
     pub(super) body: String,
     pub(super) now: i64,
     pub(super) keys: Option<String>,
+    pub(super) roots: Option<String>,
     pub(super) expect: String,
 }
 
@@ -87,6 +88,14 @@ fn credentials(route: &toml::Table, keys: &Path) -> Credentials {
     }
 }
 
+/// The settings of a vector's route.
+fn settings(scheme: &Scheme, route: &toml::Table) -> Vec<(Box<str>, Vec<Secret>)> {
+    let empty = toml::Table::new();
+    let table = route.get("settings").and_then(|table| table.as_table()).unwrap_or(&empty);
+    let given: Vec<_> = table.keys().map(|name| (name.clone(), secrets(table, name))).collect();
+    scheme.setting_values(&given).expect("the settings of the scheme")
+}
+
 /// The verifier of a vector's route.
 fn judging(vector: &Vector) -> Verifier {
     let folder = tempfile::tempdir().expect("a folder");
@@ -98,7 +107,27 @@ fn judging(vector: &Vector) -> Verifier {
     let route: toml::Table = toml::from_str(&text).expect("TOML");
     let route = route["route"].as_table().expect("a table");
     let scheme = Scheme::builtin(&vector.scheme).expect("a built-in scheme");
-    Verifier::new(scheme, "r", credentials(route, &keys))
+    let mut credentials = credentials(route, &keys);
+    credentials.settings = settings(&scheme, route);
+    let trust = match &vector.roots {
+        Some(roots) => {
+            let file = folder.path().join("ROOTS");
+            std::fs::write(&file, roots).expect("written");
+            ServerTrust::read(&file).expect("certificates")
+        }
+        None => ServerTrust::System,
+    };
+    credentials.named_keys = scheme.named_keys(&credentials.settings, trust);
+    if let Some(named) = &credentials.named_keys {
+        named.set_time(vector.now);
+        let text = vector.keys.as_deref().expect("the keys that the sender serves");
+        let served: BTreeMap<String, String> = serde_json::from_str(text).expect("keys by name");
+        for (name, response) in served {
+            // What cannot be used is as absent as what was not fetched.
+            let _ = named.put(&name, response.as_bytes());
+        }
+    }
+    Verifier::new(scheme, "r", credentials)
         .unwrap_or_else(|problems| panic!("{}: {problems:?}", vector.name))
 }
 

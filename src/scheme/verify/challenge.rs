@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, request::Parts};
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::{
@@ -14,9 +15,12 @@ use crate::{
     reject::{Reason, Reject},
     response::SanitizedResponse,
     scheme::{
-        compiled::{challenge::ChallengeRule, template::ValueSource},
+        compiled::{
+            challenge::ChallengeRule,
+            template::{Template, TemplatePiece, ValueSource},
+        },
         encoding::Encoding,
-        form,
+        form, hex,
         text::is_word,
         time::UnixMillis,
         verify::{Verifier, keys::PreparedSecret, request::RequestValues},
@@ -28,6 +32,15 @@ use crate::{
 const MAX_CHALLENGE: usize = 1024;
 /// The longest body of a challenge request; a longer one is an event, and is read only once.
 pub(in crate::scheme) const MAX_CHALLENGE_BODY: usize = 16 * 1024;
+
+/// The response to a challenge.
+#[derive(Clone, Debug)]
+pub struct ChallengeReply {
+    /// The response.
+    pub response: SanitizedResponse,
+    /// The path that must be requested from the sender's host before.
+    pub confirm: Option<String>,
+}
 
 impl Verifier {
     /// Returns whether the scheme has challenges.
@@ -45,7 +58,7 @@ impl Verifier {
         head: &Parts,
         payload: &Payload,
         now: UnixMillis,
-    ) -> Option<Result<SanitizedResponse, Reject>> {
+    ) -> Option<Result<ChallengeReply, Reject>> {
         if payload.len() > MAX_CHALLENGE_BODY {
             return None;
         }
@@ -102,7 +115,7 @@ impl Verifier {
         handshake: &ChallengeRule,
         request: &RequestValues<'_>,
         challenge: &[u8],
-    ) -> Result<SanitizedResponse, Reject> {
+    ) -> Result<ChallengeReply, Reject> {
         if let (Some(source), Some(expected)) = (&handshake.verify_token, &self.verify_token) {
             let shown = request.value(source, &[], 0).unwrap_or_default();
             if !bool::from(shown.ct_eq(expected.expose())) {
@@ -133,6 +146,18 @@ impl Verifier {
         if let Some(slot) = handshake.mac_slot {
             request.items[slot] = Some(mac.as_bytes());
         }
+        let hashed = handshake.hash.as_ref().map(|(text, slot)| {
+            let mut hash = Sha256::new();
+            let whole = request.feed(text, &[], 0, &mut |piece| hash.update(piece));
+            (whole.then(|| hex::encode(&hash.finalize().into())), *slot)
+        });
+        if let Some((hash, slot)) = &hashed {
+            request.items[*slot] = hash.as_ref().map(<[u8; 64]>::as_slice);
+        }
+        let confirm = match &handshake.confirm {
+            Some(path) => Some(path_of(path, &request).ok_or(Reason::MalformedBody)?),
+            None => None,
+        };
         let mut body = Vec::new();
         if !request.feed(&handshake.reply, &[], 0, &mut |piece| body.extend_from_slice(piece)) {
             return Err(Reason::MalformedBody.into());
@@ -148,6 +173,28 @@ impl Verifier {
         {
             headers.insert(name.clone(), value);
         }
-        Ok(SanitizedResponse { status: StatusCode::OK, headers, body: Bytes::from(body) })
+        let body = Bytes::from(body);
+        let response = SanitizedResponse { status: StatusCode::OK, headers, body };
+        Ok(ChallengeReply { response, confirm })
     }
+}
+
+/// Returns a path with values of the request, none of which can be more than a part of it.
+fn path_of(template: &Template, request: &RequestValues<'_>) -> Option<String> {
+    let mut path = String::new();
+    for piece in &template.0 {
+        match piece {
+            TemplatePiece::Literal(text) => path.push_str(std::str::from_utf8(text).ok()?),
+            TemplatePiece::Value(value) => {
+                let bytes = request.filtered(value, &[], 0)?;
+                let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
+                if bytes.is_empty() || !bytes.iter().all(plain) {
+                    return None;
+                }
+                path.push_str(std::str::from_utf8(&bytes).ok()?);
+            }
+            TemplatePiece::Optional(_) => return None,
+        }
+    }
+    Some(path)
 }

@@ -20,13 +20,24 @@ impl Verifier {
     /// An algorithm that the sender names must be the scheme's; it never selects one.
     pub(super) fn algorithm(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
         match &self.scheme.signature.algorithm {
-            Some((slot, name))
-                if request.item(*slot).is_some_and(|a| !same(a, name.as_bytes())) =>
+            Some((source, name))
+                if request.value(source, &[], 0).is_some_and(|a| !same(&a, name.as_bytes())) =>
             {
                 Err(Reason::BadAlg.into())
             }
             _ => Ok(()),
         }
+    }
+
+    /// Returns whether the parts of the request that the operator pins in `[route.settings]` have
+    /// one of the configured values.
+    pub(super) fn settings_agree(&self, request: &RequestValues<'_>) -> bool {
+        self.scheme.settings.iter().zip(&self.settings).all(|(setting, values)| {
+            setting.equals.as_ref().is_none_or(|source| {
+                let value = request.value(source, &[], 0);
+                value.is_some_and(|value| values.iter().any(|known| known.expose() == &*value))
+            })
+        })
     }
 
     /// Checks the values of the message that are not in headers, and rejects a body that a
@@ -57,8 +68,8 @@ impl Verifier {
         let malformed = |found: &JsonMatch<'_>| {
             let wanted =
                 self.scheme.scalars.iter().filter(|(pointer, _)| *pointer == found.pointer);
-            wanted.into_iter().any(|(_, plain)| match &found.value {
-                Scalar::Text(text) => *plain && text.contains(':'),
+            wanted.into_iter().any(|(_, without)| match &found.value {
+                Scalar::Text(text) => without.is_some_and(|without| text.contains(without)),
                 Scalar::Integer(_) => false,
                 Scalar::Other => true,
             })

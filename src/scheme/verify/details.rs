@@ -165,7 +165,7 @@ impl Verifier {
 /// Returns whether a value is the secret, or part of the body and not only its digest.
 fn is_private(value: &TemplateValue) -> bool {
     match value.source {
-        ValueSource::Secret => true,
+        ValueSource::Secret | ValueSource::Setting(_) => true,
         ValueSource::Body
         | ValueSource::FormSorted
         | ValueSource::Json(_)

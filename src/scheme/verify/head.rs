@@ -111,6 +111,9 @@ impl Verifier {
         if in_header && candidates.iter().next().is_none() {
             return Err(Reason::MalformedSignature.into());
         }
+        if candidates.names_other_algorithm() {
+            return Err(Reason::BadAlg.into());
+        }
         if self.unlisted(request) != Ok(None) {
             return Err(Reason::MalformedSignature.into());
         }

@@ -6,7 +6,7 @@ use crate::{
     reject::{Reason, Reject},
     scheme::{
         compiled::template::{Template, ValueSource},
-        keyset::{KeyLookup, KeySet},
+        keyset::{KeyLookup, KeySet, named::NamedKeys},
         public_key::{PublicKey, PublicKeyAlgorithm},
         verify::{
             Verifier,
@@ -27,7 +27,7 @@ fn published(
     match set.find(kid, algorithm) {
         KeyLookup::Found(keys) => Ok(keys),
         KeyLookup::Unknown => Err(Reason::UnknownKid.into()),
-        KeyLookup::Pending => Err(Reject::KeyPending),
+        KeyLookup::Pending => Err(Reject::KeyPending(None)),
         KeyLookup::Unavailable => Err(Reject::KeysUnavailable),
     }
 }
@@ -39,6 +39,16 @@ pub(in crate::scheme) struct ProvingSecret {
     pub(in crate::scheme) mac: [u8; 16],
     /// The position of the secret in the list of its key, from 1; 0 for a key of a key set.
     pub(in crate::scheme) position: u16,
+}
+
+/// Returns the key with this name.
+fn named(keys: &NamedKeys, name: &str) -> Result<PublicKey, Reject> {
+    match keys.find(name) {
+        KeyLookup::Found(found) => found.into_iter().next().ok_or(Reject::KeysUnavailable),
+        KeyLookup::Unknown => Err(Reason::UnknownKid.into()),
+        KeyLookup::Pending => Err(Reject::KeyPending(Some(name.into()))),
+        KeyLookup::Unavailable => Err(Reject::KeysUnavailable),
+    }
 }
 
 impl Verifier {
@@ -154,6 +164,11 @@ impl Verifier {
             let valid = keys.iter().any(|key| key.verifies(token.signed, &token.signature));
             proven |= Bit::from(u8::from(valid));
         }
+        if let Some(keys) = &self.named_keys {
+            let name = token.kid.as_deref().ok_or(Reason::MalformedToken)?;
+            let key = named(keys, name)?;
+            proven |= Bit::from(u8::from(key.verifies(token.signed, &token.signature)));
+        }
         Ok(bool::from(proven).then_some(ProvingSecret { mac: [0; 16], position }))
     }
 
@@ -175,6 +190,41 @@ impl Verifier {
             |key: &PublicKey| candidates.iter().any(|claimed| key.verifies(&base, claimed));
         let proven = keys.iter().any(verifies);
         Ok(proven.then_some(ProvingSecret { mac: [0; 16], position: 0 }))
+    }
+
+    /// Returns whether the key that the request names signed the message.
+    pub(in crate::scheme) fn proven_by_named_key(
+        &self,
+        keys: &NamedKeys,
+        request: &RequestValues<'_>,
+        signatures: &ClaimedSignatures,
+    ) -> Result<Option<ProvingSecret>, Reject> {
+        let address = self.scheme.fetched.as_ref().and_then(|fetched| fetched.address.as_ref());
+        let address = address.map(|source| request.value(source, &[], 0).unwrap_or_default());
+        let name = match &address {
+            Some(address) => keys.name_in(address),
+            None => signatures.key_name(),
+        };
+        let key = match named(keys, name.ok_or(Reason::UnknownKid)?) {
+            // Nothing is fetched for a request that is for someone else.
+            Err(Reject::KeyPending(_)) if !self.settings_agree(request) => {
+                return Err(Reason::Claim.into());
+            }
+            key => key?,
+        };
+        let in_body;
+        let signatures = match self.scheme.signature.from.first() {
+            Some(ValueSource::Header(_)) => signatures,
+            _ => {
+                in_body = self.candidates(request, 0).map_err(|_| Reason::MalformedSignature)?;
+                &in_body
+            }
+        };
+        let mut message = Vec::with_capacity(request.payload.len() + 128);
+        let template = self.message(request);
+        let whole = request.feed(template, &[], 0, &mut |piece| message.extend_from_slice(piece));
+        let valid = whole && signatures.iter().any(|signature| key.verifies(&message, signature));
+        Ok(valid.then_some(ProvingSecret { mac: [0; 16], position: 0 }))
     }
 
     /// Returns the signatures of one item that are not in headers.

@@ -22,6 +22,7 @@ use crate::{
         text::{Likeness, likeness},
         verify::message_signature::MessageSignature,
     },
+    secret::Secret,
     target,
 };
 
@@ -105,6 +106,8 @@ pub(in crate::scheme) struct RequestValues<'a> {
     pub(in crate::scheme) message_signature: Option<Box<MessageSignature>>,
     /// How many message signatures could be verified.
     pub(in crate::scheme) alternatives: usize,
+    /// The values of the route's settings.
+    pub(in crate::scheme) settings: &'a [Vec<Secret>],
 }
 
 impl<'a> RequestValues<'a> {
@@ -210,6 +213,9 @@ impl<'a> RequestValues<'a> {
             ValueSource::Query(name) => self.query(name).map(Cow::Owned),
             ValueSource::Form(name) => form::only(self.payload.whole(), name).map(Cow::Owned),
             ValueSource::FormData(name) => self.form_data(name),
+            ValueSource::Setting(number) => {
+                self.settings.get(*number)?.first().map(|value| Cow::Borrowed(value.expose()))
+            }
         }
     }
 
@@ -275,6 +281,11 @@ impl<'a> RequestValues<'a> {
         match (&value.source, value.filters.as_slice()) {
             (ValueSource::Body, []) => self.payload.chunks().iter().for_each(|chunk| sink(chunk)),
             (ValueSource::Body, [Filter::Sha256]) => sink(&hex::encode(self.payload.sha256())),
+            (ValueSource::Body, [Filter::Crc32]) => {
+                let mut checksum = crc32fast::Hasher::new();
+                self.payload.chunks().iter().for_each(|chunk| checksum.update(chunk));
+                sink(checksum.finalize().to_string().as_bytes());
+            }
             (ValueSource::Secret, []) => sink(secret),
             // What the most used senders sign besides the body, without a detour.
             (ValueSource::Timestamp, []) => return self.timestamp.as_deref().map(sink).is_some(),
@@ -304,7 +315,8 @@ fn apply(filter: Filter, bytes: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
         Filter::Sha256 => Cow::Owned(hex::encode(&Sha256::digest(&bytes).into()).to_vec()),
         Filter::Lower => Cow::Owned(bytes.to_ascii_lowercase()),
         // Checked before the signature: a value with a separator is malformed, not absent.
-        Filter::Plain => bytes,
+        Filter::Plain | Filter::Line => bytes,
+        Filter::Crc32 => Cow::Owned(crc32fast::hash(&bytes).to_string().into_bytes()),
         Filter::Json => Cow::Owned(json_string(&bytes)?),
         Filter::UrlDecode => Cow::Owned(url_decode(&bytes)),
         Filter::EncodeUri => Cow::Owned(form::encoded(&bytes, form::ENCODE_URI)),

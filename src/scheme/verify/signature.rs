@@ -4,10 +4,11 @@ use memchr::memchr;
 
 use crate::scheme::{
     compiled::{
-        signature::{SignatureFormat, SignatureRule},
+        signature::{JsonSignature, SignatureFormat, SignatureRule},
         template::MAX_ITEMS,
     },
     encoding::Encoding,
+    json::Scalar,
     text::{after, same},
 };
 
@@ -25,11 +26,20 @@ pub(in crate::scheme) struct ClaimedSignatures {
     /// Its length; `None` as long as there is none.
     length: Option<usize>,
     more: Vec<Vec<u8>>,
+    /// The key that the signature names, and whether it names another algorithm.
+    named: Option<Box<str>>,
+    bad_algorithm: bool,
 }
 
 impl Default for ClaimedSignatures {
     fn default() -> Self {
-        ClaimedSignatures { first: [0; 66], length: None, more: Vec::new() }
+        ClaimedSignatures {
+            first: [0; 66],
+            length: None,
+            more: Vec::new(),
+            named: None,
+            bad_algorithm: false,
+        }
     }
 }
 
@@ -44,6 +54,16 @@ impl ClaimedSignatures {
     /// Adds a signature, whatever its length.
     pub(in crate::scheme) fn push(&mut self, signature: Vec<u8>) {
         self.more.push(signature);
+    }
+
+    /// The name of the key, if the signature contains it.
+    pub(in crate::scheme) fn key_name(&self) -> Option<&str> {
+        self.named.as_deref()
+    }
+
+    /// Whether the signature names an algorithm other than the scheme's.
+    pub(in crate::scheme) fn names_other_algorithm(&self) -> bool {
+        self.bad_algorithm
     }
 
     fn count(&self) -> usize {
@@ -98,7 +118,29 @@ impl SignatureRule {
                 }
                 Ok(())
             }
+            SignatureFormat::Json(rule) => self.parse_json(rule, text, candidates),
         }
+    }
+
+    fn parse_json(
+        &self,
+        rule: &JsonSignature,
+        text: &[u8],
+        candidates: &mut ClaimedSignatures,
+    ) -> Result<(), MalformedSignature> {
+        let object = Encoding::Base64.decode(text).ok_or(MalformedSignature)?;
+        let found = rule.reader.read(&object).map_err(|_| MalformedSignature)?;
+        let text = |pointer| match found.only(pointer, 0) {
+            Some(Scalar::Text(text)) => Ok(&**text),
+            Some(Scalar::Integer(_) | Scalar::Other) | None => Err(MalformedSignature),
+        };
+        if let Some(key) = rule.key {
+            candidates.named = Some(text(key)?.into());
+        }
+        for (pointer, value) in &rule.fixed {
+            candidates.bad_algorithm |= !text(*pointer)?.eq_ignore_ascii_case(value);
+        }
+        self.candidate(text(rule.signature)?.as_bytes(), candidates)
     }
 
     /// Parses a value that is one signature.

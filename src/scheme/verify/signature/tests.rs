@@ -12,7 +12,7 @@ fn vivoldi() -> (SignatureRule, Vec<Box<str>>) {
         prefix_optional: false,
         encoding: Encoding::Hex,
         length: Some(32),
-        algorithm: Some((1, "hmac-sha256".into())),
+        algorithm: Some((ValueSource::Item(1), "hmac-sha256".into())),
     };
     (signature, vec!["t".into(), "alg".into()])
 }
