@@ -33,7 +33,7 @@ pub enum Reason {
     MalformedBody,
     /// No key is configured for the one that the request names.
     UnknownKey,
-    /// The token names a key that the key set does not have.
+    /// The request names a key that the sender does not publish, or that is not valid.
     UnknownKid,
     /// The signature does not verify with the key.
     BadSignature,
@@ -117,7 +117,9 @@ impl Reason {
             Reason::MalformedToken => "the token is not a JWT of the kind that the scheme accepts",
             Reason::MalformedBody => "the body does not contain what the scheme reads from it",
             Reason::UnknownKey => "no key is configured under the name in the request",
-            Reason::UnknownKid => "the token names a key that is not in the key set",
+            Reason::UnknownKid => {
+                "the request names a key that the sender does not publish, or that is not valid"
+            }
             Reason::BadSignature => "the signature does not verify with the key",
             Reason::Claim => "a claim of the token has another value than configured",
             Reason::Inconsistent => "a header does not agree with the signed values",

@@ -102,6 +102,7 @@ fn configuration(scheme: &Scheme, arguments: &InitArguments) -> Result<String, s
         writeln!(text, "public_url = \"https://{host}/webhooks/{id}\"   # as registered there")?;
     }
     match (scheme.takes_public_key(), scheme.takes_tokens()) {
+        _ if scheme.fetches_keys() => {}
         (false, _) => writeln!(text, "secret = {{ file = \"{id}.secret\" }}")?,
         (true, false) => writeln!(text, "public_key = {{ file = \"{id}.key\" }}")?,
         (true, true) => {}
@@ -109,7 +110,22 @@ fn configuration(scheme: &Scheme, arguments: &InitArguments) -> Result<String, s
     text.push_str(
         "# mode = \"observe\"                     # reject nothing yet, but log what would be\n",
     );
-    if scheme.takes_tokens() && (scheme.takes_public_key() || !scheme.claims().is_empty()) {
+    let settings: Vec<_> = scheme.required_settings().collect();
+    if !settings.is_empty() {
+        text.push_str("\n[route.settings]\n");
+        for (name, what, is_confidential) in settings {
+            let value = if is_confidential {
+                format!("{{ file = \"{id}.{name}\" }}")
+            } else {
+                "\"\"".to_owned()
+            };
+            writeln!(text, "{:<39}# {what}", format!("{name} = {value}"))?;
+        }
+    }
+    let has_claims = !scheme.claims().is_empty();
+    if scheme.takes_tokens()
+        && ((scheme.takes_public_key() && !scheme.fetches_keys()) || has_claims)
+    {
         text.push_str("\n[route.jwt]\n");
         if scheme.takes_public_key() {
             writeln!(
@@ -127,6 +143,9 @@ fn configuration(scheme: &Scheme, arguments: &InitArguments) -> Result<String, s
 fn next_steps(path: &Path, scheme: &Scheme) -> String {
     let (id, name) = (scheme.id(), path.display());
     let key = match (scheme.takes_public_key(), scheme.takes_tokens()) {
+        _ if scheme.fetches_keys() => {
+            format!("\"${{EDITOR:-vi}}\" {name}          # complete [route.settings]")
+        }
         (false, _) => {
             format!("(umask 077; cat > {id}.secret)      # paste the secret, then Ctrl-D")
         }

@@ -74,6 +74,7 @@ const FILES: &[(&str, &str)] = files![
     "gocardless",
     "gogs",
     "google-pubsub",
+    "google-pubsub-unwrapped",
     "govalid",
     "grafana",
     "grafana-timestamp",

@@ -16,6 +16,7 @@ mod documents;
 mod events;
 mod examples;
 mod faults;
+mod fetched_keys;
 mod headers;
 mod inspector;
 mod key_sets;

@@ -479,6 +479,7 @@ rs = lambda key: lambda head: rsign(key, head)
 for id, jwt, iss in [
     ("pitchpoint", {"issuer": "https://securetoken.google.com/acme", "audience": "acme", "subject": ["svc"]}, "https://securetoken.google.com/acme"),
     ("google-pubsub", {"audience": "acme", "subject": ["svc"]}, "https://accounts.google.com"),
+    ("google-pubsub-unwrapped", {"audience": "acme", "subject": ["svc"]}, "https://accounts.google.com"),
 ]:
     lines = f'scheme = "{id}"\n[route.jwt]\njwks = "file:KEYS"\n' + "".join(f"{k} = {toml(v)}\n" for k, v in jwt.items())
     base = {"iss": iss, "aud": "acme", "sub": "svc", "iat": NOW, "exp": NOW + 3600}

@@ -179,6 +179,12 @@ impl Verifier {
 }
 
 impl Scheme {
+    /// Returns the settings that every route needs: name, meaning, and whether it is confidential.
+    pub fn required_settings(&self) -> impl Iterator<Item = (&str, &str, bool)> {
+        let required = self.settings.iter().filter(|setting| setting.values.is_empty());
+        required.map(|setting| (&*setting.name, setting.what.as_str(), setting.secret))
+    }
+
     /// Returns whether a setting is confidential.
     pub fn is_confidential(&self, name: &str) -> bool {
         self.settings.iter().any(|setting| setting.secret && *setting.name == *name)

@@ -68,8 +68,8 @@ pub(super) fn verified(
             other => invalid(&other.to_string()),
         })?;
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| invalid("not a certificate"))?;
-    let key = PublicKey::parse(algorithm, parsed.public_key().raw)
-        .map_err(BadCertificate::Invalid)?;
+    let key =
+        PublicKey::parse(algorithm, parsed.public_key().raw).map_err(BadCertificate::Invalid)?;
     let validity = parsed.validity();
     Ok((key, validity.not_before.timestamp()..=validity.not_after.timestamp()))
 }

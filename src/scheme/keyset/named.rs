@@ -7,8 +7,8 @@
 //! are used, before other keys, and serve for [`LASTING`] while that fails.
 //!
 //! Anyone can name keys that do not exist, and each costs a fetch. So the clients that wait take
-//! turns: one that names many keys delays another by one fetch for each that it gets. A name that
-//! the sender does not know is known to be unknown for a minute.
+//! turns, and one client causes at most [`FETCHES_A_CLIENT`] in a minute. A name that the sender
+//! does not know is known to be unknown for a minute.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use super::{
-    KeyLookup, LASTING, MAX_UNKNOWN, MINUTE,
+    KeyLookup, LASTING, MAX_UNKNOWN, MINUTE, POLL,
     fetch::{Backoff, FetchLimit, PERIOD},
     request::{Failure, KeyRequest},
 };
@@ -41,6 +41,8 @@ const MAX_CLIENTS: usize = 64;
 /// The most keys for which one client waits.
 const MAX_PER_CLIENT: usize = 4;
 
+/// The most fetches within any minute for one client.
+const FETCHES_A_CLIENT: usize = 3;
 /// The most fetches of a key that the host does not respond to, until another request names it.
 const ATTEMPTS: u8 = 5;
 
@@ -65,6 +67,8 @@ struct Queue {
     due: VecDeque<Arc<str>>,
     /// The names that clients wait for, each with the fetches that failed; the next client first.
     clients: VecDeque<(IpAddr, VecDeque<(Arc<str>, u8)>)>,
+    /// The fetches of the last minute, each with the client that waited for it.
+    begun: VecDeque<(Instant, IpAddr)>,
     /// The names that the sender did not know, each with the time of the fetch.
     unknown: HashMap<Arc<str>, Instant>,
 }
@@ -166,7 +170,11 @@ impl NamedKeys {
                 self.wanted.notified().await;
             }
             limit.wait().await;
-            let Some((name, waits)) = self.queue().next() else { continue };
+            let Some((name, waits)) = self.queue().next() else {
+                // All that wait have had their fetches for now.
+                tokio::time::sleep(POLL).await;
+                continue;
+            };
             limit.begin();
             let begun = Instant::now();
             match self.request.fetch(&name, &mut token, self.seconds()).await {
@@ -296,7 +304,14 @@ impl Queue {
         if let Some(name) = self.due.pop_front() {
             return Some((name, None));
         }
-        let (client, mut names) = self.clients.pop_front()?;
+        while self.begun.front().is_some_and(|(begun, _)| begun.elapsed() >= MINUTE) {
+            self.begun.pop_front();
+        }
+        let fetches = |client| self.begun.iter().filter(|(_, known)| *known == client).count();
+        let may = |(client, _): &(IpAddr, _)| fetches(*client) < FETCHES_A_CLIENT;
+        let at = self.clients.iter().position(may)?;
+        let (client, mut names) = self.clients.remove(at)?;
+        self.begun.push_back((Instant::now(), client));
         let name = names.pop_front();
         if !names.is_empty() {
             self.clients.push_back((client, names));
@@ -336,5 +351,60 @@ fn network(client: IpAddr) -> IpAddr {
 impl fmt::Debug for NamedKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "NamedKeys({})", self.request.host())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(number: u8) -> IpAddr {
+        IpAddr::from([203, 0, 113, number])
+    }
+
+    #[test]
+    fn clients_take_turns() {
+        let mut queue = Queue::default();
+        for number in 0..100 {
+            queue.add(&format!("flood-{number}"), 0, client(1));
+        }
+        assert!(queue.add("genuine", 0, client(2)));
+        assert!(!queue.add("genuine", 0, client(2)), "it already waits");
+        let order: Vec<_> = std::iter::from_fn(|| queue.next()).map(|(name, _)| name).collect();
+        let order: Vec<_> = order.iter().map(|name| &**name).collect();
+        assert_eq!(order, ["flood-0", "genuine", "flood-1", "flood-2"], "three for each");
+        for number in 0..=u8::MAX {
+            queue.add("x", 0, client(number));
+        }
+        assert_eq!(queue.clients.len(), MAX_CLIENTS);
+    }
+
+    #[test]
+    fn keys_in_use_come_first() {
+        let mut queue = Queue::default();
+        queue.add("new", 0, client(1));
+        queue.due.push_back("due".into());
+        assert_eq!(queue.next().map(|(name, waits)| (&*name == "due", waits)), Some((true, None)));
+        queue.add("new", 0, client(2));
+        queue.remove("new");
+        assert!(queue.is_empty(), "nobody waits for a key that was fetched");
+    }
+
+    #[test]
+    fn names_are_segments_of_a_path() {
+        for name in ["CERT-360caa42-fca2a594", "a.b_c", "6c5516e1-92dc-479e-a8ff-5a51992e0001"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a/b", "a%2fb", "a?b", "a#b", "a b", "\u{e9}"] {
+            assert!(!is_name(name), "{name}");
+        }
+        assert!(!is_name(&"x".repeat(MAX_NAME + 1)));
+    }
+
+    #[test]
+    fn networks_count_as_clients() {
+        let six: IpAddr = "2001:db8:1:2:3:4:5:6".parse().expect("an address");
+        assert_eq!(network(six), "2001:db8:1:2::".parse::<IpAddr>().expect("an address"));
+        assert_eq!(network(client(1)), client(1));
     }
 }

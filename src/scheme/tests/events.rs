@@ -98,6 +98,29 @@ fn a_fresh_timestamp_does_not_make_another_event() {
 }
 
 #[test]
+fn events_that_share_an_id_are_different_events() {
+    let cases = [
+        ("paystack", r#"{"event":"charge.dispute.remind","data":{"id":1,"n":N}}"#),
+        ("trello", r#"{"action":{"id":"a"},"model":{"id":"N"}}"#),
+    ];
+    for (id, body) in cases {
+        let public_url = (id == "trello").then(|| "https://hooks.example.com/x".to_owned());
+        let secret = global("a-secret-of-the-tests-0001");
+        let verifier = verifier(id, Credentials { public_url, ..secret });
+        let record = |n: &str| {
+            let body = payload(body.replace('N', n).as_bytes());
+            let headers = HeaderMap::new();
+            let draft = Draft { method: Method::POST, path: "/x", headers, body: &body };
+            let mut sent = post(&[]);
+            sent.headers = verifier.sign(None, draft, UnixMillis(NOW)).expect("signed");
+            verifier.verify(&sent, &body, UnixMillis(NOW)).expect("authentic").record()
+        };
+        assert_eq!(record("1"), record("1"), "{id}");
+        assert_ne!(record("1"), record("2"), "{id}");
+    }
+}
+
+#[test]
 fn values_that_distinguish_events_have_a_grammar() {
     for scheme in Scheme::builtins() {
         for (source, grammar) in &scheme.event.distinguish {

@@ -67,6 +67,16 @@ impl Authority {
         config
     }
 
+    /// Returns a certificate for `name` with which messages are signed with `key`, an RSA key in
+    /// PKCS#8. It expired in the year `ended`, if given.
+    pub(crate) fn signing(&self, name: &str, key: &[u8], ended: Option<i32>) -> String {
+        let der = PrivatePkcs8KeyDer::from(key);
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_RSA_SHA256);
+        let key = key.expect("an RSA key");
+        let params = Self::params(name, ended);
+        params.signed_by(&key, &self.issuer).expect("a certificate").pem()
+    }
+
     /// Writes a certificate for `name` and its key: `NAME.pem` and `NAME.key`.
     pub(crate) fn write_pair(&self, dir: &Path, name: &str) {
         let (certificate, key) = self.signed(name, None);
@@ -76,11 +86,16 @@ impl Authority {
 
     fn signed(&self, name: &str, ended: Option<i32>) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a key");
+        let params = Self::params(name, ended);
+        (params.signed_by(&key, &self.issuer).expect("a certificate"), key)
+    }
+
+    fn params(name: &str, ended: Option<i32>) -> CertificateParams {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         if let Some(year) = ended {
             params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
             params.not_after = rcgen::date_time_ymd(year, 1, 1);
         }
-        (params.signed_by(&key, &self.issuer).expect("a certificate"), key)
+        params
     }
 }

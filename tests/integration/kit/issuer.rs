@@ -50,6 +50,20 @@ impl Issuer {
         self.pair.public_key().as_ref().to_vec()
     }
 
+    /// Returns the private key in PKCS#8.
+    pub(crate) fn pkcs8(&self) -> Vec<u8> {
+        let der: Pkcs8V1Der<'_> = self.pair.as_der().expect("DER");
+        der.as_ref().to_vec()
+    }
+
+    /// Returns the signature of a message (RSA PKCS#1 v1.5 with SHA-256).
+    pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
+        let mut signature = vec![0; self.pair.public_modulus_len()];
+        let made = self.pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature);
+        made.expect("signed");
+        signature
+    }
+
     /// Returns a token signed by the crate jsonwebtoken.
     pub(crate) fn token(&self, claims: &Value) -> String {
         let der: Pkcs8V1Der<'_> = self.pair.as_der().expect("DER");
@@ -61,11 +75,7 @@ impl Issuer {
     /// Returns a token with any header, signed with this key whatever algorithm the header names.
     pub(crate) fn token_with(&self, header: &Value, claims: &Value) -> String {
         let signed = format!("{}.{}", part(header), part(claims));
-        let mut signature = vec![0; self.pair.public_modulus_len()];
-        let random = SystemRandom::new();
-        let made = self.pair.sign(&RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature);
-        made.expect("signed");
-        format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
+        format!("{signed}.{}", BASE64URL_NOPAD.encode(&self.sign(signed.as_bytes())))
     }
 }
 

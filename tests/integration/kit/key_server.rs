@@ -1,7 +1,7 @@
 //! A key set server with programmable responses: valid, failing, malformed or none.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -34,6 +34,7 @@ struct Shared {
     requests: Mutex<Vec<String>>,
     next: Mutex<VecDeque<Serves>>,
     usual: Mutex<Option<Serves>>,
+    by_path: Mutex<HashMap<String, Serves>>,
     under_way: AtomicUsize,
     most: AtomicUsize,
 }
@@ -49,15 +50,15 @@ pub(crate) struct KeyServer {
 impl KeyServer {
     /// Starts a server without TLS, which the gateway accepts only on loopback.
     pub(crate) async fn start(usual: Serves) -> Self {
-        Self::serve(usual, None).await
+        Self::run(usual, None).await
     }
 
     /// Starts a server with TLS.
     pub(crate) async fn start_tls(usual: Serves, config: ServerConfig) -> Self {
-        Self::serve(usual, Some(config)).await
+        Self::run(usual, Some(config)).await
     }
 
-    async fn serve(usual: Serves, tls: Option<ServerConfig>) -> Self {
+    async fn run(usual: Serves, tls: Option<ServerConfig>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::<Shared>::default();
@@ -93,13 +94,23 @@ impl KeyServer {
         self.shared.next.lock().expect("not poisoned").extend(answers);
     }
 
+    /// Sets the default response to requests for a path.
+    pub(crate) fn serve(&self, path: &str, answer: Serves) {
+        self.shared.by_path.lock().expect("not poisoned").insert(path.to_owned(), answer);
+    }
+
+    /// Returns the name and the port, as in a URL.
+    pub(crate) fn host(&self) -> String {
+        format!("localhost:{}", self.address.port())
+    }
+
     /// Returns the URL of the key set.
     pub(crate) fn url(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
         format!("{scheme}://localhost:{}/keys.json", self.address.port())
     }
 
-    /// Returns the heads of all requests so far.
+    /// Returns all requests so far, each with its body.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().expect("not poisoned").clone()
     }
@@ -121,13 +132,25 @@ impl KeyServer {
                 return;
             }
         }
+        let length = String::from_utf8_lossy(&head).lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+        });
+        let end = head.len() + length.unwrap_or(0);
+        while head.len() < end {
+            if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
         let now = self.shared.under_way.fetch_add(1, Ordering::SeqCst) + 1;
         self.shared.most.fetch_max(now, Ordering::SeqCst);
         let told = self.shared.next.lock().expect("not poisoned").pop_front();
         let usual = self.shared.usual.lock().expect("not poisoned").clone();
         let head = String::from_utf8_lossy(&head).into_owned();
+        let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        let of_path = self.shared.by_path.lock().expect("not poisoned").get(&path).cloned();
         self.shared.requests.lock().expect("not poisoned").push(head);
-        let text = match told.or(usual).expect("an answer") {
+        let text = match told.or(of_path).or(usual).expect("an answer") {
             Serves::Set(body) => {
                 format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
             }
