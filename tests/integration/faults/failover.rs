@@ -128,7 +128,16 @@ async fn is_known_to_all(gateways: &[(Arc<Process>, Setup); 2], ledger: &Ledger,
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sentinel_failover_under_load_loses_and_doubles_nothing() {
-    let Some(redis) = WatchedRedis::start().await else { return };
+    fails_over(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_failover_with_tls_loses_and_doubles_nothing() {
+    fails_over(true).await;
+}
+
+async fn fails_over(tls: bool) {
+    let Some(redis) = WatchedRedis::start(tls).await else { return };
     let ledger = Ledger::default();
     let upstream = Upstream::keeping(&ledger, plan).await;
     let gateways = start_two(&upstream, &redis.section()).await;
@@ -163,7 +172,16 @@ async fn a_sentinel_failover_under_load_loses_and_doubles_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_migration_under_load_loses_and_doubles_nothing() {
-    let Some(redis) = RedisCluster::start().await else { return };
+    migrates(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_migration_with_tls_loses_and_doubles_nothing() {
+    migrates(true).await;
+}
+
+async fn migrates(tls: bool) {
+    let Some(redis) = RedisCluster::start(tls).await else { return };
     let ledger = Ledger::default();
     let upstream = Upstream::keeping(&ledger, plan).await;
     let gateways = start_two(&upstream, &redis.section()).await;

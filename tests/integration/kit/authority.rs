@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
@@ -21,6 +21,8 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Unlike the subject of its certificates, which OpenSSL takes for self-signed otherwise.
+        params.distinguished_name.push(DnType::CommonName, "the authority of the tests");
         let certificate = params.self_signed(&key).expect("a certificate");
         Authority { certificate, issuer: Issuer::new(params, key) }
     }

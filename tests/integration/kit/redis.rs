@@ -37,7 +37,7 @@ impl Redis {
         for program in ["redis-server", "valkey-server"] {
             let mut version = Command::new(program);
             if version.arg("--version").stdout(Stdio::null()).status().is_ok() {
-                servers.push(Redis::start(program, false).await);
+                servers.push(Redis::start(program, None).await);
             }
         }
         if servers.is_empty() {
@@ -50,17 +50,18 @@ impl Redis {
     /// Starts a server for `rediss://`. The file [`Redis::ca`] contains its root CA.
     pub(crate) async fn with_tls() -> Option<Redis> {
         tool("redis-server")?;
-        Some(Redis::start("redis-server", true).await)
+        Some(Redis::start("redis-server", Some(&Authority::new())).await)
     }
 
-    async fn start(program: &'static str, tls: bool) -> Self {
-        Self::start_with(program, tls, None, |_| Vec::new()).await
+    async fn start(program: &'static str, authority: Option<&Authority>) -> Self {
+        Self::start_with(program, authority, None, |_| Vec::new()).await
     }
 
-    /// Starts a server with the options for its address; with a password, it is required.
+    /// Starts a server with the options for its address. With an authority, it uses TLS; with a
+    /// password, it requires it.
     async fn start_with(
         program: &'static str,
-        tls: bool,
+        authority: Option<&Authority>,
         password: Option<&'static str>,
         options: impl Fn(SocketAddr) -> Vec<String>,
     ) -> Self {
@@ -68,8 +69,7 @@ impl Redis {
         for _ in 0..20 {
             let address = free_address();
             let dir = tempfile::tempdir().expect("a directory");
-            if tls {
-                let authority = Authority::new();
+            if let Some(authority) = authority {
                 authority.write(&dir.path().join("ca.pem"));
                 authority.write_pair(dir.path(), "localhost");
             }
@@ -79,6 +79,7 @@ impl Redis {
                     ["--requirepass", password, "--masterauth", password].map(str::to_owned),
                 );
             }
+            let tls = authority.is_some();
             let child = Mutex::new(spawn(program, address, tls, &dir, &options));
             let server = Redis { program, options, child, address, password, tls, dir };
             if server.is_up().await {
@@ -93,13 +94,19 @@ impl Redis {
     }
 
     pub(crate) fn url(&self) -> String {
-        let (scheme, host) = if self.tls {
-            ("rediss", "localhost".to_owned())
-        } else {
-            ("redis", self.address.ip().to_string())
-        };
+        let scheme = if self.tls { "rediss" } else { "redis" };
         let login = self.password.map(|password| format!(":{password}@")).unwrap_or_default();
-        format!("{scheme}://{login}{host}:{}", self.address.port())
+        format!("{scheme}://{login}{}:{}", self.host(), self.address.port())
+    }
+
+    /// Returns the host by which the server is called: with TLS, the name in its certificate.
+    fn host(&self) -> String {
+        if self.tls { "localhost".to_owned() } else { self.address.ip().to_string() }
+    }
+
+    /// Returns the line `ca` of a section `[replay]`; nothing without TLS.
+    fn ca_line(&self) -> String {
+        if self.tls { format!("ca = {:?}\n", self.ca()) } else { String::new() }
     }
 
     /// Runs a command.
@@ -169,15 +176,7 @@ impl Redis {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, redis::RedisError> {
-        let client = if self.tls {
-            let ca = std::fs::read(self.ca()).expect("a certificate");
-            let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca) };
-            Client::build_with_tls(self.url(), certificates)?
-        } else {
-            Client::open(self.url())?
-        };
-        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-        client.get_multiplexed_async_connection_with_config(&patient).await
+        connect(&self.url(), self.tls.then(|| self.ca())).await
     }
 
     /// Waits until the server responds; returns `false` if it exits instead.
@@ -204,6 +203,23 @@ impl Drop for Redis {
     }
 }
 
+/// Connects to a server or a sentinel, with TLS if there is a file with its root CA.
+async fn connect(
+    url: &str,
+    ca: Option<PathBuf>,
+) -> Result<MultiplexedConnection, redis::RedisError> {
+    let client = match ca {
+        Some(ca) => {
+            let ca = std::fs::read(ca).expect("a certificate");
+            let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca) };
+            Client::build_with_tls(url, certificates)?
+        }
+        None => Client::open(url)?,
+    };
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    client.get_multiplexed_async_connection_with_config(&patient).await
+}
+
 /// Runs a command on an open connection.
 async fn run<T: FromRedisValue>(connection: &mut MultiplexedConnection, words: &[&str]) -> T {
     let mut command = redis::cmd(words[0]);
@@ -224,7 +240,7 @@ fn spawn(
     if tls {
         // A certificate is for a name, and `localhost` is 127.0.0.1.
         command.args(["--bind", &host, "127.0.0.1", "--port", "0", "--tls-port", &port]);
-        command.args(["--tls-auth-clients", "no"]);
+        command.args(["--tls-auth-clients", "no", "--tls-replication", "yes"]);
         for (option, file) in [
             ("--tls-ca-cert-file", "ca.pem"),
             ("--tls-cert-file", "localhost.pem"),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Redis, run};
-use crate::kit::{free_at, tool, until};
+use crate::kit::{Authority, free_at, tool, until};
 
 const SLOTS: u16 = 16_384;
 
@@ -17,12 +17,13 @@ pub(crate) struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Starts the servers, and waits until each of them serves.
-    pub(crate) async fn start() -> Option<Self> {
+    /// Starts the servers, with TLS or without, and waits until each of them serves.
+    pub(crate) async fn start(tls: bool) -> Option<Self> {
         tool("redis-server")?;
+        let authority = tls.then(Authority::new);
         let mut servers = Vec::new();
         for _ in 0..3 {
-            servers.push(start_server().await);
+            servers.push(start_server(authority.as_ref()).await);
         }
         let mut ids = Vec::new();
         for (number, server) in (0u16..).zip(&servers) {
@@ -56,7 +57,8 @@ impl RedisCluster {
     /// The section `[replay]` of a gateway, with the addresses of two of the servers.
     pub(crate) fn section(&self) -> String {
         let urls = format!("\"{}\", \"{}\"", self.servers[0].url(), self.servers[1].url());
-        format!("[replay]\nstore = \"redis\"\nurl = [{urls}]\ncluster = true")
+        let ca = self.servers[0].ca_line();
+        format!("[replay]\nstore = \"redis\"\nurl = [{urls}]\n{ca}cluster = true")
     }
 
     /// How many events are on record as done, in all servers.
@@ -115,15 +117,19 @@ async fn set_slots(server: &Redis, slots: &RangeInclusive<u16>, what: &str, id: 
     commands.query_async::<()>(&mut connection).await.expect("set");
 }
 
-async fn start_server() -> Redis {
+async fn start_server(authority: Option<&Authority>) -> Redis {
     let options = |address: SocketAddr| {
         let IpAddr::V4(ip) = address.ip() else { panic!("{address}") };
         let bus = free_at(ip).port().to_string();
         // The source address of a connection on loopback is 127.0.0.1, so it announces its own.
         let ip = ip.to_string();
-        ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-announce-ip", &ip]
-            .map(str::to_owned)
-            .to_vec()
+        let mut options = vec!["--cluster-enabled", "yes", "--cluster-port", &bus];
+        options.extend(["--cluster-announce-ip", &ip]);
+        if authority.is_some() {
+            options.extend(["--tls-cluster", "yes", "--cluster-announce-hostname", "localhost"]);
+            options.extend(["--cluster-preferred-endpoint-type", "hostname"]);
+        }
+        options.into_iter().map(str::to_owned).collect()
     };
-    Redis::start_with("redis-server", false, None, options).await
+    Redis::start_with("redis-server", authority, None, options).await
 }
