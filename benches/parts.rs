@@ -17,7 +17,9 @@ use sealgate::internals::{
     body::Payload,
     config,
     metrics::Metrics,
-    replay::{Claimed, Clock, OnStoreFailure, Options, Replay, ShareId, StoreOptions, Terms},
+    replay::{
+        Admission, Claimed, Clock, OnStoreFailure, Options, Replay, ShareId, StoreOptions, Terms,
+    },
     response::SanitizedResponse,
     route::Routes,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verified, Verifier},
@@ -109,7 +111,7 @@ async fn events(replay: &Replay, requests: &[Verified]) {
             )
             .await
         {
-            Ok(Claimed::Won(claim)) => drop(claim.done(&answer, true).await),
+            Ok(Admission::Decided(Claimed::Won(claim))) => drop(claim.done(&answer, true).await),
             other => panic!("a new event is free: {other:?}"),
         }
     }

@@ -20,8 +20,8 @@ use sealgate::internals::{
     body::Payload,
     metrics::Metrics,
     replay::{
-        Claimed, Clock, OnStoreFailure, Options, RedisOptions, Replay, ShareId, StoreOptions,
-        Terms, Topology,
+        Admission, Claimed, Clock, OnStoreFailure, Options, RedisOptions, Replay, ShareId,
+        StoreOptions, Terms, Topology,
     },
     response::SanitizedResponse,
     scheme::{Credentials, Draft, Scheme, UnixMillis, Verified, Verifier},
@@ -76,7 +76,12 @@ fn open(store: StoreOptions) -> Replay {
 async fn event(replay: &Replay, request: &Verified, answer: &SanitizedResponse) {
     let answer_by = tokio::time::Instant::now() + Duration::from_secs(30);
     let terms = Terms { route: ShareId::of_route("bench"), ttl: TTL, forwards_repeats: false };
-    match replay.claim(request, terms, answer_by).await {
+    let claimed = match replay.claim(request, terms, answer_by).await {
+        Ok(Admission::Decided(claimed)) => Ok(claimed),
+        Ok(Admission::Pending(claim)) => claim.claim().await,
+        Err(reject) => Err(reject),
+    };
+    match claimed {
         Ok(Claimed::Won(claim)) => drop(claim.done(answer, false).await),
         other => panic!("a new event is free: {other:?}"),
     }

@@ -54,7 +54,7 @@ pub use self::{
 };
 use crate::{
     metrics::{EventStoreMetrics, Metrics},
-    replay::{Clock, Millis},
+    replay::{Clock, Millis, StoreOptions},
     scheme::EventKey,
     traces::Traces,
 };
@@ -100,12 +100,13 @@ impl Drop for SharedEvents {
 
 impl Events {
     /// Opens the store and starts its background tasks; must be called inside a Tokio runtime.
-    /// Nothing is delivered before [`Events::serve`].
+    /// `records` says where the replay records are. Nothing is delivered before [`Events::serve`].
     ///
     /// # Errors
     /// If the store cannot be opened.
     pub fn open(
         options: EventsOptions,
+        records: &StoreOptions,
         clock: Clock,
         (metrics, traces): (&Metrics, Option<Traces>),
     ) -> Result<Self, EventsError> {
@@ -114,7 +115,7 @@ impl Events {
         let max_bytes = options.retention.max_bytes;
         store_metrics.capacity.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
         let keeps_refused = options.retention.keep_refused > 0;
-        let store = open_store(options, &store_metrics)?;
+        let store = open_store(options, records, &store_metrics)?;
         Self::with_store(store, clock, (store_metrics, traces), keeps_refused)
     }
 
@@ -324,8 +325,10 @@ pub(crate) struct Refused {
 
 fn open_store(
     options: EventsOptions,
+    records: &StoreOptions,
     metrics: &EventStoreMetrics,
 ) -> Result<Arc<dyn EventStore>, EventsError> {
+    let holds_records = options.holds(records);
     let EventsOptions { store, retention, key } = options;
     match store {
         EventStoreOptions::Disk { path } => {
@@ -337,7 +340,7 @@ fn open_store(
         }
         EventStoreOptions::Postgres(database) => {
             let up = metrics.up.clone();
-            let store = PostgresStore::open(&database, key.as_ref(), retention, up);
+            let store = PostgresStore::open(&database, key.as_ref(), retention, holds_records, up);
             Ok(Arc::new(store.map_err(|error| match error.is_mismatch() {
                 true => EventsError::Mismatch(error.to_string()),
                 false => EventsError::Unusable(error.to_string()),

@@ -103,10 +103,12 @@ impl Gateway {
             handshakes.into_iter().map(ArcSwap::from_pointee).map(Arc::new).collect();
         let bound = server::bind(options, &config.admin.listen)?;
         let addresses = bound.addresses()?;
+        let records = config.replay.store.clone();
         let replay = Replay::open(config.replay, Clock::system(), &metrics)?;
         let started = config.traces.map(|options| Traces::start(options, metrics.spans.clone()));
         let (traces, spans) = started.transpose().map_err(StartError::Traces)?.unzip();
-        let open = |options| Events::open(options, Clock::system(), (&metrics, traces.clone()));
+        let open =
+            |options| Events::open(options, &records, Clock::system(), (&metrics, traces.clone()));
         let events = config.events.map(open).transpose()?;
         let acme = start_acme(options.acme.as_ref(), certificates.as_ref(), &metrics)?;
         let mut site = site(

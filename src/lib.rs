@@ -71,8 +71,8 @@ pub mod internals {
     }
     pub mod replay {
         pub use crate::replay::{
-            Claimed, Clock, OnStoreFailure, Options, RedisOptions, Replay, ShareId, StoreOptions,
-            Terms, Topology,
+            Admission, Claimed, Clock, OnStoreFailure, Options, RedisOptions, Replay, ShareId,
+            StoreOptions, Terms, Topology,
         };
     }
     pub mod response {

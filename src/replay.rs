@@ -57,14 +57,20 @@ mod store;
 mod sync;
 mod write_behind;
 
-pub(crate) use self::clock::Millis;
+#[cfg(test)]
+pub(crate) use self::record::LeaseToken;
 pub use self::{
-    claim::{Claim, Failure, Receipt},
+    claim::{Claim, Failure, PendingClaim, Receipt},
     clock::Clock,
-    decision::{Claimed, Ended, Repeat, Settled},
+    decision::{Admission, Claimed, Ended, Repeat, Settled},
     options::{OnStoreFailure, Options, RedisOptions, StoreOptions, Topology},
     record::{ShareId, Terms},
     store::redis::{UrlError, check_urls},
+};
+pub(crate) use self::{
+    clock::Millis,
+    record::ReplayRecord,
+    store::{lease::ClaimReply, postgres::claim_reply},
 };
 
 /// The store cannot be opened; the text says which one and why.
@@ -134,7 +140,8 @@ impl Replay {
     }
 
     /// Claims the event of an authentic request, if it is free. `terms` are those of its route, and
-    /// the sender must have a response by `answer_by`.
+    /// the sender must have a response by `answer_by`. If the event is free in this process and
+    /// there is a shared store, that is still to decide.
     ///
     /// # Errors
     /// [`Reject::NotAccepted`] as `stale` (too old, and the event is not on record) or
@@ -145,10 +152,10 @@ impl Replay {
         verified: &Verified,
         terms: Terms,
         answer_by: Instant,
-    ) -> Result<Claimed, Reject> {
+    ) -> Result<Admission, Reject> {
         match Arrival::new(verified, terms) {
-            Some(arrival) => decision::admit(&self.0, arrival, answer_by).await,
-            None => Ok(Claimed::Won(Claim::unrecorded())),
+            Some(arrival) => decision::admit_here(&self.0, arrival, answer_by).await,
+            None => Ok(Admission::Decided(Claimed::Won(Claim::unrecorded()))),
         }
     }
 
@@ -245,6 +252,9 @@ async fn renew_leases(guard: Weak<Guard>) {
     }
 }
 
+/// How long updates are gathered that a store writes together.
+const GATHERING: Duration = Duration::from_millis(5);
+
 async fn write_behind(guard: Weak<Guard>) {
     const RETRY: Duration = Duration::from_millis(500);
     loop {
@@ -253,7 +263,12 @@ async fn write_behind(guard: Weak<Guard>) {
             Some(Ok(())) => {}
             Some(Err(_)) => tokio::time::sleep(RETRY).await,
             // The timeout ends this task with the guard.
-            None => drop(tokio::time::timeout(RETRY, guard.write_behind.added()).await),
+            None => {
+                let added = tokio::time::timeout(RETRY, guard.write_behind.added()).await;
+                if added.is_ok() && guard.writes_behind_together() {
+                    tokio::time::sleep(GATHERING).await;
+                }
+            }
         }
     }
 }

@@ -15,9 +15,13 @@ use super::{
     millis,
     model::{Acceptance, AttemptLease, EventEntry, EventState, NewEvent, NextStep},
     request::InboundRequest,
-    store::StoreError,
+    store::{RecordedAcceptance, StoreError},
 };
-use crate::{reject::Reject, response::SanitizedResponse};
+use crate::{
+    reject::Reject,
+    replay::{ClaimReply, PendingClaim},
+    response::SanitizedResponse,
+};
 
 /// A synchronous attempt that was still in flight when its event was stored.
 #[derive(Debug)]
@@ -57,26 +61,88 @@ impl Events {
         possible_duplicate: bool,
         until: Instant,
     ) -> Result<bool, StoreError> {
-        let service = &self.0.service;
-        let stopping = service.stopping.is_cancelled();
+        let (entry, slot) = self.first_entry(route, facts, &request, possible_duplicate);
+        let new = NewEvent { entry: entry.clone(), request: request.stored() };
+        let acceptance = self.0.service.accept(new, until).await?;
+        Ok(self.accepted(route, acceptance, (entry, request, slot)).await)
+    }
+
+    /// Returns whether the store also contains the replay records, so that
+    /// [`Events::accept_recorded`] decides about claims.
+    pub(crate) fn decides_claims(&self) -> bool {
+        self.store().recording().is_some()
+    }
+
+    /// Stores an event like [`Events::accept`], together with its replay record. If the event
+    /// cannot be claimed, nothing is stored; the result is then the reply to the claim and the
+    /// request.
+    ///
+    /// # Errors
+    /// Those of the store, at `until` at the latest.
+    pub(crate) async fn accept_recorded(
+        &self,
+        route: &Arc<DeliveryRoute>,
+        facts: &EventFacts,
+        request: InboundRequest,
+        claim: &PendingClaim,
+        until: Instant,
+    ) -> Result<Result<bool, (ClaimReply, InboundRequest)>, StoreError> {
+        let Some(store) = self.store().recording() else {
+            return Err(StoreError::Unavailable("it contains no replay records".into()));
+        };
+        let marked = claim.possible_duplicate();
+        let (mut entry, slot) = self.first_entry(route, facts, &request, marked);
+        let new = NewEvent { entry: entry.clone(), request: request.stored() };
+        let accepting = store.accept_recorded(new, claim.record(), until);
+        match self.0.service.timed_accept(accepting).await? {
+            RecordedAcceptance::Recorded { acceptance, unknown } => {
+                entry.possible_duplicate |= unknown;
+                Ok(Ok(self.accepted(route, acceptance, (entry, request, slot)).await))
+            }
+            RecordedAcceptance::Declined(reply) => Ok(Err((reply, request))),
+        }
+    }
+
+    /// Returns the entry of a new event. If there is a slot for its first attempt, that begins as
+    /// soon as the event is stored.
+    fn first_entry(
+        &self,
+        route: &Arc<DeliveryRoute>,
+        facts: &EventFacts,
+        request: &InboundRequest,
+        possible_duplicate: bool,
+    ) -> (EventEntry, Option<AttemptSlot>) {
+        let stopping = self.0.service.stopping.is_cancelled();
         let slot = if stopping { None } else { route.first_slot() };
-        let mut entry = self.entry(route, facts, &request);
+        let mut entry = self.entry(route, facts, request);
         entry.possible_duplicate = possible_duplicate;
         if slot.is_some() {
             entry.state = EventState::Delivering;
             entry.next_attempt = None;
             entry.attempts = 1;
         }
-        let new = NewEvent { entry: entry.clone(), request: request.stored() };
-        match self.0.service.accept(new, until).await? {
+        (entry, slot)
+    }
+
+    /// Begins the first attempt of an accepted event, or has it begun later. Returns whether the
+    /// event was not stored before.
+    async fn accepted(
+        &self,
+        route: &Arc<DeliveryRoute>,
+        acceptance: Acceptance,
+        (mut entry, request, slot): (EventEntry, InboundRequest, Option<AttemptSlot>),
+    ) -> bool {
+        let service = &self.0.service;
+        match acceptance {
             Acceptance::New(id, Some(lease)) => {
                 if id != entry.id {
                     // A failed or delivered event that takes the new request.
-                    entry = self.store().entry(id).await?.unwrap_or(entry);
+                    let stored = self.store().entry(id).await;
+                    entry = stored.ok().flatten().unwrap_or(entry);
                 }
                 service.publish(&entry);
                 // A lease is granted only for an entry that is delivering.
-                let Some(slot) = slot else { return Ok(true) };
+                let Some(slot) = slot else { return true };
                 let delivery =
                     StoredDelivery { route: Arc::clone(route), entry, lease, request, slot };
                 tokio::spawn(service.track(lease, delivery.run(Arc::clone(service))));
@@ -89,9 +155,9 @@ impl Events {
                 self.publish_stored(id).await;
                 route.wake();
             }
-            Acceptance::Known(_) => return Ok(false),
+            Acceptance::Known(_) => return false,
         }
-        Ok(true)
+        true
     }
 
     /// Stores an event whose synchronous attempt has failed, so that it is retried.

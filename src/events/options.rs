@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::model::Retention;
-use crate::{postgres::DatabaseOptions, secret::Secret};
+use crate::{postgres::DatabaseOptions, replay::StoreOptions, secret::Secret};
 
 /// The settings of the event store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,19 @@ pub struct EventsOptions {
     pub retention: Retention,
     /// The key with which requests are encrypted at rest.
     pub key: Option<Secret>,
+}
+
+impl EventsOptions {
+    /// Returns whether the database also contains these replay records, so that an event and its
+    /// record can be written in one transaction.
+    pub(crate) fn holds(&self, records: &StoreOptions) -> bool {
+        match (&self.store, records) {
+            (EventStoreOptions::Postgres(events), StoreOptions::Postgres(records)) => {
+                events == records
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Where events are stored.

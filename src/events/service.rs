@@ -99,7 +99,12 @@ impl EventService {
         event: NewEvent,
         until: Instant,
     ) -> Result<Acceptance, StoreError> {
-        timed(&self.durations.accept, self.store.accept(event, until)).await
+        self.timed_accept(self.store.accept(event, until)).await
+    }
+
+    /// Waits until an event is stored, and measures how long that takes.
+    pub(super) async fn timed_accept<T>(&self, accepting: impl Future<Output = T>) -> T {
+        timed(&self.durations.accept, accepting).await
     }
 
     /// Begins attempts of events that are due, as [`EventStore::take_due`].

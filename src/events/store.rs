@@ -12,7 +12,10 @@ use super::model::{
     Acceptance, AttemptLease, Backlog, DeliveryAttempt, DueEvent, EventEntry, EventFilter, EventId,
     NewEvent, NextStep, StoredRequest,
 };
-use crate::{replay::Millis, scheme::EventKey};
+use crate::{
+    replay::{ClaimReply, Millis, ReplayRecord},
+    scheme::EventKey,
+};
 
 pub(crate) mod disk;
 pub(crate) mod postgres;
@@ -54,6 +57,36 @@ pub struct EventPage {
     pub next: Option<EventId>,
 }
 
+/// What [`RecordingStore::accept_recorded`] did.
+#[derive(Clone, Debug)]
+pub enum RecordedAcceptance {
+    /// The event is durable, and its replay record says that it is done.
+    Recorded {
+        /// The same as without a replay record.
+        acceptance: Acceptance,
+        /// The replay record said that an attempt may have reached the upstream: the event is
+        /// marked as a possible duplicate.
+        unknown: bool,
+    },
+    /// The event could not be claimed, and nothing changed.
+    Declined(ClaimReply),
+}
+
+/// A store of events that also contains the replay records.
+pub trait RecordingStore {
+    /// Stores an event like [`EventStore::accept`], and in the same transaction claims it and
+    /// records its success.
+    ///
+    /// # Errors
+    /// Those of [`EventStore::accept`].
+    fn accept_recorded(
+        &self,
+        event: NewEvent,
+        record: ReplayRecord,
+        until: Instant,
+    ) -> Operation<'_, RecordedAcceptance>;
+}
+
 /// A store of events.
 pub trait EventStore: fmt::Debug + Send + Sync {
     /// Stores an event durably. If an event of the same route with the same replay record is stored
@@ -72,6 +105,11 @@ pub trait EventStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// `StoreError::Full`; `StoreError::Unavailable` at `until` at the latest.
     fn accept(&self, event: NewEvent, until: Instant) -> Operation<'_, Acceptance>;
+
+    /// Returns the store as one that also contains the replay records, if it is.
+    fn recording(&self) -> Option<&dyn RecordingStore> {
+        None
+    }
 
     /// Returns the entry with this replay record.
     fn find(&self, route: &Arc<str>, record: EventKey) -> Operation<'_, Option<EventEntry>>;

@@ -16,7 +16,7 @@ use crate::{
         StoreError,
     },
     reject::{Outcome, Reject},
-    replay::{Claim, Failure, Settled},
+    replay::{Claim, Claimed, Failure, PendingClaim, Settled},
     response::{ANSWER, SanitizedResponse},
     route::Route,
     scheme::{UnixMillis, Verified},
@@ -226,6 +226,40 @@ impl Flight {
     }
 }
 
+/// The result of storing an event together with its replay record.
+pub(super) enum StoredFirst {
+    /// The response to the sender.
+    Here(Settled, Outcome),
+    /// The replay store has decided otherwise: what the request may do instead, and what was given
+    /// for it.
+    Declined(Result<Claimed, Reject>, InboundRequest, Option<Permit>),
+}
+
+/// Stores an event together with its replay record.
+pub(super) async fn store(
+    events: Events,
+    route: Arc<Route>,
+    (facts, request, permit): (EventFacts, InboundRequest, Option<Permit>),
+    claim: PendingClaim,
+    answer_by: Instant,
+) -> StoredFirst {
+    let until = answer_by - reserve(&route) / 4;
+    match events.accept_recorded(&route.delivery, &facts, request, &claim, until).await {
+        Ok(Ok(is_new)) => {
+            let outcome = if is_new { Outcome::Queued } else { Outcome::Duplicate };
+            let response = acknowledgement(outcome);
+            let receipt = Some(claim.recorded(&response));
+            StoredFirst::Here(Settled { outcome: Ok(response), receipt }, outcome)
+        }
+        Ok(Err((reply, request))) => StoredFirst::Declined(claim.decided(reply), request, permit),
+        Err(error) => {
+            claim.withdraw(rejection(&error));
+            let outcome = Err(rejection(&error));
+            StoredFirst::Here(Settled { outcome, receipt: None }, Outcome::Unavailable)
+        }
+    }
+}
+
 /// Notes a sender's retry of an event that was delivered or stored: a dead one becomes pending
 /// again, and with `duplicates = "forward"` a delivered one does too.
 ///
@@ -285,10 +319,15 @@ async fn settle(
 
 /// Ends the claim of an event that is in the store.
 async fn acknowledge(claim: Claim, waits: bool, outcome: Outcome) -> (Settled, Outcome) {
-    let mut response = SanitizedResponse::empty(StatusCode::OK);
-    response.headers.insert(ANSWER, HeaderValue::from_static(outcome.label()));
+    let response = acknowledgement(outcome);
     let receipt = Some(claim.done(&response, waits).await);
     (Settled { outcome: Ok(response), receipt }, outcome)
+}
+
+fn acknowledgement(outcome: Outcome) -> SanitizedResponse {
+    let mut response = SanitizedResponse::empty(StatusCode::OK);
+    response.headers.insert(ANSWER, HeaderValue::from_static(outcome.label()));
+    response
 }
 
 fn rejection(error: &StoreError) -> Reject {

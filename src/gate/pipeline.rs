@@ -12,17 +12,17 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     access_log::LogEntry,
-    flight::{self, Flight},
+    flight::{self, Flight, StoredFirst},
     http_rules::{self, WireFacts},
     observe, verification,
 };
 use crate::{
     body::{self, Payload},
     capacity::{Account, Capacity, ConnectionSlot},
-    events::{DeliveryMode, Events},
+    events::{DeliveryMode, EventFacts, Events, InboundRequest},
     reject::{Outcome, Reject},
     rejections::Rejections,
-    replay::{Claimed, Ended, Receipt, Repeat, Replay, Settled},
+    replay::{Admission, Claimed, Ended, Receipt, Repeat, Replay, Settled},
     response::{self, ANSWER, SanitizedResponse},
     route::{Mode, Route, Routes},
     tls::Challenges,
@@ -153,10 +153,43 @@ impl Pipeline {
 
         // Replay guard: may the event be forwarded?
         let answer_by = entry.deadline(route.answer_within);
+        let (mut case, mut permit) = (wire.header_case, permit);
         let checked = match verified {
             Ok(verified) => {
                 let step = entry.begin_step();
-                let claimed = self.replay.claim(&verified, route.terms, answer_by).await;
+                let admission = self.replay.claim(&verified, route.terms, answer_by).await;
+                let claimed = match (admission, self.events_that_claim(&route)) {
+                    (Err(reject), _) => Err(reject),
+                    (Ok(Admission::Decided(claimed)), _) => Ok(claimed),
+                    (Ok(Admission::Pending(claim)), None) => claim.claim().await,
+                    (Ok(Admission::Pending(claim)), Some(events)) => {
+                        // The event and its replay record are stored in one transaction.
+                        let (client, request_id) = (client.clone(), entry.id().clone());
+                        let request = InboundRequest { head, case, payload, client, request_id };
+                        let received = u64::try_from(entry.arrived().0).unwrap_or(0);
+                        let facts = EventFacts::new(&verified, received, &route.delivery, &request);
+                        let (events, owner) =
+                            (events.clone(), Owner::new(wire.half_closed.clone()));
+                        let new = (facts, request, permit);
+                        let stored =
+                            flight::store(events, Arc::clone(&route), new, claim, answer_by);
+                        let stored = Detached::new(self.flights.track_future(stored), owner);
+                        let stored = timeout_at(answer_by, stored).await;
+                        match stored.map_err(|_| Reject::Deadline)? {
+                            StoredFirst::Here(settled, outcome) => {
+                                entry.end_step(TracedStep::Claim, step, &settled.outcome);
+                                account.note_authentic();
+                                connection.note_authentic();
+                                return Reply::from_upstream(settled, &route, outcome);
+                            }
+                            StoredFirst::Declined(claimed, request, held) => {
+                                InboundRequest { head, case, payload, .. } = request;
+                                permit = held;
+                                claimed
+                            }
+                        }
+                    }
+                };
                 entry.end_step(TracedStep::Claim, step, &claimed);
                 claimed.map(|claimed| (verified, claimed))
             }
@@ -189,7 +222,7 @@ impl Pipeline {
                         (&repeat, &verdict, &self.events)
                         && route.delivery.options.mode != DeliveryMode::Sync
                     {
-                        let request = (head, wire.header_case, payload);
+                        let request = (head, case, payload);
                         let known = (verified, entry.id(), entry.arrived());
                         let until = (answer_by, client);
                         // In a box, because it is rare and its future is large.
@@ -233,13 +266,13 @@ impl Pipeline {
                     flights: self.flights.clone(),
                     late,
                 };
-                let request = (head, wire.header_case, payload);
+                let request = (head, case, payload);
                 let flight = flight.run(request, verified, entry.arrived());
                 Detached::new(self.flights.track_future(flight), owner)
             }
             (verdict, _) => {
                 let upstream = Arc::clone(&route.upstream);
-                let head = (&head, &wire.header_case);
+                let head = (&head, &case);
                 let forward = upstream::send(upstream, head, payload, verdict, claim, context);
                 let flight = async move {
                     let settled = forward.await;
@@ -260,6 +293,14 @@ impl Pipeline {
 }
 
 impl Pipeline {
+    /// Returns the event store if it decides about the claims of a route's events.
+    fn events_that_claim(&self, route: &Route) -> Option<&Events> {
+        let events = self.events.as_ref()?;
+        let stores_first = route.delivery.options.mode == DeliveryMode::Async;
+        let claims = stores_first && route.mode == Mode::Enforce && events.decides_claims();
+        claims.then_some(events)
+    }
+
     /// Returns the account of a request's client, which can be another one than its connection's.
     fn account<'c>(&self, client: &ClientAddr, connection: &'c ConnectionSlot) -> Cow<'c, Account> {
         if client.address == client.peer.address {

@@ -28,6 +28,7 @@ impl Migration {
 pub(super) const MIGRATIONS: &[Migration] = &[
     Migration::new(1, include_str!("migrations/1_replay.sql")),
     Migration::new(1, include_str!("migrations/2_events.sql")),
+    Migration::new(1, include_str!("migrations/3_batches.sql")),
 ];
 
 /// The key of the advisory lock under which one process at a time migrates: `sealgate` in ASCII.

@@ -18,6 +18,7 @@ const PREVIOUS: &[Migration] = MIGRATIONS.split_at(MIGRATIONS.len() - 1).0;
 const NEXT: &[Migration] = &[
     Migration::new(1, include_str!("migrations/1_replay.sql")),
     Migration::new(1, include_str!("migrations/2_events.sql")),
+    Migration::new(1, include_str!("migrations/3_batches.sql")),
     Migration::new(1, "ALTER TABLE sealgate.replay ADD COLUMN note text NOT NULL DEFAULT ''"),
 ];
 

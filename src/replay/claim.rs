@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use crate::{
     reject::Reject,
     replay::{
-        clock::millis,
+        clock::{Millis, millis},
         guard::Guard,
         in_flight::ClaimEnd,
-        record::{Arrival, Identities, LeaseToken, RequestIdentity},
+        record::{Arrival, Identities, LeaseToken, ReplayRecord, RequestIdentity},
         store::{Store, lease::Attempt},
     },
     response::SanitizedResponse,
@@ -37,7 +37,7 @@ pub struct Claim(Option<Box<HeldClaim>>);
 /// A claim that is in the claim map.
 #[derive(Debug)]
 pub(crate) struct HeldClaim {
-    guard: Arc<Guard>,
+    pub(crate) guard: Arc<Guard>,
     pub(crate) arrival: Arrival,
     /// 0 when the claim has ended.
     ticket: u64,
@@ -153,9 +153,9 @@ impl Claim {
         Claim(None)
     }
 
-    pub(crate) fn held(mut held: HeldClaim) -> Self {
+    pub(crate) fn held(mut held: Box<HeldClaim>) -> Self {
         held.stage = ClaimStage::Held;
-        Claim(Some(Box::new(held)))
+        Claim(Some(held))
     }
 
     /// Returns whether an earlier attempt may have reached the upstream.
@@ -204,6 +204,56 @@ impl Claim {
         let stored =
             guard.record_failed(arrival, held.lease, attempt, status, held.answer_by).await;
         held.fail(unknown, status, outcome, stored);
+    }
+}
+
+/// A claim that a shared store has yet to decide about. If it is dropped, it is given back.
+#[derive(Debug)]
+#[must_use = "dropping a claim releases it"]
+pub struct PendingClaim {
+    pub(crate) held: Box<HeldClaim>,
+    pub(crate) token: LeaseToken,
+    /// When the lease begins at the earliest.
+    pub(crate) since: Millis,
+    /// Whether the event is on record here.
+    pub(crate) known: bool,
+    /// Whether it is on record here with another context.
+    pub(crate) mismatch: bool,
+}
+
+impl PendingClaim {
+    /// Returns a claim that the store is about to decide about. From here on the store may hold its
+    /// lease, whether or not its reply arrives.
+    pub(crate) fn new(mut held: Box<HeldClaim>, known: bool, mismatch: bool) -> Self {
+        let token = held.guard.token(held.ticket());
+        held.lease = Some(token);
+        let since = held.guard.clock.now();
+        PendingClaim { held, token, since, known, mismatch }
+    }
+
+    /// Returns what the event store records about the event when it stores it.
+    pub(crate) fn record(&self) -> ReplayRecord {
+        let Arrival { key, pin, stale, terms, .. } = self.held.arrival;
+        ReplayRecord { key, token: self.token, pin, stale, lifetime: millis(terms.ttl) }
+    }
+
+    /// Returns whether an earlier attempt may have reached the upstream, as far as this process
+    /// knows.
+    pub(crate) fn possible_duplicate(&self) -> bool {
+        self.held.unknown
+    }
+
+    /// Notes that the store has recorded the claim and its success, and gives the response to the
+    /// copies that wait.
+    pub(crate) fn recorded(mut self, response: &SanitizedResponse) -> Receipt {
+        let receipt = Receipt::new(&self.held.guard, &self.held.arrival);
+        self.held.succeed(response, false, None);
+        receipt
+    }
+
+    /// Gives the claim back because the store did not decide.
+    pub(crate) fn withdraw(mut self, reason: Reject) {
+        self.held.withdraw(Some(reason));
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     reject::{Reason, Reject},
     replay::{
-        claim::{Claim, HeldClaim, Receipt},
+        claim::{Claim, HeldClaim, PendingClaim, Receipt},
         guard::Guard,
         in_flight::{ClaimEnd, ClaimState, Found},
         options::OnStoreFailure,
@@ -41,6 +41,15 @@ pub enum Claimed {
     InFlight(Joined),
     /// Nothing: the event is done.
     Done(Repeat),
+}
+
+/// What the claim map decides about a request.
+#[derive(Debug)]
+pub enum Admission {
+    /// What the request may do.
+    Decided(Claimed),
+    /// The event is free in this process, and the shared store decides.
+    Pending(PendingClaim),
 }
 
 /// How a request repeats a done event.
@@ -93,34 +102,50 @@ pub(crate) async fn admit(
     arrival: Arrival,
     answer_by: Instant,
 ) -> Result<Claimed, Reject> {
+    match admit_here(guard, arrival, answer_by).await? {
+        Admission::Decided(claimed) => Ok(claimed),
+        Admission::Pending(pending) => pending.claim().await,
+    }
+}
+
+/// Decides what a request may do as far as this process can.
+pub(crate) async fn admit_here(
+    guard: &Arc<Guard>,
+    arrival: Arrival,
+    answer_by: Instant,
+) -> Result<Admission, Reject> {
     let shared = matches!(guard.store, Store::Shared(_));
     loop {
         match guard.claims.claim(&arrival, shared, guard.clock.now())? {
             Found::Done { answered } => {
                 if let Some(repeat) = repeat(guard, &arrival, answered, answer_by).await {
-                    return Ok(Claimed::Done(repeat));
+                    return Ok(Admission::Decided(Claimed::Done(repeat)));
                 }
             }
             Found::InFlight(claim) => {
                 let receipt = Receipt::new(guard, &arrival);
                 let source = OutcomeSource::ThisProcess(claim);
-                return Ok(Claimed::InFlight(Joined { source, receipt }));
+                return Ok(Admission::Decided(Claimed::InFlight(Joined { source, receipt })));
             }
             Found::Requested(claim) => requested(claim, answer_by).await?,
             Found::Free { ticket, unknown, known, mismatch } => {
                 let held = HeldClaim::new(guard, arrival, ticket, unknown, answer_by);
-                return match &guard.store {
-                    Store::Memory => Ok(Claimed::Won(Claim::held(held))),
-                    Store::Disk(disk) => note_claim(guard, disk, held),
-                    Store::Shared(store) => claim_shared(guard, store, held, known, mismatch).await,
+                let held = Box::new(held);
+                let claim = match &guard.store {
+                    Store::Memory => Claim::held(held),
+                    Store::Disk(disk) => note_claim(guard, disk, held)?,
+                    Store::Shared(_) => {
+                        return Ok(Admission::Pending(PendingClaim::new(held, known, mismatch)));
+                    }
                 };
+                return Ok(Admission::Decided(Claimed::Won(claim)));
             }
         }
     }
 }
 
 /// Writes the claim to the disk without waiting; rejects a new event while it cannot be recorded.
-fn note_claim(guard: &Guard, disk: &Disk, mut held: HeldClaim) -> Result<Claimed, Reject> {
+fn note_claim(guard: &Guard, disk: &Disk, mut held: Box<HeldClaim>) -> Result<Claim, Reject> {
     if !disk.is_up() && guard.on_store_failure == OnStoreFailure::Refuse {
         held.withdraw(Some(Reject::StoreUnavailable));
         return Err(Reject::StoreUnavailable);
@@ -129,75 +154,93 @@ fn note_claim(guard: &Guard, disk: &Disk, mut held: HeldClaim) -> Result<Claimed
     let record = Record::new(State::Failed { unknown: true }, arrival, guard.clock.now());
     let entry = Entry { stage: Stage::Claimed, ..Entry::of(&record, arrival.terms) };
     disk.put(arrival.key, entry, OnWritten::Nothing);
-    Ok(Claimed::Won(Claim::held(held)))
+    Ok(Claim::held(held))
 }
 
-/// Claims the event in a shared store, after the claim was won in this process.
-async fn claim_shared(
-    guard: &Arc<Guard>,
-    store: &SharedStore,
-    mut held: HeldClaim,
-    known: bool,
-    mismatch: bool,
-) -> Result<Claimed, Reject> {
-    let arrival = held.arrival;
-    let token = guard.token(held.ticket());
-    // From here on the store may hold this lease, whether or not its reply arrives.
-    held.lease = Some(token);
-    let until = held.answer_by.min(Instant::now() + STORE_TIMEOUT);
-    let since = guard.clock.now();
-    let claim = store.claim(&arrival, token, until);
-    match guard.timed(|durations| &durations.claim, claim).await {
-        Ok(ClaimReply::Won { unknown }) => {
-            held.unknown |= unknown;
-            guard.claims.confirm(&arrival.key, held.ticket(), token, since);
-            Ok(Claimed::Won(Claim::held(held)))
-        }
-        Ok(ClaimReply::Busy) => {
-            held.lease = None;
-            held.withdraw(None);
-            let receipt = Receipt::new(guard, &arrival);
-            let source = OutcomeSource::SharedStore(Arc::clone(guard), arrival, held.answer_by);
-            Ok(Claimed::InFlight(Joined { source, receipt }))
-        }
-        Ok(ClaimReply::Done(DoneEvent { status, answered, lasts })) => {
-            held.lease = None;
-            let replay = arrival.identity.is_some_and(|id| answered.contains(&id));
-            if !replay && arrival.terms.forwards_repeats {
-                held.unknown = true;
-                guard.claims.confirm_without_lease(&arrival.key, held.ticket());
-                return Ok(Claimed::Won(Claim::held(held)));
+impl PendingClaim {
+    /// Claims the event in the shared store.
+    ///
+    /// # Errors
+    /// The store rejects the request, or is unavailable.
+    pub async fn claim(self) -> Result<Claimed, Reject> {
+        let guard = Arc::clone(&self.held.guard);
+        let reply = match &guard.store {
+            Store::Shared(store) => {
+                let until = self.held.answer_by.min(Instant::now() + STORE_TIMEOUT);
+                let claim = store.claim(&self.held.arrival, self.token, until);
+                guard.timed(|durations| &durations.claim, claim).await
             }
-            let status_only = StatusCode::from_u16(status)
-                .map(SanitizedResponse::empty)
-                .map_err(|_| Reject::InFlight);
-            held.end(ClaimEnd::Done { status, behind: false, answered, lasts }, || status_only);
-            Ok(Claimed::Done(if replay {
-                Repeat::Replay
-            } else {
-                Repeat::Retry(Receipt::new(guard, &arrival))
-            }))
+            Store::Memory | Store::Disk(_) => Err(Unreachable),
+        };
+        match reply {
+            Ok(reply) => self.decided(reply),
+            Err(Unreachable) => self.undecided(),
         }
-        Ok(ClaimReply::Rejected(reason)) => {
-            held.lease = None;
-            held.withdraw(None);
-            Err(reason.into())
-        }
-        Err(Unreachable) => {
-            // This process would reject a stale request without a record as not authentic, but the
-            // store may well have its record.
-            let stale_unknown = arrival.stale && !known;
-            if guard.on_store_failure == OnStoreFailure::Refuse || stale_unknown {
-                held.withdraw(Some(Reject::StoreUnavailable));
-                return Err(Reject::StoreUnavailable);
+    }
+
+    /// Returns what the request may do after the store's decision.
+    ///
+    /// # Errors
+    /// The store rejects the request.
+    pub(crate) fn decided(self, reply: ClaimReply) -> Result<Claimed, Reject> {
+        let PendingClaim { mut held, token, since, .. } = self;
+        let (guard, arrival) = (Arc::clone(&held.guard), held.arrival);
+        match reply {
+            ClaimReply::Won { unknown } => {
+                held.unknown |= unknown;
+                guard.claims.confirm(&arrival.key, held.ticket(), token, since);
+                Ok(Claimed::Won(Claim::held(held)))
             }
-            if mismatch {
+            ClaimReply::Busy => {
+                held.lease = None;
                 held.withdraw(None);
-                return Err(Reason::ContextMismatch.into());
+                let receipt = Receipt::new(&guard, &arrival);
+                let source = OutcomeSource::SharedStore(guard, arrival, held.answer_by);
+                Ok(Claimed::InFlight(Joined { source, receipt }))
             }
-            guard.claims.confirm(&arrival.key, held.ticket(), token, since);
-            Ok(Claimed::Won(Claim::held(held)))
+            ClaimReply::Done(DoneEvent { status, answered, lasts }) => {
+                held.lease = None;
+                let replay = arrival.identity.is_some_and(|id| answered.contains(&id));
+                if !replay && arrival.terms.forwards_repeats {
+                    held.unknown = true;
+                    guard.claims.confirm_without_lease(&arrival.key, held.ticket());
+                    return Ok(Claimed::Won(Claim::held(held)));
+                }
+                let status_only = StatusCode::from_u16(status)
+                    .map(SanitizedResponse::empty)
+                    .map_err(|_| Reject::InFlight);
+                held.end(ClaimEnd::Done { status, behind: false, answered, lasts }, || status_only);
+                Ok(Claimed::Done(if replay {
+                    Repeat::Replay
+                } else {
+                    Repeat::Retry(Receipt::new(&guard, &arrival))
+                }))
+            }
+            ClaimReply::Rejected(reason) => {
+                held.lease = None;
+                held.withdraw(None);
+                Err(reason.into())
+            }
         }
+    }
+
+    /// Returns what the request may do although the store did not decide.
+    fn undecided(self) -> Result<Claimed, Reject> {
+        let PendingClaim { mut held, token, since, known, mismatch } = self;
+        let (guard, arrival) = (Arc::clone(&held.guard), held.arrival);
+        // This process would reject a stale request without a record as not authentic, but the
+        // store may well have its record.
+        let stale_unknown = arrival.stale && !known;
+        if guard.on_store_failure == OnStoreFailure::Refuse || stale_unknown {
+            held.withdraw(Some(Reject::StoreUnavailable));
+            return Err(Reject::StoreUnavailable);
+        }
+        if mismatch {
+            held.withdraw(None);
+            return Err(Reason::ContextMismatch.into());
+        }
+        guard.claims.confirm(&arrival.key, held.ticket(), token, since);
+        Ok(Claimed::Won(Claim::held(held)))
     }
 }
 

@@ -258,7 +258,12 @@ impl Guard {
         if reached { Ok(()) } else { Err(Unreachable) }
     }
 
-    /// Writes one update behind; returns `None` if none is queued.
+    /// Returns whether the store writes updates of many events together.
+    pub(crate) fn writes_behind_together(&self) -> bool {
+        matches!(&self.store, Store::Shared(store) if store.answered_together() > 1)
+    }
+
+    /// Writes one update behind, or several together; returns `None` if none is queued.
     pub(crate) async fn write_behind(&self) -> Option<Result<(), Unreachable>> {
         let Store::Shared(store) = &self.store else { return None };
         self.write_behind.write_next(store, &self.claims).await

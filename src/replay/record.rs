@@ -117,6 +117,20 @@ impl Arrival {
     }
 }
 
+/// The claim of an event together with its success, for a store that records both in the transaction
+/// in which it stores the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayRecord {
+    pub(crate) key: EventKey,
+    /// The token of the claim.
+    pub(crate) token: LeaseToken,
+    pub(crate) pin: ContextPin,
+    /// Whether the event must be on record already.
+    pub(crate) stale: bool,
+    /// How long the record lives.
+    pub(crate) lifetime: Millis,
+}
+
 /// The state of an event on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {

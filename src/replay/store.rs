@@ -4,7 +4,7 @@
 //! them only at start. Shared stores decide between processes; each of them implements the calls of
 //! [`SharedStore`], whose types are in `lease`.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use tokio::time::Instant;
 
@@ -79,6 +79,32 @@ impl SharedStore {
             SharedStore::Simulated(simulated) => {
                 simulated.done(arrival, token, status, answered).await
             }
+        }
+    }
+
+    /// Returns the number of events of which [`SharedStore::answered`] can note requests in one
+    /// call.
+    pub(crate) fn answered_together(&self) -> usize {
+        match self {
+            SharedStore::Redis(_) => 1,
+            SharedStore::Postgres(_) => postgres::ANSWERED,
+            #[cfg(test)]
+            SharedStore::Simulated(_) => 1,
+        }
+    }
+
+    /// Adds requests whose 2xx was written out to the records of done events, and returns the
+    /// events of which the store has such a record. The others are left to [`SharedStore::done`].
+    pub(crate) async fn answered(
+        &self,
+        answered: &[(EventKey, Identities)],
+        until: Instant,
+    ) -> Result<HashSet<EventKey>, Unreachable> {
+        match self {
+            SharedStore::Redis(_) => Ok(HashSet::new()),
+            SharedStore::Postgres(postgres) => Box::pin(postgres.answered(answered, until)).await,
+            #[cfg(test)]
+            SharedStore::Simulated(_) => Ok(HashSet::new()),
         }
     }
 

@@ -2,7 +2,7 @@
 //! request waits for.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -13,7 +13,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::replay::{
     claims::Claims,
-    record::{Arrival, EventKey, Identities, LeaseToken, State},
+    record::{Arrival, EventKey, Identities, LeaseToken, Record, State},
     store::{
         SharedStore,
         lease::{Attempt, STORE_TIMEOUT, Unreachable},
@@ -78,20 +78,41 @@ impl WriteBehind {
         self.writing.load(Ordering::Relaxed) == 0 && lock(&self.pending).is_empty()
     }
 
-    /// Writes one update; returns `None` if none is queued.
+    /// Writes the first update, together with others if the store can note answered requests of
+    /// many events in one call. Returns `None` if none is queued.
     pub(crate) async fn write_next(
         &self,
         store: &SharedStore,
         claims: &Claims,
     ) -> Option<Result<(), Unreachable>> {
-        let (key, update) = {
+        let (updates, most) = {
             let mut pending = lock(&self.pending);
-            let first = pending.pop_first()?;
+            let (_, first) = pending.pop_first()?;
+            let most = if first.only_answers() { store.answered_together() } else { 1 };
+            let others = pending.values().filter(|update| update.only_answers());
+            let others: Vec<_> = others.take(most - 1).map(|update| update.arrival.key).collect();
+            let others = others.iter().filter_map(|key| pending.remove(key));
+            let updates: Vec<_> = std::iter::once(first).chain(others).collect();
             self.writing.fetch_add(1, Ordering::Relaxed);
-            first
+            (updates, most)
         };
-        let written = write(store, claims, &update).await;
-        if written.is_err() {
+        let mut written = Ok(());
+        let noted = match most {
+            1 => HashSet::new(),
+            _ => note_answered(store, claims, &updates).await.unwrap_or_default(),
+        };
+        for update in updates {
+            let key = update.arrival.key;
+            if noted.contains(&key) {
+                continue;
+            }
+            // After an error, the others would only wait for theirs.
+            if written.is_ok() {
+                written = write(store, claims, &update).await;
+                if written.is_ok() {
+                    continue;
+                }
+            }
             // Updates that were added meanwhile are newer.
             let newer = lock(&self.pending).remove(&key);
             self.push(update);
@@ -100,6 +121,37 @@ impl WriteBehind {
         self.writing.fetch_sub(1, Ordering::Relaxed);
         Some(written)
     }
+}
+
+impl PendingUpdate {
+    /// Returns whether the update only adds answered requests.
+    fn only_answers(&self) -> bool {
+        self.tokens.is_empty() && self.attempt == Attempt::None
+    }
+
+    /// Returns the answered requests of the update and of the record.
+    fn answered_with(&self, record: Option<Record>) -> Identities {
+        let mut known = record.map(|record| record.answered).unwrap_or_default();
+        self.answered.iter().for_each(|identity| {
+            known.insert(*identity);
+        });
+        known
+    }
+}
+
+/// Adds answered requests to the records of done events in one call; returns the events that are
+/// done in the store.
+async fn note_answered(
+    store: &SharedStore,
+    claims: &Claims,
+    updates: &[PendingUpdate],
+) -> Result<HashSet<EventKey>, Unreachable> {
+    let answered = updates.iter().map(|update| {
+        let key = update.arrival.key;
+        (key, update.answered_with(claims.record(&key).filter(Record::is_done)))
+    });
+    let answered: Vec<_> = answered.collect();
+    store.answered(&answered, Instant::now() + STORE_TIMEOUT).await
 }
 
 async fn write(
@@ -113,10 +165,7 @@ async fn write(
     if let Some(record) = claims.record(&arrival.key)
         && let State::Done { status } = record.state
     {
-        let mut known = record.answered;
-        answered.iter().for_each(|identity| {
-            known.insert(*identity);
-        });
+        let known = update.answered_with(Some(record));
         store.done(arrival, newest, status, Some(&known), until).await?;
         claims.mark_stored(&arrival.key);
     } else if *answered != Identities::default() {

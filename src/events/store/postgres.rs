@@ -12,6 +12,7 @@
 
 mod accept;
 mod attempts;
+mod batch;
 mod history;
 mod maintenance;
 mod row;
@@ -34,11 +35,16 @@ use tokio::time::Instant;
 use tokio_postgres::{Row, types::Type};
 
 use self::{
+    accept::{NewReply, NewRow},
+    attempts::{EndedReply, EndedRow},
+    batch::Batches,
     maintenance::Usage,
     row::{StoredRow, column, unreadable},
     schedule::DueTimes,
 };
-use super::{EventPage, EventStore, Operation, Redelivery, StoreError};
+use super::{
+    EventPage, EventStore, Operation, RecordedAcceptance, RecordingStore, Redelivery, StoreError,
+};
 use crate::{
     availability::{Availability, EVENT_STORE},
     events::{
@@ -49,7 +55,7 @@ use crate::{
         seal::{DigestOf, InvalidKey, Seal},
     },
     postgres::{Database, DatabaseError, DatabaseOptions, Parameter},
-    replay::Millis,
+    replay::{Millis, ReplayRecord},
     scheme::EventKey,
     secret::Secret,
 };
@@ -111,6 +117,10 @@ struct PostgresEvents {
     retention: Retention,
     schedule: DueTimes,
     usage: Usage,
+    accepting: Arc<Batches<NewRow, NewReply>>,
+    settling: Arc<Batches<EndedRow, EndedReply>>,
+    /// Whether the database also contains the replay records.
+    holds_records: bool,
     /// The events whose leases this process holds, as they were when the attempts began.
     held: Mutex<HashMap<AttemptLease, StoredRow>>,
     next_token: AtomicU64,
@@ -124,7 +134,9 @@ impl fmt::Debug for PostgresStore {
 
 impl PostgresStore {
     /// Connects to the database, migrates its schema and starts the background tasks. If the
-    /// database does not respond, that happens later. Must be called inside a Tokio runtime.
+    /// database does not respond, that happens later. `holds_records`: the replay records are in
+    /// the same database. Must be called inside a Tokio runtime, which must live as long as the
+    /// store.
     ///
     /// # Errors
     /// The URL, the CA or the key cannot be used, or the schema is too new for this version.
@@ -132,6 +144,7 @@ impl PostgresStore {
         options: &DatabaseOptions,
         key: Option<&Secret>,
         retention: Retention,
+        holds_records: bool,
         up: IntGauge,
     ) -> Result<Self, PostgresError> {
         let mut random = [0; 4];
@@ -143,6 +156,9 @@ impl PostgresStore {
             retention,
             schedule: DueTimes::default(),
             usage: Usage::default(),
+            accepting: Batches::new(),
+            settling: Batches::new(),
+            holds_records,
             held: Mutex::default(),
             next_token: AtomicU64::new(u64::from(u32::from_le_bytes(random)) << 31),
         });
@@ -174,6 +190,20 @@ impl PostgresEvents {
                 Err(StoreError::Unavailable(error.to_string().into()))
             }
         }
+    }
+
+    /// Runs an operation as part of a batch. Its caller may give up before the statement does.
+    async fn batched<T>(
+        &self,
+        until: Instant,
+        operation: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let start = Instant::now();
+        operation.await.inspect_err(|error| {
+            if until - start >= CONCLUSIVE {
+                self.availability.set_unavailable(error);
+            }
+        })
     }
 
     /// Reads the event that a statement selects by one value.
@@ -218,7 +248,16 @@ impl PostgresEvents {
 
 impl EventStore for PostgresStore {
     fn accept(&self, event: NewEvent, until: Instant) -> Operation<'_, Acceptance> {
-        Box::pin(self.0.accept(event, until))
+        Box::pin(async move {
+            match self.0.accept(event, None, until).await? {
+                RecordedAcceptance::Recorded { acceptance, .. } => Ok(acceptance),
+                RecordedAcceptance::Declined(_) => Err(unreadable()),
+            }
+        })
+    }
+
+    fn recording(&self) -> Option<&dyn RecordingStore> {
+        self.0.holds_records.then_some(self)
     }
 
     fn find(&self, route: &Arc<str>, record: EventKey) -> Operation<'_, Option<EventEntry>> {
@@ -364,6 +403,17 @@ impl EventStore for PostgresStore {
 
     fn flush(&self) -> Operation<'_, ()> {
         Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl RecordingStore for PostgresStore {
+    fn accept_recorded(
+        &self,
+        event: NewEvent,
+        record: ReplayRecord,
+        until: Instant,
+    ) -> Operation<'_, RecordedAcceptance> {
+        Box::pin(self.0.accept(event, Some(record), until))
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) enum Renewal {
 
 /// The reply to a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ClaimReply {
+pub enum ClaimReply {
     /// The lease is held.
     Won {
         /// An earlier attempt may have reached the upstream.
@@ -92,7 +92,7 @@ impl Attempt {
 
 /// A done event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DoneEvent {
+pub struct DoneEvent {
     /// The status of the upstream's response.
     pub(crate) status: u16,
     /// The requests whose 2xx was written out.

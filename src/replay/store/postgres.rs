@@ -46,6 +46,9 @@ const CONCLUSIVE: Duration = Duration::from_millis(400);
 /// The number of leases that one statement renews.
 const CHUNK: usize = 1_000;
 
+/// The most events of which one statement notes answered requests.
+pub(crate) const ANSWERED: usize = 256;
+
 /// The number of expired records that one statement removes, and the pauses between statements: few
 /// enough that none takes 50 ms.
 const BATCH: i64 = 500;
@@ -55,6 +58,7 @@ const BETWEEN_SWEEPS: Duration = Duration::from_secs(30);
 const CLAIM: &str = "SELECT reply, unknown, status, lasts, answered \
      FROM sealgate.replay_claim($1, $2, $3, $4, $5, $6)";
 const DONE: &str = "SELECT sealgate.replay_done($1, $2, $3, $4, $5)";
+const ANSWERED_STATEMENT: &str = "SELECT sealgate.replay_answered($1, $2)";
 const FAILED: &str = "SELECT sealgate.replay_failed($1, $2, $3, $4, $5, $6)";
 const FORGET: &str = "SELECT sealgate.replay_forget($1, $2)";
 const RENEW: &str = "UPDATE sealgate.replay r SET lease_ends = sealgate.after($3) \
@@ -114,15 +118,7 @@ impl Postgres {
                 until,
             )
             .await?;
-        let row = rows.first().ok_or(Unreachable)?;
-        match column::<&str>(row, 0)? {
-            "won" => Ok(ClaimReply::Won { unknown: column(row, 1)? }),
-            "busy" => Ok(ClaimReply::Busy),
-            "stale" => Ok(ClaimReply::Rejected(Reason::Stale)),
-            "mismatch" => Ok(ClaimReply::Rejected(Reason::ContextMismatch)),
-            "done" => done(row, [2, 3, 4]).map(ClaimReply::Done),
-            _ => Err(unreadable()),
-        }
+        claim_reply(rows.first().ok_or(Unreachable)?, [0, 1, 2, 3, 4])
     }
 
     pub(crate) async fn done(
@@ -148,6 +144,30 @@ impl Postgres {
             )
             .await;
         rows.map(drop)
+    }
+
+    /// Notes answered requests of many done events in one statement; returns the events that are
+    /// done.
+    pub(crate) async fn answered(
+        &self,
+        answered: &[(EventKey, Identities)],
+        until: Instant,
+    ) -> Result<HashSet<EventKey>, Unreachable> {
+        let keys: Vec<&[u8]> = answered.iter().map(|(key, _)| key.0.as_slice()).collect();
+        let encoded = answered.iter().map(|(_, identities)| {
+            let mut bytes = Vec::new();
+            identities.encode_into(&mut bytes);
+            bytes
+        });
+        let encoded: Vec<Vec<u8>> = encoded.collect();
+        let parameters: [Parameter<'_>; 2] =
+            [(&keys, Type::BYTEA_ARRAY), (&encoded, Type::BYTEA_ARRAY)];
+        let rows = self.call(ANSWERED_STATEMENT, &parameters, until).await?;
+        let read = |row| {
+            let key = column::<&[u8]>(row, 0)?.try_into().map_err(|_| unreadable())?;
+            Ok(EventKey(key))
+        };
+        rows.iter().map(read).collect()
     }
 
     pub(crate) async fn failed(
@@ -330,6 +350,20 @@ fn column<'r, T: FromSql<'r>>(row: &'r Row, index: usize) -> Result<T, Unreachab
 
 fn status(row: &Row, index: usize) -> Result<u16, Unreachable> {
     u16::try_from(column::<i32>(row, index)?).map_err(|_| unreadable())
+}
+
+/// Reads the reply to a claim from the columns of its name, the mark, and the status, remaining
+/// lifetime and requests of a done event.
+pub(crate) fn claim_reply(row: &Row, columns: [usize; 5]) -> Result<ClaimReply, Unreachable> {
+    let [name, unknown, done_columns @ ..] = columns;
+    match column::<&str>(row, name)? {
+        "won" => Ok(ClaimReply::Won { unknown: column(row, unknown)? }),
+        "busy" => Ok(ClaimReply::Busy),
+        "stale" => Ok(ClaimReply::Rejected(Reason::Stale)),
+        "mismatch" => Ok(ClaimReply::Rejected(Reason::ContextMismatch)),
+        "done" => done(row, done_columns).map(ClaimReply::Done),
+        _ => Err(unreadable()),
+    }
 }
 
 /// Reads a done event from the columns of its status, remaining lifetime and requests.

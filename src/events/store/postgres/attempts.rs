@@ -1,12 +1,16 @@
 //! Attempts: their beginning, their leases and their ends.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, types::Type};
 
 use super::{
     LEASE, PostgresEvents,
-    row::{StoredRow, column, id, natural, seal_entry, state_of},
+    batch::{Queued, latest},
+    row::{StoredRow, column, id, natural, seal_entry, state_of, unreadable},
     soon, statements, to_sql,
 };
 use crate::{
@@ -18,6 +22,30 @@ use crate::{
     },
     replay::Millis,
 };
+
+/// The end of an attempt, as the row of its event will be.
+pub(super) struct EndedRow {
+    lease: AttemptLease,
+    version: i64,
+    state: i16,
+    next_attempt: Option<i64>,
+    possible_duplicate: bool,
+    ended: i64,
+    entry: Vec<u8>,
+}
+
+/// The columns of an event whose attempt was ended; `None` if the event has changed since it was
+/// read.
+pub(super) type EndedReply = Option<SettledColumns>;
+
+/// What the database decides about an event whose attempt ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SettledColumns {
+    state: EventState,
+    next_attempt: Option<Millis>,
+    possible_duplicate: bool,
+    redelivery: bool,
+}
 
 impl PostgresEvents {
     pub(super) async fn take_due(
@@ -55,7 +83,7 @@ impl PostgresEvents {
     }
 
     pub(super) async fn settle(
-        &self,
+        self: &Arc<Self>,
         lease: AttemptLease,
         attempt: DeliveryAttempt,
         next: NextStep,
@@ -119,9 +147,9 @@ impl PostgresEvents {
             (&tokens as _, Type::INT8_ARRAY),
             (&LEASE as _, Type::INT8),
         ];
-        let renewed = self.call(statements::RENEW, &parameters, soon()).await?.len();
-        if renewed < leases.len() {
-            let lost = leases.len() - renewed;
+        let rows = self.call(statements::RENEW, &parameters, soon()).await?;
+        let lost: i64 = column(rows.first().ok_or_else(unreadable)?, 0)?;
+        if lost > 0 {
             tracing::warn!(lost, "leases of attempts in flight were lost to other replicas");
         }
         Ok(())
@@ -129,7 +157,7 @@ impl PostgresEvents {
 
     /// Ends the attempt of an event; returns `None` if the event has changed since it was read.
     async fn settle_row(
-        &self,
+        self: &Arc<Self>,
         row: StoredRow,
         lease: AttemptLease,
         attempt: &DeliveryAttempt,
@@ -137,27 +165,75 @@ impl PostgresEvents {
     ) -> Result<Option<EventEntry>, StoreError> {
         let mut entry = row.entry;
         entry.settle(attempt, next, false);
-        let rows = self
+        let ended = EndedRow {
+            lease,
+            version: row.version,
+            state: i16::from(entry.state.number()),
+            next_attempt: entry.next_attempt.map(to_sql),
+            possible_duplicate: entry.possible_duplicate,
+            ended: to_sql(attempt.ended()),
+            entry: seal_entry(&entry, &self.seal),
+        };
+        let (size, inner) = (ended.entry.len(), Arc::clone(self));
+        let write = move |rows| {
+            let inner = Arc::clone(&inner);
+            async move { inner.settle_rows(rows).await }
+        };
+        let until = soon();
+        let settling = self.settling.run((ended, size), until, write);
+        let Some(after) = self.batched(until, settling).await? else { return Ok(None) };
+        entry.state = after.state;
+        entry.next_attempt = after.next_attempt;
+        entry.possible_duplicate = after.possible_duplicate;
+        entry.redelivery = after.redelivery;
+        Ok(Some(entry))
+    }
+
+    /// Ends attempts in one statement.
+    async fn settle_rows(&self, ended: Vec<Queued<EndedRow, EndedReply>>) {
+        let Some(until) = latest(&ended) else { return };
+        let rows = || ended.iter().map(|queued| &queued.item);
+        let ids: Vec<_> = rows().map(|row| row.lease.id.0.to_be_bytes().to_vec()).collect();
+        let tokens: Vec<i64> = rows().map(|row| row.lease.token.cast_signed()).collect();
+        let versions: Vec<i64> = rows().map(|row| row.version).collect();
+        let states: Vec<i16> = rows().map(|row| row.state).collect();
+        let next_attempts: Vec<_> = rows().map(|row| row.next_attempt).collect();
+        let duplicates: Vec<bool> = rows().map(|row| row.possible_duplicate).collect();
+        let times: Vec<i64> = rows().map(|row| row.ended).collect();
+        let entries: Vec<&[u8]> = rows().map(|row| row.entry.as_slice()).collect();
+        let settled = self
             .call(
                 statements::SETTLE,
                 &[
-                    (&lease.id.0.to_be_bytes().as_slice(), Type::BYTEA),
-                    (&lease.token.cast_signed(), Type::INT8),
-                    (&row.version, Type::INT8),
-                    (&i16::from(entry.state.number()), Type::INT2),
-                    (&entry.next_attempt.map(to_sql), Type::INT8),
-                    (&entry.possible_duplicate, Type::BOOL),
-                    (&to_sql(attempt.ended()), Type::INT8),
-                    (&seal_entry(&entry, &self.seal), Type::BYTEA),
+                    (&ids, Type::BYTEA_ARRAY),
+                    (&tokens, Type::INT8_ARRAY),
+                    (&versions, Type::INT8_ARRAY),
+                    (&states, Type::INT2_ARRAY),
+                    (&next_attempts, Type::INT8_ARRAY),
+                    (&duplicates, Type::BOOL_ARRAY),
+                    (&times, Type::INT8_ARRAY),
+                    (&entries, Type::BYTEA_ARRAY),
                 ],
-                soon(),
+                until,
             )
-            .await?;
-        let Some(after) = rows.first() else { return Ok(None) };
-        entry.state = state_of(column(after, 0)?)?;
-        entry.next_attempt = column::<Option<i64>>(after, 1)?.map(natural).transpose()?;
-        entry.possible_duplicate = column(after, 2)?;
-        entry.redelivery = column(after, 3)?;
-        Ok(Some(entry))
+            .await;
+        let replies: Result<HashMap<u64, SettledColumns>, StoreError> =
+            settled.and_then(|rows| rows.iter().map(settled_columns).collect());
+        for queued in ended {
+            let token = queued.item.lease.token;
+            queued
+                .finish(replies.as_ref().map(|all| all.get(&token).copied()).map_err(Clone::clone));
+        }
     }
+}
+
+/// Reads a row about an attempt that was ended: its token and what was decided.
+fn settled_columns(row: &Row) -> Result<(u64, SettledColumns), StoreError> {
+    let columns = SettledColumns {
+        state: state_of(column(row, 1)?)?,
+        next_attempt: column::<Option<i64>>(row, 2)?.map(natural).transpose()?,
+        possible_duplicate: column(row, 3)?,
+        redelivery: column(row, 4)?,
+    };
+    Ok((column::<i64>(row, 0)?.cast_unsigned(), columns))
 }

@@ -56,10 +56,21 @@ impl Usage {
             || self.unsettled.load(Ordering::Relaxed) >= retention.max_pending
     }
 
-    /// Counts an event that was stored.
+    /// Counts an event that is stored.
     pub(super) fn add(&self, size: usize) {
         self.bytes.fetch_add(size as u64, Ordering::Relaxed);
         self.unsettled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts that so many bytes, and unsettled events, are not stored or not any more.
+    pub(super) fn remove(&self, size: usize, unsettled: u64) {
+        let subtract = |counter: &AtomicU64, number: u64| {
+            let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |counted| {
+                Some(counted.saturating_sub(number))
+            });
+        };
+        subtract(&self.bytes, size as u64);
+        subtract(&self.unsettled, unsettled);
     }
 }
 
@@ -158,9 +169,7 @@ impl PostgresEvents {
             let rows = self.call(statements::REMOVE, &parameters, soon()).await?;
             let row = rows.first().ok_or_else(unreadable)?;
             let (removed, freed): (i64, u64) = (column(row, 0)?, natural(column::<i64>(row, 1)?)?);
-            let _ = self.usage.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bytes| {
-                Some(bytes.saturating_sub(freed))
-            });
+            self.usage.remove(usize::try_from(freed).unwrap_or(usize::MAX), 0);
             left = left.saturating_sub(freed);
             if removed < BATCH || left == 0 {
                 return Ok(());

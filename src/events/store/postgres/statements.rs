@@ -8,8 +8,12 @@ macro_rules! columns {
     };
 }
 
-pub(super) const ACCEPT: &str = "SELECT result, stored_id FROM sealgate.event_accept(\
-     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+pub(super) const ACCEPT: &str = "SELECT place, reply, result, stored_id, unknown, status, lasts, \
+     answered FROM sealgate.events_accept($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, \
+     $14, $15, $16, $17, $18, $19, $20, $21)";
+
+/// Records that an event is done.
+pub(super) const REPLAY_DONE: &str = "SELECT sealgate.replay_done($1, $2, 200, $3, '')";
 
 pub(super) const BY_ID: &str =
     concat!("SELECT ", columns!(), " FROM sealgate.event e WHERE id = $1");
@@ -28,15 +32,18 @@ pub(super) const TAKE: &str = concat!(
      FROM sealgate.event_take($1, $2, $3, $4, $5) AS t(taken, request)) e"
 );
 
-/// Ends an attempt. Columns: state, next attempt, possible duplicate, redelivery.
-pub(super) const SETTLE: &str = "UPDATE sealgate.event SET \
-         state = CASE WHEN again THEN 0 ELSE $4 END, \
-         next_attempt = CASE WHEN again THEN $7 ELSE $5 END, \
-         possible_duplicate = $4 <> 2 AND (possible_duplicate OR $6), \
-         redelivery = redelivery AND (again OR $4 = 0), \
-         again = false, lease_ends = NULL, since = $7, entry = $8, version = version + 1 \
-     WHERE id = $1 AND token = $2 AND version = $3 AND state = 1 \
-     RETURNING state, next_attempt, possible_duplicate, redelivery";
+/// Ends attempts. Columns: token, state, next attempt, possible duplicate, redelivery.
+pub(super) const SETTLE: &str = "UPDATE sealgate.event e SET \
+         state = CASE WHEN e.again THEN 0 ELSE s.state END, \
+         next_attempt = CASE WHEN e.again THEN s.ended ELSE s.next_attempt END, \
+         possible_duplicate = s.state <> 2 AND (e.possible_duplicate OR s.possible_duplicate), \
+         redelivery = e.redelivery AND (e.again OR s.state = 0), \
+         again = false, lease_ends = NULL, since = s.ended, entry = s.entry, \
+         version = e.version + 1 \
+     FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS s(id, token, version, state, next_attempt, \
+         possible_duplicate, ended, entry) \
+     WHERE e.id = s.id AND e.token = s.token AND e.version = s.version AND e.state = 1 \
+     RETURNING e.token, e.state, e.next_attempt, e.possible_duplicate, e.redelivery";
 
 /// Makes pending events dead, given with their marks, whose time is over.
 pub(super) const GIVE_UP: &str = "UPDATE sealgate.event e SET state = 3, next_attempt = NULL, \
@@ -55,11 +62,18 @@ pub(super) const REPLACE: &str = "WITH replaced AS (UPDATE sealgate.event SET \
          version = version + 1 WHERE id = $1 AND version = $2 RETURNING id), \
      request AS (INSERT INTO sealgate.event_request SELECT id, $17 FROM replaced WHERE $17 <> '' \
          ON CONFLICT (id) DO UPDATE SET request = EXCLUDED.request) \
-     SELECT id FROM replaced";
+     SELECT CASE WHEN $18 IS NOT NULL THEN sealgate.replay_done($18, $19, 200, $20, '') END \
+     FROM replaced";
 
-pub(super) const RENEW: &str = "UPDATE sealgate.event e SET lease_ends = sealgate.after($3) \
-     FROM unnest($1, $2) AS lease(id, token) \
-     WHERE e.id = lease.id AND e.token = lease.token AND e.state = 1 RETURNING e.id";
+/// Renews leases, and returns the number of those that were lost. It waits for no other statement:
+/// a lease that one is about to end needs no renewal.
+pub(super) const RENEW: &str = "WITH lease AS (SELECT * FROM unnest($1, $2) AS l(id, token)), \
+     held AS (SELECT e.id FROM sealgate.event e JOIN lease l ON e.id = l.id AND e.token = l.token \
+         WHERE e.state = 1 FOR UPDATE OF e SKIP LOCKED), \
+     renewed AS (UPDATE sealgate.event e SET lease_ends = sealgate.after($3) \
+         FROM held WHERE e.id = held.id) \
+     SELECT count(*) FROM lease l WHERE NOT EXISTS (SELECT FROM sealgate.event e \
+         WHERE e.id = l.id AND e.token = l.token AND e.state = 1)";
 
 /// Stores entries, with their requests unless those are empty. If a crash of the database loses
 /// them, only history is lost.

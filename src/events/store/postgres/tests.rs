@@ -7,6 +7,8 @@ use super::*;
 use crate::{
     events::model::{EventState, OrderKey, Refusal},
     postgres::tests::cluster::Postgres,
+    reject::Reason,
+    replay::{ClaimReply, LeaseToken},
     scheme::ContextPin,
 };
 
@@ -28,7 +30,8 @@ fn open_with(
     let url = Secret::new(server.url().into_bytes());
     let key = key.map(|key| Secret::new(key.to_vec()));
     let options = DatabaseOptions { url, ca: None };
-    PostgresStore::open(&options, key.as_ref(), retention, IntGauge::new("up", "up").unwrap())
+    let up = IntGauge::new("up", "up").unwrap();
+    PostgresStore::open(&options, key.as_ref(), retention, true, up)
 }
 
 fn open(server: &Postgres) -> PostgresStore {
@@ -243,6 +246,176 @@ async fn a_repeated_accept_begins_one_attempt() {
     assert_eq!(server.number("SELECT count(*) FROM sealgate.event_request").await, 2);
 }
 
+/// Returns the replay record of an event, claimed with a token.
+fn record(number: u64, token: u8) -> ReplayRecord {
+    let key = entry(number, EventState::Pending).record.unwrap();
+    let (token, pin) = (LeaseToken([token; 16]), ContextPin([3; 16]));
+    ReplayRecord { key, token, pin, stale: false, lifetime: HOUR }
+}
+
+impl PostgresStore {
+    async fn recorded(&self, event: NewEvent, record: ReplayRecord) -> RecordedAcceptance {
+        self.accept_recorded(event, record, soon()).await.unwrap()
+    }
+}
+
+/// Returns the reply to a request that does not store its event.
+fn declined(accepted: RecordedAcceptance) -> ClaimReply {
+    match accepted {
+        RecordedAcceptance::Declined(reply) => reply,
+        other => panic!("{other:?}"),
+    }
+}
+
+const REPLAY: &str = "SELECT state || ' ' || unknown || ' ' || (token IS NULL) \
+                      FROM sealgate.replay ORDER BY key";
+
+async fn replay_records(server: &Postgres) -> Vec<String> {
+    server.sql(REPLAY).await.into_iter().map(|mut row| row[0].take().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn an_event_and_its_replay_record_are_stored_together() {
+    let Some(server) = Postgres::start().await else { return };
+    let (store, other) = (open(&server), open(&server));
+    let new = event(1, EventState::Delivering);
+    let accepted = store.recorded(new.clone(), record(1, 1)).await;
+    let RecordedAcceptance::Recorded { acceptance, unknown: false } = accepted else { panic!() };
+    let Acceptance::New(_, Some(lease)) = acceptance else { panic!("{acceptance:?}") };
+    assert_eq!(replay_records(&server).await, ["2 false true"]);
+
+    // The same statement again, as after a lost reply; and a copy at another replica.
+    let again = store.recorded(new, record(1, 1)).await;
+    assert!(matches!(again, RecordedAcceptance::Recorded { .. }), "{again:?}");
+    let mut copy = event(1, EventState::Delivering);
+    copy.entry.id = event_number(11);
+    let ClaimReply::Done(done) = declined(other.recorded(copy.clone(), record(1, 2)).await) else {
+        panic!("it is done");
+    };
+    assert_eq!(done.status, 200);
+    assert_eq!(other.state(11).await, None);
+    let pin = ContextPin([4; 16]);
+    let foreign = other.recorded(copy.clone(), ReplayRecord { pin, ..record(1, 3) }).await;
+    assert_eq!(declined(foreign), ClaimReply::Rejected(Reason::ContextMismatch));
+    let stale = ReplayRecord { stale: true, ..record(2, 4) };
+    let unknown_and_stale = store.recorded(event(2, EventState::Pending), stale).await;
+    assert_eq!(declined(unknown_and_stale), ClaimReply::Rejected(Reason::Stale));
+    assert_eq!(store.state(2).await, None);
+    assert_eq!(server.number("SELECT count(*) FROM sealgate.event").await, 1);
+    store.settled(lease, NOW + 5, NextStep::Delivered).await;
+
+    // The replay record was lost: the event is known.
+    server.sql("DELETE FROM sealgate.replay").await;
+    let known = other.recorded(copy, record(1, 5)).await;
+    let RecordedAcceptance::Recorded { acceptance: Acceptance::Known(entry), .. } = known else {
+        panic!("{known:?}");
+    };
+    assert_eq!(entry.id, event_number(1));
+    assert_eq!(replay_records(&server).await, ["2 false true"]);
+}
+
+#[tokio::test]
+async fn an_event_waits_for_the_claim_of_another_replica_and_takes_over_its_mark() {
+    let Some(server) = Postgres::start().await else { return };
+    let store = open(&server);
+    let key = data_encoding::HEXLOWER.encode(&record(1, 1).key.0);
+    let pin = "'\\x03030303030303030303030303030303'";
+    let claim = format!(
+        "SELECT reply FROM sealgate.replay_claim('\\x{key}', 'other', {pin}, false, 15000, 60000)"
+    );
+    server.sql(&claim).await;
+    let busy = store.recorded(event(1, EventState::Delivering), record(1, 1)).await;
+    assert_eq!(declined(busy), ClaimReply::Busy);
+    assert_eq!(store.state(1).await, None, "nothing is stored");
+
+    server.sql("UPDATE sealgate.replay SET lease_ends = to_timestamp(0)").await;
+    let taken = store.recorded(event(1, EventState::Delivering), record(1, 1)).await;
+    let RecordedAcceptance::Recorded { unknown: true, .. } = taken else { panic!("{taken:?}") };
+    assert!(store.entry(event_number(1)).await.unwrap().unwrap().possible_duplicate);
+    assert_eq!(replay_records(&server).await, ["2 false true"]);
+}
+
+#[tokio::test]
+async fn the_record_of_an_event_that_takes_another_request_is_written_with_it() {
+    let Some(server) = Postgres::start().await else { return };
+    let store = open(&server);
+    let mut failed = entry(1, EventState::Failed);
+    (failed.attempts, failed.log) = (1, vec![attempt(NOW, 500)]);
+    store.record(vec![(failed, None)]).await.unwrap();
+    let mut copy = event(1, EventState::Delivering);
+    copy.entry.id = event_number(11);
+    copy.request = request(11);
+    let accepted = store.recorded(copy, record(1, 1)).await;
+    let RecordedAcceptance::Recorded { acceptance, .. } = accepted else { panic!("{accepted:?}") };
+    let Acceptance::New(id, Some(_)) = acceptance else { panic!("{acceptance:?}") };
+    assert_eq!(id, event_number(1));
+    assert_eq!(store.request(id).await.unwrap(), Some(request(11)));
+    assert_eq!(replay_records(&server).await, ["2 false true"]);
+}
+
+#[tokio::test]
+async fn events_that_arrive_together_are_stored_and_settled_in_few_transactions() {
+    let Some(server) = Postgres::start().await else { return };
+    let stores = [open(&server), open(&server)];
+    let transactions = "SELECT txid_snapshot_xmax(txid_current_snapshot())";
+    let before = server.number(transactions).await;
+    let accept = |number: u64| {
+        let store = &stores[usize::from(number.is_multiple_of(2))];
+        async move {
+            // Pairs of replicas get the same event, every fourth event has an order.
+            let mut new = event(number / 2, EventState::Delivering);
+            new.entry.id = event_number(1000 + number);
+            if number / 2 % 4 == 0 {
+                new.entry.order = Some(OrderKey([(number / 2 % 8) as u8; 16]));
+            }
+            (store, store.recorded(new, record(number / 2, number as u8)).await)
+        }
+    };
+    let accepted = futures_all((0..200).map(accept)).await;
+    let (mut new, mut repeated, mut leases) = (0, 0, Vec::new());
+    for (store, accepted) in accepted {
+        match accepted {
+            RecordedAcceptance::Recorded { acceptance: Acceptance::New(_, lease), .. } => {
+                new += 1;
+                leases.extend(lease.map(|lease| (store, lease)));
+            }
+            RecordedAcceptance::Declined(ClaimReply::Done(_)) => repeated += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((new, repeated), (100, 100));
+    assert_eq!(server.number("SELECT count(*) FROM sealgate.replay WHERE state = 2").await, 100);
+    let settle = |(store, lease): (_, AttemptLease)| async move {
+        let store: &PostgresStore = store;
+        store.settled(lease, NOW + 5000, NextStep::Delivered).await
+    };
+    let began = leases.len();
+    futures_all(leases.into_iter().map(settle)).await;
+    let delivered = server.number("SELECT count(*) FROM sealgate.event WHERE state = 2").await;
+    assert_eq!(usize::try_from(delivered).unwrap(), began);
+    let spent = server.number(transactions).await - before;
+    assert!(spent <= 40, "{spent} transactions for 200 requests and {began} attempts");
+}
+
+/// Runs futures concurrently in this task.
+async fn futures_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut pending = false;
+        for (future, result) in &mut running {
+            if result.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(value) => *result = Some(value),
+                    std::task::Poll::Pending => pending = true,
+                }
+            }
+        }
+        if pending { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, result)| result).collect()
+}
+
 #[tokio::test]
 async fn another_copy_replaces_the_request_of_an_event_that_was_not_taken() {
     let Some(server) = Postgres::start().await else { return };
@@ -352,6 +525,10 @@ async fn retention_removes_what_is_old_and_never_what_is_pending() {
     store.record(recorded).await.unwrap();
     for number in 11..14 {
         store.accepted(event(number, EventState::Pending)).await;
+    }
+    // The measurement at the start may have counted fewer.
+    while !store.0.usage.is_full(0, &retention) {
+        store.0.measure().await.unwrap();
     }
     let full = EventStore::accept(&store, event(14, EventState::Pending), soon()).await;
     assert_eq!(full.unwrap_err(), StoreError::Full);
