@@ -200,8 +200,10 @@ impl PostgresEvents {
     ) -> Result<T, StoreError> {
         let start = Instant::now();
         operation.await.inspect_err(|error| {
-            if until - start >= CONCLUSIVE {
-                self.availability.set_unavailable(error);
+            if let StoreError::Unavailable(reason) = error
+                && until - start >= CONCLUSIVE
+            {
+                self.availability.set_unavailable(reason);
             }
         })
     }

@@ -101,6 +101,50 @@ async fn a_database_that_hangs_or_is_killed_is_503_in_time_and_loses_nothing() {
     assert!(!one.log().contains(database.password()), "{}", one.log());
 }
 
+/// Sends ten events one after the other, and returns the number of statements that contain each
+/// text.
+async fn count_statements(events: bool, texts: &[&str]) -> Option<Vec<usize>> {
+    let database = Postgres::start().await?;
+    database.log_statements().await;
+    let upstream = Upstream::start().await;
+    let mut setup = Setup::new(&upstream).plain().section(&section(&database.url()));
+    if events {
+        let events = format!("[events]\nstore = \"postgres\"\nurl = \"{}\"", database.url());
+        setup = setup.section(&events).route("delivery = \"async\"");
+    }
+    let gateway = setup.start();
+    let mut connection = gateway.connect_plain().await;
+    for _ in 0..10 {
+        assert_eq!(connection.exchange(&Event::default().request()).await.status, 200);
+    }
+    upstream.seen(10).await;
+    let settled = || async { !events || database.number(DELIVERED).await == 10 };
+    until("every event is settled", settled).await;
+    let statements = database.statements();
+    let count = |text: &&str| statements.iter().filter(|sent| sent.contains(*text)).count();
+    Some(texts.iter().map(count).collect())
+}
+
+const DELIVERED: &str = "SELECT count(*) FROM sealgate.event WHERE state = 2";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_synchronous_request_waits_for_two_statements() {
+    let texts = ["replay_claim(", "replay_done(", "FROM sealgate.replay WHERE key"];
+    let Some(counts) = count_statements(false, &texts).await else { return };
+    assert_eq!(counts, [10, 10, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_asynchronous_request_waits_for_one_statement() {
+    let texts = ["events_accept(", "replay_claim(", "replay_done(", "UPDATE sealgate.event"];
+    let Some(counts) = count_statements(true, &texts).await else { return };
+    assert_eq!(counts[..3], [10, 0, 0]);
+    assert!(counts[3] >= 1 && counts[3] <= 10 + RENEWALS, "{counts:?}");
+}
+
+/// The most renewals of leases while ten events are sent.
+const RENEWALS: usize = 10;
+
 /// Sends events to both gateways in turn, each until it is acknowledged.
 async fn load(replicas: Arc<[Replica; 2]>, first: usize, ledger: Ledger, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::Relaxed) {

@@ -150,6 +150,18 @@ impl Postgres {
         usize::from(child.try_wait().expect("a status").is_none())
     }
 
+    /// Logs the statements of every connection of the gateway's role that is opened from now on.
+    pub(crate) async fn log_statements(&self) {
+        self.sql("ALTER ROLE sealgate SET log_statement = 'all'").await;
+    }
+
+    /// Returns the statements that were logged.
+    pub(crate) fn statements(&self) -> Vec<String> {
+        let log = self.log();
+        let statements = log.lines().filter_map(|line| line.split_once("execute <unnamed>: "));
+        statements.map(|(_, statement)| statement.to_owned()).collect()
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
