@@ -181,9 +181,10 @@ fn every_shipped_configuration_is_valid() {
         tried += 1;
     }
     assert!(tried > 5, "the table is not empty");
-    let map = project().join("deploy/kubernetes/configuration.yaml");
-    let map = fs::read_to_string(map).expect("readable");
-    checked("configuration.yaml", &embedded(&map, "gateway.toml: |"));
+    for map in ["configuration.yaml", "postgres/configuration.yaml"] {
+        let text = fs::read_to_string(project().join("deploy/kubernetes").join(map));
+        checked(map, &embedded(&text.expect("readable"), "gateway.toml: |"));
+    }
 }
 
 /// Returns the text of all files below `dir`.
