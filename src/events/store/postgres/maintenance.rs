@@ -35,7 +35,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The number of events that one statement removes, and the pause before the next one: few enough
 /// that none takes 50 ms.
-const BATCH: i64 = 250;
+const BATCH: i64 = 100;
 const BETWEEN_BATCHES: Duration = Duration::from_millis(10);
 
 /// How much is stored: as measured last, and what this process has added since.
