@@ -127,7 +127,8 @@ async fn after_an_outage(resign: bool) -> EventEntry {
     let metrics = Metrics::new().expect("metrics");
     let clock = Clock::manual(sent);
     let options = config.events.expect("an event store");
-    let events = Events::open(options, &config.replay.store, clock.clone(), (&metrics, None)).expect("it opens");
+    let events = Events::open(options, &config.replay.store, clock.clone(), (&metrics, None))
+        .expect("it opens");
     let routes = Routes::new(config.routes, &metrics);
     let route = routes.iter().next().expect("a route");
     events.serve(std::iter::once(Arc::clone(&route.delivery)));
