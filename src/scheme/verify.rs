@@ -270,7 +270,9 @@ impl Verifier {
             _ => match &self.named_keys {
                 Some(keys) => self.proven_by_named_key(keys, request, signatures)?,
                 None => match self.proven_at_any_address(prover, request, signatures) {
-                    None if self.key_set.is_some() => self.proven_by_key_set(request, signatures)?,
+                    None if self.key_set.is_some() => {
+                        self.proven_by_key_set(request, signatures)?
+                    }
                     proven => proven,
                 },
             },

@@ -88,3 +88,24 @@ fn rsa_pkcs1() {
     }
     assert!(count > 100, "{count}");
 }
+
+/// Providers show a secret of Standard Webhooks with a version, a prefix, or without padding.
+#[test]
+fn reads_a_secret_as_the_sender_shows_it() {
+    let key = "c2VhbGdhdGUgYSBrZXkgb2YgMzEgYnl0ZXMgbG9uZw==";
+    let body = payload(b"{}");
+    let draft =
+        Draft { method: Method::POST, path: "/webhooks/x", headers: HeaderMap::new(), body: &body };
+    let signer = verifier("standard-webhooks", global(key));
+    let headers = signer.sign(None, draft, UnixMillis(NOW)).expect("signed");
+    let unpadded = key.trim_end_matches('=');
+    for shown in ["", "whsec_", "v1,whsec_"] {
+        for key in [key, unpadded] {
+            let verifier = verifier("standard-webhooks", global(&format!("{shown}{key}")));
+            let mut request = post(&[]);
+            request.headers.clone_from(&headers);
+            let verified = verifier.verify(&request, &body, UnixMillis(NOW));
+            assert_eq!(reason(verified), None, "{shown}{key}");
+        }
+    }
+}
