@@ -103,6 +103,8 @@ impl<'a> Scanner<'a> {
     /// Consumes the end of an array or object, if it is next.
     pub(super) fn closes(&mut self, end: u8) -> bool {
         let closes = self.peek() == end;
+        // A branch: rustc 1.95 miscompiles a comparison that is both added and returned
+        // (rust-lang/rust#158206).
         if closes {
             self.at += 1;
         }
