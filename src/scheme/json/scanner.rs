@@ -56,7 +56,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The character that an escape writes, of which `rest` has everything after the backslash.
+/// Returns the character that an escape writes, of which `rest` has everything after the backslash.
 fn unescape(rest: &mut Chars<'_>) -> Option<char> {
     Some(match rest.next()? {
         'b' => '\u{8}',
@@ -242,18 +242,18 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// The byte at a position; 0, which JSON has nowhere, after the end.
+/// Returns the byte at a position; 0, which JSON has nowhere, after the end.
 #[inline]
 fn byte(bytes: &[u8], at: usize) -> u8 {
     bytes.get(at).copied().unwrap_or(0)
 }
 
-/// The byte that ends an object or array.
+/// Returns the byte that ends an object or array.
 fn end_of(is_object: bool) -> u8 {
     if is_object { b'}' } else { b']' }
 }
 
-/// The position after white space.
+/// Returns the position after white space.
 #[inline]
 fn after_space(bytes: &[u8], mut at: usize) -> usize {
     while matches!(byte(bytes, at), b' ' | b'\n' | b'\r' | b'\t') {
@@ -262,7 +262,7 @@ fn after_space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The position after a member's name, which starts here, and the colon after it.
+/// Returns the position after a member's name, which starts here, and the colon after it.
 #[inline]
 fn name_end(bytes: &[u8], at: usize) -> Result<usize, MalformedJson> {
     if byte(bytes, at) != b'"' {
@@ -273,7 +273,7 @@ fn name_end(bytes: &[u8], at: usize) -> Result<usize, MalformedJson> {
     if byte(bytes, colon) == b':' { Ok(colon + 1) } else { Err(MalformedJson) }
 }
 
-/// The position after a string, a number or a word, which starts here.
+/// Returns the position after a string, a number or a word, which starts here.
 #[inline(always)]
 fn scalar_end(bytes: &[u8], at: usize) -> Result<usize, MalformedJson> {
     match byte(bytes, at) {
@@ -287,8 +287,8 @@ fn scalar_end(bytes: &[u8], at: usize) -> Result<usize, MalformedJson> {
     }
 }
 
-/// The position after the quote that ends a string, and whether the string has escapes. `at` is
-/// the position after its first quote.
+/// Returns the position after the quote that ends a string, and whether the string has escapes.
+/// `at` is the position after its first quote.
 #[inline]
 fn string_end(bytes: &[u8], mut at: usize) -> Result<(usize, bool), MalformedJson> {
     let mut has_escapes = false;
@@ -311,7 +311,7 @@ fn string_end(bytes: &[u8], mut at: usize) -> Result<(usize, bool), MalformedJso
     }
 }
 
-/// The position after many bytes that need no escape in a string.
+/// Returns the position after whole strides of bytes that need no escape in a string.
 fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     while let Some(stride) = bytes.get(at..at + STRIDE)
         && stride.iter().fold(true, |plain, byte| plain & is_plain(*byte))
@@ -321,7 +321,7 @@ fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The position after a number, which starts here.
+/// Returns the position after a number, which starts here.
 #[inline]
 fn number_end(bytes: &[u8], at: usize) -> Result<usize, MalformedJson> {
     // A branch, because the processor predicts it: a sum would have to wait for the byte.
@@ -340,7 +340,7 @@ fn number_end(bytes: &[u8], at: usize) -> Result<usize, MalformedJson> {
     Ok(end)
 }
 
-/// The position after one or more digits.
+/// Returns the position after one or more digits.
 #[inline]
 fn digits_end(bytes: &[u8], mut at: usize) -> Result<usize, MalformedJson> {
     if !byte(bytes, at).is_ascii_digit() {
@@ -359,7 +359,7 @@ fn is_in_number(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E')
 }
 
-/// The position after a word, if it starts here.
+/// Returns the position after a word, if it starts here.
 fn word_end(bytes: &[u8], at: usize, word: &str) -> Result<usize, MalformedJson> {
     let starts = bytes[at..].starts_with(word.as_bytes());
     if starts { Ok(at + word.len()) } else { Err(MalformedJson) }
@@ -370,7 +370,7 @@ fn is_plain(byte: u8) -> bool {
     (byte >= 0x20) & (byte != b'"') & (byte != b'\\')
 }
 
-/// The length of an escape, its backslash included; `rest` is what follows the backslash.
+/// Returns the length of an escape, its backslash included; `rest` is what follows the backslash.
 fn escape_length(rest: &[u8]) -> Result<usize, MalformedJson> {
     match rest {
         [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Ok(2),
