@@ -22,6 +22,8 @@ struct Waiting {
     commands: VecDeque<StoreCommand>,
     bytes: usize,
     stop: bool,
+    /// The number of commands for which the thread waits, while it collects them.
+    expected: usize,
 }
 
 /// The queue.
@@ -29,6 +31,25 @@ struct Waiting {
 pub(super) struct CommandQueue {
     waiting: Mutex<Waiting>,
     added: Condvar,
+}
+
+/// How long the writer thread collects commands after a batch. Many of those whose commands were in
+/// it have another one at once. Without a short wait, these would miss the next batch, and from then
+/// on the callers would take turns in two batches of half the size.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Collecting {
+    /// The number of commands in the last batch.
+    pub(super) last: usize,
+    /// The longest wait.
+    pub(super) at_most: Duration,
+}
+
+impl Collecting {
+    /// Returns the wait after a batch that took so long: short in comparison.
+    pub(super) fn after(last: usize, took: Duration) -> Self {
+        const MOST: Duration = Duration::from_millis(1);
+        Collecting { last, at_most: (took / 8).min(MOST) }
+    }
 }
 
 /// What the writer thread does next.
@@ -64,9 +85,10 @@ impl CommandQueue {
         }
         waiting.bytes += command.length();
         waiting.commands.push_back(command);
-        let is_first = waiting.commands.len() == 1;
+        let count = waiting.commands.len();
+        let is_awaited = count == 1 || count == waiting.expected;
         drop(waiting);
-        if is_first {
+        if is_awaited {
             self.added.notify_one();
         }
         Ok(())
@@ -84,10 +106,17 @@ impl CommandQueue {
     }
 
     /// Waits for commands and takes a batch. After a failure, waits for `retry` first.
-    pub(super) fn take(&self, retry: Option<Duration>) -> CommandBatch {
-        let waiting = self.lock();
+    pub(super) fn take(&self, retry: Option<Duration>, collecting: Collecting) -> CommandBatch {
+        let mut waiting = self.lock();
         let mut waiting = match retry {
             None => {
+                waiting.expected = (waiting.commands.len() + collecting.last).min(BATCH_COMMANDS);
+                let is_partial = |waiting: &mut Waiting| {
+                    waiting.commands.len() < waiting.expected && !waiting.stop
+                };
+                let collected =
+                    self.added.wait_timeout_while(waiting, collecting.at_most, is_partial);
+                let waiting = collected.unwrap_or_else(PoisonError::into_inner).0;
                 let idle = |waiting: &mut Waiting| waiting.commands.is_empty() && !waiting.stop;
                 self.added.wait_while(waiting, idle).unwrap_or_else(PoisonError::into_inner)
             }
@@ -122,5 +151,28 @@ impl LeaseOwner for CommandQueue {
     fn release(&self, lease: AttemptLease) {
         // An error means that the store is closed; the attempt ends with it.
         let _ = self.push(StoreCommand::Release(lease));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::store::disk::reply::CommandReply;
+
+    #[test]
+    fn commands_that_follow_a_batch_are_taken_together() {
+        let queue = CommandQueue::default();
+        let collecting = Collecting { last: 2, at_most: Duration::from_secs(60) };
+        let batch = std::thread::scope(|scope| {
+            let taking = scope.spawn(|| queue.take(None, collecting));
+            for _ in 0..2 {
+                queue.push(StoreCommand::Flush(CommandReply::new().0)).unwrap();
+                std::thread::yield_now();
+            }
+            taking.join().unwrap()
+        });
+        assert_eq!(batch.commands.len(), 2);
+        let wait = Collecting::after(2, Duration::from_millis(4)).at_most;
+        assert_eq!(wait, Duration::from_micros(500));
     }
 }

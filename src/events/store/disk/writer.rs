@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
@@ -14,7 +14,7 @@ use super::{
     command::StoreCommand,
     files::EventFiles,
     format::Totals,
-    queue::CommandQueue,
+    queue::{Collecting, CommandQueue},
 };
 use crate::{
     database::{self, DiskHealth},
@@ -152,9 +152,10 @@ enum StoreState {
 impl EventWriter {
     pub(super) fn run(self, changes: EventChanges) {
         let mut store = StoreState::Open(Box::new(changes));
-        let mut retry = None;
+        let (mut retry, mut collecting) = (None, Collecting::default());
         loop {
-            let mut work = self.queue.take(retry);
+            let mut work = self.queue.take(retry, collecting);
+            let (start, count) = (Instant::now(), work.commands.len());
             self.health.write_starts();
             work.commands.retain(|command| !command.is_abandoned());
             let failure;
@@ -163,6 +164,7 @@ impl EventWriter {
                 Some(retry) => RETRY[1].min(retry * 2),
                 None => RETRY[0],
             });
+            collecting = Collecting::after(count, start.elapsed());
             let has_failed = failure.is_some();
             self.health.write_ended(failure.map(|error| database::reason(&error)));
             if work.stop || (has_failed && self.queue.is_stopped()) {
