@@ -3,7 +3,9 @@
 //! An event is a row of `sealgate.event` with its sealed entry, and a row of
 //! `sealgate.event_request`. The columns contain what statements change without the entry: state,
 //! due time, attempts and marks. Every operation is one statement; those that change the entry
-//! repeat when its version has changed in the meantime.
+//! repeat when its version has changed in the meantime. New events that arrive together, and
+//! attempts that end together, share a statement (`batch`). If the replay records are in the same
+//! database, the statement that stores an event also claims it and records its success.
 //!
 //! An attempt is a lease with a token. Its holder renews it; when the holder's process dies, the
 //! lease expires by the clock of the database, and the event is due again with an unknown outcome.
@@ -14,6 +16,7 @@ mod accept;
 mod attempts;
 mod batch;
 mod history;
+mod interface;
 mod maintenance;
 mod row;
 mod schedule;
@@ -22,7 +25,6 @@ mod statements;
 use std::{
     collections::HashMap,
     fmt,
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -39,23 +41,17 @@ use self::{
     attempts::{EndedReply, EndedRow},
     batch::Batches,
     maintenance::Usage,
-    row::{StoredRow, column, unreadable},
+    row::StoredRow,
     schedule::DueTimes,
 };
-use super::{
-    EventPage, EventStore, Operation, RecordedAcceptance, RecordingStore, Redelivery, StoreError,
-};
+use super::StoreError;
 use crate::{
     availability::{Availability, EVENT_STORE},
     events::{
-        model::{
-            Acceptance, AttemptLease, Backlog, DeliveryAttempt, DueEvent, EventEntry, EventFilter,
-            EventId, NewEvent, NextStep, Retention, StoredRequest,
-        },
+        model::{AttemptLease, EventEntry, EventId, Retention},
         seal::{DigestOf, InvalidKey, Seal},
     },
     postgres::{Database, DatabaseError, DatabaseOptions, Parameter},
-    replay::{Millis, ReplayRecord},
     scheme::EventKey,
     secret::Secret,
 };
@@ -245,177 +241,6 @@ impl PostgresEvents {
         let lease = AttemptLease { id: entry.id, token };
         self.held().insert(lease, StoredRow { entry, version, token });
         lease
-    }
-}
-
-impl EventStore for PostgresStore {
-    fn accept(&self, event: NewEvent, until: Instant) -> Operation<'_, Acceptance> {
-        Box::pin(async move {
-            match self.0.accept(event, None, until).await? {
-                RecordedAcceptance::Recorded { acceptance, .. } => Ok(acceptance),
-                RecordedAcceptance::Declined(_) => Err(unreadable()),
-            }
-        })
-    }
-
-    fn recording(&self) -> Option<&dyn RecordingStore> {
-        self.0.holds_records.then_some(self)
-    }
-
-    fn find(&self, route: &Arc<str>, record: EventKey) -> Operation<'_, Option<EventEntry>> {
-        let digest = self.0.record_digest(route, record);
-        Box::pin(async move {
-            let row = self.0.row(statements::BY_RECORD, &digest).await?;
-            Ok(row.map(|row| row.entry))
-        })
-    }
-
-    fn revive(
-        &self,
-        route: &Arc<str>,
-        record: EventKey,
-        next_attempt: Millis,
-        expires: Millis,
-    ) -> Operation<'_, bool> {
-        let route = Arc::clone(route);
-        Box::pin(async move {
-            let digest = self.0.record_digest(&route, record);
-            let parameters = [
-                (&digest.as_slice() as _, Type::BYTEA),
-                (&to_sql(next_attempt) as _, Type::INT8),
-                (&to_sql(expires) as _, Type::INT8),
-            ];
-            let rows = self.0.call(statements::REVIVE, &parameters, soon()).await?;
-            let revived = column(rows.first().ok_or_else(unreadable)?, 0)?;
-            if revived {
-                self.0.schedule.note(&route, next_attempt);
-            }
-            Ok(revived)
-        })
-    }
-
-    fn take_due(
-        &self,
-        route: &Arc<str>,
-        now: Millis,
-        limit: usize,
-    ) -> Operation<'_, Vec<DueEvent>> {
-        let route = Arc::clone(route);
-        Box::pin(async move { self.0.take_due(&route, now, limit).await })
-    }
-
-    fn next_due(&self, route: &Arc<str>) -> Option<Millis> {
-        Some(self.0.schedule.next_due(route))
-    }
-
-    fn due_changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.0.schedule.changed.notified())
-    }
-
-    fn settle(
-        &self,
-        lease: AttemptLease,
-        attempt: DeliveryAttempt,
-        next: NextStep,
-    ) -> Operation<'_, Option<EventEntry>> {
-        Box::pin(self.0.settle(lease, attempt, next))
-    }
-
-    fn give_up(&self, overdue: Vec<EventEntry>, now: Millis) -> Operation<'_, Vec<EventEntry>> {
-        Box::pin(self.0.give_up(overdue, now))
-    }
-
-    fn renew<'s>(&'s self, leases: &'s [AttemptLease]) -> Operation<'s, ()> {
-        Box::pin(self.0.renew(leases))
-    }
-
-    fn record(&self, events: Vec<(EventEntry, Option<StoredRequest>)>) -> Operation<'_, ()> {
-        Box::pin(async move { history::record(&self.0, events).await })
-    }
-
-    fn entry(&self, id: EventId) -> Operation<'_, Option<EventEntry>> {
-        Box::pin(async move { Ok(self.0.row_of(id).await?.map(|row| row.entry)) })
-    }
-
-    fn request(&self, id: EventId) -> Operation<'_, Option<StoredRequest>> {
-        Box::pin(async move {
-            let key = id.0.to_be_bytes();
-            let parameters = [(&key.as_slice() as _, Type::BYTEA)];
-            let rows = self.0.call(statements::REQUEST, &parameters, soon()).await?;
-            let read = |row| row::request(column(row, 0)?, id, &self.0.seal);
-            rows.first().map(read).transpose()
-        })
-    }
-
-    fn list<'s>(
-        &'s self,
-        filter: &'s EventFilter,
-        cursor: Option<EventId>,
-        limit: usize,
-    ) -> Operation<'s, EventPage> {
-        Box::pin(history::list(&self.0, filter, cursor, limit))
-    }
-
-    fn redeliver(&self, id: EventId, now: Millis, expires: Millis) -> Operation<'_, Redelivery> {
-        Box::pin(async move {
-            let key = id.0.to_be_bytes();
-            let parameters = [
-                (&key.as_slice() as _, Type::BYTEA),
-                (&to_sql(now) as _, Type::INT8),
-                (&to_sql(expires) as _, Type::INT8),
-            ];
-            let rows = self.0.call(statements::REDELIVER, &parameters, soon()).await?;
-            match column(rows.first().ok_or_else(unreadable)?, 0)? {
-                "started" => {
-                    self.0.schedule.look_again();
-                    Ok(Redelivery::Started)
-                }
-                "unknown" => Ok(Redelivery::Unknown),
-                "not kept" => Ok(Redelivery::NotKept),
-                _ => Err(unreadable()),
-            }
-        })
-    }
-
-    fn forget(&self, id: EventId) -> Operation<'_, Option<EventEntry>> {
-        Box::pin(async move {
-            let Some(row) = self.0.row_of(id).await? else { return Ok(None) };
-            let key = id.0.to_be_bytes();
-            let parameters = [(&key.as_slice() as _, Type::BYTEA)];
-            self.0.call(statements::FORGET, &parameters, soon()).await?;
-            Ok(Some(row.entry))
-        })
-    }
-
-    fn backlogs(&self) -> Operation<'_, HashMap<Arc<str>, Backlog>> {
-        Box::pin(history::backlogs(&self.0))
-    }
-
-    fn expire(&self, now: Millis) -> Operation<'_, ()> {
-        Box::pin(self.0.expire(now))
-    }
-
-    fn bytes(&self) -> u64 {
-        self.0.usage.bytes()
-    }
-
-    fn is_up(&self) -> bool {
-        self.0.availability.is_available()
-    }
-
-    fn flush(&self) -> Operation<'_, ()> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-}
-
-impl RecordingStore for PostgresStore {
-    fn accept_recorded(
-        &self,
-        event: NewEvent,
-        record: ReplayRecord,
-        until: Instant,
-    ) -> Operation<'_, RecordedAcceptance> {
-        Box::pin(self.0.accept(event, Some(record), until))
     }
 }
 

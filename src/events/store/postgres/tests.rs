@@ -5,10 +5,16 @@ use http::{HeaderValue, Method};
 
 use super::*;
 use crate::{
-    events::model::{EventState, OrderKey, Refusal},
+    events::{
+        model::{
+            Acceptance, Backlog, DeliveryAttempt, DueEvent, EventFilter, EventState, NewEvent,
+            NextStep, OrderKey, Refusal, StoredRequest,
+        },
+        store::{EventStore, RecordedAcceptance, RecordingStore, Redelivery},
+    },
     postgres::tests::cluster::Postgres,
     reject::Reason,
-    replay::{ClaimReply, LeaseToken},
+    replay::{ClaimReply, LeaseToken, Millis, ReplayRecord},
     scheme::ContextPin,
 };
 
