@@ -6,7 +6,6 @@ pub(super) mod fetched;
 pub(super) mod key;
 pub(super) mod message_signature;
 pub(super) mod signature;
-pub(super) mod signed_headers;
 pub(super) mod template;
 pub(super) mod token;
 pub(super) mod url;
@@ -21,8 +20,7 @@ use self::{
     fetched::{FetchedKeys, Setting},
     key::{KeyChoice, KeyForm},
     message_signature::MessageSignatureRule,
-    signature::SignatureRule,
-    signed_headers::SignedHeadersRule,
+    signature::{SignatureRule, SignedHeadersRule},
     template::{Inputs, Template, ValueSource},
     token::TokenRules,
     url::UrlRule,

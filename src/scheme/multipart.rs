@@ -1,5 +1,5 @@
-//! `multipart/form-data` (RFC 7578): the fields of a form with attachments. Strict: what two parsers
-//! could read differently has no fields.
+//! `multipart/form-data` (RFC 7578): the fields of a form with attachments. Strict: what two
+//! parsers could read differently has no fields.
 
 use memchr::memmem;
 

@@ -2,6 +2,7 @@
 
 pub(super) mod challenge;
 mod checks;
+mod components;
 pub(super) mod details;
 mod event;
 mod explain;

@@ -208,6 +208,67 @@ async fn verify_decides_as_live_traffic_is_decided() {
     assert_eq!((&verdict["reason"], &verdict["status"]), (&"bad_signature".into(), &405.into()));
 }
 
+/// Returns the arguments' exit status, output and errors in an empty directory with these files.
+fn verify_with(files: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (name, text) in files {
+        fs::write(dir.path().join(name), text).expect("written");
+    }
+    let output = sealgate(&[&["verify"], arguments].concat(), dir.path());
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn verify_needs_no_configuration() {
+    let event = Event::new(b"{\"grpIdx\":574}");
+    let good = String::from_utf8(event.request()).expect("text");
+    let forged = good.replace(":574}", ":575}");
+    let files =
+        [("good", &*good), ("forged", &*forged), ("secret", SECRET), ("old", "another-secret-01")];
+    let with = |more: &[&str]| verify_with(&files, &[&["--scheme", "vivoldi"], more].concat());
+    for secrets in
+        [&["--secret-file", "secret"][..], &["--secret-file", "old", "--secret-file", "secret"]]
+    {
+        let (status, text, error) = with(&[secrets, &["good"]].concat());
+        assert_eq!((status, error.as_str()), (Some(0), ""), "{text}");
+        assert!(text.starts_with("authentic\n"), "{text}");
+    }
+    let (status, text, _) = with(&["--json", "--secret-file", "secret", "forged"]);
+    let verdict: Value = serde_json::from_str(&text).expect("an object");
+    assert_eq!((status, &verdict["reason"]), (Some(1), &"bad_signature".into()), "{verdict}");
+    assert_eq!(verdict["diagnosis"][0]["code"], "body_changed", "{verdict}");
+    // The rules of HTTP apply as on a route.
+    let put = good.replacen("POST", "PUT", 1);
+    let files = [("put", &*put), ("secret", SECRET)];
+    let arguments = ["--scheme", "vivoldi", "--secret-file", "secret", "--json", "put"];
+    let (_, text, _) = verify_with(&files, &arguments);
+    assert!(text.contains("\"method\"") && text.contains("405"), "{text}");
+}
+
+#[test]
+fn verify_says_which_argument_is_missing() {
+    let request = "POST /x HTTP/1.1\r\nHost: localhost\r\n\r\n{}";
+    let files = [("request", request), ("secret", "a-secret-for-the-tests-01"), ("empty", "")];
+    for (arguments, expected) in [
+        (&["--scheme", "strip", "request"][..], "did you mean `stripe`?"),
+        (&["--scheme", "stripe", "request"], "needs a secret: --secret-file FILE"),
+        (&["--scheme", "stripe", "--public-key-file", "secret", "request"], "needs a secret"),
+        (&["--scheme", "discord", "request"], "needs a public key: --public-key-file FILE"),
+        (&["--scheme", "discord", "--secret-file", "secret", "request"], "takes no secret"),
+        (&["--scheme", "twilio", "--secret-file", "secret", "request"], "--public-url URL"),
+        (&["--scheme", "pitchpoint", "request"], "write a route with this scheme and use --route"),
+        (&["--scheme", "stripe", "--secret-file", "absent", "request"], "absent"),
+        (&["--scheme", "stripe", "--secret-file", "empty", "request"], "empty"),
+        (&["--secret-file", "secret", "request"], "--scheme <ID>"),
+        (&["--scheme", "stripe", "--route", "a", "request"], "cannot be used with"),
+    ] {
+        let (status, text, error) = verify_with(&files, arguments);
+        assert_eq!(status, Some(2), "{arguments:?}: {text}{error}");
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+}
+
 #[tokio::test]
 async fn verify_reads_what_people_paste() {
     let setup = Setup::new(&Upstream::start().await);

@@ -9,16 +9,22 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use http_body_util::Full;
 use serde_json::{Value, json};
 
 use crate::kit::{self, Call, Front, Gateway, Setup, Upstream};
 
 const TOKEN: &str = "a-secret-for-the-libraries-0001";
 const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+/// Contentful's library takes secrets of this length only.
+const LONG: &str = "a-secret-of-64-characters-for-the-libraries-0123456789-abcdefghi";
+const OTHER_LONG: &str = "another-secret-of-64-characters-for-libraries-0123456789-abcdefg";
 const OTHER: &str = "another-secret-for-libraries-02";
 const OTHER_WHSEC: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 /// The senders whose libraries run on Node.js, and their secrets.
 const ON_NODE: &[(&str, &str)] = &[
+    ("contentful", LONG),
     ("easypost", TOKEN),
     ("github", TOKEN),
     ("gocardless", TOKEN),
@@ -105,6 +111,11 @@ fn toml(upstream: &Upstream) -> String {
         route("slack", TOKEN, ""),
         route("standard-webhooks", WHSEC, ""),
         route("twilio", TOKEN, &format!("public_url = \"{PUBLIC_URL}\"")),
+        route(
+            "http-message-signatures-hmac",
+            TOKEN,
+            "public_url = \"https://hooks.example.com/http-message-signatures-hmac\"",
+        ),
     ]
     .into_iter()
     .chain(ON_NODE.iter().map(|(id, secret)| match *id {
@@ -191,9 +202,13 @@ async fn accepts_what_octokit_signs() {
 /// Libraries that sign as well as verify.
 #[tokio::test]
 async fn accepts_what_other_libraries_sign() {
-    for id in ["hygraph", "notion", "retell", "sanity", "svix"] {
+    for id in ["contentful", "hygraph", "notion", "retell", "sanity", "svix"] {
         let (_, secret) = ON_NODE.iter().find(|(known, _)| *known == id).expect("listed");
-        let other = if *secret == WHSEC { OTHER_WHSEC } else { OTHER };
+        let other = match *secret {
+            WHSEC => OTHER_WHSEC,
+            LONG => OTHER_LONG,
+            _ => OTHER,
+        };
         let with_id = bodies().into_iter().filter(|job| job["body"] != "{}").collect();
         accepted(id, [secret, other], with_id).await;
     }
@@ -218,6 +233,48 @@ async fn accepts_what_livekit_signs() {
         assert_eq!(reason, "claim");
     }
     assert_eq!(upstream.requests().len(), BODIES.len());
+}
+
+/// A library for HTTP message signatures, with each algorithm. The first request is HTTP/1.1, the
+/// second HTTP/2.
+#[tokio::test]
+async fn accepts_messages_that_a_library_signs() {
+    let kinds = ["", "-ecdsa", "-rsa", "-rsa-pss", "-hmac"];
+    for kind in kinds {
+        let id = format!("http-message-signatures{kind}");
+        let url = format!("https://localhost/{id}?a=1&b=%20c");
+        let job = |body: &&str| json!({"act": "sign", "library": id, "secret": TOKEN, "body": body, "url": url});
+        let jobs: Vec<_> = BODIES[1..3].iter().map(job).collect();
+        let Some(signed) = library(&id, &jobs) else { return };
+        let upstream = Upstream::start().await;
+        let keys: Vec<_> = signed.iter().filter_map(|job| job["public_key"].as_str()).collect();
+        let keys = match keys.as_slice() {
+            [] => format!("secret = \"{TOKEN}\""),
+            keys => format!("public_key = {keys:?}"),
+        };
+        let route = format!(
+            "[[route]]\nname = \"{id}\"\npath = \"/{id}\"\nscheme = \"{id}\"\n\
+             upstream = \"http://{}\"\n{keys}\n",
+            upstream.address()
+        );
+        let gateway = Setup::new(&upstream).routes(&route).start();
+        let [first, second] = [&signed[0], &signed[1]].map(|signed| call(&id, signed));
+        let refused = async |call: Call| gateway.refused(&call).await.1;
+        assert_eq!(refused(first.clone().tampered("{\"other\":1}")).await, "inconsistent", "{id}");
+        let other_query = Call { target: first.target.replace("a=1", "a=2"), ..first.clone() };
+        assert_eq!(refused(other_query).await, "bad_signature", "{id}");
+        let reply = gateway.call(&first).await;
+        assert_eq!(reply.status, 200, "{id}: {}", reply.head);
+        let mut request = http::Request::post(format!("https://localhost{}", second.target));
+        for (name, value) in &second.headers {
+            request = request.header(name, value);
+        }
+        let body = Full::new(Bytes::from(second.body.clone()));
+        let request = request.body(body).expect("a request");
+        let reply = gateway.connect_http2().await.send(request).await.expect("a response");
+        assert_eq!(reply.status(), 200, "{id}");
+        assert_eq!(upstream.requests().len(), 2, "{id}");
+    }
 }
 
 #[tokio::test]
@@ -281,6 +338,7 @@ async fn libraries_accept_what_sealgate_signs() {
         ("slack", TOKEN, body),
         ("standard-webhooks", WHSEC, body),
         ("twilio", TOKEN, form),
+        ("http-message-signatures-hmac", TOKEN, body),
     ];
     // Hygraph's library reads the items of the header in one order only.
     let on_node = ON_NODE.iter().filter(|(id, _)| *id != "hygraph");

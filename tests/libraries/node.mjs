@@ -30,6 +30,15 @@ const libraries = {
       verify: (job) => verify(job.secret, job.body, whole(job)["x-hub-signature-256"]),
     };
   },
+  contentful: async () => {
+    const { signRequest, verifyRequest } = await import("@contentful/node-apps-toolkit");
+    const canonical = (job, headers) => ({ method: "POST", path: "/contentful", headers, body: job.body });
+    const topic = { "X-Contentful-Topic": "ContentManagement.Entry.publish" };
+    return {
+      sign: async (job) => [...Object.entries(topic), ...Object.entries(signRequest(job.secret, canonical(job, topic), Date.now()))],
+      verify: passes((job) => verifyRequest(job.secret, canonical(job, Object.fromEntries(job.headers)), 30)),
+    };
+  },
   notion: async () => {
     const { signWebhookPayload, verifyWebhookSignature } = await import("@notionhq/client");
     return {

@@ -6,8 +6,12 @@ import sys
 import time
 from datetime import datetime, timezone
 from hashlib import sha256
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from http_message_signatures import HTTPMessageSigner, HTTPMessageVerifier, InvalidSignature, algorithms
+from http_message_signatures.resolvers import MappingKeyResolver
 from slack_sdk.signature import SignatureVerifier
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from stripe import SignatureVerificationError, WebhookSignature
@@ -26,7 +30,54 @@ class Form(dict):
         return self[name]
 
 
+class Message:
+    """Request as the library for HTTP message signatures reads it."""
+
+    def __init__(self, url, headers):
+        self.method, self.url, self.headers = "POST", url, dict(headers)
+
+
+COVERED = ("@method", "@authority", "@path", "@query")
+MESSAGE_SIGNATURES = {
+    "http-message-signatures": (
+        algorithms.ED25519, lambda: ed25519.Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)),
+    "http-message-signatures-ecdsa": (
+        algorithms.ECDSA_P256_SHA256, lambda: ec.derive_private_key(1_000_003, ec.SECP256R1())),
+    "http-message-signatures-rsa": (algorithms.RSA_V1_5_SHA256, lambda: rsa.generate_private_key(65537, 2048)),
+    "http-message-signatures-rsa-pss": (algorithms.RSA_PSS_SHA512, lambda: rsa.generate_private_key(65537, 2048)),
+    "http-message-signatures-hmac": (algorithms.HMAC_SHA256, None),
+}
+
+
+def sign_message(job):
+    algorithm, make = MESSAGE_SIGNATURES[job["library"]]
+    key = make() if make else job["secret"].encode()
+    resolver = MappingKeyResolver(public_keys={}, private_keys={"k": key})
+    message = Message(job["url"], {})
+    signer = HTTPMessageSigner(signature_algorithm=algorithm, key_resolver=resolver)
+    signer.sign(message, key_id="k", covered_component_ids=COVERED, body=job["body"].encode())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode() if make else None
+    return {
+        "headers": list(message.headers.items()), "body": job["body"], "query": urlsplit(job["url"]).query,
+        "public_key": public,
+    }
+
+
+def verify_message(job):
+    algorithm, _ = MESSAGE_SIGNATURES[job["library"]]
+    resolver = MappingKeyResolver(public_keys={"global": job["secret"].encode()}, private_keys={})
+    message = Message(f"https://hooks.example.com/{job['library']}", job["headers"])
+    verifier = HTTPMessageVerifier(signature_algorithm=algorithm, key_resolver=resolver)
+    try:
+        # There is no query to cover.
+        return bool(verifier.verify(message, require_components=COVERED[:3], body=job["body"].encode()))
+    except InvalidSignature:
+        return False
+
+
 def sign(job):
+    if job["library"] in MESSAGE_SIGNATURES:
+        return sign_message(job)
     library, secret, body = job["library"], job["secret"], job.get("body", "")
     now = int(time.time())
     if library == "stripe":
@@ -57,6 +108,8 @@ def sign(job):
 
 
 def verify(job):
+    if job["library"] in MESSAGE_SIGNATURES:
+        return verify_message(job)
     library, secret, body, headers = job["library"], job["secret"], job["body"], dict(job["headers"])
     lower = {name.lower(): value for name, value in headers.items()}
     if library == "stripe":

@@ -130,6 +130,34 @@ for scheme, algorithm, keys, sign, cover in [
         send("other-query", "reject:bad_signature", sent_query="a=1&b=3")
         send("other-host", "reject:bad_signature", change=replaced("Host", lambda v: "other.example.com"))
 
+# --- Keys of a set: the parameter `keyid` names the key -------------------------------------------
+
+def b64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def jwk(key, kid, **more):
+    raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return {"kty": "OKP", "crv": "Ed25519", "x": b64url(raw), "kid": kid, **more}
+
+
+SET = json.dumps({"keys": [jwk(edwards[0], "k0"), jwk(edwards[1], "k1", alg="EdDSA"), jwk(edwards[0], "k3", use="enc")]})
+for name, key, kid, expect in [
+    ("key-of-set", edwards[1], "k1", "accept"),
+    ("other-key-of-set", edwards[0], "k1", "reject:bad_signature"),
+    ("unknown-keyid", edwards[1], "k2", "reject:unknown_kid"),
+    ("keyid-for-encryption", edwards[0], "k3", "reject:unknown_kid"),
+    ("no-keyid", edwards[1], None, "reject:unknown_kid"),
+]:
+    digest = f"sha-256=:{b64(hashlib.sha256(BODY.encode()).digest())}:"
+    parameters = '("@method" "@target-uri" "content-digest")' + f";created={NOW}" + (f';keyid="{kid}"' if kid else "")
+    base = (f'"@method": POST\n"@target-uri": https://hooks.example.com/webhooks/x\n"content-digest": {digest}\n'
+            f'"@signature-params": {parameters}')
+    case("http-message-signatures", name, '[route.jwt]\njwks = "file:KEYS"\n',
+         [["Host", "hooks.example.com"], ["Content-Digest", digest], ["Signature-Input", f"a={parameters}"],
+          ["Signature", f"a=:{b64(key.sign(base.encode()))}:"]], BODY, NOW, expect)
+    vectors[-1]["keys"] = SET
+
 # --- Contentful: the canonical request of its toolkit ---------------------------------------------
 
 def contentful(secret, body, path="/webhooks/x", listed=("x-contentful-topic",), method="POST", t=NOW * 1000):

@@ -7,7 +7,7 @@ use crate::{
             TimestampRule,
             event::{EventRule, IdGrammar, IdRule, Identification},
             message_signature::{Component, MessageSignatureRule},
-            signed_headers::SignedHeadersRule,
+            signature::SignedHeadersRule,
             template::{Filter, Template, TemplatePiece, TemplateValue, ValueSource},
             token::TokenRules,
         },

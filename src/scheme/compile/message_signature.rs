@@ -7,8 +7,7 @@ use crate::{
         compiled::{
             ProofKind,
             message_signature::{Component, MessageSignatureRule},
-            signature::{SignatureFormat, SignatureRule},
-            signed_headers::SignedHeadersRule,
+            signature::{SignatureFormat, SignatureRule, SignedHeadersRule},
             template::{Inputs, ValueSource},
         },
         encoding::Encoding,

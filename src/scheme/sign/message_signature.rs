@@ -22,7 +22,7 @@ use crate::{
     target,
 };
 
-/// The label of a signature whose sender has none of its own.
+/// The label of a signature if the scheme does not name one.
 const LABEL: &str = "sig1";
 /// How long a signature lasts whose sender lets it expire, in seconds.
 const LIFETIME: i64 = 300;
@@ -96,6 +96,7 @@ impl Verifier {
         if wants("nonce") {
             parameters.push(format!("nonce=\"{}\"", random_id()));
         }
+        parameters.push(format!("keyid=\"{}\"", key.name));
         parameters.push(format!("alg=\"{}\"", rule.algorithm));
         if let Some(tag) = &rule.tag {
             parameters.push(format!("tag=\"{tag}\""));

@@ -10,7 +10,7 @@ use crate::{
     body::Payload,
     scheme::{
         compiled::{
-            signed_headers::SignedHeadersRule,
+            signature::SignedHeadersRule,
             template::{
                 Filter, MAX_HEADERS, MAX_ITEMS, Template, TemplatePiece, TemplateValue, ValueSource,
             },

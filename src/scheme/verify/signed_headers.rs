@@ -3,7 +3,7 @@
 use http::HeaderName;
 
 use crate::scheme::{
-    compiled::signed_headers::SignedHeadersRule,
+    compiled::signature::SignedHeadersRule,
     verify::{Verifier, request::RequestValues},
 };
 

@@ -146,7 +146,7 @@ fn guesses_the_sender_where_there_is_no_configuration() {
         found,
         "this looks like Shopify (scheme = \"shopify\"): it has `x-shopify-hmac-sha256`\n"
     );
-    assert!(problem.contains("write a route with this `scheme`"), "{problem}");
+    assert!(problem.contains("--scheme ID --secret-file FILE"), "{problem}");
     let (found, problem) = verify("Authorization: Bearer of-anyone");
     assert_eq!(found, "");
     assert!(problem.contains("no built-in scheme reads a signature"), "{problem}");
