@@ -1,5 +1,6 @@
 //! Assembly: turns a valid configuration into a running gateway, and reloads it.
 
+mod keys;
 mod logs;
 
 use std::{
@@ -11,7 +12,10 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{task::JoinSet, time::Instant};
 
-use self::logs::{log_omitted, log_trust, warn_of_invalid};
+use self::{
+    keys::{export_key_sets, fetch_keys, key_sets, named_keys},
+    logs::{log_omitted, log_trust, warn_of_invalid},
+};
 use crate::{
     capacity::{Capacity, CapacityOptions},
     config::{Changes, Config, Inventory},
@@ -21,7 +25,6 @@ use crate::{
     rejections::Rejections,
     replay::{Clock, OpenError, Replay},
     route::{RouteOptions, Routes},
-    scheme::{KeySet, NamedKeys},
     server::{self, Addresses, Handshake, Liveness, Server, ServerOptions, TlsListener},
     tls::{self, Acme, AcmeOptions, Certificates, ClientAuthority, Validity},
     traces::{SpanExport, Traces},
@@ -401,41 +404,6 @@ fn site(
 /// Divides the replay guard among the routes and keys of a site.
 fn assign_shares(replay: &Replay, site: &Site) {
     replay.assign_shares(site.routes.iter().map(|route| (&*route.name, route.verifier.keys())));
-}
-
-/// Returns the key sets of a site. Routes with equal key sets share one.
-fn key_sets(site: &Site) -> Vec<&Arc<KeySet>> {
-    let mut sets: Vec<_> =
-        site.routes.iter().filter_map(|route| route.verifier.key_set()).collect();
-    sets.sort_unstable_by_key(|set| Arc::as_ptr(set));
-    sets.dedup_by(|one, other| Arc::ptr_eq(one, other));
-    sets
-}
-
-/// Counts the fetches of the key sets of a site.
-fn export_key_sets(site: &Site, metrics: &Metrics) {
-    key_sets(site).into_iter().for_each(|set| set.count_in(metrics.key_set(&set.name())));
-}
-
-/// Returns the keys of a site that requests name. Routes with equal ones share them.
-fn named_keys(site: &Site) -> Vec<&Arc<NamedKeys>> {
-    let mut keys: Vec<_> =
-        site.routes.iter().filter_map(|route| route.verifier.named_keys()).collect();
-    keys.sort_unstable_by_key(|keys| Arc::as_ptr(keys));
-    keys.dedup_by(|one, other| Arc::ptr_eq(one, other));
-    keys
-}
-
-/// Fetches the keys of a site until the returned tasks are dropped.
-fn fetch_keys(site: &Site) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    for set in key_sets(site) {
-        tasks.spawn(Arc::clone(set).maintain());
-    }
-    for keys in named_keys(site) {
-        tasks.spawn(Arc::clone(keys).maintain());
-    }
-    tasks
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use http::{HeaderName, StatusCode};
 use self::{
     challenge::ChallengeRule,
     event::{EventRule, IdentityRule},
-    fetched::{FetchedKeys, Setting},
+    fetched::{FetchedKeys, SchemeSetting},
     key::{KeyChoice, KeyForm},
     message_signature::MessageSignatureRule,
     signature::{SignatureRule, SignedHeadersRule},
@@ -147,7 +147,7 @@ pub struct Scheme {
     /// must not contain.
     pub(super) scalars: Vec<(u16, Option<char>)>,
     /// What the operator configures in `[route.settings]`.
-    pub(super) settings: Vec<Setting>,
+    pub(super) settings: Vec<SchemeSetting>,
     /// How keys are fetched that requests name.
     pub(super) fetched: Option<FetchedKeys>,
     /// The name and the index pointer of each key space.

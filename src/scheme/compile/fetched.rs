@@ -9,7 +9,7 @@ use crate::{
         compile::read,
         compiled::{
             fetched::{
-                CLIENT, FetchedForm, FetchedKeys, Setting, TokenRequest, expanded, is_host,
+                CLIENT, FetchedForm, FetchedKeys, SchemeSetting, TokenRequest, expanded, is_host,
                 names_in,
             },
             template::{Inputs, ValueSource},
@@ -22,7 +22,7 @@ const INTERMEDIATES: [(&str, &str); 1] =
     [("amazon", include_str!("../../../schemes/certificates/amazon.pem"))];
 
 /// Reads `[settings]`.
-pub(super) fn settings(root: &Section<'_>, wanted: &mut Inputs) -> Vec<Setting> {
+pub(super) fn settings(root: &Section<'_>, wanted: &mut Inputs) -> Vec<SchemeSetting> {
     let table = root.get("settings").and_then(|field| field.section());
     let mut settings = Vec::new();
     for (name, field) in table.map(|table| table.entries()).unwrap_or_default() {
@@ -42,7 +42,7 @@ pub(super) fn settings(root: &Section<'_>, wanted: &mut Inputs) -> Vec<Setting> 
         // A setting that is compared may have several values, so no template can contain it.
         wanted.settings.push(if equals.is_some() { "".into() } else { (*name).into() });
         let what = what.unwrap_or_default();
-        settings.push(Setting { name: name.into(), what, values, equals, secret });
+        settings.push(SchemeSetting { name: name.into(), what, values, equals, secret });
     }
     settings
 }
@@ -50,7 +50,7 @@ pub(super) fn settings(root: &Section<'_>, wanted: &mut Inputs) -> Vec<Setting> 
 /// Reads `[keys]`.
 pub(super) fn keys(
     section: Section<'_>,
-    settings: &[Setting],
+    settings: &[SchemeSetting],
     wanted: &mut Inputs,
 ) -> Option<FetchedKeys> {
     let known = |field: &Field<'_>, text: &str, with_key: bool| {

@@ -8,7 +8,7 @@ use crate::scheme::compiled::template::ValueSource;
 
 /// A value that the operator configures in `[route.settings]`.
 #[derive(Clone, Debug)]
-pub(in crate::scheme) struct Setting {
+pub(in crate::scheme) struct SchemeSetting {
     /// Its name.
     pub(in crate::scheme) name: Box<str>,
     /// What it is, in words.

@@ -70,15 +70,15 @@ impl FetchLimit {
 }
 
 /// The wait after a failed fetch.
-pub(super) struct Backoff(Duration);
+pub(super) struct FetchBackoff(Duration);
 
-impl Default for Backoff {
+impl Default for FetchBackoff {
     fn default() -> Self {
-        Backoff(BACKOFF)
+        FetchBackoff(BACKOFF)
     }
 }
 
-impl Backoff {
+impl FetchBackoff {
     /// Waits, and makes the next wait longer.
     pub(super) async fn wait(&mut self) {
         tokio::time::sleep(self.0).await;
@@ -88,7 +88,7 @@ impl Backoff {
 
 /// Fetches at the start, then whenever a token names an unknown key, and at least every [`PERIOD`].
 pub(super) async fn maintain(set: &KeySet, uri: &Uri, trust: &ServerTrust) {
-    let (mut limit, mut backoff) = (FetchLimit::default(), Backoff::default());
+    let (mut limit, mut backoff) = (FetchLimit::default(), FetchBackoff::default());
     loop {
         limit.wait().await;
         limit.begin();
@@ -100,7 +100,7 @@ pub(super) async fn maintain(set: &KeySet, uri: &Uri, trust: &ServerTrust) {
         set.count(result.is_ok());
         match result {
             Ok(()) => {
-                backoff = Backoff::default();
+                backoff = FetchBackoff::default();
                 // Keys that were named while this fetch ran may be in its set.
                 let wanted = async {
                     while !set.needs_fetch() {

@@ -19,7 +19,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -27,8 +27,8 @@ use tokio::sync::Notify;
 
 use super::{
     KeyLookup, LASTING, MAX_UNKNOWN, MINUTE, POLL,
-    fetch::{Backoff, FetchLimit, PERIOD},
-    request::{Failure, KeyRequest},
+    fetch::{FetchBackoff, FetchLimit, PERIOD},
+    request::{FetchFailure, Fetched, KeyRequest},
 };
 use crate::scheme::public_key::PublicKey;
 
@@ -41,28 +41,26 @@ const MAX_CLIENTS: usize = 64;
 /// The most keys for which one client waits.
 const MAX_PER_CLIENT: usize = 4;
 
+/// The time after which a key in memory that could not be fetched again is due once more.
+const RETRY: Duration = Duration::from_secs(300);
 /// The most fetches within any minute for one client.
 const FETCHES_A_CLIENT: usize = 3;
 /// The most fetches of a key that the host does not respond to, until another request names it.
 const ATTEMPTS: u8 = 5;
 
-/// A key, or the reason why there is none.
-pub(super) enum Fetched {
-    Key { key: PublicKey, valid: RangeInclusive<i64> },
-    None(String),
-}
-
 #[derive(Clone)]
-struct NamedKey {
+struct CachedKey {
     key: PublicKey,
     /// When it may be used, in seconds since the Unix epoch.
     valid: RangeInclusive<i64>,
     fetched: Instant,
+    /// When it is fetched again, if it is used.
+    due: Instant,
 }
 
 /// The keys that are to be fetched.
 #[derive(Default)]
-struct Queue {
+struct FetchQueue {
     /// Keys in memory that are due.
     due: VecDeque<Arc<str>>,
     /// The names that clients wait for, each with the fetches that failed; the next client first.
@@ -76,8 +74,8 @@ struct Queue {
 /// The keys of a sender, each fetched when a request names it.
 pub struct NamedKeys {
     request: KeyRequest,
-    keys: ArcSwap<HashMap<Arc<str>, NamedKey>>,
-    queue: Mutex<Queue>,
+    keys: ArcSwap<HashMap<Arc<str>, CachedKey>>,
+    queue: Mutex<FetchQueue>,
     wanted: Notify,
     /// Limits confirmations, which are sent to the same host.
     confirmations: Mutex<FetchLimit>,
@@ -129,12 +127,11 @@ impl NamedKeys {
             return KeyLookup::Unknown;
         }
         if let Some(known) = self.keys.load().get(name) {
-            let age = known.fetched.elapsed();
             if !known.valid.contains(&self.now()) {
                 return KeyLookup::Unknown;
             }
-            if age < LASTING {
-                if age >= PERIOD {
+            if known.fetched.elapsed() < LASTING {
+                if known.due <= Instant::now() {
                     self.note_due(name);
                 }
                 return KeyLookup::Found(vec![known.key.clone()]);
@@ -163,7 +160,7 @@ impl NamedKeys {
 
     /// Fetches the keys that requests name; never returns.
     pub async fn maintain(self: Arc<Self>) {
-        let (mut limit, mut backoff) = (FetchLimit::default(), Backoff::default());
+        let (mut limit, mut backoff) = (FetchLimit::default(), FetchBackoff::default());
         let mut token = None;
         loop {
             while self.queue().is_empty() {
@@ -179,25 +176,36 @@ impl NamedKeys {
             let begun = Instant::now();
             match self.request.fetch(&name, &mut token, self.seconds()).await {
                 Ok(fetched) => {
-                    backoff = Backoff::default();
+                    backoff = FetchBackoff::default();
                     self.store(&name, fetched, begun);
                 }
-                Err(Failure::Rejected(error)) => {
-                    let url = self.request.url(&name);
-                    tracing::warn!(%url, %error, "cannot fetch the key");
-                }
-                Err(Failure::Host(error)) => {
-                    let url = self.request.url(&name);
-                    tracing::warn!(%url, %error, "cannot fetch the key");
-                    if let Some((client, failed)) = waits
-                        && failed + 1 < ATTEMPTS
-                    {
-                        self.queue().add(&name, failed + 1, client);
+                Err(failure) => {
+                    let (FetchFailure::Host(error) | FetchFailure::Rejected(error)) = &failure;
+                    tracing::warn!(url = %self.request.url(&name), %error, "cannot fetch the key");
+                    match (waits, &failure) {
+                        (None, _) => self.postpone(&name),
+                        (Some((client, failed)), FetchFailure::Host(_))
+                            if failed + 1 < ATTEMPTS =>
+                        {
+                            self.queue().add(&name, failed + 1, client);
+                        }
+                        (Some(_), _) => {}
                     }
-                    backoff.wait().await;
+                    if let FetchFailure::Host(_) = failure {
+                        backoff.wait().await;
+                    }
                 }
             }
         }
+    }
+
+    /// Keeps a key that cannot be fetched again now.
+    fn postpone(&self, name: &Arc<str>) {
+        let mut keys = HashMap::clone(&self.keys.load());
+        if let Some(key) = keys.get_mut(name) {
+            key.due = Instant::now() + RETRY;
+        }
+        self.keys.store(Arc::new(keys));
     }
 
     /// Fetches one key at once.
@@ -211,7 +219,7 @@ impl NamedKeys {
                 self.store(&name.into(), fetched, begun);
                 Ok(())
             }
-            Err(Failure::Host(error) | Failure::Rejected(error)) => Err(error),
+            Err(FetchFailure::Host(error) | FetchFailure::Rejected(error)) => Err(error),
         }
     }
 
@@ -226,9 +234,9 @@ impl NamedKeys {
         self.request.confirm(path).await
     }
 
-    /// Takes over the keys of another route or of an earlier configuration.
+    /// Takes over the keys of an earlier configuration that come from the same address.
     pub fn inherit(&self, other: &NamedKeys) {
-        if self.is_same(other) {
+        if self.request.has_same_address(&other.request) {
             self.keys.store(other.keys.load_full());
         }
     }
@@ -257,7 +265,10 @@ impl NamedKeys {
                     let oldest = Arc::clone(oldest.0);
                     keys.remove(&oldest);
                 }
-                keys.insert(Arc::clone(name), NamedKey { key, valid, fetched: begun });
+                keys.insert(
+                    Arc::clone(name),
+                    CachedKey { key, valid, fetched: begun, due: begun + PERIOD },
+                );
             }
             Fetched::None(why) => {
                 tracing::warn!(url = %self.request.url(name), why, "the key cannot be used");
@@ -272,12 +283,12 @@ impl NamedKeys {
         u64::try_from(self.now()).unwrap_or_default()
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, FetchQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Queue {
+impl FetchQueue {
     fn is_empty(&self) -> bool {
         self.due.is_empty() && self.clients.is_empty()
     }
@@ -364,7 +375,7 @@ mod tests {
 
     #[test]
     fn clients_take_turns() {
-        let mut queue = Queue::default();
+        let mut queue = FetchQueue::default();
         for number in 0..100 {
             queue.add(&format!("flood-{number}"), 0, client(1));
         }
@@ -381,7 +392,7 @@ mod tests {
 
     #[test]
     fn keys_in_use_come_first() {
-        let mut queue = Queue::default();
+        let mut queue = FetchQueue::default();
         queue.add("new", 0, client(1));
         queue.due.push_back("due".into());
         assert_eq!(queue.next().map(|(name, waits)| (&*name == "due", waits)), Some((true, None)));

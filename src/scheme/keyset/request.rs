@@ -1,7 +1,10 @@
 //! Requests for keys that are fetched one at a time, with the application token that some senders
 //! demand.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -10,7 +13,7 @@ use http_body_util::Full;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{certificate, fetch::TIMEOUT, jwk, named::Fetched};
+use super::{certificate, fetch::TIMEOUT, jwk};
 use crate::{
     scheme::{
         compiled::fetched::{CLIENT, FetchedForm, FetchedKeys, expanded},
@@ -30,9 +33,15 @@ const USUAL: Duration = Duration::from_secs(300);
 /// The values of a route's settings, by name.
 pub type SettingValues = Vec<(Box<str>, Vec<Secret>)>;
 
+/// A key, or the reason why there is none.
+pub(super) enum Fetched {
+    Key { key: PublicKey, valid: RangeInclusive<i64> },
+    None(String),
+}
+
 /// Why a key was not fetched.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum FetchFailure {
     /// The host did not respond as it should; it may do so later.
     Host(String),
     /// The host rejected this request.
@@ -70,6 +79,11 @@ impl KeyRequest {
         KeyRequest { rule, settings, algorithm, trust }
     }
 
+    /// Whether the keys come from the same address, and are for the same algorithm.
+    pub(super) fn has_same_address(&self, other: &KeyRequest) -> bool {
+        self.url("") == other.url("") && self.algorithm == other.algorithm
+    }
+
     fn setting(&self, name: &str) -> Option<&str> {
         let (_, values) = self.settings.iter().find(|(known, _)| **known == *name)?;
         std::str::from_utf8(values.first()?.expose()).ok()
@@ -102,7 +116,7 @@ impl KeyRequest {
         key: &str,
         token: &mut Option<ApplicationToken>,
         now: u64,
-    ) -> Result<Fetched, Failure> {
+    ) -> Result<Fetched, FetchFailure> {
         let mut request = Request::builder()
             .method(self.rule.method.clone())
             .uri(self.url(key))
@@ -130,12 +144,12 @@ impl KeyRequest {
             }
             StatusCode::UNAUTHORIZED => {
                 *token = None;
-                Err(Failure::Rejected("the response is 401".to_owned()))
+                Err(FetchFailure::Rejected("the response is 401".to_owned()))
             }
             status if status.is_client_error() => {
-                Err(Failure::Rejected(format!("the response is {status}")))
+                Err(FetchFailure::Rejected(format!("the response is {status}")))
             }
-            status => Err(Failure::Host(format!("the response is {status}"))),
+            status => Err(FetchFailure::Host(format!("the response is {status}"))),
         }
     }
 
@@ -145,7 +159,7 @@ impl KeyRequest {
         match self.send(request, Bytes::new()).await {
             Ok(response) if response.status() == StatusCode::OK => Ok(()),
             Ok(response) => Err(format!("the response is {}", response.status())),
-            Err(Failure::Host(problem) | Failure::Rejected(problem)) => Err(problem),
+            Err(FetchFailure::Host(problem) | FetchFailure::Rejected(problem)) => Err(problem),
         }
     }
 
@@ -153,20 +167,21 @@ impl KeyRequest {
         &self,
         request: http::request::Builder,
         body: Bytes,
-    ) -> Result<Response<Bytes>, Failure> {
-        let request =
-            request.body(Full::new(body)).map_err(|error| Failure::Rejected(error.to_string()))?;
+    ) -> Result<Response<Bytes>, FetchFailure> {
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| FetchFailure::Rejected(error.to_string()))?;
         timeout(TIMEOUT, https_request(request, &self.trust, MAX_BYTES))
             .await
             .unwrap_or_else(|_| Err("no response in time".to_owned()))
-            .map_err(Failure::Host)
+            .map_err(FetchFailure::Host)
     }
 
     /// Returns the header with the application token, if the sender demands one.
     async fn application_token(
         &self,
         known: &mut Option<ApplicationToken>,
-    ) -> Result<Option<HeaderValue>, Failure> {
+    ) -> Result<Option<HeaderValue>, FetchFailure> {
         let Some(rule) = &self.rule.token else { return Ok(None) };
         if let Some(ApplicationToken(value, until)) = known
             && *until > Instant::now()
@@ -184,9 +199,9 @@ impl KeyRequest {
         let response = self.send(request, body.into()).await?;
         if response.status() != StatusCode::OK {
             let what = format!("no application token: the response is {}", response.status());
-            return Err(Failure::Host(what));
+            return Err(FetchFailure::Host(what));
         }
-        let bad = || Failure::Host("no application token in the response".to_owned());
+        let bad = || FetchFailure::Host("no application token in the response".to_owned());
         let document: Value = serde_json::from_slice(response.body()).map_err(|_| bad())?;
         let token = document.get("access_token").and_then(Value::as_str).ok_or_else(bad)?;
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| bad())?;
@@ -198,16 +213,16 @@ impl KeyRequest {
     }
 
     /// Reads the key in a response.
-    pub(super) fn read(&self, body: &[u8], now: u64) -> Result<Fetched, Failure> {
-        let host = |problem: &str| Failure::Host(problem.to_owned());
+    pub(super) fn read(&self, body: &[u8], now: u64) -> Result<Fetched, FetchFailure> {
+        let host = |problem: &str| FetchFailure::Host(problem.to_owned());
         if let FetchedForm::Certificate { names, intermediates } = &self.rule.form {
             let names: Vec<_> = names.iter().map(|name| self.expanded(name, "")).collect();
-            let roots = self.trust.roots().map_err(Failure::Host)?;
+            let roots = self.trust.roots().map_err(FetchFailure::Host)?;
             let (algorithm, issuers) = (self.algorithm, intermediates.as_slice());
             return match certificate::verified(body, &names, issuers, &roots, algorithm, now) {
                 Ok((key, valid)) => Ok(Fetched::Key { key, valid }),
                 Err(certificate::BadCertificate::Invalid(why)) => Ok(Fetched::None(why)),
-                Err(certificate::BadCertificate::NoChain(why)) => Err(Failure::Rejected(why)),
+                Err(certificate::BadCertificate::NoChain(why)) => Err(FetchFailure::Rejected(why)),
             };
         }
         let document: Value =
