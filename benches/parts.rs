@@ -18,7 +18,8 @@ use sealgate::internals::{
     config,
     metrics::Metrics,
     replay::{
-        Admission, Claimed, Clock, OnStoreFailure, Options, Replay, ShareId, StoreOptions, Terms,
+        Claimed, Clock, LocalDecision, OnStoreFailure, Options, Replay, ShareId, StoreOptions,
+        Terms,
     },
     response::SanitizedResponse,
     route::Routes,
@@ -111,7 +112,9 @@ async fn events(replay: &Replay, requests: &[Verified]) {
             )
             .await
         {
-            Ok(Admission::Decided(Claimed::Won(claim))) => drop(claim.done(&answer, true).await),
+            Ok(LocalDecision::Decided(Claimed::Won(claim))) => {
+                drop(claim.done(&answer, true).await)
+            }
             other => panic!("a new event is free: {other:?}"),
         }
     }

@@ -20,7 +20,7 @@ use sealgate::internals::{
     body::Payload,
     metrics::Metrics,
     replay::{
-        Admission, Claimed, Clock, OnStoreFailure, Options, RedisOptions, Replay, ShareId,
+        Claimed, Clock, LocalDecision, OnStoreFailure, Options, RedisOptions, Replay, ShareId,
         StoreOptions, Terms, Topology,
     },
     response::SanitizedResponse,
@@ -77,8 +77,8 @@ async fn event(replay: &Replay, request: &Verified, answer: &SanitizedResponse) 
     let answer_by = tokio::time::Instant::now() + Duration::from_secs(30);
     let terms = Terms { route: ShareId::of_route("bench"), ttl: TTL, forwards_repeats: false };
     let claimed = match replay.claim(request, terms, answer_by).await {
-        Ok(Admission::Decided(claimed)) => Ok(claimed),
-        Ok(Admission::Pending(claim)) => claim.claim().await,
+        Ok(LocalDecision::Decided(claimed)) => Ok(claimed),
+        Ok(LocalDecision::Pending(claim)) => claim.claim().await,
         Err(reject) => Err(reject),
     };
     match claimed {

@@ -71,7 +71,7 @@ pub mod internals {
     }
     pub mod replay {
         pub use crate::replay::{
-            Admission, Claimed, Clock, OnStoreFailure, Options, RedisOptions, Replay, ShareId,
+            Claimed, Clock, LocalDecision, OnStoreFailure, Options, RedisOptions, Replay, ShareId,
             StoreOptions, Terms, Topology,
         };
     }

@@ -62,7 +62,7 @@ pub(crate) use self::record::LeaseToken;
 pub use self::{
     claim::{Claim, Failure, PendingClaim, Receipt},
     clock::Clock,
-    decision::{Admission, Claimed, Ended, Repeat, Settled},
+    decision::{Claimed, Ended, LocalDecision, Repeat, Settled},
     options::{OnStoreFailure, Options, RedisOptions, StoreOptions, Topology},
     record::{ShareId, Terms},
     store::redis::{UrlError, check_urls},
@@ -152,10 +152,10 @@ impl Replay {
         verified: &Verified,
         terms: Terms,
         answer_by: Instant,
-    ) -> Result<Admission, Reject> {
+    ) -> Result<LocalDecision, Reject> {
         match Arrival::new(verified, terms) {
             Some(arrival) => decision::admit_here(&self.0, arrival, answer_by).await,
-            None => Ok(Admission::Decided(Claimed::Won(Claim::unrecorded()))),
+            None => Ok(LocalDecision::Decided(Claimed::Won(Claim::unrecorded()))),
         }
     }
 

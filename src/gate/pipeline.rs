@@ -22,7 +22,7 @@ use crate::{
     events::{DeliveryMode, EventFacts, Events, InboundRequest},
     reject::{Outcome, Reject},
     rejections::Rejections,
-    replay::{Admission, Claimed, Ended, Receipt, Repeat, Replay, Settled},
+    replay::{Claimed, Ended, LocalDecision, Receipt, Repeat, Replay, Settled},
     response::{self, ANSWER, SanitizedResponse},
     route::{Mode, Route, Routes},
     tls::Challenges,
@@ -160,9 +160,9 @@ impl Pipeline {
                 let admission = self.replay.claim(&verified, route.terms, answer_by).await;
                 let claimed = match (admission, self.events_that_claim(&route)) {
                     (Err(reject), _) => Err(reject),
-                    (Ok(Admission::Decided(claimed)), _) => Ok(claimed),
-                    (Ok(Admission::Pending(claim)), None) => claim.claim().await,
-                    (Ok(Admission::Pending(claim)), Some(events)) => {
+                    (Ok(LocalDecision::Decided(claimed)), _) => Ok(claimed),
+                    (Ok(LocalDecision::Pending(claim)), None) => claim.claim().await,
+                    (Ok(LocalDecision::Pending(claim)), Some(events)) => {
                         // The event and its replay record are stored in one transaction.
                         let (client, request_id) = (client.clone(), entry.id().clone());
                         let request = InboundRequest { head, case, payload, client, request_id };

@@ -45,7 +45,7 @@ pub enum Claimed {
 
 /// What the claim map decides about a request.
 #[derive(Debug)]
-pub enum Admission {
+pub enum LocalDecision {
     /// What the request may do.
     Decided(Claimed),
     /// The event is free in this process, and the shared store decides.
@@ -103,8 +103,8 @@ pub(crate) async fn admit(
     answer_by: Instant,
 ) -> Result<Claimed, Reject> {
     match admit_here(guard, arrival, answer_by).await? {
-        Admission::Decided(claimed) => Ok(claimed),
-        Admission::Pending(pending) => pending.claim().await,
+        LocalDecision::Decided(claimed) => Ok(claimed),
+        LocalDecision::Pending(pending) => pending.claim().await,
     }
 }
 
@@ -113,19 +113,19 @@ pub(crate) async fn admit_here(
     guard: &Arc<Guard>,
     arrival: Arrival,
     answer_by: Instant,
-) -> Result<Admission, Reject> {
+) -> Result<LocalDecision, Reject> {
     let shared = matches!(guard.store, Store::Shared(_));
     loop {
         match guard.claims.claim(&arrival, shared, guard.clock.now())? {
             Found::Done { answered } => {
                 if let Some(repeat) = repeat(guard, &arrival, answered, answer_by).await {
-                    return Ok(Admission::Decided(Claimed::Done(repeat)));
+                    return Ok(LocalDecision::Decided(Claimed::Done(repeat)));
                 }
             }
             Found::InFlight(claim) => {
                 let receipt = Receipt::new(guard, &arrival);
                 let source = OutcomeSource::ThisProcess(claim);
-                return Ok(Admission::Decided(Claimed::InFlight(Joined { source, receipt })));
+                return Ok(LocalDecision::Decided(Claimed::InFlight(Joined { source, receipt })));
             }
             Found::Requested(claim) => requested(claim, answer_by).await?,
             Found::Free { ticket, unknown, known, mismatch } => {
@@ -135,10 +135,12 @@ pub(crate) async fn admit_here(
                     Store::Memory => Claim::held(held),
                     Store::Disk(disk) => note_claim(guard, disk, held)?,
                     Store::Shared(_) => {
-                        return Ok(Admission::Pending(PendingClaim::new(held, known, mismatch)));
+                        return Ok(LocalDecision::Pending(PendingClaim::new(
+                            held, known, mismatch,
+                        )));
                     }
                 };
-                return Ok(Admission::Decided(Claimed::Won(claim)));
+                return Ok(LocalDecision::Decided(Claimed::Won(claim)));
             }
         }
     }

@@ -117,8 +117,8 @@ impl Arrival {
     }
 }
 
-/// The claim of an event together with its success, for a store that records both in the transaction
-/// in which it stores the event.
+/// The claim of an event together with its success, for a store that records both in the
+/// transaction in which it stores the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayRecord {
     pub(crate) key: EventKey,

@@ -7,7 +7,7 @@ use tokio_postgres::{Row, types::Type};
 
 use super::{
     LEASE, PostgresEvents, attempts,
-    batch::{Queued, latest},
+    batch::{BatchItem, latest},
     row::{StoredRow, column, id, seal_entry, seal_request, unreadable},
     soon, statements, to_sql,
 };
@@ -135,7 +135,7 @@ impl PostgresEvents {
     }
 
     /// Stores new events in one statement.
-    async fn store(&self, new: Vec<Queued<NewRow, NewReply>>) {
+    async fn store(&self, new: Vec<BatchItem<NewRow, NewReply>>) {
         let Some(until) = latest(&new) else { return };
         let rows = || new.iter().map(|queued| &queued.item);
         let replay = || rows().map(|row| row.replay.as_ref());

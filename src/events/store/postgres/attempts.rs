@@ -9,7 +9,7 @@ use tokio_postgres::{Row, types::Type};
 
 use super::{
     LEASE, PostgresEvents,
-    batch::{Queued, latest},
+    batch::{BatchItem, latest},
     row::{StoredRow, column, id, natural, seal_entry, state_of, unreadable},
     soon, statements, to_sql,
 };
@@ -190,7 +190,7 @@ impl PostgresEvents {
     }
 
     /// Ends attempts in one statement.
-    async fn settle_rows(&self, ended: Vec<Queued<EndedRow, EndedReply>>) {
+    async fn settle_rows(&self, ended: Vec<BatchItem<EndedRow, EndedReply>>) {
         let Some(until) = latest(&ended) else { return };
         let rows = || ended.iter().map(|queued| &queued.item);
         let ids: Vec<_> = rows().map(|row| row.lease.id.0.to_be_bytes().to_vec()).collect();

@@ -27,14 +27,14 @@ const MARGIN: Duration = Duration::from_millis(20);
 const WRITERS: usize = 2;
 
 /// An operation that waits for its result.
-pub(super) struct Queued<I, O> {
+pub(super) struct BatchItem<I, O> {
     pub(super) item: I,
     bytes: usize,
     pub(super) until: Instant,
     result: oneshot::Sender<Result<O, StoreError>>,
 }
 
-impl<I, O> Queued<I, O> {
+impl<I, O> BatchItem<I, O> {
     /// Passes the result on, if anyone still waits for it.
     pub(super) fn finish(self, result: Result<O, StoreError>) {
         drop(self.result.send(result));
@@ -43,7 +43,7 @@ impl<I, O> Queued<I, O> {
 
 /// Returns when a statement has to end: before the last of its callers gives up, so that the reason
 /// becomes known.
-pub(super) fn latest<I, O>(batch: &[Queued<I, O>]) -> Option<Instant> {
+pub(super) fn latest<I, O>(batch: &[BatchItem<I, O>]) -> Option<Instant> {
     let last = batch.iter().map(|queued| queued.until).max()?;
     last.checked_sub(MARGIN)
 }
@@ -56,7 +56,7 @@ pub(super) struct Batches<I, O> {
 }
 
 struct BatchState<I, O> {
-    queued: Vec<Queued<I, O>>,
+    queued: Vec<BatchItem<I, O>>,
     writers: usize,
 }
 
@@ -80,19 +80,19 @@ impl<I: Send + 'static, O: Send + 'static> Batches<I, O> {
         write: W,
     ) -> Result<O, StoreError>
     where
-        W: Fn(Vec<Queued<I, O>>) -> F + Send + 'static,
+        W: Fn(Vec<BatchItem<I, O>>) -> F + Send + 'static,
         F: Future<Output = ()> + Send,
     {
         let (result, receiver) = oneshot::channel();
         let starts = {
             let mut state = self.state();
-            state.queued.push(Queued { item, bytes, until, result });
+            state.queued.push(BatchItem { item, bytes, until, result });
             let starts = state.writers < WRITERS;
             state.writers += usize::from(starts);
             starts
         };
         if starts {
-            let mut writer = Writer { batches: Arc::clone(self), is_active: true };
+            let mut writer = BatchWriter { batches: Arc::clone(self), is_active: true };
             self.runtime.spawn(async move {
                 while let Some(batch) = writer.next() {
                     write(batch).await;
@@ -108,20 +108,20 @@ impl<I: Send + 'static, O: Send + 'static> Batches<I, O> {
 }
 
 /// One of the tasks that run the statements.
-struct Writer<I: Send + 'static, O: Send + 'static> {
+struct BatchWriter<I: Send + 'static, O: Send + 'static> {
     batches: Arc<Batches<I, O>>,
     is_active: bool,
 }
 
-impl<I: Send + 'static, O: Send + 'static> Writer<I, O> {
+impl<I: Send + 'static, O: Send + 'static> BatchWriter<I, O> {
     /// Returns the operations of the next statement, the oldest first. If none waits, the task is
     /// counted as ended in the same step, so that the next operation starts another one.
-    fn next(&mut self) -> Option<Vec<Queued<I, O>>> {
+    fn next(&mut self) -> Option<Vec<BatchItem<I, O>>> {
         let mut state = self.batches.state();
         // Nobody would learn of their results.
         state.queued.retain(|queued| !queued.result.is_closed());
         let mut bytes = 0;
-        let fits = |queued: &&Queued<I, O>| {
+        let fits = |queued: &&BatchItem<I, O>| {
             bytes += queued.bytes;
             bytes <= MOST_BYTES
         };
@@ -137,7 +137,7 @@ impl<I: Send + 'static, O: Send + 'static> Writer<I, O> {
     }
 }
 
-impl<I: Send + 'static, O: Send + 'static> Drop for Writer<I, O> {
+impl<I: Send + 'static, O: Send + 'static> Drop for BatchWriter<I, O> {
     fn drop(&mut self) {
         if self.is_active {
             self.batches.state().writers -= 1;

@@ -16,9 +16,7 @@ use crate::{
             Acceptance, AttemptLease, Backlog, DeliveryAttempt, DueEvent, EventEntry, EventFilter,
             EventId, NewEvent, NextStep, StoredRequest,
         },
-        store::{
-            EventPage, EventStore, Operation, RecordedAcceptance, RecordingStore, Redelivery,
-        },
+        store::{EventPage, EventStore, Operation, RecordedAcceptance, RecordingStore, Redelivery},
     },
     replay::{Millis, ReplayRecord},
     scheme::EventKey,
