@@ -127,17 +127,19 @@ impl KeyServer {
 
     async fn answer<S: AsyncRead + AsyncWrite + Unpin>(self, mut stream: S) {
         let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
+        let end = loop {
+            if let Some(at) = head.windows(4).position(|part| part == b"\r\n\r\n") {
+                break at + 4;
+            }
             if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
                 return;
             }
-        }
+        };
         let length = String::from_utf8_lossy(&head).lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
         });
-        let end = head.len() + length.unwrap_or(0);
-        while head.len() < end {
+        while head.len() < end + length.unwrap_or(0) {
             if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
                 return;
             }
