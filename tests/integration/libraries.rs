@@ -411,11 +411,18 @@ async fn libraries_accept_what_is_signed_again() {
     front.die().await;
     let dir = dir.to_owned();
     let gateway = setup.start();
-    for (id, _) in WITH_WINDOW {
-        let headers = signed(&dir, id, body);
-        let request = headers.iter().fold(Call::post(&format!("/{id}"), body), |call, header| {
-            call.with(&header.0, &header.1)
-        });
+    for (id, secret) in WITH_WINDOW {
+        let request = if id == "hygraph" {
+            // Only the sender knows the items next to the signature.
+            let job = json!({"act": "sign", "library": id, "secret": secret, "body": body});
+            let Some(signed) = library(id, &[job]) else { return };
+            call(id, &signed[0])
+        } else {
+            let headers = signed(&dir, id, body);
+            headers.iter().fold(Call::post(&format!("/{id}"), body), |call, header| {
+                call.with(&header.0, &header.1)
+            })
+        };
         let reply = gateway.call(&request).await;
         assert_eq!((reply.status, reply.header("sealgate-answer")), (200, Some("queued")), "{id}");
     }

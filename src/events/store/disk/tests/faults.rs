@@ -63,7 +63,7 @@ async fn a_key_hides_everything_and_must_be_the_right_one() {
     let plain = tempfile::tempdir().unwrap();
     drop(open_with(plain.path(), None).unwrap());
     let error = open_with(plain.path(), Some(7)).unwrap_err().to_string();
-    assert!(error.ends_with("it is not encrypted, and `key` is configured"), "{error}");
+    assert!(error.contains("it is not encrypted, and `key` is configured: remove"), "{error}");
     let short = Secret::new(vec![7; 16]);
     let error = DiskStore::open(plain.path(), Some(&short), retention(), gauge()).unwrap_err();
     assert_eq!(error.to_string(), "the key of the event store must have 32 bytes");
