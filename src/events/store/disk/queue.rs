@@ -162,13 +162,15 @@ mod tests {
     #[test]
     fn commands_that_follow_a_batch_are_taken_together() {
         let queue = CommandQueue::default();
-        let collecting = Collecting { last: 2, at_most: Duration::from_secs(60) };
+        let flush = || StoreCommand::Flush(CommandReply::new().0);
+        queue.push(flush()).unwrap();
+        let collecting = Collecting { last: 1, at_most: Duration::from_secs(60) };
         let batch = std::thread::scope(|scope| {
             let taking = scope.spawn(|| queue.take(None, collecting));
-            for _ in 0..2 {
-                queue.push(StoreCommand::Flush(CommandReply::new().0)).unwrap();
+            while queue.lock().expected != 2 {
                 std::thread::yield_now();
             }
+            queue.push(flush()).unwrap();
             taking.join().unwrap()
         });
         assert_eq!(batch.commands.len(), 2);
