@@ -225,7 +225,7 @@ fn evict(open: &mut HashMap<u64, AdminConnection>, for_loopback: bool) {
     let remote = open.values().filter(|open| !open.is_loopback).count();
     let is_full =
         if for_loopback { open.len() >= CONNECTIONS } else { remote >= CONNECTIONS - LOOPBACK };
-    // A remote connection goes first: this machine's own are never closed for one.
+    // A remote connection is closed first; connections of this machine are never closed for it.
     let candidates = open.iter().filter(|(_, open)| !open.is_loopback || for_loopback);
     let oldest = candidates.min_by_key(|(_, open)| (open.is_loopback, open.active));
     if let Some(number) = oldest.filter(|_| is_full).map(|(number, _)| *number)

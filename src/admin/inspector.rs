@@ -1,4 +1,4 @@
-//! The inspector: one page, whose files are embedded in the binary. It uses the admin API alone.
+//! The inspector: one page, whose files are embedded in the binary. It uses only the admin API.
 
 use std::{io::Write, sync::LazyLock};
 

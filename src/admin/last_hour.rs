@@ -26,7 +26,7 @@ impl LastHour {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a slot for these routes, and forgets all others.
+    /// Begins a slot for these routes, and drops the counts of all others.
     pub(super) fn begin_slot<'r>(
         &self,
         routes: impl Iterator<Item = (&'r Arc<str>, &'r RouteMetrics)>,
@@ -59,7 +59,7 @@ impl LastHour {
     }
 }
 
-/// The beginning of a route's first slot: its counters begin with the route.
+/// Returns the beginning of a route's first slot: its counters begin with the route.
 fn from_zero() -> VecDeque<Outcomes> {
     VecDeque::from([Outcomes::default()])
 }

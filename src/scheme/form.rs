@@ -8,7 +8,7 @@ use memchr::{memchr_iter, memchr2};
 /// The most fields of a form. Senders' forms have fewer than a hundred.
 pub(super) const MAX_FIELDS: usize = 1000;
 
-/// Whether a text has at most [`MAX_FIELDS`] fields, empty ones included.
+/// Returns whether a text has at most [`MAX_FIELDS`] fields, empty ones included.
 pub(super) fn is_bounded(text: &[u8]) -> bool {
     memchr_iter(b'&', text).take(MAX_FIELDS).count() < MAX_FIELDS
 }
@@ -87,9 +87,9 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// The characters besides letters and digits that ECMAScript's `encodeURI` keeps.
+/// The characters other than letters and digits that ECMAScript's `encodeURI` keeps.
 pub(super) const ENCODE_URI: &[u8] = b";,/?:@&=+$-_.!~*'()#";
-/// The characters besides letters and digits that ECMAScript's `encodeURIComponent` keeps.
+/// The characters other than letters and digits that ECMAScript's `encodeURIComponent` keeps.
 pub(super) const ENCODE_COMPONENT: &[u8] = b"-_.!~*'()";
 
 /// Returns a text with `%XX` for every byte that is no letter, digit or one of `kept`.

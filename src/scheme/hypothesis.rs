@@ -82,12 +82,12 @@ impl Hypothesis {
         fixed + if is_hashed_only { length } else { 4 * length }
     }
 
-    /// The scheme.
+    /// Returns the scheme.
     pub fn scheme(&self) -> &Scheme {
         &self.0.scheme
     }
 
-    /// Every header that the scheme reads, and those that the operator requires.
+    /// Returns every header that the scheme reads, and those that the operator requires.
     pub fn headers(&self) -> &[HeaderName] {
         self.0.slots.names()
     }

@@ -6,8 +6,8 @@
 //! of one on the way to it. Names are compared after unescaping and without regard to case, because
 //! parsers in Go and .NET ignore the case of names.
 //!
-//! Members that nobody wants are checked for syntax only: a lone surrogate or a number that no
-//! `f64` can hold does not make the rest unreadable.
+//! Members that the scheme does not read are checked for syntax only: a lone surrogate or a number
+//! that no `f64` can hold does not make the rest unreadable.
 //!
 //! Limits: nesting up to [`MAX_DEPTH`], [`MAX_VALUES`] values in total, and [`MAX_ITEMS`] elements
 //! of an array that a `*` step enters.
@@ -60,19 +60,19 @@ pub(super) struct JsonMatch<'a> {
 pub(super) struct JsonMatches<'a>(Vec<JsonMatch<'a>>);
 
 impl<'a> JsonMatches<'a> {
-    /// All values, by pointer.
+    /// Returns all values, by pointer.
     pub(super) fn all(&self) -> &[JsonMatch<'a>] {
         &self.0
     }
 
-    /// All values of a pointer, in the order of the body.
+    /// Returns all values of a pointer, in the order of the body.
     pub(super) fn of(&self, pointer: u16) -> &[JsonMatch<'a>] {
         let start = self.0.partition_point(|found| found.pointer < pointer);
         let end = self.0.partition_point(|found| found.pointer <= pointer);
         &self.0[start..end]
     }
 
-    /// The only value of a pointer in an item.
+    /// Returns the only value of a pointer in an item.
     pub(super) fn only(&self, pointer: u16, item: u32) -> Option<&Scalar<'a>> {
         let place = (pointer, item);
         let at = self.0.partition_point(|found| (found.pointer, found.item) < place);
@@ -104,7 +104,7 @@ impl Default for JsonPointers {
 }
 
 impl JsonPointers {
-    /// Whether nothing is wanted.
+    /// Returns whether nothing is wanted.
     pub(super) fn is_empty(&self) -> bool {
         self.names.is_empty()
     }

@@ -196,7 +196,7 @@ impl KeySet {
         }
     }
 
-    /// Whether the set is in memory and has no key for `algorithm`.
+    /// Returns whether the set is in memory and has no key for `algorithm`.
     pub(super) fn lacks(&self, algorithm: PublicKeyAlgorithm) -> bool {
         let keys = self.keys.load();
         keys.as_ref().is_some_and(|set| set.keys.iter().all(|key| key.algorithm != algorithm))

@@ -99,7 +99,7 @@ impl Tag {
 }
 
 impl Engine {
-    /// An HMAC prepared with `key`, which may have any length.
+    /// Prepares an HMAC with `key`, which may have any length.
     pub(super) fn hmac(hash: HashAlgorithm, key: &[u8]) -> Engine {
         const ANY: &str = "HMAC takes keys of any length";
         match hash {

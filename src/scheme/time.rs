@@ -43,7 +43,8 @@ impl TimeUnit {
         }
     }
 
-    /// The instant in milliseconds since the Unix epoch; `None` if `text` is outside the grammar.
+    /// Returns the instant in milliseconds since the Unix epoch; `None` if `text` is outside the
+    /// grammar.
     pub(super) fn parse(self, text: &[u8]) -> Option<i64> {
         match self {
             TimeUnit::Seconds if text.len() == 10 => digits(text)?.checked_mul(1000),
@@ -64,7 +65,7 @@ impl TimeUnit {
         }
     }
 
-    /// An instant as a sender would write it.
+    /// Returns an instant as a sender would write it.
     pub(super) fn render(self, millis: i64) -> String {
         match self {
             TimeUnit::Seconds => format!("{:010}", millis.div_euclid(1000)),

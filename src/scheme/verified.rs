@@ -1,4 +1,4 @@
-//! The proof that a request is authentic, and the digests by which the replay guard knows it.
+//! The proof that a request is authentic, and the digests by which the replay guard identifies it.
 
 use std::{
     hash::{Hash, Hasher},

@@ -82,7 +82,7 @@ pub(super) struct Authenticated<'a> {
 }
 
 impl Verifier {
-    /// The scheme.
+    /// Returns the scheme.
     pub fn scheme(&self) -> &Scheme {
         &self.scheme
     }
@@ -92,7 +92,7 @@ impl Verifier {
         self.methods
     }
 
-    /// Whether the body's SHA-256 should be taken on the way in.
+    /// Returns whether the body's SHA-256 should be computed while the body is read.
     pub fn wants_digest(&self) -> bool {
         self.scheme.wants_digest
     }
@@ -103,17 +103,17 @@ impl Verifier {
         self.slots.names()
     }
 
-    /// The sender's published keys, which must be kept fresh while the route lives.
+    /// Returns the sender's published keys, which must be kept fresh while the route exists.
     pub fn key_set(&self) -> Option<&Arc<KeySet>> {
         self.key_set.as_ref()
     }
 
-    /// The sender's keys that are fetched when requests name them.
+    /// Returns the sender's keys that are fetched when requests name them.
     pub fn named_keys(&self) -> Option<&Arc<NamedKeys>> {
         self.named_keys.as_ref()
     }
 
-    /// The names of the configured keys: `global`, `coupon/3570`.
+    /// Returns the names of the configured keys: `global`, `coupon/3570`.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.ring.iter().map(|key| &*key.name)
     }
@@ -283,7 +283,7 @@ impl Verifier {
         if agrees { Ok((key, secret)) } else { Err(Reason::Claim.into()) }
     }
 
-    /// A request with its headers.
+    /// Returns the values of a request, with its headers collected.
     #[inline]
     pub(super) fn request<'a>(
         &'a self,
@@ -309,7 +309,8 @@ impl Verifier {
         request
     }
 
-    /// The signatures outside of headers, and an event id in the body: its grammar and presence.
+    /// Checks the signatures outside of headers, and the presence and the grammar of an event ID in
+    /// the body.
     fn signature_in_body(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
         if !matches!(self.scheme.signature.from[0], ValueSource::Header(_)) {
             for item in 0..self.items(request) {

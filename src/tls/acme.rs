@@ -173,7 +173,7 @@ impl CertificateRenewal {
         Ok(())
     }
 
-    /// Returns the period in which the directory wants the certificate to be renewed, or `None`
+    /// Returns the period in which the directory asks for the certificate to be renewed, or `None`
     /// if it does not say (RFC 9773).
     async fn renewal_window(&mut self) -> Result<Option<schedule::Window>, OrderError> {
         let Some(certificate) = self.in_service.clone() else { return Ok(None) };

@@ -14,7 +14,7 @@ use crate::{
     scheme::form_fields,
 };
 
-/// The number of events on a page that does not ask for another one.
+/// The number of events on a page without a `limit`.
 const USUAL_LIMIT: usize = 50;
 /// The most events on a page.
 const MAX_LIMIT: usize = 1000;

@@ -117,8 +117,8 @@ fn challenge(
     })
 }
 
-/// Whether a handshake answers MACs of words while an event's message could be a word: then bodies
-/// that are words are no events.
+/// Returns whether a challenge returns MACs of words although the signed message of an event could
+/// be a word. Bodies that are words are then not events.
 pub(super) fn is_oracle(challenges: &[ChallengeRule], messages: &[&Template]) -> bool {
     challenges.iter().any(|challenge| challenge.mac.is_some())
         && messages.iter().any(|message| never_word(message) == Some(WordFree::BodyIsNone))
@@ -133,7 +133,7 @@ enum WordFree {
     BodyIsNone,
 }
 
-/// Why no message of this form is a word; `None` if one could be.
+/// Returns why no message of this form is a word; `None` if one could be.
 fn never_word(message: &Template) -> Option<WordFree> {
     let separated = message.0.iter().any(|piece| match piece {
         TemplatePiece::Literal(text) => !is_word(text),

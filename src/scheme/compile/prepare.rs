@@ -74,7 +74,7 @@ pub struct JwtCredentials {
 }
 
 impl Verifier {
-    /// The scheme with the keys of the route called `route`.
+    /// Prepares a verifier from the scheme and the keys of the route called `route`.
     ///
     /// # Errors
     /// Everything in `credentials` that does not fit the scheme, each in one sentence.
@@ -323,7 +323,7 @@ impl Scheme {
     }
 }
 
-/// The slots of scheme and operator together, and the operator's rules by slot.
+/// Returns the slots of scheme and operator together, and the operator's rules by slot.
 #[allow(clippy::type_complexity)]
 fn slots(
     scheme: &Scheme,

@@ -7,13 +7,13 @@ use crate::{
     scheme::compiled::template::{Inputs, Template, ValueSource},
 };
 
-/// A list of strings; one string counts as a list of one, nothing as an empty list.
+/// Reads a list of strings; one string counts as a list of one, nothing as an empty list.
 pub(super) fn texts(field: Option<Field<'_>>) -> Vec<String> {
     let items = field.map(|field| field.items()).unwrap_or_default();
     items.iter().filter_map(Field::text).collect()
 }
 
-/// The sections of `[[name]]`.
+/// Reads the sections of `[[name]]`.
 pub(super) fn sections(field: Option<Field<'_>>) -> Vec<Section<'_>> {
     let items = field.map(|field| field.items()).unwrap_or_default();
     items.iter().filter_map(Field::section).collect()
@@ -38,7 +38,7 @@ pub(super) fn id(field: &Field<'_>) -> Option<String> {
     Some(id)
 }
 
-/// A source.
+/// Reads a source.
 pub(super) fn source(field: &Field<'_>, wanted: &mut Inputs) -> Option<ValueSource> {
     let text = field.text()?;
     match wanted.source(&text) {
@@ -80,7 +80,8 @@ pub(super) fn signature_sources(
     Some(sources)
 }
 
-/// `each`: the elements of an array, each of which is signed; the number of their pointer.
+/// Reads `each`: the elements of an array, each of which is signed. Returns the number of their
+/// pointer.
 pub(super) fn each(field: &Field<'_>, wanted: &mut Inputs) -> Option<u16> {
     let text = field.text()?;
     if !text.ends_with("/*") {
@@ -93,7 +94,7 @@ pub(super) fn each(field: &Field<'_>, wanted: &mut Inputs) -> Option<u16> {
     added
 }
 
-/// A template.
+/// Reads a template.
 pub(super) fn template(field: &Field<'_>, wanted: &mut Inputs) -> Option<Template> {
     let text = field.text()?;
     match Template::parse(&text, wanted) {
@@ -105,13 +106,13 @@ pub(super) fn template(field: &Field<'_>, wanted: &mut Inputs) -> Option<Templat
     }
 }
 
-/// The slot of a header that is named without `header:`.
+/// Reads a header that is named without `header:`, and returns its slot.
 pub(super) fn header(field: &Field<'_>, wanted: &mut Inputs) -> Option<usize> {
     let name = field.text()?;
     wanted.header(&name).map_err(|message| field.error(message, None)).ok()
 }
 
-/// The slots of a list of headers.
+/// Reads a list of headers, and returns their slots.
 pub(super) fn headers(field: Option<Field<'_>>, wanted: &mut Inputs) -> Vec<usize> {
     let items = field.map(|field| field.items()).unwrap_or_default();
     items.iter().filter_map(|item| header(item, wanted)).collect()

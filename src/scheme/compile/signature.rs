@@ -77,7 +77,7 @@ pub(super) fn kind(root: &Section<'_>) -> Option<ProofKind> {
     }
 }
 
-/// How bytes are written.
+/// Reads how bytes are written.
 pub(super) fn encoding(field: Field<'_>) -> Option<Encoding> {
     field.one_of(&[
         ("hex", Encoding::Hex),

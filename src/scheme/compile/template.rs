@@ -31,7 +31,7 @@ const PREFIXES: [&str; 8] =
     ["header", "signature", "json", "item", "query", "form", "form-data", "setting"];
 
 impl Inputs {
-    /// The slot of a header.
+    /// Returns the slot of a header.
     pub(super) fn header(&mut self, name: &str) -> Result<usize, String> {
         let name = HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| format!("`{name}` is not a header name"))?;

@@ -52,7 +52,7 @@ pub(in crate::scheme) struct IdRule {
     pub(in crate::scheme) optional: bool,
 }
 
-/// What the record of an event is stored under, besides the route and the key.
+/// What identifies the record of an event, in addition to the route and the key.
 #[derive(Clone, Debug)]
 pub(in crate::scheme) enum Identification {
     /// Nothing: deliveries are identical on purpose, so there is no record.

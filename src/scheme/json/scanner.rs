@@ -27,13 +27,13 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// The string itself, if it has no escapes.
+    /// Returns the string itself, if it has no escapes.
     #[inline]
     pub(super) fn as_plain(&self) -> Option<&'a str> {
         (!self.has_escapes).then_some(self.raw)
     }
 
-    /// The string with its escapes replaced; `None` if it has a lone surrogate.
+    /// Returns the string with its escapes replaced; `None` if it has a lone surrogate.
     pub(super) fn unescaped(&self) -> Option<Cow<'a, str>> {
         if let Some(plain) = self.as_plain() {
             return Some(Cow::Borrowed(plain));
@@ -41,12 +41,12 @@ impl<'a> Text<'a> {
         self.chars().collect::<Option<String>>().map(Cow::Owned)
     }
 
-    /// How many bytes the string has in the body.
+    /// Returns the number of bytes that the string has in the body.
     pub(super) fn raw_len(&self) -> usize {
         self.raw.len()
     }
 
-    /// The characters, with escapes replaced; `None` for a lone surrogate.
+    /// Returns the characters, with escapes replaced; `None` for a lone surrogate.
     pub(super) fn chars(&self) -> impl Iterator<Item = Option<char>> + use<'a> {
         let mut rest = self.raw.chars();
         std::iter::from_fn(move || match rest.next()? {

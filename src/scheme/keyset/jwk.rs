@@ -76,7 +76,7 @@ pub(super) fn one(jwk: &Value, algorithm: PublicKeyAlgorithm) -> Result<PublicKe
     fits.map(|key| key.key).ok_or_else(|| format!("the key is not for {}", algorithm.name()))
 }
 
-/// How a log line names a key: by its ID, or by its place in the set.
+/// Returns the name of a key in log lines: its ID, or its place in the set.
 fn name(jwk: &Value, place: usize) -> String {
     match jwk.get("kid").and_then(Value::as_str) {
         Some(kid) => kid.chars().take(MAX_SHOWN).flat_map(char::escape_default).collect(),

@@ -96,7 +96,7 @@ impl NamedKeys {
         })
     }
 
-    /// Whether the other keys are fetched in the same way.
+    /// Returns whether the other keys are fetched in the same way.
     pub fn is_same(&self, other: &NamedKeys) -> bool {
         self.request == other.request
     }

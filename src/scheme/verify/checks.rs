@@ -1,4 +1,5 @@
-//! Checks besides the signature: what must be present, and what must agree with what is signed.
+//! Checks other than that of the signature: what must be present, and what must agree with what is
+//! signed.
 
 use http::HeaderValue;
 
@@ -96,7 +97,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// What must agree with what is signed does, as far as it is there.
+    /// Checks that the values that must agree with what is signed do, as far as they are present.
     pub(super) fn consistent(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
         match self.inconsistency(request) {
             Some(_) => Err(Reason::Inconsistent.into()),

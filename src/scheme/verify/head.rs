@@ -69,7 +69,7 @@ impl Verifier {
         Ok(CheckedHead { signatures, token, check })
     }
 
-    /// Every header without which the request cannot be verified.
+    /// Checks that every header is present without which the request cannot be verified.
     fn headers_present(&self, request: &RequestValues<'_>, named: NamedKey) -> Result<(), Reject> {
         let scheme = &*self.scheme;
         let absent = |slot: &usize| request.headers[*slot].is_none();
@@ -83,7 +83,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// The signatures in headers, and the grammar of an event id in a header.
+    /// Checks the signatures in headers, and the grammar of an event ID in a header.
     fn signature_in_headers(
         &self,
         number: usize,
@@ -120,7 +120,7 @@ impl Verifier {
         self.items_present(request)
     }
 
-    /// The items next to the signature, and the grammar of an event id in a header.
+    /// Checks the items next to the signature, and the grammar of an event ID in a header.
     fn items_present(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
         let required = &self.scheme.required.items;
         if required.iter().any(|slot| request.item(*slot).is_none()) {
@@ -129,7 +129,7 @@ impl Verifier {
         self.event_id(request, |source| matches!(source, ValueSource::Header(_)))
     }
 
-    /// The token, if the scheme has tokens.
+    /// Checks the token, if the scheme has tokens.
     pub(in crate::scheme) fn token<'a>(
         &self,
         request: &RequestValues<'a>,
@@ -148,7 +148,7 @@ impl Verifier {
         Ok(Some(SignedToken::parse(token, rules.algorithm)?))
     }
 
-    /// Whether a request can be an unsigned challenge, as far as its head says.
+    /// Returns whether a request can be an unsigned challenge, as far as its head shows.
     fn may_be_challenge(&self, head: &Parts) -> bool {
         let length =
             head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());

@@ -1,8 +1,9 @@
 //! Tokens: JWS in compact form (RFC 7515) with the claims of RFC 7519.
 //!
 //! The scheme pins one algorithm. Nothing in the token selects an algorithm, a key or an address: a
-//! token with `crit` is refused, and `jku`, `jwk`, `x5u` and `x5c` are not looked at. Base64url is
-//! taken without padding only. A token often does not cover the body: the scheme says so.
+//! token with `crit` is rejected, and `jku`, `jwk`, `x5u` and `x5c` are ignored. Base64url is
+//! accepted only without padding. A token often does not cover the body; the scheme declares
+//! whether it does.
 
 use data_encoding::BASE64URL_NOPAD;
 use sha2::{Digest, Sha256};
@@ -16,7 +17,7 @@ use crate::{
     },
 };
 
-/// The longest token that is looked at.
+/// The longest token that is parsed.
 const MAX_LENGTH: usize = 16 * 1024;
 
 /// The values that the operator pins.

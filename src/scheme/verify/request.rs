@@ -181,7 +181,7 @@ impl<'a> RequestValues<'a> {
         }
     }
 
-    /// The bytes of a value; `None` if the request does not have it.
+    /// Returns the bytes of a value; `None` if the request does not have it.
     pub(in crate::scheme) fn value(
         &self,
         source: &ValueSource,
@@ -330,7 +330,7 @@ fn json_string(bytes: &[u8]) -> Option<Vec<u8>> {
     serde_json::to_vec(std::str::from_utf8(bytes).ok()?).ok()
 }
 
-/// HubSpot signs the URL with these characters decoded:
+/// Decodes the characters that HubSpot decodes in the URL before it signs it:
 /// <https://developers.hubspot.com/docs/api/webhooks/validating-requests>.
 fn url_decode(bytes: &[u8]) -> Vec<u8> {
     const DECODED: [(&[u8; 3], u8); 13] = [

@@ -197,7 +197,7 @@ impl SignatureRule {
     }
 }
 
-/// The items of a header, without the white space around them.
+/// Returns the items of a header, without the white space around them.
 fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {

@@ -7,14 +7,14 @@ use crate::tls::certificates::Validity;
 
 /// The wait after the first failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
-/// The longest wait after a failure, and between two looks at the clock, which may be adjusted.
+/// The longest wait after a failure, and between two readings of the clock, which may be adjusted.
 const HOUR: Duration = Duration::from_secs(3600);
 /// The longest wait that the directory can ask for.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The shortest wait between two requests of a kind.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
-/// The period in which the directory wants a certificate to be renewed (RFC 9773).
+/// The period in which the directory asks for a certificate to be renewed (RFC 9773).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) start: SystemTime,
@@ -115,7 +115,7 @@ impl RenewalSchedule {
         if start > now {
             self.hurried = 0;
         } else if first && self.hurried > 0 {
-            // A directory that wants every new certificate to be replaced at once must wait.
+            // A directory that asks for every new certificate to be replaced at once must wait.
             self.earliest = self.earliest.max(now + doubled(self.hurried));
         }
     }
