@@ -225,7 +225,7 @@ fn evict(open: &mut HashMap<u64, AdminConnection>, for_loopback: bool) {
     let remote = open.values().filter(|open| !open.is_loopback).count();
     let is_full =
         if for_loopback { open.len() >= CONNECTIONS } else { remote >= CONNECTIONS - LOOPBACK };
-    // A remote connection is closed first; connections of this machine are never closed for it.
+    // Remote connections are closed first; a local one is never closed to admit a remote one.
     let candidates = open.iter().filter(|(_, open)| !open.is_loopback || for_loopback);
     let oldest = candidates.min_by_key(|(_, open)| (open.is_loopback, open.active));
     if let Some(number) = oldest.filter(|_| is_full).map(|(number, _)| *number)

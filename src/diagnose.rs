@@ -63,7 +63,7 @@ pub struct RejectedRequest<'c> {
     pub others: &'c [(&'c str, Hypothesis)],
 }
 
-/// Whether a rejection for this reason can have a near miss.
+/// Returns whether a rejection for this reason can have a near miss.
 pub fn is_useful(reason: Reason) -> bool {
     match reason {
         Reason::MissingHeader
@@ -122,12 +122,13 @@ struct Trials<'c> {
 }
 
 impl Trials<'_> {
-    /// Whether the request as it arrived would verify under `hypothesis`.
+    /// Returns whether the request as it arrived would verify under `hypothesis`.
     fn fits(&mut self, hypothesis: &Hypothesis) -> bool {
         self.fits_with(hypothesis, self.request.head, self.request.payload)
     }
 
-    /// Whether this request would verify under `hypothesis`; `false` once the budget is spent.
+    /// Returns whether this request would verify under `hypothesis`; `false` once the budget is
+    /// spent.
     fn fits_with(&mut self, hypothesis: &Hypothesis, head: &Parts, payload: &Payload) -> bool {
         self.budget.spend(hypothesis.work(payload.len() as u64))
             && hypothesis.fits(head, payload, self.request.now)

@@ -92,7 +92,7 @@ impl CpuBudget {
         CpuBudget { began: Instant::now(), accounted: AtomicU64::new(0) }
     }
 
-    /// Whether CPU time is left.
+    /// Returns whether CPU time is left.
     fn has_time(&self) -> bool {
         let ahead = nanos(self.began.elapsed()).saturating_add(nanos(CPU_BURST * CPU_SHARE));
         self.accounted.load(Ordering::Relaxed) <= ahead
@@ -219,7 +219,7 @@ impl Rejections {
         })
     }
 
-    /// Whether a diagnosis of this route may start now.
+    /// Returns whether a diagnosis of this route may start now.
     fn is_due(&self, route: &Arc<Route>) -> bool {
         let due = self.due.iter().find(|(known, _)| Arc::ptr_eq(known, route));
         let now = millis(self.began.elapsed());

@@ -80,7 +80,7 @@ impl Account {
     }
 }
 
-/// The seconds since the first call, from 1.
+/// Returns the seconds since the first call, from 1.
 fn second() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed().as_secs() + 1

@@ -146,7 +146,7 @@ fn shared(keys: Arc<NamedKeys>, surroundings: &Surroundings<'_>) -> Arc<NamedKey
     keys
 }
 
-/// `[route.secrets.SPACE]`: index = secret(s).
+/// Reads `[route.secrets.SPACE]`: index = secret(s).
 fn groups(
     field: &Field<'_>,
     route: &str,

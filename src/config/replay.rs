@@ -83,7 +83,7 @@ pub(super) fn read(
     Some(ReplaySection { options, acknowledge: on_replay.unwrap_or(false), ttl })
 }
 
-/// `store`, with the keys that belong to it and to no other.
+/// Reads `store`, with the keys that belong to it and to no other.
 fn store(
     section: &Section<'_>,
     events: Option<&Option<EventsOptions>>,

@@ -30,7 +30,7 @@ pub struct JsonEscapes {
     pub html: bool,
 }
 
-/// Every combination that is tried, the most common ones first.
+/// Returns every combination that is tried, the most common ones first.
 pub(super) fn variants() -> impl Iterator<Item = (JsonLayout, JsonEscapes)> {
     let layouts =
         [JsonLayout::Compact, JsonLayout::Spaced, JsonLayout::Indented4, JsonLayout::Indented2];
@@ -99,7 +99,7 @@ pub(super) fn tokens(body: &[u8]) -> Option<Vec<JsonToken<'_>>> {
     Some(tokens)
 }
 
-/// The length of the string at the start of `text`, quotes included.
+/// Returns the length of the string at the start of `text`, quotes included.
 fn string_length(text: &[u8]) -> Option<usize> {
     let mut escaped = false;
     let found = text.iter().enumerate().skip(1).try_for_each(|(at, byte)| {

@@ -78,7 +78,7 @@ impl FromStr for EventId {
     }
 }
 
-/// Where an event is in its life.
+/// The states of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventState {
     /// It waits for its next attempt.

@@ -22,8 +22,8 @@ const PAGES: usize = 10;
 pub(super) struct OverdueSearch(HashMap<Arc<str>, EventId>);
 
 impl Events {
-    /// Makes events of a route with this backlog dead that are overdue, except those that the next
-    /// free slot attempts a last time.
+    /// Makes overdue events of a route with this backlog dead, except those that the next free slot
+    /// attempts a last time.
     ///
     /// # Errors
     /// Those of the store.

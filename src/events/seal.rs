@@ -1,4 +1,4 @@
-//! Encryption of events at rest, and the digests by which they are found.
+//! Encryption of events at rest, and the digests by which they are looked up.
 //!
 //! Each value is sealed with AES-256-GCM under a key derived from the configured one and 16 random
 //! bytes, with 12 further random bytes as the nonce. With random nonces alone, one key would be

@@ -1,4 +1,4 @@
-//! What everything that works on stored events shares: the store, the clock, and the attempts in
+//! The state that all users of stored events share: the store, the clock, and the attempts in
 //! flight.
 
 use std::{
@@ -40,7 +40,7 @@ const CHANGES: usize = 1024;
 /// How long after an error an attempt is settled again.
 const SETTLE_AGAIN: Duration = Duration::from_millis(500);
 
-/// The store and what is going on with its events.
+/// The store, and the attempts of its events that are in flight.
 #[derive(Debug)]
 pub(super) struct EventService {
     store: Arc<dyn EventStore>,

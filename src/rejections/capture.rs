@@ -83,7 +83,7 @@ fn write_file(path: &Path, head: &[u8], rejection: &Rejection) -> io::Result<()>
     out.flush()
 }
 
-/// The head of a request in the form of HTTP/1.1, whatever its protocol was.
+/// Returns the head of a request in the form of HTTP/1.1, whatever its protocol was.
 fn head(rejection: &Rejection) -> Vec<u8> {
     let head = &rejection.head;
     let path = target::path_and_query(&head.uri).unwrap_or("/".into());
@@ -119,7 +119,7 @@ fn captured(dir: &Path, suffix: &str) -> io::Result<Vec<(PathBuf, u64)>> {
     Ok(files)
 }
 
-/// Whether a name consists of 13 digits, a request ID and the suffix.
+/// Returns whether a name consists of 13 digits, a request ID and the suffix.
 fn is_capture(name: &str, suffix: &str) -> bool {
     let parts = name.strip_suffix(suffix).and_then(|name| name.split_once('-'));
     parts.is_some_and(|(time, id)| {

@@ -24,14 +24,14 @@ enum Source {
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// Returns the machine's clock.
     pub fn system() -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Clock(Source::System { epoch: millis(since), start: Instant::now() })
     }
 
-    /// A clock that stands at `start` (milliseconds since the Unix epoch) until it is advanced; for
-    /// tests.
+    /// Returns a clock that shows `start` (milliseconds since the Unix epoch) until it is advanced;
+    /// for tests.
     pub fn manual(start: u64) -> Self {
         Clock(Source::Manual(Arc::new(watch::Sender::new(start))))
     }
@@ -44,7 +44,7 @@ impl Clock {
         }
     }
 
-    /// The time now.
+    /// Returns the current time.
     pub(crate) fn now(&self) -> Millis {
         match &self.0 {
             Source::System { epoch, start } => epoch.saturating_add(millis(start.elapsed())),
@@ -65,7 +65,7 @@ impl Clock {
     }
 }
 
-/// A duration in whole milliseconds; what does not fit is as good as for ever.
+/// Returns a duration in whole milliseconds, or the maximum if it does not fit.
 pub(crate) fn millis(time: Duration) -> Millis {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

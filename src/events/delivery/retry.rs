@@ -31,7 +31,7 @@ pub(crate) struct AttemptResult {
     pub(crate) error: Option<&'static str>,
     /// Whether the handler may have acted without a response.
     pub(crate) unknown: bool,
-    /// The earliest next attempt that the handler wants, as a time from now.
+    /// The shortest time until the next attempt, if the handler sent `Retry-After`.
     retry_after: Option<Duration>,
 }
 
@@ -59,7 +59,7 @@ impl AttemptResult {
         self.status.is_some_and(|status| (200..300).contains(&status))
     }
 
-    /// Returns whether the handler wants no further attempt.
+    /// Returns whether the handler responded 410, which ends the event.
     pub(crate) fn is_gone(&self) -> bool {
         self.status == Some(StatusCode::GONE.as_u16())
     }

@@ -156,7 +156,7 @@ impl DeliveryRoute {
         self.upstream.is_reachable()
     }
 
-    /// Looks again for what is due.
+    /// Checks again which events are due.
     pub(in crate::events) fn wake(&self) {
         self.wake.notify_one();
     }

@@ -63,7 +63,7 @@ impl SimulatedServer {
         self.events.get_mut(key)
     }
 
-    /// Whether the event is on record as done.
+    /// Returns whether the event is on record as done.
     pub(crate) fn is_done(&mut self, key: &EventKey, now: Millis) -> bool {
         self.event(key, now).is_some_and(|event| event.done.is_some())
     }

@@ -152,7 +152,7 @@ impl RepairedHead {
     }
 }
 
-/// The letters and digits of a text, in lower case.
+/// Returns the letters and digits of a text, in lower case.
 fn letters(text: &[u8]) -> Vec<u8> {
     let letters = text.iter().filter(|byte| byte.is_ascii_alphanumeric());
     letters.map(u8::to_ascii_lowercase).collect()

@@ -31,7 +31,8 @@ impl SealedEvent {
     }
 }
 
-/// Events that expired or make room: removed if they are still in one of these states.
+/// Events that have expired or are removed to free space: removed if they are still in one of these
+/// states.
 #[derive(Clone, Debug)]
 pub(super) struct EventRemoval {
     pub(super) ids: Vec<EventId>,

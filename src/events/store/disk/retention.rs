@@ -18,7 +18,7 @@ use crate::{
     replay::Millis,
 };
 
-/// The states whose events make room for new ones.
+/// The states whose events are removed to free space for new ones.
 const EVICTABLE: [EventState; 3] = [EventState::Delivered, EventState::Refused, EventState::Failed];
 
 /// The events that are read ahead.
@@ -43,7 +43,7 @@ impl Default for Eviction {
 }
 
 impl Eviction {
-    /// Returns whether an event in this state makes room.
+    /// Returns whether an event in this state can be removed to free space.
     pub(super) fn may_evict(state: EventState) -> bool {
         EVICTABLE.contains(&state)
     }

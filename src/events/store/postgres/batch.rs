@@ -61,7 +61,7 @@ struct BatchState<I, O> {
 }
 
 impl<I: Send + 'static, O: Send + 'static> Batches<I, O> {
-    /// Must be called inside the runtime in which the statements shall run.
+    /// Creates an empty batch. Must be called inside the runtime in which the statements run.
     pub(super) fn new() -> Arc<Self> {
         let state = Mutex::new(BatchState { queued: Vec::new(), writers: 0 });
         Arc::new(Batches { state, runtime: Handle::current() })
@@ -118,7 +118,7 @@ impl<I: Send + 'static, O: Send + 'static> BatchWriter<I, O> {
     /// counted as ended in the same step, so that the next operation starts another one.
     fn next(&mut self) -> Option<Vec<BatchItem<I, O>>> {
         let mut state = self.batches.state();
-        // Nobody would learn of their results.
+        // Their callers have stopped waiting.
         state.queued.retain(|queued| !queued.result.is_closed());
         let mut bytes = 0;
         let fits = |queued: &&BatchItem<I, O>| {

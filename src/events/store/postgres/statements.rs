@@ -45,7 +45,7 @@ pub(super) const SETTLE: &str = "UPDATE sealgate.event e SET \
      WHERE e.id = s.id AND e.token = s.token AND e.version = s.version AND e.state = 1 \
      RETURNING e.token, e.state, e.next_attempt, e.possible_duplicate, e.redelivery";
 
-/// Makes pending events dead, given with their marks, whose time is over.
+/// Makes pending events whose time is over dead; they are given with their marks.
 pub(super) const GIVE_UP: &str = "UPDATE sealgate.event e SET state = 3, next_attempt = NULL, \
          redelivery = false, possible_duplicate = e.possible_duplicate OR overdue.mark, \
          since = $3, version = version + 1 \
@@ -106,7 +106,7 @@ pub(super) const USAGE: &str = "SELECT sealgate.event_bytes(), \
 
 pub(super) const REMOVE: &str = "SELECT removed, bytes FROM sealgate.event_remove($1, $2, $3)";
 
-/// When the newest rejected request was received that exceeds the number kept.
+/// The time of receipt of the newest rejected request beyond the number that is kept.
 pub(super) const EXCESS_REFUSED: &str = "SELECT since FROM sealgate.event \
      WHERE state = 4 AND state >= 2 ORDER BY since DESC OFFSET $1 LIMIT 1";
 

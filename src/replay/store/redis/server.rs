@@ -86,7 +86,8 @@ impl RedisServer {
         RedisServer { target, login, current, dialed }
     }
 
-    /// The address that was configured or announced; `None` for a primary that sentinels name.
+    /// Returns the address that was configured or announced; `None` for a primary that sentinels
+    /// name.
     pub(super) fn address(&self) -> Option<&Address> {
         match &self.target {
             Target::Fixed(address) => Some(address),

@@ -1,4 +1,4 @@
-//! The removal of events: by an operator, because they expired, or to make room.
+//! The removal of events: by an operator, because they expired, or to free space.
 
 use super::EventChanges;
 use crate::events::{
