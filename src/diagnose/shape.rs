@@ -55,8 +55,8 @@ pub(super) fn headers(trials: &mut Trials<'_>) -> Vec<NearMiss> {
     Vec::new()
 }
 
-/// Whether two header names differ only in case, in `_` and `-`, in an `X-` or `HTTP_` prefix, or
-/// by a typing error.
+/// Returns whether two header names differ only in case, in `_` and `-`, in an `X-` or `HTTP_`
+/// prefix, or by a typing error.
 fn is_similar(found: &str, expected: &str) -> bool {
     // Prefixes and dashes account for a few characters, the typing error for two.
     if found.len().abs_diff(expected.len()) > 16 {

@@ -68,8 +68,8 @@ impl Hypothesis {
         Hypothesis(Verifier { public_urls, ..self.0.clone() })
     }
 
-    /// The work of [`Hypothesis::fits`] for a body of `length` bytes, preparing the hypothesis
-    /// included. A unit is the work of hashing one byte.
+    /// Returns the work of [`Hypothesis::fits`] for a body of `length` bytes, preparing the
+    /// hypothesis included. A unit is the work of hashing one byte.
     pub fn work(&self, length: u64) -> u64 {
         let scheme = &*self.0.scheme;
         let fixed = if scheme.takes_public_key() { 100_000 } else { 10_000 };

@@ -272,7 +272,7 @@ impl<'a> JsonReader<'_, 'a> {
     }
 }
 
-/// The wanted member that a name means, and whether it is exactly that name.
+/// Returns the wanted member that a name means, and whether it is exactly that name.
 fn position(wanted: &[(Box<str>, usize)], name: &Text<'_>) -> Option<(usize, bool)> {
     let folded = match name.as_plain().filter(|name| name.is_ascii()) {
         Some(name) => wanted
@@ -291,8 +291,8 @@ fn position(wanted: &[(Box<str>, usize)], name: &Text<'_>) -> Option<(usize, boo
     Some((exact.unwrap_or(folded), exact.is_some()))
 }
 
-/// A character without regard to the case of ASCII letters; `ſ` and the Kelvin sign count as `s`
-/// and `k`, as they do in Go.
+/// Returns a character without regard to the case of ASCII letters; `ſ` and the Kelvin sign count
+/// as `s` and `k`, as they do in Go.
 fn fold(c: char) -> char {
     match c {
         '\u{17f}' => 's',

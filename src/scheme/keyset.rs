@@ -4,7 +4,7 @@
 //! background. A set in a file is read again when the file changes. A set on the network is fetched
 //! at the start, once an hour, and when a token names a key that the set does not have: one fetch
 //! at a time and at most [`FETCHES_A_MINUTE`], whatever tokens arrive. While fetches fail, the old
-//! set serves for [`LASTING`].
+//! set is used for [`LASTING`].
 //!
 //! A token with an unknown key ID gets 503 until a fetch that began later has returned a set
 //! without that ID; then the ID is known to be unknown for a minute. When more than [`MAX_UNKNOWN`]
@@ -36,13 +36,13 @@ use crate::{
 
 /// The longest set that is read.
 pub(super) const MAX_BYTES: usize = 256 * 1024;
-/// The most unknown key IDs that are remembered.
+/// The most unknown key IDs that are kept.
 const MAX_UNKNOWN: usize = 256;
 /// The longest key ID that is remembered.
 const MAX_KID: usize = 256;
 /// The most fetches within any minute.
 pub(super) const FETCHES_A_MINUTE: usize = 5;
-/// How long a set serves after the last fetch that succeeded.
+/// How long a set is used after the last fetch that succeeded.
 const LASTING: Duration = Duration::from_secs(24 * 3600);
 /// How often the file of a set is checked for changes.
 const POLL: Duration = Duration::from_millis(500);
@@ -245,8 +245,8 @@ impl KeySet {
         KeyLookup::Pending
     }
 
-    /// Whether a fetch could find what the last one did not: an unknown key was named after it
-    /// began, or its set is too old to serve.
+    /// Returns whether a fetch could find what the last one did not: an unknown key was named after
+    /// it began, or its set is too old to be used.
     fn needs_fetch(&self) -> bool {
         let Some(keys) = self.keys.load_full() else { return true };
         let unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);

@@ -34,8 +34,8 @@ pub(super) enum TimeUnit {
 }
 
 impl TimeUnit {
-    /// Whether texts of this grammar can have different lengths and end anywhere, so that the
-    /// message must separate them from what follows. RFC 3339 has a fixed end.
+    /// Returns whether texts of this grammar can have different lengths and end anywhere, so that
+    /// the message must separate them from what follows. RFC 3339 has a fixed end.
     pub(super) fn is_open_ended(self) -> bool {
         match self {
             TimeUnit::Auto => true,

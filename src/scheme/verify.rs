@@ -70,7 +70,7 @@ pub struct Verifier {
     pub(super) verify_token: Option<Secret>,
 }
 
-/// What is found out of a request that is authentic, before it is said which event it is about.
+/// What an authentic request contains, before its event is identified.
 pub(super) struct Authenticated<'a> {
     pub(super) key: &'a VerificationKey,
     /// The secret that proves the request.
@@ -97,8 +97,8 @@ impl Verifier {
         self.scheme.wants_digest
     }
 
-    /// Every security header of the route: what the scheme reads or pins, and what the operator
-    /// requires.
+    /// Returns every security header of the route: what the scheme reads or pins, and what the
+    /// operator requires.
     pub fn headers(&self) -> &[HeaderName] {
         self.slots.names()
     }
@@ -155,7 +155,7 @@ impl Verifier {
         Ok(self.name(&request, &proof))
     }
 
-    /// As [`Verifier::verify`], without naming the event that the request is about.
+    /// Verifies a request as [`Verifier::verify`] does, without identifying its event.
     ///
     /// # Errors
     /// As [`Verifier::verify`].
@@ -362,7 +362,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// Takes the timestamp's text and gives its instant.
+    /// Keeps the timestamp's text and returns its instant.
     fn timestamp(
         &self,
         request: &mut RequestValues<'_>,

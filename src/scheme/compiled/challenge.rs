@@ -28,7 +28,7 @@ pub(in crate::scheme) struct ChallengeRule {
     pub(in crate::scheme) mac: Option<Encoding>,
     /// The text whose SHA-256 the response contains as `{signature:hash}`, with the slot of that.
     pub(in crate::scheme) hash: Option<(Template, usize)>,
-    /// The path of the pinned host that must be requested to answer the challenge.
+    /// The path of the pinned host that must be requested before the response.
     pub(in crate::scheme) confirm: Option<Template>,
     /// The body of the response; `{signature:mac}` is the MAC.
     pub(in crate::scheme) reply: Template,

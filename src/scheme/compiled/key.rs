@@ -77,7 +77,7 @@ pub(in crate::scheme) struct KeySpace {
 }
 
 impl KeyChoice {
-    /// The spaces, if there are any.
+    /// Returns the spaces, if there are any.
     pub(in crate::scheme) fn spaces(&self) -> &[KeySpace] {
         match self {
             KeyChoice::Global => &[],

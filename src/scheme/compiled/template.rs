@@ -51,7 +51,7 @@ pub(in crate::scheme) enum ValueSource {
 }
 
 impl ValueSource {
-    /// Whether the value is read from the head of a request.
+    /// Returns whether the value is read from the head of a request.
     pub(in crate::scheme) fn is_in_head(&self) -> bool {
         match self {
             ValueSource::Url

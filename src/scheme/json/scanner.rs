@@ -88,7 +88,7 @@ fn code_unit(rest: &mut Chars<'_>) -> Option<u16> {
 }
 
 impl<'a> Scanner<'a> {
-    /// The start of `text`, which may have so many values.
+    /// Returns the start of `text`, which may have so many values.
     pub(super) fn new(text: &'a str, values: u32) -> Self {
         Scanner { text, at: 0, values }
     }

@@ -15,7 +15,7 @@ use crate::tls::{ServerTrust, https_request};
 
 /// The timeout of a whole fetch: connection, TLS, response.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
-/// The time between fetches that nothing asks for.
+/// The time between fetches if no token names an unknown key.
 pub(super) const PERIOD: Duration = Duration::from_secs(3600);
 /// The backoff after the first failed fetch; it triples with each further failure.
 const BACKOFF: Duration = Duration::from_secs(1);

@@ -223,7 +223,8 @@ impl NamedKeys {
         }
     }
 
-    /// Requests a path of the pinned host, for a sender that must be asked to begin.
+    /// Requests a path of the pinned host, for a sender that sends events only after a
+    /// confirmation.
     ///
     /// # Errors
     /// Says why there is no confirmation.

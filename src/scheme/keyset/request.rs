@@ -27,7 +27,7 @@ use crate::{
 const MAX_BYTES: usize = 64 * 1024;
 /// How long before its expiry an application token is renewed.
 const RENEW: Duration = Duration::from_secs(60);
-/// The lifetime of an application token that says none.
+/// The lifetime of an application token whose response does not state one.
 const USUAL: Duration = Duration::from_secs(300);
 
 /// The values of a route's settings, by name.
@@ -79,7 +79,7 @@ impl KeyRequest {
         KeyRequest { rule, settings, algorithm, trust }
     }
 
-    /// Whether the keys come from the same address, and are for the same algorithm.
+    /// Returns whether the keys come from the same address, and are for the same algorithm.
     pub(super) fn has_same_address(&self, other: &KeyRequest) -> bool {
         self.url("") == other.url("") && self.algorithm == other.algorithm
     }

@@ -71,7 +71,7 @@ impl Verifier {
 }
 
 impl Verifier {
-    /// As [`Verifier::sign_body`], for a form.
+    /// Signs a form as [`Verifier::sign_body`] does.
     fn sign_form(
         &self,
         key: Option<&str>,

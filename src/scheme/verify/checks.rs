@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Verifier {
-    /// An algorithm that the sender names must be the scheme's; it never selects one.
+    /// Checks that an algorithm that the sender names is the scheme's; it never selects one.
     pub(super) fn algorithm(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
         match &self.scheme.signature.algorithm {
             Some((source, name))

@@ -26,9 +26,9 @@ use crate::{
 /// What a request contains. Nothing of it is verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnverifiedDetails {
-    /// The event id, control characters escaped.
+    /// The event ID, control characters escaped.
     pub event_id: Option<String>,
-    /// The name of the key that the request asks for, whether it is configured or not.
+    /// The key that the request names, whether it is configured or not.
     pub key: Option<String>,
     /// The time of sending according to the request; of a token, the time of issue.
     pub timestamp: Option<UnixMillis>,

@@ -83,8 +83,8 @@ impl Verifier {
         }
     }
 
-    /// Returns the key of the event's record. Requests that ask for something are no events, unless
-    /// they carry a signed ID or a value that distinguishes them.
+    /// Returns the key of the event's record. Requests that only query are not events, unless they
+    /// carry a signed ID or a value that distinguishes them.
     fn record(&self, request: &RequestValues<'_>, key: &VerificationKey) -> Option<EventKey> {
         let rule = &self.scheme.event;
         let mut parts = DigestParts::after(key.record.clone());
@@ -125,7 +125,7 @@ impl Verifier {
             return;
         }
         // Further items are pinned with the body. If they counted, captured items could be combined
-        // to any number of events.
+        // into any number of events.
         let (mut between, item) = (Vec::new(), 0);
         self.add_signed(request, &self.message(request).0, item, &mut between, parts);
         parts.add(Some(&between));
@@ -202,8 +202,8 @@ impl Verifier {
     }
 }
 
-/// Returns whether a request asks for something: a GET or HEAD without a body. With a body, it can
-/// be a copy of an event, because most senders do not sign the method.
+/// Returns whether a request only queries: a GET or HEAD without a body. With a body, it can be a
+/// copy of an event, because most senders do not sign the method.
 fn asks(request: &RequestValues<'_>) -> bool {
     matches!(request.head.method, Method::GET | Method::HEAD) && request.payload.is_empty()
 }

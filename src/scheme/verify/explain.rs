@@ -80,7 +80,7 @@ impl Verifier {
         })
     }
 
-    /// Returns what a signature lacks of which the sender chooses what it covers.
+    /// Returns what is missing from a signature whose coverage the sender chooses.
     fn unusable_signature(&self, request: &RequestValues<'_>) -> Option<String> {
         if let Some(rule) = &self.scheme.message_signature {
             return match self.message_signatures(rule, request) {

@@ -31,18 +31,18 @@ pub(in crate::scheme) struct PinnedClaims {
     pub(in crate::scheme) subject: Vec<String>,
 }
 
-/// A token, taken apart.
+/// A parsed token.
 pub(in crate::scheme) struct SignedToken<'a> {
     /// What is signed: header and payload as they came.
     pub(in crate::scheme) signed: &'a [u8],
     /// The signature's bytes.
     pub(in crate::scheme) signature: Vec<u8>,
-    /// The key's id.
+    /// The key ID.
     pub(in crate::scheme) kid: Option<String>,
     payload: Vec<u8>,
 }
 
-/// What the claims say about time.
+/// The age of a token according to its claims.
 pub(in crate::scheme) enum Freshness {
     /// Within its time.
     Fresh,
@@ -57,7 +57,7 @@ fn one<'f, 'a>(found: &'f JsonMatches<'a>, pointer: u16) -> Option<&'f Scalar<'a
 }
 
 impl<'a> SignedToken<'a> {
-    /// Takes a token apart.
+    /// Parses a token.
     ///
     /// # Errors
     /// [`Reason::BadAlg`] if its header names another algorithm, [`Reason::MalformedToken`] if it
@@ -103,7 +103,7 @@ impl<'a> SignedToken<'a> {
         })
     }
 
-    /// The claims that `rules` read.
+    /// Returns the claims that `rules` read.
     ///
     /// # Errors
     /// [`Reason::MalformedToken`] if the payload is not JSON, or a date is not an integer.
@@ -119,7 +119,7 @@ impl<'a> SignedToken<'a> {
     }
 }
 
-/// Whether the claims are those that the scheme and the operator require, hashes aside.
+/// Returns whether the claims are those that the scheme and the operator require, hashes aside.
 pub(in crate::scheme) fn agrees(
     rules: &TokenRules,
     pinned: &PinnedClaims,
@@ -156,7 +156,7 @@ pub(in crate::scheme) fn hashed(
     }
 }
 
-/// Whether the hashes in claims are those of the request.
+/// Returns whether the hashes in claims are those of the request.
 pub(in crate::scheme) fn hashes_agree(
     rules: &TokenRules,
     found: &JsonMatches<'_>,
@@ -196,7 +196,7 @@ pub(in crate::scheme) fn fresh_for(
     Some(until.saturating_sub(now))
 }
 
-/// What the dates say at `now`, in milliseconds, and how long ago the token was issued.
+/// Returns what the dates mean at `now`, in milliseconds, and how long ago the token was issued.
 pub(in crate::scheme) fn age(
     rules: &TokenRules,
     found: &JsonMatches<'_>,

@@ -73,7 +73,7 @@ pub(in crate::scheme) struct VerificationKey {
     pub(in crate::scheme) name: Arc<str>,
     /// Any of them verifies.
     pub(in crate::scheme) secrets: Vec<PreparedSecret>,
-    /// The same secrets as configured, for signing as the sender and for suppositions; empty for
+    /// The same secrets as configured, for signing as the sender and for hypotheses; empty for
     /// public keys.
     pub(in crate::scheme) configured: Vec<Secret>,
     /// SHA-256 after one whole block for route and key: the start of every event key.
@@ -81,7 +81,7 @@ pub(in crate::scheme) struct VerificationKey {
 }
 
 impl VerificationKey {
-    /// A key of the route `route`.
+    /// Creates a key of the route `route`.
     pub(in crate::scheme) fn new(
         route: &str,
         name: &str,
@@ -110,19 +110,19 @@ pub(in crate::scheme) struct VerificationKeys {
 }
 
 impl VerificationKeys {
-    /// The key of a group.
+    /// Returns the key of a group.
     pub(in crate::scheme) fn group(&self, space: usize, index: i64) -> Option<&VerificationKey> {
         let found = self.groups.binary_search_by_key(&(space, index), |(place, _)| *place);
         found.ok().map(|at| &self.groups[at].1)
     }
 
-    /// All keys.
+    /// Returns all keys.
     pub(in crate::scheme) fn iter(&self) -> impl Iterator<Item = &VerificationKey> {
         self.global.iter().chain(self.groups.iter().map(|(_, key)| key))
     }
 }
 
-/// The index of a group, read from the body: an integer and nothing else.
+/// Reads the index of a group from the body: an integer and nothing else.
 pub(in crate::scheme) fn index(request: &RequestValues<'_>, space: &KeySpace) -> Option<i64> {
     match request.json(space.index, 0) {
         Some(Scalar::Integer(index)) => Some(*index),

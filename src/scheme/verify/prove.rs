@@ -74,7 +74,7 @@ impl Verifier {
         first
     }
 
-    /// As [`Verifier::proven`], for every address that the sender may sign.
+    /// Does the same as [`Verifier::proven`] for every address that the sender may sign.
     pub(super) fn proven_at_any_address<'a>(
         &'a self,
         key: &VerificationKey,
@@ -141,7 +141,7 @@ impl Verifier {
         bool::from(proven).then_some(ProvingSecret { mac: mac.to_ne_bytes(), position })
     }
 
-    /// Whether the token is signed with one of the keys that it may be signed with.
+    /// Returns whether the token is signed with one of the keys that it may be signed with.
     pub(in crate::scheme) fn token_proven(
         &self,
         key: &VerificationKey,
@@ -244,7 +244,8 @@ impl Verifier {
         if any { Ok(candidates) } else { Err(MalformedSignature) }
     }
 
-    /// How many items must be proven: the elements of `each`, or the request as a whole.
+    /// Returns the number of items that must be proven: the elements of `each`, or the request as a
+    /// whole.
     pub(in crate::scheme) fn items(&self, request: &RequestValues<'_>) -> u32 {
         match self.scheme.each {
             None => 1,
@@ -254,7 +255,7 @@ impl Verifier {
         }
     }
 
-    /// The template of the signed message that applies to this request.
+    /// Returns the template of the signed message that applies to this request.
     pub(in crate::scheme) fn message(&self, request: &RequestValues<'_>) -> &Template {
         let scheme = &*self.scheme;
         let variant =

@@ -40,7 +40,7 @@ const LONG: usize = 63;
 const _: () = assert!(MAX_HEADERS <= u32::BITS as usize, "each slot has its bit");
 
 impl HeaderSlots {
-    /// HeaderSlots for at most [`MAX_HEADERS`] names; further names are not looked for.
+    /// Prepares at most [`MAX_HEADERS`] names; further names are ignored.
     pub(in crate::scheme) fn new(names: &[HeaderName]) -> Self {
         let names: Vec<_> = names.iter().take(MAX_HEADERS).cloned().collect();
         let mut by_length = [0; LONG + 1];
@@ -50,14 +50,14 @@ impl HeaderSlots {
         HeaderSlots { names, by_length }
     }
 
-    /// The names, in the order of their slots.
+    /// Returns the names, in the order of their slots.
     pub(in crate::scheme) fn names(&self) -> &[HeaderName] {
         &self.names
     }
 
-    /// Puts each header into its slot; gives whether one came twice. A name with `_` that would be
-    /// one of the slots' with `-` counts as that header come twice: PHP, WSGI and others fold both
-    /// into one.
+    /// Puts each header into its slot, and returns whether one came twice. A name with `_` that
+    /// would be one of the slots' with `-` counts as that header come twice: PHP, WSGI and others
+    /// fold both into one.
     pub(in crate::scheme) fn gather<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -111,18 +111,18 @@ pub(in crate::scheme) struct RequestValues<'a> {
 }
 
 impl<'a> RequestValues<'a> {
-    /// The same request with members of its body.
+    /// Adds the members of the body.
     pub(in crate::scheme) fn with_json(mut self, json: JsonMatches<'a>) -> Self {
         self.json = json;
         self
     }
 
-    /// The bytes of a header.
+    /// Returns the bytes of a header.
     pub(in crate::scheme) fn header(&self, slot: usize) -> Option<&'a [u8]> {
         self.headers[slot].map(HeaderValue::as_bytes)
     }
 
-    /// The bytes of an item of the signature.
+    /// Returns the bytes of an item of the signature.
     pub(in crate::scheme) fn item(&self, slot: usize) -> Option<&[u8]> {
         match &self.message_signature {
             Some(signature) => signature.items.get(slot)?.as_deref(),
@@ -136,7 +136,7 @@ impl<'a> RequestValues<'a> {
         Some(seconds.saturating_mul(1000))
     }
 
-    /// The member that a pointer led to, in element `item` of `each`.
+    /// Returns the member that a pointer led to, in element `item` of `each`.
     pub(in crate::scheme) fn json(&self, pointer: u16, item: u32) -> Option<&Scalar<'a>> {
         self.json.only(pointer, item)
     }
@@ -219,9 +219,10 @@ impl<'a> RequestValues<'a> {
         }
     }
 
-    /// Gives the bytes of `template` to `sink`, piece by piece, the body in the pieces it came in.
+    /// Writes the bytes of `template` to `sink`, piece by piece, the body in the pieces in which it
+    /// came.
     ///
-    /// Returns `false` if a value that must be there is not.
+    /// Returns `false` if a required value is absent.
     pub(in crate::scheme) fn feed(
         &self,
         template: &Template,
@@ -300,7 +301,7 @@ impl<'a> RequestValues<'a> {
     }
 }
 
-/// A scalar's bytes: a string's, or an integer's digits.
+/// Returns a scalar's bytes: those of a string, or the digits of an integer.
 pub(in crate::scheme) fn scalar<'s>(value: &'s Scalar<'_>) -> Option<Cow<'s, [u8]>> {
     match value {
         Scalar::Text(text) => Some(Cow::Borrowed(text.as_bytes())),

@@ -44,8 +44,8 @@ impl Default for ClaimedSignatures {
 }
 
 impl ClaimedSignatures {
-    /// The signatures' bytes. One that is well encoded but has not the length of the scheme's is
-    /// empty: it is no signature that any key makes.
+    /// Returns the signatures' bytes. A well-encoded signature that does not have the scheme's
+    /// length is empty, because no key can have made it.
     pub(in crate::scheme) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let first = self.length.map(|length| &self.first[..length]);
         first.into_iter().chain(self.more.iter().map(Vec::as_slice))
@@ -56,12 +56,12 @@ impl ClaimedSignatures {
         self.more.push(signature);
     }
 
-    /// The name of the key, if the signature contains it.
+    /// Returns the name of the key, if the signature contains it.
     pub(in crate::scheme) fn key_name(&self) -> Option<&str> {
         self.named.as_deref()
     }
 
-    /// Whether the signature names an algorithm other than the scheme's.
+    /// Returns whether the signature names an algorithm other than the scheme's.
     pub(in crate::scheme) fn names_other_algorithm(&self) -> bool {
         self.bad_algorithm
     }
