@@ -59,7 +59,7 @@ use crate::{
     traces::Traces,
 };
 
-/// How long an event of a route that is not configured any more would be retried.
+/// How long an event of a route that is no longer configured would be retried.
 const USUAL_LASTS: Duration = Duration::from_secs(72 * 3600);
 
 /// The store cannot be opened; the text says which one and why.

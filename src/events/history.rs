@@ -1,4 +1,4 @@
-//! What is kept about events that are not delivered from the store: those that the handler took
+//! What is kept about events that are not delivered from the store: those that the handler accepted
 //! synchronously, and rejected requests. It is written in batches after the response, best effort:
 //! what does not fit into the queue is dropped, and nothing waits for it.
 

@@ -143,7 +143,7 @@ impl EventService {
     /// Sends a changed entry to those who read changes.
     pub(super) fn publish(&self, entry: &EventEntry) {
         if self.has_readers() {
-            // An error means that the last one has just left.
+            // An error means that the last reader has just disconnected.
             let _ = self.changes.send(Arc::new(entry.clone()));
         }
     }
@@ -194,8 +194,8 @@ impl EventService {
         self.attempts.wait().await;
     }
 
-    /// Settles an attempt, again and again until the store accepts it. Returns the entry after it.
-    /// After a stop the first error ends this: the next start finds the event with an unknown
+    /// Settles an attempt, and retries until the store accepts it. Returns the entry after it.
+    /// After a stop, the first error ends this: the next start finds the event with an unknown
     /// outcome.
     pub(super) async fn settle(
         &self,

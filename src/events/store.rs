@@ -157,10 +157,10 @@ pub trait EventStore: fmt::Debug + Send + Sync {
     /// Keeps the leases of attempts in flight. Stores that are not shared do nothing.
     fn renew<'s>(&'s self, leases: &'s [AttemptLease]) -> Operation<'s, ()>;
 
-    /// Records what happened to events that the handler took synchronously, and rejected requests:
-    /// in one batch, without waiting for durability. An entry with the replay record of a stored
-    /// one is merged into it: its attempts are added, and its state replaces the other's unless
-    /// that one is pending, delivering or dead.
+    /// Records what happened to events that the handler accepted synchronously, and rejected
+    /// requests: in one batch, without waiting for durability. An entry with the replay record of a
+    /// stored one is merged into it: its attempts are added, and its state replaces the other's
+    /// unless that one is pending, delivering or dead.
     fn record(&self, events: Vec<(EventEntry, Option<StoredRequest>)>) -> Operation<'_, ()>;
 
     /// Returns one entry.

@@ -14,7 +14,7 @@ impl DeliveryAttempt {
 
 impl EventEntry {
     /// Returns whether another request for the event, with this entry, replaces the stored request:
-    /// the handler has not taken the event, or shall get it again.
+    /// the handler has not accepted the event, or is to receive it again.
     pub(crate) fn takes_request_of(&self, new: &EventEntry) -> bool {
         match self.state {
             EventState::Failed => true,
@@ -39,7 +39,7 @@ impl EventEntry {
         self.add_attempts(&new.log);
     }
 
-    /// Undoes the beginning of an attempt that cannot begin yet, or that nobody began.
+    /// Undoes the beginning of an attempt that cannot begin yet, or that its caller never began.
     pub(crate) fn release(&mut self) {
         self.state = EventState::Pending;
         self.attempts = self.attempts.saturating_sub(1);
@@ -116,7 +116,7 @@ impl EventEntry {
         self.log.last() == Some(attempt)
     }
 
-    /// Adds what happened to another copy of the event that the handler took synchronously.
+    /// Adds what happened to another copy of the event that the handler accepted synchronously.
     pub(crate) fn record_again(&mut self, new: &EventEntry) {
         self.attempts = self.attempts.saturating_add(new.attempts);
         self.add_attempts(&new.log);

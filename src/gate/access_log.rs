@@ -236,7 +236,7 @@ impl<'g> LogEntry<'g> {
         self.mark = mark;
     }
 
-    /// Adds the request ID to a response, and empties the response if the sender wants that.
+    /// Adds the request ID to a response, and empties the response if the scheme requires that.
     pub(super) fn stamp(&self, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
         if self.route.as_ref().is_some_and(|route| route.verifier.scheme().wants_bare_answers()) {
             response::strip_content(&mut response);

@@ -52,7 +52,7 @@ impl Flight {
         options.mode != DeliveryMode::Sync || options.history != HistoryMode::Off
     }
 
-    /// Takes the request, received at `arrived`, to its outcome.
+    /// Forwards or stores the request, received at `arrived`, and returns its outcome.
     pub(super) async fn run(
         self,
         (head, case, mut payload): (Parts, HeaderCase, Payload),
@@ -83,7 +83,7 @@ impl Flight {
         }
     }
 
-    /// Returns by when an event must be in the store, so that the sender gets its response in time.
+    /// Returns the deadline for storing an event, so that the sender gets its response in time.
     fn store_until(&self) -> Instant {
         self.context.answer_by - reserve(&self.route) / 4
     }
@@ -117,7 +117,7 @@ impl Flight {
         let Some(record) = kept.facts.record() else { return Err(self) };
         let (events, route) = (&self.events, &self.route.delivery);
         let find = events.find(route, record, self.claim.possible_duplicate());
-        // Without a result, what is known says that the event is new.
+        // Without a result, the event counts as new.
         let Ok(Ok(Some(entry))) = timeout_at(self.store_until(), find).await else {
             return Err(self);
         };
@@ -285,7 +285,7 @@ pub(super) async fn repeat(
         revived.unwrap_or_else(|_| Err(StoreError::Unavailable("it is late".into())))
     };
     match noted {
-        // The handler may well have the event.
+        // The handler may have the event already.
         Err(_) if delivery.options.mode == DeliveryMode::Fallback => Ok(()),
         noted => noted.map_err(|error| rejection(&error)),
     }

@@ -64,7 +64,7 @@ pub(super) struct Reply {
 }
 
 impl Pipeline {
-    /// Takes a request through all steps, and notes in `entry` what they find out.
+    /// Performs all steps for a request, and notes their findings in `entry`.
     pub(super) async fn run<B>(
         &self,
         request: Request<B>,
@@ -242,7 +242,8 @@ impl Pipeline {
             };
         };
 
-        // Upstream or event store: either continues if the sender hangs up or its deadline passes.
+        // Upstream or event store: either continues if the sender disconnects or its deadline
+        // passes.
         let owner = Owner::new(wire.half_closed);
         let context = ExchangeContext {
             client,
@@ -301,7 +302,7 @@ impl Pipeline {
         claims.then_some(events)
     }
 
-    /// Returns the account of a request's client, which can be another one than its connection's.
+    /// Returns the account of a request's client, which can differ from that of its connection.
     fn account<'c>(&self, client: &ClientAddr, connection: &'c ConnectionSlot) -> Cow<'c, Account> {
         if client.address == client.peer.address {
             Cow::Borrowed(connection.account())

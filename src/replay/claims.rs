@@ -1,9 +1,9 @@
 //! The claim map: what this process knows about events, and which of them it forwards now.
 //!
 //! Records of events that are not in flight are in moka, without a capacity: a cache that evicts as
-//! it likes would forget an event whose sender is about to retry. What leaves is decided here, by
-//! the lifetimes of the records. Claims are in 64 locked maps and never expire. Every change to
-//! what is known about an event happens under the lock of its map, so exactly one of any number of
+//! it likes would forget an event whose sender is about to retry. Removal is decided here, by the
+//! lifetimes of the records. Claims are in 64 locked maps and never expire. Every change to what is
+//! known about an event happens under the lock of its map, so exactly one of any number of
 //! simultaneous copies finds the event free.
 
 use std::{collections::hash_map::Entry, sync::Arc};
@@ -43,7 +43,7 @@ pub(crate) struct Claims {
     tickets: AtomicU64,
     /// A shared store has every record, so any of them may be evicted.
     pub(super) evict_any: bool,
-    /// The queue of the store `disk`, which forgets what is forgotten here.
+    /// The queue of the store `disk`, which removes the records that are removed here.
     pub(super) disk: Option<Arc<WriteQueue>>,
     pub(super) metrics: ReplayMetrics,
 }

@@ -281,7 +281,8 @@ async fn repeat(
     Some(if answered { Repeat::Replay } else { Repeat::Retry(Receipt::new(guard, arrival)) })
 }
 
-/// Waits until the shared store has replied to another copy's claim; then this one looks again.
+/// Waits until the shared store has replied to another copy's claim; then this one is decided
+/// again.
 async fn requested(
     mut claim: watch::Receiver<ClaimState>,
     answer_by: Instant,

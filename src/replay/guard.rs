@@ -220,7 +220,7 @@ impl Guard {
             let ended = claim.wait_for(|state| {
                 matches!(state, ClaimState::Withdrawn(_) | ClaimState::Settled(_))
             });
-            // The error of a claim that is gone is as good as its end.
+            // An error means that the claim has ended.
             let _ = timeout_at(until, ended).await.map_err(|_| Reject::InFlight)?;
         }
         if let Store::Disk(disk) = &self.store {

@@ -86,7 +86,7 @@ pub(crate) enum Found {
     },
     /// Another request holds the claim.
     InFlight(watch::Receiver<ClaimState>),
-    /// Another request waits for the shared store's reply; this one looks again afterwards.
+    /// Another request waits for the shared store's reply; this one is decided afterwards.
     Requested(watch::Receiver<ClaimState>),
     /// The event is done.
     Done {
@@ -104,7 +104,7 @@ pub(crate) enum ClaimEnd {
         status: u16,
         /// Whether the store does not have the record yet.
         behind: bool,
-        /// The requests that the shared store knows as answered.
+        /// The requests whose 2xx the shared store has on record as sent.
         answered: Identities,
         /// The lifetime of the record.
         lasts: Millis,

@@ -1,4 +1,4 @@
-//! A route as the place where its stored events are delivered: its options and its slots.
+//! The delivery of a route's stored events: its options and its slots.
 
 use std::{
     sync::{
@@ -48,7 +48,7 @@ impl DeliveryMode {
     }
 }
 
-/// What is kept about events that the handler took synchronously.
+/// What is kept about events that the handler accepted synchronously.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryMode {
     /// Nothing.
@@ -75,7 +75,7 @@ impl HistoryMode {
 pub struct DeliveryOptions {
     /// When the sender gets its response.
     pub mode: DeliveryMode,
-    /// What is kept about events that the handler took synchronously.
+    /// What is kept about events that the handler accepted synchronously.
     pub history: HistoryMode,
     /// Whether a sender's retry of a delivered event is delivered again.
     pub forwards_duplicates: bool,
@@ -87,7 +87,7 @@ pub struct DeliveryOptions {
     pub retry: RetryOptions,
 }
 
-/// A route as the place where its stored events are delivered.
+/// The delivery of a route's stored events.
 #[derive(Debug)]
 pub struct DeliveryRoute {
     /// Its name.

@@ -17,7 +17,7 @@ use crate::events::{
 
 /// The most events that are read from the store at once.
 const BATCH: usize = 32;
-/// How long after an error, or after another process was faster, the store is asked again.
+/// The wait before the store is queried again, after an error or after another process was faster.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Begins the attempts of a route until `stop` is cancelled.

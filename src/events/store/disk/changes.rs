@@ -46,7 +46,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Returns the state of a process that begins.
+    /// Returns the state at the start of a process.
     pub(super) fn new(retention: Retention, lease_owner: Weak<dyn LeaseOwner>) -> Self {
         Kept { retention, lease_owner, in_flight: Default::default(), last_token: 0, batch: 0 }
     }

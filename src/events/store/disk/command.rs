@@ -1,4 +1,4 @@
-//! What the writer thread is asked to do.
+//! The commands for the writer thread.
 
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ pub(super) enum StoreCommand {
         now: Millis,
         reply: CommandReply<Vec<EventEntry>>,
     },
-    /// Ends an attempt that nobody began.
+    /// Ends an attempt that its caller never began.
     Release(AttemptLease),
     Record(Vec<SealedEvent>, CommandReply<()>),
     Redeliver {
@@ -101,7 +101,7 @@ impl StoreCommand {
         matches!(self, StoreCommand::Settle { .. } | StoreCommand::Release(_))
     }
 
-    /// Returns whether nobody waits for the result and it is useless otherwise.
+    /// Returns whether the command is useless because its caller has stopped waiting.
     pub(super) fn is_abandoned(&self) -> bool {
         match self {
             StoreCommand::Accept(_, reply) => reply.is_abandoned(),

@@ -39,7 +39,7 @@ impl StoredEntry {
 pub(super) struct Totals {
     /// The bytes of all events.
     pub(super) bytes: u64,
-    /// The last place in the order of acceptance that was given away.
+    /// The last place in the order of acceptance that was assigned.
     pub(super) sequence: u64,
     /// The number of batches.
     pub(super) batch: u64,

@@ -38,7 +38,7 @@ impl<T> CommandReply<T> {
 
 /// Ends attempts whose lease did not arrive at the caller.
 pub(super) trait LeaseOwner: fmt::Debug + Send + Sync {
-    /// Ends an attempt that nobody began.
+    /// Ends an attempt that its caller never began.
     fn release(&self, lease: AttemptLease);
 }
 

@@ -214,7 +214,8 @@ impl PostgresEvents {
         request: Vec<u8>,
         replay: Option<ReplayRecord>,
     ) -> Result<Acceptance, StoreError> {
-        // An event with an order waits for its turn; the next look at what is due decides.
+        // An event with an order waits for its predecessors; the next query for due events finds
+        // it.
         if new.order.is_some() && new.state == EventState::Delivering {
             new.release();
         }

@@ -1,5 +1,5 @@
-//! When the database should be asked for events that are due: regularly, when another process sends
-//! a notification, and when this process knows of an event.
+//! When the database should be queried for due events: regularly, when another process sends a
+//! notification, and when this process knows of an event.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ pub(super) struct DueTimes {
 /// What this process knows about the events of a route.
 #[derive(Clone, Copy, Debug, Default)]
 struct RouteDueTimes {
-    /// When the database was last asked.
+    /// When the database was last queried.
     asked: Option<Millis>,
     /// When an event that this process knows of is due.
     due: Option<Millis>,
@@ -42,7 +42,7 @@ impl DueTimes {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when the database should be asked.
+    /// Returns when the database should be queried.
     pub(super) fn next_due(&self, route: &Arc<str>) -> Millis {
         let routes = self.routes();
         let RouteDueTimes { asked, due } = routes.get(route).copied().unwrap_or_default();
@@ -61,7 +61,7 @@ impl DueTimes {
         }
     }
 
-    /// Notes that the database is about to be asked.
+    /// Notes that the database is about to be queried.
     pub(super) fn ask(&self, route: &Arc<str>, now: Millis) {
         self.routes().insert(Arc::clone(route), RouteDueTimes { asked: Some(now), due: None });
     }
@@ -73,7 +73,8 @@ impl DueTimes {
     }
 }
 
-/// Looks again whenever another process sends a notification, as long as the store exists.
+/// Queries the database again whenever another process sends a notification, as long as the store
+/// exists.
 pub(super) async fn listen(inner: Weak<PostgresEvents>) {
     loop {
         let Some(database) = inner.upgrade().map(|inner| Arc::clone(&inner.database)) else {
