@@ -1,5 +1,5 @@
-//! PostgreSQL: connections to a database, and the tables of sealgate in it, which have a schema of
-//! their own.
+//! PostgreSQL: connections to a database, and the tables of sealgate in it, which have a separate
+//! schema.
 //!
 //! A statement is sent with the types of its parameters and without a name, in one round trip, and
 //! is a transaction by itself. A connection therefore keeps no state between statements, as a

@@ -93,8 +93,8 @@ pub(super) fn rehearse(config: &Path, arguments: &RehearseArguments) -> anyhow::
         }
         if arguments.count.is_none() {
             err!(
-                "\nnote: without --count, only responses are known: whether an event was processed \
-                 twice is not\n"
+                "\nnote: without --count, only the responses are known, so an event that was \
+                 processed twice is not detected\n"
             );
         }
         if results[0].took > route.answer_within {

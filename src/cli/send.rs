@@ -174,7 +174,7 @@ fn hint(response: &Response<Bytes>, tampered: bool) -> Option<String> {
         return Some(format!("hint: this {status} is the handler's own response"));
     }
     let cause = match status {
-        _ if tampered => "the body differs from what was signed, as --tamper wants",
+        _ if tampered => "the body differs from what was signed, as --tamper requests",
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             "the running gateway does not accept what this configuration signs: reload the \
              gateway (SIGHUP) if its secrets have changed"

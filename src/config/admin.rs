@@ -45,7 +45,7 @@ pub(super) fn read(
         options.listen = addresses(&field);
         if options.listen.iter().any(|address| !address.ip().is_loopback()) {
             let help = match token_field {
-                None => "it exposes no payload, but let only your monitoring reach it",
+                None => "it exposes no payload, but only your monitoring should reach it",
                 Some(_) => {
                     "tokens and events cross the network without TLS: put a proxy with TLS \
                             in front of it, and name its host in `admin.hosts`"

@@ -76,7 +76,7 @@ fn store(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Option<Event
             && kind != owner
         {
             field.conceal();
-            let help = format!("remove it, or say store = \"{word}\"");
+            let help = format!("remove it, or set store = \"{word}\"");
             field.error(format!("`{}` belongs to store = \"{word}\"", field.path()), Some(help));
         }
     }

@@ -116,7 +116,7 @@ fn store(
             && !owners.contains(&kind)
         {
             field.conceal();
-            let help = format!("remove it, or say store = {words}");
+            let help = format!("remove it, or set store = {words}");
             field.error(format!("`{}` belongs to store = {words}", field.path()), Some(help));
         }
     }

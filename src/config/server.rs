@@ -248,7 +248,7 @@ fn pair(section: Section<'_>, surroundings: &Surroundings<'_>) -> Option<Certifi
             let help = "use a server certificate: openssl req -x509 … -addext \
                         basicConstraints=critical,CA:FALSE";
             field.warning(
-                "the certificate is one of a certificate authority: some clients reject it",
+                "the certificate belongs to a certificate authority: some clients reject it",
                 Some(help.to_owned()),
             );
         }

@@ -37,7 +37,7 @@ pub(super) fn read(section: Section<'_>, surroundings: &Surroundings<'_>) -> Opt
         && !is_loopback(&endpoint)
     {
         let what = "`traces.headers` are sent to `traces.endpoint` without TLS";
-        field.warning(what, Some("write https:// if the collector has TLS".to_owned()));
+        field.warning(what, Some("write https:// if the collector uses TLS".to_owned()));
     }
     Some(TracesOptions {
         endpoint: endpoint.to_string(),

@@ -77,7 +77,7 @@ pub(crate) fn newest(path: &Path) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|(_, path)| path))
 }
 
-/// Reads what is written of a journal: its file is created with a long rest of zeros.
+/// Reads the written part of a journal: the file is created full of zeros.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     const CHUNK: usize = 64 << 10;
     let mut file = File::open(path)?;

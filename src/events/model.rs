@@ -240,7 +240,7 @@ pub struct StoredRequest {
 /// An event to be stored for delivery.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// Its entry: pending, or delivering if its first attempt has begun or shall begin at once.
+    /// Its entry: pending, or delivering if its first attempt has begun or begins at once.
     pub entry: EventEntry,
     /// Its request.
     pub request: StoredRequest,
@@ -328,7 +328,7 @@ pub struct Backlog {
 /// The bounds of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// How long delivered, failed and refused events are kept.
+    /// How long delivered, failed and rejected events are kept.
     pub keep: Duration,
     /// How long dead events are kept.
     pub keep_dead: Duration,

@@ -107,7 +107,7 @@ impl Database {
         let manager = Manager::from_connect(
             config.clone(),
             Dial(tls.clone()),
-            // The default asks nothing of a connection that is used again.
+            // The default does not check a connection before it is used again.
             ManagerConfig::default(),
         );
         // Without it, deadpool would log each connection that was closed.

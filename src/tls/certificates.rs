@@ -58,7 +58,7 @@ impl CertificatePair {
         Ok((self.cert.display().to_string(), self.load()?.validity))
     }
 
-    /// Returns whether the certificate is one of a certificate authority.
+    /// Returns whether the certificate belongs to a certificate authority.
     pub fn is_authority(&self) -> bool {
         let chain = pem::certificates(&self.cert).unwrap_or_default();
         let leaf = chain.first().and_then(|leaf| parse_x509_certificate(leaf).ok());

@@ -78,7 +78,7 @@ impl SpanExport {
             .with_http_client(client)
             .with_endpoint(options.endpoint)
             .with_timeout(TIMEOUT)
-            // A queue that waits for a collector that is down holds up no newer spans.
+            // Without retries, a collector that is down does not delay newer spans.
             .with_retry_policy(RetryPolicy::disabled())
             .build()
             .map_err(|error| error.to_string())?;

@@ -79,7 +79,7 @@ pub(super) async fn play(stage: &DemoStage) -> anyhow::Result<Vec<Row>> {
             &relabelled,
             must(409, "rejected", "context_mismatch", 0),
         ),
-        ("an event that the handler fails", &broken, must(500, "forwarded", "", 1)),
+        ("an event on which the handler fails", &broken, must(500, "forwarded", "", 1)),
         ("… and its retry", &fixed, must(200, "forwarded", "", 1)),
         (
             "a body that was changed in transit",

@@ -35,7 +35,7 @@ pub(super) async fn tail(
             }
         }
     }
-    err!("error: the gateway ended the stream: it stops, or the output is read too slowly\n");
+    err!("error: the gateway ended the stream: it stopped, or the output is read too slowly\n");
     Ok(Status::Failed)
 }
 
