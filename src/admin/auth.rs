@@ -86,7 +86,7 @@ impl Auth {
         Auth { access: ArcSwap::from_pointee(Access::new(options)), sessions: Sessions::default() }
     }
 
-    /// Replaces tokens and hosts. Sessions of a token that is not accepted any more end.
+    /// Replaces tokens and hosts. Sessions of a token that is no longer accepted end.
     pub(super) fn set_access(&self, options: &AdminOptions) {
         self.access.store(Arc::new(Access::new(options)));
     }

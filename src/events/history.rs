@@ -81,7 +81,7 @@ impl HistoryQueue {
         admits
     }
 
-    /// Writes batches for ever.
+    /// Writes batches; never returns.
     pub(super) async fn write_batches(&self, service: &EventService) {
         loop {
             self.added.notified().await;

@@ -496,7 +496,7 @@ fn check_says_what_to_write_instead() {
         "`10.0.0.1/8` means 10.0.0.0/8",
         "is a listener of this gateway",
         "is http:// on the port of TLS",
-        "one of a certificate authority",
+        "belongs to a certificate authority",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -173,7 +173,7 @@ pub(super) struct RequestView<'e> {
     method: &'e str,
     path: &'e str,
     headers: Vec<(&'e str, String)>,
-    /// Absent unless it was asked for.
+    /// Absent unless it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -206,7 +206,7 @@ impl<'e> RequestView<'e> {
 #[derive(Debug)]
 pub(super) struct SecretHeaders {
     names: HashSet<HeaderName>,
-    /// Names that look like one count too: the scheme is not known any more.
+    /// Names that look like one count too, because the scheme is no longer known.
     by_looks: bool,
 }
 

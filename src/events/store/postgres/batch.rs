@@ -20,7 +20,7 @@ const MOST: usize = 64;
 /// The most bytes of the operations of a statement, unless one alone has more.
 const MOST_BYTES: usize = 1 << 20;
 
-/// How long before its callers a statement gives up.
+/// How long before the deadline of its callers a statement gives up.
 const MARGIN: Duration = Duration::from_millis(20);
 
 /// The number of statements of a kind that are on their way concurrently.

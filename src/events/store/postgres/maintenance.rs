@@ -62,7 +62,7 @@ impl Usage {
         self.unsettled.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts that so many bytes, and unsettled events, are not stored or not any more.
+    /// Counts that so many bytes and unsettled events were not stored, or no longer are.
     pub(super) fn remove(&self, size: usize, unsettled: u64) {
         let subtract = |counter: &AtomicU64, number: u64| {
             let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |counted| {

@@ -1,4 +1,4 @@
-//! The attempts to deliver an event: begun, ended, and asked for again.
+//! The attempts to deliver an event: begun, ended, and requested again.
 
 use super::{EventChanges, InFlight};
 use crate::{
