@@ -45,7 +45,7 @@ export class Detail {
       if (generation !== this.#generation || isQuiet) return;
       const text =
         error.status === 404
-          ? "It may have been forgotten, or it was kept long enough."
+          ? "It may have been forgotten, or it has expired."
           : error.message;
       this.element.replaceChildren(
         h(
