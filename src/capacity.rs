@@ -8,13 +8,13 @@
 //!   long after the sender has hung up.
 //!
 //! Clients are distinguished by network (IPv4 /32, IPv6 /56), each of which has a share of
-//! everything. What has shown no authentic request can be evicted: if a network exceeds its share,
-//! its oldest connection or unfinished body goes; if the whole capacity is used up, the oldest of
-//! all networks. Networks that sent a new authentic event within a day are known: they have a
-//! reserve, and are evicted only for each other. A copy of an event shows nothing, because anyone
-//! who holds a captured request can send it. Half of the permits, and of the memory for authentic
-//! requests, is guaranteed to the routes in equal parts, so that one route with a slow upstream
-//! leaves the others theirs.
+//! everything. Connections and bodies without an authentic request can be evicted: the oldest of a
+//! network that exceeds its share, or the oldest of all networks if the whole capacity is used up.
+//! Networks that sent a new authentic event within a day are known: they have a reserve, and are
+//! evicted only for each other. A copy of an event does not count, because anyone who holds a
+//! captured request can send it. Half of the permits, and of the memory for authentic requests, is
+//! guaranteed to the routes in equal parts, so that a slow upstream of one route cannot use up the
+//! parts of the others.
 //!
 //! Cost: additions to atomic numbers. A lock is taken once per connection, for a body that is not
 //! there yet when its head is, and for a request that names its client behind a trusted proxy.

@@ -33,8 +33,8 @@ use super::{
 };
 use crate::{gate::WireFacts, reject::Reject, replay::Receipt};
 
-/// Flow-control window of a stream and of a connection: what a client can make us buffer without
-/// our asking for it.
+/// Flow-control window of a stream and of a connection: what a client can make the gateway buffer
+/// before the gateway reads it.
 const WINDOW: u32 = 64 * 1024;
 
 /// Serves the requests of a connection, each in a separate task, until it ends. The client gets a

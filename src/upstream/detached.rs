@@ -52,7 +52,7 @@ impl Owner {
         Owner(Arc::new(OwnerState { gone, half_closed, origin }))
     }
 
-    /// Notes that nobody waits any more.
+    /// Notes that the caller no longer waits.
     pub fn leave(&self) {
         self.0.gone.store(true, Ordering::Relaxed);
     }
