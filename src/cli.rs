@@ -89,7 +89,7 @@ enum Command {
     Sign(sign::SignArguments),
     /// Sign one event and send it.
     Send(send::SendArguments),
-    /// Send a handler what will happen one day, and report what it processes twice or loses.
+    /// Test which events a handler processes twice or loses after copies, crashes and retries.
     Rehearse(rehearse::RehearseArguments),
     /// List the schemes, or print one.
     Schemes {

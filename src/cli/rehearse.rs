@@ -1,5 +1,5 @@
-//! `sealgate rehearse`: sends a handler what will happen to it one day, and reports which events it
-//! processes twice or loses.
+//! `sealgate rehearse`: sends a handler copies, retries after crashes and other rare situations,
+//! and reports which events it processes twice or loses.
 
 mod handler;
 mod scenes;

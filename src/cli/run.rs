@@ -233,7 +233,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
-            // Without a handler, a log rotation that is made for another program ends the process.
+            // Without a handler, a log rotation for another program would end the process.
             user: signal(SignalKind::user_defined1())?,
         })
     }

@@ -99,7 +99,7 @@ fn verifying(
     secrets.into_iter().filter_map(add).collect()
 }
 
-/// Reads `[route.settings]`: what the scheme wants to know about the sender. A confidential value
+/// Reads `[route.settings]`: what the scheme must know about the sender. A confidential value
 /// is in one of the forms of a secret.
 fn settings(
     field: &Field<'_>,

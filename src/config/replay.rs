@@ -12,7 +12,7 @@ use crate::{
     replay::{OnStoreFailure, Options, StoreOptions},
 };
 
-/// Less than a day forgets events whose retries may still come.
+/// With less than a day, records expire while retries may still arrive.
 const SHORTEST_TTL: Duration = Duration::from_secs(24 * 3600);
 const TTLS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3660 * 86_400);
 const MAX_ENTRIES: usize = 1_000_000;
@@ -25,7 +25,7 @@ pub(super) struct ReplaySection {
     pub(super) ttl: Option<Ttl>,
 }
 
-/// How long the file wants events to be kept, and where it says so.
+/// The configured lifetime of records, and where it is configured.
 #[derive(Clone, Copy)]
 pub(super) struct Ttl {
     pub(super) span: Duration,

@@ -1,4 +1,4 @@
-//! Bodies that were changed on the way, or that are not what was signed.
+//! Bodies that were changed in transit, or that are not what was signed.
 
 use std::{
     collections::HashSet,

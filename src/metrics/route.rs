@@ -1,7 +1,7 @@
 //! The metrics of routes, and their text format.
 //!
-//! A route has about ninety series, and there can be a thousand routes. The numbers of a route are
-//! in one block of memory, and their names are formatted only for a scrape.
+//! A route has about a hundred series, and there can be a thousand routes. The numbers of a route
+//! are in one block of memory, and their names are formatted only for a scrape.
 
 mod families;
 

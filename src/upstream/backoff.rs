@@ -1,7 +1,7 @@
 //! The backoff of an origin that cannot be reached.
 //!
-//! After a failure nobody dials the origin until the backoff has passed; then one request probes it
-//! (half-open) while the others wait for the result.
+//! After a failure, no request dials the origin until the backoff has passed; then one request
+//! probes it (half-open) while the others wait for the result.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! What happens to a handler one day, and what it should do then.
+//! The situations of a rehearsal, and what a handler should do in each.
 
 use std::time::{Duration, Instant};
 
