@@ -87,7 +87,7 @@ impl AdminClient {
     /// Connects to the gateway.
     pub(super) async fn connect(address: &AdminAddress) -> anyhow::Result<Self> {
         let client = SenderClient::connect(&address.destination).await;
-        let client = client.context("the gateway is not running, or uses another `admin.listen`")?;
+        let client = client.context("the gateway is not running or uses another `admin.listen`")?;
         Ok(AdminClient { client, authorization: address.authorization.clone() })
     }
 

@@ -36,7 +36,7 @@ impl Clock {
         Clock(Source::Manual(Arc::new(watch::Sender::new(start))))
     }
 
-    /// Moves a manual clock, and every copy of it, forward. The machine's clock goes by itself.
+    /// Moves a manual clock, and every copy of it, forward. The machine's clock is not affected.
     pub fn advance(&self, by: Duration) {
         match &self.0 {
             Source::System { .. } => {}
