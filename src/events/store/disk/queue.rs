@@ -33,9 +33,9 @@ pub(super) struct CommandQueue {
     added: Condvar,
 }
 
-/// How long the writer thread collects commands after a batch. Many of those whose commands were in
-/// it have another one at once. Without a short wait, these would miss the next batch, and from then
-/// on the callers would take turns in two batches of half the size.
+/// How long the writer thread collects commands after a batch. Many callers whose commands were in
+/// the batch send another one at once. Without a short wait, these commands would miss the next
+/// batch, and the callers would then alternate between two batches of half the size.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Collecting {
     /// The number of commands in the last batch.
