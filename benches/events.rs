@@ -337,8 +337,8 @@ fn space(runtime: &Runtime) -> bool {
     writing <= 2 * MAX_BYTES + (256 << 20) && after <= 256 << 20
 }
 
-/// Expires all settled events, and returns the longest time for which an event waits meanwhile until
-/// it is accepted.
+/// Expires all settled events, and returns the longest time for which an event waits meanwhile
+/// until it is accepted.
 fn expire(runtime: &Runtime, store: &Arc<DiskStore>, events: u64) -> Duration {
     runtime.block_on(async {
         let expiring = Arc::clone(store);
