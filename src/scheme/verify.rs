@@ -97,8 +97,7 @@ impl Verifier {
         self.scheme.wants_digest
     }
 
-    /// Returns every security header of the route: what the scheme reads or pins, and what the
-    /// operator requires.
+    /// Returns every header that the scheme reads or pins, or that the operator requires.
     pub fn headers(&self) -> &[HeaderName] {
         self.slots.names()
     }
@@ -123,12 +122,11 @@ impl Verifier {
         self.ring.iter().map(|key| (Arc::clone(&key.name), key.secrets.len()))
     }
 
-    /// Verifies a request. One that is authentic but too old is returned as [`Verified`] with
-    /// [`Verified::is_stale`]: whether that matters depends on the record of its event.
+    /// Verifies a request. One that is authentic but too old has [`Verified::is_stale`].
     ///
     /// # Errors
-    /// The first [`Reason`] in order of precedence. What the head proves on its own (a token, a
-    /// password) is checked before the body, so a body is malformed only if its head is authentic.
+    /// The first [`Reason`] in order of precedence. A token or a password in the head is checked
+    /// before the body, so a body is malformed only if its head is authentic.
     pub fn verify(
         &self,
         head: &Parts,
@@ -138,8 +136,7 @@ impl Verifier {
         self.verify_after(HeadCheck::default(), head, payload, now)
     }
 
-    /// Verifies a request after [`Verifier::check_head`] has accepted its head, without repeating
-    /// the expensive part of that check.
+    /// Verifies a request whose head [`Verifier::check_head`] has accepted, at a lower cost.
     ///
     /// # Errors
     /// As [`Verifier::verify`].
@@ -168,8 +165,7 @@ impl Verifier {
         self.authenticated(&mut self.request(head, payload), HeadCheck::default(), now).map(drop)
     }
 
-    /// Verifies a request by its only signature, or by any of its message signatures. The error is
-    /// that of the signature that came closest.
+    /// Verifies a request by any of its signatures. The error is that of the closest one.
     fn authenticated<'a>(
         &'a self,
         request: &mut RequestValues<'a>,
@@ -309,8 +305,7 @@ impl Verifier {
         request
     }
 
-    /// Checks the signatures outside of headers, and the presence and the grammar of an event ID in
-    /// the body.
+    /// Checks the signatures outside of headers, and an event ID in the body.
     fn signature_in_body(&self, request: &RequestValues<'_>) -> Result<(), Reject> {
         if !matches!(self.scheme.signature.from[0], ValueSource::Header(_)) {
             for item in 0..self.items(request) {
@@ -386,8 +381,7 @@ impl Verifier {
         Ok(Some(millis))
     }
 
-    /// Returns the key that verifies the request; `None` if the key that it names is not
-    /// configured.
+    /// Returns the key that the request names; `None` if it is not configured.
     pub(super) fn key(
         &self,
         request: &RequestValues<'_>,
