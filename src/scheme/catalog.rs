@@ -1,5 +1,6 @@
 //! The schemes that are built in: the files of `schemes/`.
 
+mod challenges;
 mod describe;
 pub(super) mod guess;
 

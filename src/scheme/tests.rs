@@ -6,6 +6,7 @@ mod events;
 mod govalid_vivreal;
 mod language;
 mod message_signatures;
+mod reference;
 mod signing;
 mod vectors;
 mod vivoldi;

@@ -9,6 +9,7 @@ use crate::scheme::{
         template::{Filter, Template, TemplatePiece, TemplateValue, ValueSource},
         token::{HashedPart, TokenAlgorithm},
     },
+    json::JsonPointers,
     mac::HashAlgorithm,
     text::escaped,
     time::TimeUnit,
@@ -58,10 +59,17 @@ impl Scheme {
     /// Returns what identifies an event.
     fn identification(&self) -> String {
         let list = |id: &IdRule| {
-            id.from.iter().map(|source| self.spell(source)).collect::<Vec<_>>().join(" and ")
+            id.from
+                .iter()
+                .map(|source| self.spell(source, &self.inputs.pointers))
+                .collect::<Vec<_>>()
+                .join(" and ")
         };
         let mut text = match &self.event.identified_by {
             Identification::None => "nothing: each delivery is forwarded".to_owned(),
+            Identification::SignedId(id) if id.optional => {
+                format!("{} (signed), else the signed parts", list(id))
+            }
             Identification::SignedId(id) => format!("{} (signed)", list(id)),
             Identification::SignedParts => match (&self.token, self.body_signed) {
                 (_, true) if self.message_is_body() => "the body".to_owned(),
@@ -79,7 +87,7 @@ impl Scheme {
                 .unwrap_or_default(),
         };
         for (source, _) in &self.event.distinguish {
-            text.push_str(&format!(", with {}", self.spell(source)));
+            text.push_str(&format!(", with {}", self.spell(source, &self.inputs.pointers)));
         }
         text
     }
@@ -109,7 +117,11 @@ impl Scheme {
             Identification::SignedId(_) | Identification::SignedParts => {}
         }
         for (source, grammar) in &self.event.distinguish {
-            parts.push(format!("{} ({})", self.spell(source), grammar.describe()));
+            parts.push(format!(
+                "{} ({})",
+                self.spell(source, &self.inputs.pointers),
+                grammar.describe()
+            ));
         }
         if self.pins_body {
             parts.push("the body, before the event's first arrival".to_owned());
@@ -125,8 +137,9 @@ impl Scheme {
         if parts.is_empty() { "nothing".to_owned() } else { parts.join("; ") }
     }
 
-    fn spell(&self, source: &ValueSource) -> String {
-        let of_pointer = |pointer: &u16| self.inputs.pointers.name(*pointer).to_owned();
+    /// Returns a source in words; `pointers` are those of the body's members.
+    pub(super) fn spell(&self, source: &ValueSource, pointers: &JsonPointers) -> String {
+        let of_pointer = |pointer: &u16| pointers.name(*pointer).to_owned();
         match source {
             ValueSource::Header(slot) => format!("`{}`", self.inputs.headers[*slot]),
             ValueSource::Item(slot) => format!("`{}` of the signature", self.inputs.items[*slot]),

@@ -90,9 +90,16 @@ fn the_table_in_the_documentation_is_true() {
          `require_headers`. Without a window, a captured request is rejected only while its event is on\n\
          record.\n\n\
          `sealgate schemes ID` prints what a sender expects of a response and what is special about it. To\n\
-         describe another sender, see [add-a-sender.md](add-a-sender.md).\n\n{}",
+         describe another sender, see [add-a-sender.md](add-a-sender.md).\n\n{}\n\
+         ## Requests that test the URL\n\n\
+         The gateway responds to these itself, and never forwards them. An unsigned one is recognized by\n\
+         its exact shape; anything else is verified as an event.\n\n{}\n\
+         ## Methods\n\n\
+         All other senders use POST. `methods` of a route replaces the methods of its scheme.\n\n{}",
         Scheme::builtin_names().count(),
         Scheme::table(),
+        Scheme::challenge_table(),
+        Scheme::method_table(),
     );
     if std::env::var_os("SEALGATE_WRITE_DOCS").is_some() {
         std::fs::write(&path, &expected).expect("written");
