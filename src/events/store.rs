@@ -59,6 +59,7 @@ pub struct EventPage {
 
 /// What [`RecordingStore::accept_recorded`] did.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large variant is the usual one")]
 pub enum RecordedAcceptance {
     /// The event is durable, and its replay record says that it is done.
     Recorded {

@@ -20,7 +20,7 @@ use crate::{
     response::{ANSWER, SanitizedResponse},
     route::Route,
     scheme::{UnixMillis, Verified},
-    upstream::{self, ClientAddr, ExchangeContext, HeaderCase, Owner, Verdict},
+    upstream::{self, ClientAddr, Detached, ExchangeContext, HeaderCase, Owner, Verdict},
 };
 
 /// The longest time before the sender's deadline at which an event is stored whose exchange is
@@ -232,11 +232,30 @@ pub(super) enum StoredFirst {
     Here(Settled, Outcome),
     /// The replay store has decided otherwise: what the request may do instead, and what was given
     /// for it.
-    Declined(Result<Claimed, Reject>, InboundRequest, Option<Permit>),
+    Declined(Result<Claimed, Reject>, Box<InboundRequest>, Option<Permit>),
 }
 
-/// Stores an event together with its replay record.
+/// Stores an event together with its replay record, even if the sender hangs up.
+///
+/// # Errors
+/// [`Reject::Deadline`].
 pub(super) async fn store(
+    events: &Events,
+    flights: &TaskTracker,
+    route: &Arc<Route>,
+    (verified, arrived, request, permit): (&Verified, UnixMillis, InboundRequest, Option<Permit>),
+    claim: PendingClaim,
+    (answer_by, owner): (Instant, Owner),
+) -> Result<StoredFirst, Reject> {
+    let received = u64::try_from(arrived.0).unwrap_or(0);
+    let facts = EventFacts::new(verified, received, &route.delivery, &request);
+    let (events, route) = (events.clone(), Arc::clone(route));
+    let storing = accept_recorded(events, route, (facts, request, permit), claim, answer_by);
+    let storing = Detached::new(flights.track_future(storing), owner);
+    timeout_at(answer_by, storing).await.map_err(|_| Reject::Deadline)
+}
+
+async fn accept_recorded(
     events: Events,
     route: Arc<Route>,
     (facts, request, permit): (EventFacts, InboundRequest, Option<Permit>),
@@ -251,7 +270,9 @@ pub(super) async fn store(
             let receipt = Some(claim.recorded(&response));
             StoredFirst::Here(Settled { outcome: Ok(response), receipt }, outcome)
         }
-        Ok(Err((reply, request))) => StoredFirst::Declined(claim.decided(reply), request, permit),
+        Ok(Err((reply, request))) => {
+            StoredFirst::Declined(claim.decided(reply), Box::new(request), permit)
+        }
         Err(error) => {
             claim.withdraw(rejection(&error));
             let outcome = Err(rejection(&error));

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     body::{self, Payload},
     capacity::{Account, Capacity, ConnectionSlot},
-    events::{DeliveryMode, EventFacts, Events, InboundRequest},
+    events::{DeliveryMode, Events, InboundRequest},
     reject::{Outcome, Reject},
     rejections::Rejections,
     replay::{Claimed, Ended, LocalDecision, Receipt, Repeat, Replay, Settled},
@@ -166,16 +166,12 @@ impl Pipeline {
                         // The event and its replay record are stored in one transaction.
                         let (client, request_id) = (client.clone(), entry.id().clone());
                         let request = InboundRequest { head, case, payload, client, request_id };
-                        let received = u64::try_from(entry.arrived().0).unwrap_or(0);
-                        let facts = EventFacts::new(&verified, received, &route.delivery, &request);
-                        let (events, owner) =
-                            (events.clone(), Owner::new(wire.half_closed.clone()));
-                        let new = (facts, request, permit);
-                        let stored =
-                            flight::store(events, Arc::clone(&route), new, claim, answer_by);
-                        let stored = Detached::new(self.flights.track_future(stored), owner);
-                        let stored = timeout_at(answer_by, stored).await;
-                        match stored.map_err(|_| Reject::Deadline)? {
+                        let new = (&verified, entry.arrived(), request, permit);
+                        let owner = Owner::new(wire.half_closed.clone());
+                        let by = (answer_by, owner);
+                        let storing = flight::store(events, &self.flights, &route, new, claim, by);
+                        // In a box, because its future is large.
+                        match Box::pin(storing).await? {
                             StoredFirst::Here(settled, outcome) => {
                                 entry.end_step(TracedStep::Claim, step, &settled.outcome);
                                 account.note_authentic();
@@ -183,7 +179,7 @@ impl Pipeline {
                                 return Reply::from_upstream(settled, &route, outcome);
                             }
                             StoredFirst::Declined(claimed, request, held) => {
-                                InboundRequest { head, case, payload, .. } = request;
+                                InboundRequest { head, case, payload, .. } = *request;
                                 permit = held;
                                 claimed
                             }

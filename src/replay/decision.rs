@@ -45,6 +45,7 @@ pub enum Claimed {
 
 /// What the claim map decides about a request.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large variant is the usual one")]
 pub enum LocalDecision {
     /// What the request may do.
     Decided(Claimed),

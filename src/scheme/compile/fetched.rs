@@ -56,7 +56,8 @@ pub(super) fn keys(
     let known = |field: &Field<'_>, text: &str, with_key: bool| {
         for name in names_in(text) {
             let is_setting = settings.iter().any(|s| *s.name == *name && s.equals.is_none());
-            if !is_setting && !(with_key && name == "key") {
+            let is_key = with_key && name == "key";
+            if !is_setting && !is_key {
                 let help = with_key.then(|| "`{key}` is the name of the key".to_owned());
                 field.error(format!("`{{{name}}}` is no setting of one value"), help);
             }

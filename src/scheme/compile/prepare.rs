@@ -222,8 +222,9 @@ impl Scheme {
                 problems.push(format!("`{name}` has one value"));
             }
             for value in &values {
-                let allowed = |known: &Box<str>| known.as_bytes() == value.expose();
-                if !setting.values.is_empty() && !setting.values.iter().any(allowed) {
+                let is_allowed =
+                    setting.values.iter().any(|known| known.as_bytes() == value.expose());
+                if !setting.values.is_empty() && !is_allowed {
                     problems.push(format!("`{name}` is one of {}", setting.values.join(", ")));
                 }
                 let visible = value.expose().iter().all(u8::is_ascii_graphic);
@@ -271,12 +272,11 @@ impl Scheme {
         let jwt = &given.jwt;
         let mut problems = Vec::new();
         match (self.takes_public_key(), self.takes_key_set()) {
-            _ if self.fetched.is_some() => {
-                if secrets || public || jwt.jwks.is_some() {
-                    let what = "fetches its keys: it takes no secret and no key";
-                    problems.push(format!("the scheme `{id}` {what}"));
-                }
+            _ if self.fetched.is_some() && (secrets || public || jwt.jwks.is_some()) => {
+                let what = "fetches its keys: it takes no secret and no key";
+                problems.push(format!("the scheme `{id}` {what}"));
             }
+            _ if self.fetched.is_some() => {}
             (true, _) if secrets => {
                 problems.push(format!("the scheme `{id}` takes no secret, but a public key"));
             }

@@ -58,13 +58,20 @@ struct CachedKey {
     due: Instant,
 }
 
+/// The names that a client waits for, each with the number of fetches that failed.
+type WantedNames = VecDeque<(Arc<str>, u8)>;
+
+/// A name to fetch, and the client that waits for it with the number of fetches that failed; none
+/// waits for a key that is in memory.
+type NextFetch = (Arc<str>, Option<(IpAddr, u8)>);
+
 /// The keys that are to be fetched.
 #[derive(Default)]
 struct FetchQueue {
     /// Keys in memory that are due.
     due: VecDeque<Arc<str>>,
-    /// The names that clients wait for, each with the fetches that failed; the next client first.
-    clients: VecDeque<(IpAddr, VecDeque<(Arc<str>, u8)>)>,
+    /// The names that clients wait for; the next client first.
+    clients: VecDeque<(IpAddr, WantedNames)>,
     /// The fetches of the last minute, each with the client that waited for it.
     begun: VecDeque<(Instant, IpAddr)>,
     /// The names that the sender did not know, each with the time of the fetch.
@@ -312,7 +319,7 @@ impl FetchQueue {
     }
 
     /// Takes out the next name: a due key, or one of the client whose turn it is.
-    fn next(&mut self) -> Option<(Arc<str>, Option<(IpAddr, u8)>)> {
+    fn next(&mut self) -> Option<NextFetch> {
         if let Some(name) = self.due.pop_front() {
             return Some((name, None));
         }

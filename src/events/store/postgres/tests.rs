@@ -371,7 +371,7 @@ async fn events_that_arrive_together_are_stored_and_settled_in_few_transactions(
             // Pairs of replicas get the same event, every fourth event has an order.
             let mut new = event(number / 2, EventState::Delivering);
             new.entry.id = event_number(1000 + number);
-            if number / 2 % 4 == 0 {
+            if (number / 2).is_multiple_of(4) {
                 new.entry.order = Some(OrderKey([(number / 2 % 8) as u8; 16]));
             }
             (store, store.recorded(new, record(number / 2, number as u8)).await)
