@@ -2,6 +2,7 @@
 
 mod keys;
 mod logs;
+mod site;
 
 use std::{
     io,
@@ -15,6 +16,7 @@ use tokio::{task::JoinSet, time::Instant};
 use self::{
     keys::{export_key_sets, fetch_keys, key_sets, named_keys},
     logs::{log_omitted, log_trust, warn_of_invalid},
+    site::{assign_shares, site},
 };
 use crate::{
     capacity::{Capacity, CapacityOptions},
@@ -22,10 +24,8 @@ use crate::{
     events::{Events, EventsError},
     gate::{Gate, Site},
     metrics::Metrics,
-    rejections::Rejections,
     replay::{Clock, OpenError, Replay},
-    route::{RouteOptions, Routes},
-    server::{self, Addresses, Handshake, Liveness, Server, ServerOptions, TlsListener},
+    server::{self, Addresses, Handshake, Liveness, Server, TlsListener},
     tls::{self, Acme, AcmeOptions, Certificates, ClientAuthority, Validity},
     traces::{SpanExport, Traces},
 };
@@ -376,34 +376,6 @@ fn handshakes(
 fn unix_seconds() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-fn site(
-    routes: Vec<RouteOptions>,
-    acknowledge_replays: bool,
-    server: &ServerOptions,
-    events: Option<Events>,
-    metrics: &Metrics,
-) -> Site {
-    let routes = Routes::new(routes, metrics);
-    Site {
-        rejections: Rejections::start(
-            routes.iter(),
-            server.capture_rejected.clone(),
-            events,
-            metrics.diagnoses.clone(),
-        ),
-        routes,
-        acknowledge_replays,
-        health_path: server.health_path.clone(),
-        trusted_proxies: server.trusted_proxies.clone(),
-        challenges: None,
-    }
-}
-
-/// Divides the replay guard among the routes and keys of a site.
-fn assign_shares(replay: &Replay, site: &Site) {
-    replay.assign_shares(site.routes.iter().map(|route| (&*route.name, route.verifier.keys())));
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The metrics. Every handle is resolved when the gateway starts, so counting is one atomic
 //! addition. Label values never come from a request.
 
+mod counters;
 mod deliveries;
 mod handshakes;
-mod log;
 mod number;
 mod route;
 mod stores;
@@ -17,14 +17,13 @@ use prometheus::{
 
 use self::route::{FAMILIES, RouteTable};
 pub use self::{
+    counters::{DroppedLine, ShedCounters, SpanCounters},
     deliveries::{AttemptOutcome, DeliveryMetrics, SecretUse},
     handshakes::{HandshakeFailure, HandshakeFailures},
-    log::DroppedLine,
     number::Gauge,
     route::{RouteMetrics, UpstreamCode},
     stores::{EventStoreDurations, ReplayStoreDurations, timed},
 };
-use crate::reject::Shed;
 
 /// The `route` label of requests without a route. Route names begin with a letter or a digit.
 pub const NO_ROUTE: &str = "-";
@@ -51,28 +50,6 @@ pub struct Metrics {
     last_reload: LastReload,
     /// Finished spans of traces.
     pub spans: SpanCounters,
-}
-
-/// Counters of finished spans, by what happened to them.
-#[derive(Clone, Debug)]
-pub struct SpanCounters {
-    /// The collector accepted them.
-    pub exported: IntCounter,
-    /// The collector did not accept them.
-    pub failed: IntCounter,
-    /// The queue was full.
-    pub dropped: IntCounter,
-}
-
-/// Counters of what was shed, by cause.
-#[derive(Clone, Debug)]
-pub struct ShedCounters([IntCounter; Shed::ALL.len()]);
-
-impl ShedCounters {
-    /// Counts one.
-    pub fn count(&self, cause: Shed) {
-        self.0[cause as usize].inc();
-    }
 }
 
 /// The result of the last reload.
@@ -260,7 +237,7 @@ impl Metrics {
             acme_renewals: ["ok", "failed"]
                 .map(|result| acme_renewals.with_label_values(&[result])),
             reloads: ["ok", "refused"].map(|result| reloads.with_label_values(&[result])),
-            shed: ShedCounters(Shed::ALL.map(|cause| shed.with_label_values(&[cause.label()]))),
+            shed: ShedCounters::of(&shed),
             handshake_failures: HandshakeFailures::of(&handshake_failures),
             last_reload,
             spans: SpanCounters {

@@ -21,10 +21,11 @@ use std::{
 use prometheus::IntGauge;
 use tokio::{sync::oneshot, time::Instant};
 
+pub use self::format::DiskOpenError;
 use self::{
     changes::{EventChanges, Kept},
     command::{SealedEvent, StoreCommand},
-    files::{EventFiles, KIND, Mismatch},
+    files::{EventFiles, KIND},
     list::{ListRequest, UnsettledIds},
     queue::CommandQueue,
     reply::CommandReply,
@@ -62,28 +63,6 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 60 } els
 
 /// How long the end of the process waits for a write that hangs.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The reason why the store cannot be opened, as text.
-#[derive(Debug, thiserror::Error)]
-pub enum DiskOpenError {
-    /// The files do not fit the configuration.
-    #[error("{0}")]
-    Mismatch(String),
-    /// The files cannot be used.
-    #[error("{0}")]
-    Files(String),
-}
-
-impl DiskOpenError {
-    fn new(error: impl fmt::Display) -> Self {
-        DiskOpenError::Files(error.to_string())
-    }
-
-    fn mismatch(path: &Path, mismatch: &Mismatch) -> Self {
-        let path = path.display();
-        DiskOpenError::Mismatch(format!("the event store at {path} cannot be used: {mismatch}"))
-    }
-}
 
 /// The handle of the store.
 pub struct DiskStore {
@@ -123,7 +102,7 @@ impl DiskStore {
         files
             .check()
             .map_err(disk_error)?
-            .map_err(|mismatch| DiskOpenError::mismatch(path, &mismatch))?;
+            .map_err(|mismatch| DiskOpenError::mismatch(path, mismatch))?;
         let queue = Arc::<CommandQueue>::default();
         let kept = Kept::new(retention, Arc::<CommandQueue>::downgrade(&queue));
         let (mut changes, _) = EventChanges::load(Arc::new(files), &kept).map_err(disk_error)?;

@@ -1,12 +1,35 @@
-//! The format of the files: what is stored about an event, and the keys of the keyspaces.
+//! The format of the files: what is stored about an event, the keys of the keyspaces, and why files
+//! cannot be opened.
 
-use std::io::ErrorKind;
+use std::{fmt, io::ErrorKind, path::Path};
 
 use super::schedule::Sequence;
 use crate::{
     events::model::{EventEntry, EventId, EventState},
     replay::Millis,
 };
+
+/// The reason why the store cannot be opened, as text.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskOpenError {
+    /// The files do not fit the configuration.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The files cannot be used.
+    #[error("{0}")]
+    Files(String),
+}
+
+impl DiskOpenError {
+    pub(super) fn new(error: impl fmt::Display) -> Self {
+        DiskOpenError::Files(error.to_string())
+    }
+
+    pub(super) fn mismatch(path: &Path, mismatch: impl fmt::Display) -> Self {
+        let path = path.display();
+        DiskOpenError::Mismatch(format!("the event store at {path} cannot be used: {mismatch}"))
+    }
+}
 
 /// The digest of a route's name.
 pub(super) type RouteDigest = [u8; 8];
