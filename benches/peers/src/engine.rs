@@ -49,6 +49,10 @@ pub(crate) struct Behaviour {
     pub(crate) holds: bool,
     /// Number of complete requests.
     pub(crate) seen: usize,
+    /// Length of the bodies that are counted in `marked`.
+    pub(crate) marked_length: usize,
+    /// Number of requests with a body of this length.
+    pub(crate) marked: usize,
 }
 
 /// Senders and upstream, driven by one `epoll`.
@@ -136,9 +140,21 @@ impl Engine {
         for connection in self.connections.iter_mut().flatten() {
             if let Connection::Upstream(upstream) = connection {
                 // The next read reports a broken connection.
-                let _ = upstream.answer_held();
+                let _ = upstream.answer_held(usize::MAX);
             }
         }
+    }
+
+    /// Sends at most `limit` of the responses that the upstream holds back. Returns their number.
+    pub(crate) fn answer(&mut self, limit: usize) -> usize {
+        let mut left = limit;
+        for connection in self.connections.iter_mut().flatten() {
+            if let Connection::Upstream(upstream) = connection {
+                // The next read reports a broken connection.
+                left -= upstream.answer_held(left).unwrap_or_default();
+            }
+        }
+        limit - left
     }
 
     /// Waits for at most `wait` and handles what is ready.

@@ -90,8 +90,7 @@ pub(crate) fn measure(
     let mut costs = [Vec::new(), Vec::new()];
     for _ in 0..if short { 1 } else { 5 } {
         for (workers, costs) in [1, 2].into_iter().zip(&mut costs) {
-            let peer = setting
-                .start_as(Kind::Sealgate, Shape { workers, cores: "0,1", more_routes: 0 })?;
+            let peer = setting.start_as(Kind::Sealgate, Shape { workers, cores: "0,1", ..ONE })?;
             let events = Events::sign(Batch { count: 60_000, size: 1024, forged: false, age: 0 });
             let load = Load {
                 to: peer.address,

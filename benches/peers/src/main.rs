@@ -3,6 +3,7 @@
 
 mod bare;
 mod check;
+mod delivery;
 mod engine;
 mod events;
 mod extras;
@@ -35,6 +36,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 const USAGE: &str = "\
 usage: peers compare SEALGATE [--short] [--rounds N] [--seconds S] [--only PEER,…] [--out DIR]
+       peers deliveries SEALGATE [--short]           only the delivery modes of sealgate
        peers hold SEALGATE PEER SCENARIO SECONDS     load on one peer, for a profiler
        peers bare LISTEN UPSTREAM CERT KEY stream|hash WORKERS
 peers:     sealgate bare bare+sha256 nginx haproxy nginx+lua haproxy+verify haproxy+verify-128k
@@ -45,6 +47,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["compare", sealgate, rest @ ..] => compare(sealgate, rest),
+        ["deliveries", sealgate] => deliveries(sealgate, false),
+        ["deliveries", sealgate, "--short"] => deliveries(sealgate, true),
         ["hold", sealgate, peer, scenario, seconds] => hold(sealgate, peer, scenario, seconds),
         ["bare", listen, upstream, cert, key, body, workers] => {
             bare(listen, upstream, [cert, key], body, workers)
@@ -95,6 +99,12 @@ fn set_up(sealgate: &str) -> anyhow::Result<(Engine, Setting)> {
     Ok((engine, setting))
 }
 
+fn deliveries(sealgate: &str, short: bool) -> anyhow::Result<()> {
+    let (mut engine, setting) = set_up(sealgate)?;
+    delivery::measure(&mut engine, &setting, short)?;
+    Ok(fs::remove_dir_all(&setting.dir)?)
+}
+
 fn hold(sealgate: &str, peer: &str, scenario: &str, seconds: &str) -> anyhow::Result<()> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.word() == peer).context("no such peer")?;
     let scenario =
@@ -141,10 +151,12 @@ fn compare(sealgate: &str, options: &[&str]) -> anyhow::Result<()> {
         let samples =
             scenario::rounds(&mut engine, &setting, &findings, &Scenario::ALL, rounds, pace)?;
         let extras = extras::measure(&mut engine, &setting, short)?;
+        let deliveries = delivery::measure(&mut engine, &setting, short)?;
         let report = report::Report {
             findings: &findings,
             samples: &samples,
             extras: &extras,
+            deliveries: &deliveries,
             rounds,
             seconds,
             command: &command,

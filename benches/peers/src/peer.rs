@@ -121,12 +121,34 @@ const HAPROXY_CONF: &str = include_str!("../conf/haproxy.cfg");
 const HAPROXY_VERIFY: &str = include_str!("../conf/haproxy-verify.cfg");
 
 /// Settings that all peers share.
+#[derive(Clone)]
 pub(crate) struct Setting {
     /// Directory of this run's files.
     pub(crate) dir: PathBuf,
     /// The sealgate binary.
     pub(crate) sealgate: PathBuf,
     pub(crate) upstream: SocketAddr,
+}
+
+/// Delivery mode of sealgate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Sync,
+    /// With a history of metadata.
+    Fallback,
+    Async,
+}
+
+impl Mode {
+    pub(crate) const ALL: [Mode; 3] = [Mode::Sync, Mode::Fallback, Mode::Async];
+
+    fn word(self) -> &'static str {
+        match self {
+            Mode::Sync => "sync",
+            Mode::Fallback => "fallback",
+            Mode::Async => "async",
+        }
+    }
 }
 
 /// Variation of sealgate's configuration.
@@ -137,10 +159,11 @@ pub(crate) struct Shape {
     pub(crate) cores: &'static str,
     /// Number of routes in addition to the measured one.
     pub(crate) more_routes: usize,
+    pub(crate) mode: Mode,
 }
 
 /// One core, one worker, one route.
-pub(crate) const ONE: Shape = Shape { workers: 1, cores: CORE, more_routes: 0 };
+pub(crate) const ONE: Shape = Shape { workers: 1, cores: CORE, more_routes: 0, mode: Mode::Sync };
 
 /// Running proxy; stopped when dropped.
 pub(crate) struct Peer {
@@ -175,6 +198,22 @@ impl Setting {
 
     /// Same as [`start`](Self::start), with a variation of sealgate's configuration.
     pub(crate) fn start_as(&self, kind: Kind, shape: Shape) -> anyhow::Result<Peer> {
+        if kind == Kind::Sealgate && shape.mode != Mode::Sync {
+            // Each process begins with an empty store.
+            let store = self.path("events");
+            if store.exists() {
+                fs::remove_dir_all(store)?;
+            }
+        }
+        self.spawn(kind, shape)
+    }
+
+    /// Starts sealgate on the event store of the previous one.
+    pub(crate) fn restart(&self, shape: Shape) -> anyhow::Result<Peer> {
+        self.spawn(Kind::Sealgate, shape)
+    }
+
+    fn spawn(&self, kind: Kind, shape: Shape) -> anyhow::Result<Peer> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let listen = address.to_string();
         let command = match kind {
@@ -219,11 +258,15 @@ connections = 20_000
 "#,
             shape.workers
         );
+        if shape.mode != Mode::Sync {
+            text += "[events]\npath = \"events\"\n";
+        }
         let mut route = |name: &str, path: &str| {
             text += &format!(
                 "[[route]]\nname = \"{name}\"\npath = \"{path}\"\nscheme = \"vivoldi\"\n\
-                 upstream = \"http://{}\"\nsecret = \"{SECRET}\"\n",
-                self.upstream
+                 upstream = \"http://{}\"\nsecret = \"{SECRET}\"\ndelivery = \"{}\"\n",
+                self.upstream,
+                shape.mode.word()
             );
         };
         route("vivoldi", PATH);

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     check::{Findings, Trial},
+    delivery::Deliveries,
     extras::Extras,
     load::Sample,
     peer::Kind,
@@ -20,6 +21,7 @@ pub(crate) struct Report<'a> {
     pub(crate) findings: &'a [Findings],
     pub(crate) samples: &'a Samples,
     pub(crate) extras: &'a Extras,
+    pub(crate) deliveries: &'a Deliveries,
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
     /// Command line that measured them.
@@ -64,6 +66,7 @@ impl Report<'_> {
         self.costs(text)?;
         self.rates(text)?;
         self.latencies(text)?;
+        self.deliveries(text)?;
         writeln!(text, "## Method\n\n{}\n", METHOD.trim())?;
         if !others.is_empty() {
             writeln!(text, "{}\n", others.trim_end())?;
@@ -231,6 +234,52 @@ impl Report<'_> {
         )
     }
 
+    fn deliveries(&self, text: &mut String) -> fmt::Result {
+        writeln!(text, "## Delivery modes of sealgate\n")?;
+        writeln!(
+            text,
+            "1 KiB, 64 connections, the event store on disk. The time per event contains its delivery.\n"
+        )?;
+        writeln!(text, "|  | CPU time per event, µs | relative to `sync` |")?;
+        writeln!(text, "| --- | ---: | ---: |")?;
+        let modes = ["`sync`", "`fallback`, `history = \"metadata\"`", "`async`"];
+        for (mode, name) in modes.into_iter().enumerate() {
+            let cost = spread(self.deliveries.costs.iter().map(|costs| costs[mode]));
+            let cost = cost.map_or(f64::NAN, |cost| cost.median);
+            let ratio = self.relative_to_sync(mode).map_or(f64::NAN, |ratio| ratio.median);
+            writeln!(text, "| {name} | {cost:.0} | {ratio:.2} |")?;
+        }
+        if let Some(rate) = spread(self.deliveries.rates.iter().copied()) {
+            writeln!(
+                text,
+                "\nOn two cores, which the senders and the upstream share, `async` accepts and delivers\n\
+                 {:.0} events per second.",
+                rate.median
+            )?;
+        }
+        if let Some((fsync, p99)) = self.deliveries.latency {
+            writeln!(
+                text,
+                "At 2,000 events/s, the p99 latency of the acknowledgement is {p99:.1} ms; an fsync\n\
+                 takes {fsync:.1} ms (median)."
+            )?;
+        }
+        if let Some((count, share, delay)) = self.deliveries.drain {
+            writeln!(
+                text,
+                "After {count} events have queued up, they are delivered at {:.0}% of the rate that the\n\
+                 handler can process, and a new event is delivered within {delay:.0} ms.",
+                share * 100.0
+            )?;
+        }
+        writeln!(text)
+    }
+
+    /// Returns the CPU time per event of a delivery mode divided by that of `sync`, per round.
+    fn relative_to_sync(&self, mode: usize) -> Option<Spread> {
+        spread(self.deliveries.costs.iter().map(|costs| costs[mode] / costs[0]))
+    }
+
     fn abilities(&self, text: &mut String) -> fmt::Result {
         let verifiers: Vec<_> =
             self.findings.iter().filter(|found| found.kind.verifies()).collect();
@@ -392,6 +441,43 @@ impl Report<'_> {
             50.0,
             " ms",
             extras.ready.and_then(single),
+        );
+        let deliveries = self.deliveries;
+        add(
+            "`async`: CPU time per event relative to `sync`".to_owned(),
+            2.5,
+            "",
+            self.relative_to_sync(2),
+        );
+        add(
+            "`fallback`, the handler is healthy: CPU time relative to `sync`".to_owned(),
+            1.05,
+            "",
+            self.relative_to_sync(1),
+        );
+        add(
+            "`async`, two cores: 10,000 events/s relative to the rate".to_owned(),
+            1.0,
+            "",
+            spread(deliveries.rates.iter().map(|rate| 10_000.0 / rate)),
+        );
+        add(
+            "`async`, 2,000 events/s: p99 above four fsyncs".to_owned(),
+            5.0,
+            " ms",
+            deliveries.latency.and_then(|(fsync, p99)| single(p99 - 4.0 * fsync)),
+        );
+        add(
+            "after an outage: capacity of the handler relative to the rate".to_owned(),
+            1.25,
+            "",
+            deliveries.drain.and_then(|(_, share, _)| single(1.0 / share)),
+        );
+        add(
+            "after an outage: delay of a new event".to_owned(),
+            1000.0,
+            " ms",
+            deliveries.drain.and_then(|(.., delay)| single(delay)),
         );
         targets
     }

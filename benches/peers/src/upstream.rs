@@ -45,6 +45,7 @@ impl Upstream {
                 let Some(head) = http1::head(&self.head)? else { return Ok(()) };
                 data = &data[head.length - before..];
                 self.left = head.content_length;
+                how.marked += usize::from(how.marked_length > 0 && self.left == how.marked_length);
                 self.head.clear();
                 if self.left > 0 {
                     continue;
@@ -70,10 +71,13 @@ impl Upstream {
         self.stream.write_all(OK)
     }
 
-    pub(crate) fn answer_held(&mut self) -> io::Result<()> {
-        for _ in 0..std::mem::take(&mut self.held) {
+    /// Sends at most `limit` of the responses that are held back. Returns their number.
+    pub(crate) fn answer_held(&mut self, limit: usize) -> io::Result<usize> {
+        let count = self.held.min(limit);
+        self.held -= count;
+        for _ in 0..count {
             self.stream.write_all(OK)?;
         }
-        Ok(())
+        Ok(count)
     }
 }
