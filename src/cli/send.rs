@@ -171,7 +171,11 @@ fn hint(response: &Response<Bytes>, tampered: bool) -> Option<String> {
         return None;
     }
     if !response.headers().contains_key(ANSWER) {
-        return Some(format!("hint: this {status} is the handler's own response"));
+        let path = match status {
+            StatusCode::NOT_FOUND => "; if it expects another path, write its URL in `upstream`",
+            _ => "",
+        };
+        return Some(format!("hint: this {status} is the handler's own response{path}"));
     }
     let cause = match status {
         _ if tampered => "the body differs from what was signed, as --tamper requests",
@@ -184,8 +188,8 @@ fn hint(response: &Response<Bytes>, tampered: bool) -> Option<String> {
             "the gateway has the same request, or the event with other headers, on record"
         }
         StatusCode::BAD_GATEWAY => {
-            "the gateway got no response from the handler: check that it runs at the route's \
-             `upstream`"
+            "the gateway got no usable response from the handler: it does not run at the route's \
+             `upstream`, redirects, closes the connection, or expects https://; the log has the cause"
         }
         StatusCode::GATEWAY_TIMEOUT => {
             "the handler did not respond within `answer_within`; the gateway logs its response \
