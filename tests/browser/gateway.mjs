@@ -94,7 +94,7 @@ export async function startGateway() {
     const mac = createHmac("sha256", SECRET).update(body).digest("hex");
     const signed =
       name === "gitlab"
-        ? { "X-Gitlab-Event-UUID": id, "X-Gitlab-Token": SECRET }
+        ? { "Idempotency-Key": id, "X-Gitlab-Token": SECRET }
         : { "X-GitHub-Delivery": id, "X-Hub-Signature-256": signature ?? `sha256=${mac}` };
     if (signature === null) delete signed["X-Hub-Signature-256"];
     const response = await fetch(`${http}/${name}${query}`, {

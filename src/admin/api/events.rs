@@ -252,8 +252,12 @@ impl EventCalls<'_> {
     }
 }
 
+/// Returns the error for an ID from the address, which anyone may have made up: what is special in
+/// a page or a terminal is not repeated.
 fn unknown(id: &str) -> CallError {
-    CallError::not_found(format!("no event has the ID {id:?}"))
+    let is_plain = |c: &char| c.is_ascii_graphic() && !"<>&'\"\\".contains(*c);
+    let shown: String = id.chars().filter(is_plain).collect();
+    CallError::not_found(format!("no event has the ID {shown}"))
 }
 
 fn not_kept() -> CallError {

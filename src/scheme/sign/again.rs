@@ -138,14 +138,19 @@ impl Verifier {
     }
 }
 
-/// Returns the items of `written` in the order in which `given` has them: some senders' libraries
-/// read one order only.
+/// Returns the items of `written` in the order and with the spaces of those in `given`: some
+/// senders' libraries read only one form.
 fn in_order_of(given: &str, written: &str, separator: char) -> String {
     let name = |item: &str| item.split('=').next().unwrap_or_default().trim().to_owned();
-    let given: Vec<_> = given.split(separator).map(name).collect();
-    let mut items: Vec<_> = written.split(separator).collect();
-    let position = |item: &&str| given.iter().position(|known| *known == name(item));
-    items.sort_by_key(|item| position(item).unwrap_or(usize::MAX));
+    let mut fresh: Vec<_> = written.split(separator).collect();
+    let mut items = Vec::with_capacity(fresh.len());
+    for known in given.split(separator) {
+        if let Some(at) = fresh.iter().position(|item| name(item) == name(known)) {
+            let spaces = &known[..known.len() - known.trim_start().len()];
+            items.push(format!("{spaces}{}", fresh.remove(at)));
+        }
+    }
+    items.extend(fresh.into_iter().map(str::to_owned));
     items.join(&separator.to_string())
 }
 
@@ -154,9 +159,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_keep_the_order_of_the_sender() {
+    fn items_keep_the_form_of_the_sender() {
         let ordered = in_order_of("sign=YQ==, env=b,t=1", "t=2,sign=Yg==,env=b", ',');
-        assert_eq!(ordered, "sign=Yg==,env=b,t=2");
+        assert_eq!(ordered, "sign=Yg==, env=b,t=2");
         assert_eq!(in_order_of("t=1,v1=a,v0=b", "t=2,v1=c", ','), "t=2,v1=c");
     }
 }
