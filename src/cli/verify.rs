@@ -148,21 +148,20 @@ fn read(
     config: &Path,
     arguments: &VerifyArguments,
 ) -> anyhow::Result<(Routes, Option<Arc<Route>>, Limits, Captured)> {
+    let capture = || capture::read(&arguments.request, arguments.body.as_deref());
     let (config, captured) = match &arguments.keys.scheme {
-        None => {
-            let config = load(config)?;
-            (config, capture::read(&arguments.request, arguments.body.as_deref())?)
-        }
+        None => (load(config)?, None),
+        // Its only route has the path of the request.
         Some(id) => {
-            let captured = capture::read(&arguments.request, arguments.body.as_deref())?;
-            (arguments.keys.configuration(id, &captured.head.uri)?, captured)
+            let captured = capture()?;
+            (arguments.keys.configuration(id, &captured.head.uri)?, Some(captured))
         }
     };
     let limits = config.server.limits;
     let routes = Routes::new(config.routes, &Metrics::new()?);
     let named = arguments.route.as_deref().or(arguments.keys.scheme.as_deref());
     let named = named.map(|name| by_name(&routes, name)).transpose()?;
-    Ok((routes, named, limits, captured))
+    Ok((routes, named, limits, captured.map_or_else(capture, Ok)?))
 }
 
 fn by_name(routes: &Routes, name: &str) -> anyhow::Result<Arc<Route>> {
