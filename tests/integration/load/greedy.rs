@@ -22,7 +22,7 @@ const CLIENTS: usize = 500;
 /// Maximum cost of each, in KiB, without optimization.
 const MOST: f64 = 68.0;
 /// Maximum cost of a client that is idle after a response, in KiB, without optimization.
-const MOST_IDLE: f64 = 36.0;
+const MOST_IDLE: f64 = 30.0;
 
 const START: &[u8] = b"POST /webhooks/vivoldi HTTP/1.1\r\nHost: localhost\r\n";
 const UNROUTED: &[u8] = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n";
