@@ -19,6 +19,7 @@ RUN mkdir -p src benches data \
 COPY src src
 COPY schemes schemes
 RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin sealgate
+RUN strip target/release/sealgate
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /build/target/release/sealgate /usr/local/bin/sealgate
