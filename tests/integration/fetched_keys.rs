@@ -376,7 +376,7 @@ async fn requests_keys_with_an_application_token_and_answers_the_challenge() {
     let key_path = format!("/commerce/notification/v1/public_key/{kid}");
     stage.host.serve(&key_path, Serves::Set(text(key)));
     stage.unavailable(&event, "no application token").await;
-    let token = json!({"access_token": "app-token", "expires_in": 7200});
+    let token = json!({"access_token": "app-token", "expires_in": u64::MAX});
     stage.host.serve("/identity/v1/oauth2/token", Serves::Set(token.to_string()));
     stage.accepted(&event).await;
     let asked = stage.host.requests();

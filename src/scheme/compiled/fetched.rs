@@ -22,7 +22,7 @@ pub(in crate::scheme) struct SchemeSetting {
 }
 
 /// What is fetched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::scheme) enum FetchedForm {
     /// A certificate (RFC 5280) in PEM, which may be followed by its issuers.
     Certificate {
@@ -38,7 +38,7 @@ pub(in crate::scheme) enum FetchedForm {
 }
 
 /// An application token (RFC 6749, section 4.4) with which keys are requested.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::scheme) struct TokenRequest {
     /// The path of the token endpoint.
     pub(in crate::scheme) path: Box<str>,
@@ -47,7 +47,7 @@ pub(in crate::scheme) struct TokenRequest {
 }
 
 /// How a key is fetched. Texts contain `{name}` for a setting and `{key}` for the key's name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::scheme) struct FetchedKeys {
     /// What is fetched.
     pub(in crate::scheme) form: FetchedForm,

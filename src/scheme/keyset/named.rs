@@ -242,9 +242,9 @@ impl NamedKeys {
         self.request.confirm(path).await
     }
 
-    /// Takes over the keys of an earlier configuration that come from the same address.
+    /// Takes over the keys of an earlier configuration that come from the same source.
     pub fn inherit(&self, other: &NamedKeys) {
-        if self.request.has_same_address(&other.request) {
+        if self.request.has_same_source(&other.request) {
             self.keys.store(other.keys.load_full());
         }
     }

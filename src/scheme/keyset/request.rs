@@ -29,6 +29,8 @@ const MAX_BYTES: usize = 64 * 1024;
 const RENEW: Duration = Duration::from_secs(60);
 /// The lifetime of an application token whose response does not state one.
 const USUAL: Duration = Duration::from_secs(300);
+/// The longest lifetime of an application token, whatever its response states.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// The values of a route's settings, by name.
 pub type SettingValues = Vec<(Box<str>, Vec<Secret>)>;
@@ -49,6 +51,7 @@ pub(super) enum FetchFailure {
 }
 
 /// How the keys of one route are fetched.
+#[derive(PartialEq)]
 pub(in crate::scheme) struct KeyRequest {
     rule: FetchedKeys,
     settings: SettingValues,
@@ -58,16 +61,6 @@ pub(in crate::scheme) struct KeyRequest {
 
 /// An application token, and until when it is used.
 pub(super) struct ApplicationToken(HeaderValue, Instant);
-
-impl PartialEq for KeyRequest {
-    fn eq(&self, other: &Self) -> bool {
-        let whole = |it: &Self| (it.url(""), format!("{:?}", it.rule));
-        whole(self) == whole(other)
-            && self.settings == other.settings
-            && self.algorithm == other.algorithm
-            && self.trust == other.trust
-    }
-}
 
 impl KeyRequest {
     pub(in crate::scheme) fn new(
@@ -79,9 +72,12 @@ impl KeyRequest {
         KeyRequest { rule, settings, algorithm, trust }
     }
 
-    /// Returns whether the keys come from the same address, and are for the same algorithm.
-    pub(super) fn has_same_address(&self, other: &KeyRequest) -> bool {
-        self.url("") == other.url("") && self.algorithm == other.algorithm
+    /// Returns whether the keys come from the same address, for the same algorithm, and are trusted
+    /// for the same reason.
+    pub(super) fn has_same_source(&self, other: &KeyRequest) -> bool {
+        self.url("") == other.url("")
+            && self.algorithm == other.algorithm
+            && self.trust == other.trust
     }
 
     fn setting(&self, name: &str) -> Option<&str> {
@@ -207,7 +203,8 @@ impl KeyRequest {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| bad())?;
         value.set_sensitive(true);
         let lifetime = document.get("expires_in").and_then(Value::as_u64);
-        let lifetime = lifetime.map_or(USUAL, Duration::from_secs).saturating_sub(RENEW);
+        let lifetime =
+            lifetime.map_or(USUAL, Duration::from_secs).min(LONGEST).saturating_sub(RENEW);
         *known = Some(ApplicationToken(value.clone(), asked + lifetime));
         Ok(Some(value))
     }
