@@ -41,19 +41,34 @@ pub(super) fn for_upstream(
     let Some(field) = route.get("upstream_headers") else { return Some(Vec::new()) };
     let security = scheme.map_or([].as_slice(), Scheme::headers);
     let errors = route.errors();
+    let headers = with_secrets(&field, surroundings, |name, field| {
+        let header = header(name, field, route)?;
+        if let Some(why) = reserved(&header, security) {
+            let help = "use a name that nobody else uses, such as X-Gateway-Token";
+            field.error(format!("`{name}` {why}"), Some(help.to_owned()));
+        }
+        Some(header)
+    });
+    (route.errors() == errors).then_some(headers)
+}
+
+/// Reads a table of headers with their values: name = a secret. `header` returns the header of a
+/// name, and reports a name that cannot be set.
+pub(super) fn with_secrets(
+    field: &Field<'_>,
+    surroundings: &Surroundings<'_>,
+    header: impl Fn(&str, &Field<'_>) -> Option<HeaderName>,
+) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
     for (name, field) in entries(field.section()) {
         if !field.is_table() {
             field.conceal();
         }
-        let Some(header) = header(&name, &field, route) else { continue };
-        if let Some(why) = reserved(&header, security) {
-            let help = "use a name that nobody else uses, such as X-Gateway-Token";
-            field.error(format!("`{name}` {why}"), Some(help.to_owned()));
-        } else if headers.iter().any(|(known, _)| is_twin(known.as_str(), header.as_str())) {
+        let Some(header) = header(&name, &field) else { continue };
+        if headers.iter().any(|(known, _)| is_twin(known.as_str(), header.as_str())) {
             let what = format!(
-                "`{name}` is listed twice: header names are case-insensitive, and many hosts \
-                                do not distinguish `-` from `_`"
+                "`{name}` is listed twice: header names are case-insensitive, and many hosts do \
+                 not distinguish `-` from `_`"
             );
             field.error(what, None);
         }
@@ -64,7 +79,13 @@ pub(super) fn for_upstream(
             (header, value)
         }));
     }
-    (route.errors() == errors).then_some(headers)
+    headers
+}
+
+/// Returns the header with this name, or reports that there can be none.
+pub(super) fn header_name(name: &str, field: &Field<'_>) -> Option<HeaderName> {
+    let header = HeaderName::from_bytes(name.as_bytes());
+    header.map_err(|_| field.error(format!("`{name}` is not a valid header name"), None)).ok()
 }
 
 /// Reads a header name, and reports a key of the route that is in the wrong place.
@@ -76,8 +97,7 @@ fn header(name: &str, field: &Field<'_>, route: &Section<'_>) -> Option<HeaderNa
         field.error(what, Some(help.to_owned()));
         return None;
     }
-    let header = HeaderName::from_bytes(name.as_bytes());
-    header.map_err(|_| field.error(format!("`{name}` is not a valid header name"), None)).ok()
+    header_name(name, field)
 }
 
 fn value(field: &Field<'_>) -> Option<String> {

@@ -1,11 +1,8 @@
 //! `[traces]`: where spans are exported, and which.
 
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, Uri};
 
-use super::{
-    Surroundings, entries, not_empty,
-    secret::{self, Use},
-};
+use super::{Surroundings, headers, not_empty};
 use crate::{
     document::{Field, Section},
     tls::ServerTrust,
@@ -25,7 +22,8 @@ pub(super) fn read(section: Section<'_>, surroundings: &Surroundings<'_>) -> Opt
         let path = surroundings.file(&not_empty(&field)?);
         ServerTrust::read(&path).map_err(|error| field.error(error, None)).ok().map(|_| path)
     });
-    let headers = section.get("headers").map(|field| headers(&field, surroundings));
+    let headers = section.get("headers");
+    let headers = headers.map(|field| headers::with_secrets(&field, surroundings, settable));
     let sample = section.get("sample").map_or(Some(100), |field| field.integer(0..=100));
     let service_name = section.get("service_name");
     let service_name = service_name.map_or(Some("sealgate".to_owned()), |field| not_empty(&field));
@@ -77,26 +75,11 @@ fn is_loopback(endpoint: &Uri) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Reads `[traces.headers]`: name = a secret.
-fn headers(field: &Field<'_>, surroundings: &Surroundings<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
-    for (name, field) in entries(field.section()) {
-        let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-            field.error(format!("`{name}` is not a valid header name"), None);
-            continue;
-        };
-        if OWN.contains(&header.as_str()) {
-            field.error(format!("`{name}` is set by the exporter itself"), None);
-        } else if headers.iter().any(|(known, _)| *known == header) {
-            let what = format!("`{name}` is listed twice: header names are case-insensitive");
-            field.error(what, None);
-        }
-        let secret = secret::read(&field, Use::Header, surroundings);
-        let value = secret.and_then(|secret| HeaderValue::from_bytes(secret.expose()).ok());
-        headers.extend(value.map(|mut value| {
-            value.set_sensitive(true);
-            (header, value)
-        }));
+/// Returns the header with this name, unless the exporter sets it.
+fn settable(name: &str, field: &Field<'_>) -> Option<HeaderName> {
+    let header = headers::header_name(name, field)?;
+    if OWN.contains(&header.as_str()) {
+        field.error(format!("`{name}` is set by the exporter itself"), None);
     }
-    headers
+    Some(header)
 }
