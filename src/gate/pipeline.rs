@@ -174,8 +174,10 @@ impl Pipeline {
                         match Box::pin(storing).await? {
                             StoredFirst::Here(settled, outcome) => {
                                 entry.end_step(TracedStep::Claim, step, &settled.outcome);
-                                account.note_authentic();
-                                connection.note_authentic();
+                                if outcome == Outcome::Queued {
+                                    account.note_authentic();
+                                    connection.note_authentic();
+                                }
                                 return Reply::from_upstream(settled, &route, outcome);
                             }
                             StoredFirst::Declined(claimed, request, held) => {
