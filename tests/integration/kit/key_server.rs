@@ -146,13 +146,13 @@ impl KeyServer {
         }
         let now = self.shared.under_way.fetch_add(1, Ordering::SeqCst) + 1;
         self.shared.most.fetch_max(now, Ordering::SeqCst);
-        let told = self.shared.next.lock().expect("not poisoned").pop_front();
+        let next = self.shared.next.lock().expect("not poisoned").pop_front();
         let usual = self.shared.usual.lock().expect("not poisoned").clone();
         let head = String::from_utf8_lossy(&head).into_owned();
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         let of_path = self.shared.by_path.lock().expect("not poisoned").get(&path).cloned();
         self.shared.requests.lock().expect("not poisoned").push(head);
-        let text = match told.or(of_path).or(usual).expect("an answer") {
+        let text = match next.or(of_path).or(usual).expect("a response") {
             Serves::Set(body) => {
                 format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
             }

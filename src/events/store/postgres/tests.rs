@@ -621,9 +621,12 @@ async fn an_unreachable_database_is_unavailable_in_time_and_keeps_what_was_accep
             0 => server.restart().await,
             _ => server.thaw(),
         }
-        while !store.is_up() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let available = async {
+            while !store.is_up() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), available).await.expect("up again");
     }
     assert_eq!(store.settled(lease, NOW, NextStep::Delivered).await.state, EventState::Delivered);
 }
